@@ -1,0 +1,8 @@
+"""AutoSpec's entry point: configuration in, experiment out. ``python run.py --help`` lists the keys."""
+
+from pathlib import Path
+
+from autospec.command_line import main
+
+if __name__ == "__main__":
+    main(Path(__file__).parent / "conf")

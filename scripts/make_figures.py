@@ -1,0 +1,84 @@
+"""Make figures of the paper: train what is missing, test the groups, draw.
+
+    python scripts/make_figures.py --figure 1
+    python scripts/make_figures.py --figure 1 --preset paper --jobs 2 dataset.digits=[3,5]
+
+Further arguments are those of run.py. What is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
+from autospec.config.mistakes import explained
+from autospec.errors import AutoSpecError
+from autospec.figure_files import update_figure
+from autospec.plan import Plan, planned
+from autospec.progress import ConsoleHandler
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+
+def main() -> None:
+    """Make the figures that the command line names; exits with 1 after a mistake or a failed run."""
+    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("autospec").setLevel(logging.INFO)
+    arguments = _parser().parse_args()
+    try:
+        names = _chosen(arguments.figure)
+        overrides = [f"preset={arguments.preset}", *arguments.overrides]
+        figures = {name: _plans(name, overrides) for name in names}
+        if any(not plan.done for plans in figures.values() for plan in plans.values()):
+            _train(names, overrides, arguments.jobs)
+        for plans in figures.values():
+            update_figure(plans)
+    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(explained(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figure", default="all", help="numbers of figures, such as 1 or 1,4 (default: all)")
+    parser.add_argument("--preset", default="quick", help="quick (default) or paper")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for run.py")
+    return parser
+
+
+def _chosen(figure: str) -> list[str]:
+    known = figure_names(CONF)
+    names = known if figure == "all" else [f"fig{number.strip()}" for number in figure.split(",")]
+    for name in names:
+        if name not in known:
+            raise AutoSpecError(
+                f"--figure {figure}: there is no figure {name[3:]}; allowed are {', '.join(k[3:] for k in known)}"
+            )
+    return names
+
+
+def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
+    return {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+
+
+def _train(names: list[str], overrides: list[str], jobs: int) -> None:
+    """One sweep over all panels that have a run of their own."""
+    if jobs < 1:
+        raise AutoSpecError(f"--jobs {jobs}: must be 1 or more")
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
+    sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
+    result = subprocess.run([sys.executable, str(ROOT / "run.py"), "-m", *sweep], check=False)
+    if result.returncode:
+        sys.exit(result.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""AutoSpec: how a network's gradient spectra evolve in training, group by group.
+
+The public names are loaded when they are first used, so that ``import autospec`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autospec.capture.rules.registry import Call, register_rule
+    from autospec.errors import AutoSpecError, AutoSpecWarning
+    from autospec.recorder import SpectralRecorder
+    from autospec.spectra.factors import Factors
+    from autospec.spectra.gradient import group_gradients
+    from autospec.spectra.singular import singular_values
+    from autospec.store.read import Spectra, open_spectra
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "SpectralRecorder": "autospec.recorder",
+    "singular_values": "autospec.spectra.singular",
+    "group_gradients": "autospec.spectra.gradient",
+    "open_spectra": "autospec.store.read",
+    "Spectra": "autospec.store.read",
+    "Factors": "autospec.spectra.factors",
+    "Call": "autospec.capture.rules.registry",
+    "register_rule": "autospec.capture.rules.registry",
+    "AutoSpecError": "autospec.errors",
+    "AutoSpecWarning": "autospec.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 (the names are strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autospec' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Comparing groups: tables of stored spectra in, tables out; no torch, no pictures."""

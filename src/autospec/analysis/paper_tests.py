@@ -1,0 +1,128 @@
+"""The paper's group tests: two-tailed t-tests over singular values and over epochs (paper, section 2.2).
+
+They treat singular values, or epochs, as independent observations, which they are not: under a true null they report
+differences in most cases. They are descriptive, and called so wherever they appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from autospec.analysis.comparison import Comparison, Floats, Mask, comparisons
+
+TESTS = ("paper", "paper_scaled")
+
+COLUMNS = {
+    "layer": "The layer, by the name of its weight.",
+    "statistic": "Whose singular values are compared: gradient, activation or adjoint.",
+    "group_a": "The first group of the pair.",
+    "group_b": "The second group of the pair.",
+    "test": "paper: raw singular values; paper_scaled: of each group's mean gradient. Student, unpaired, two-sided.",
+    "kind": "descriptive: the observations are not independent, and p is no probability of a chance finding.",
+    "per": "What one row is about: an epoch (over singular values) or an index (over epochs).",
+    "at": "The epoch, or the index of the singular value (from 1).",
+    "n": "Observations in each group: values that can be compared.",
+    "mean_a": "Their mean in the first group.",
+    "mean_b": "Their mean in the second group.",
+    "t": "Student's t; positive where the first group's mean is larger.",
+    "df": "Degrees of freedom.",
+    "p": "Two-sided p of that t; NaN where it is not defined.",
+    "median_log2_ratio": "Median of log2 (first group's scaled singular value / second group's).",
+    "below_floor": "Values left out because one group's lies below its noise floor.",
+    "beyond_rank": "Values left out because they lie beyond the smaller rank bound, where they are zero.",
+    "note": "Why p is NaN, where it is.",
+}
+"""Every column of the table and what it means."""
+
+
+def paper_tests(frame: pd.DataFrame, pairs: list[tuple[str, str]], statistic: str = "gradient") -> pd.DataFrame:
+    """The paper's tests of every layer and pair: one row per test and epoch, and per test and index.
+
+    ``frame`` has the columns of ``Spectra.to_frame``, the result those of ``COLUMNS``.
+    """
+    parts = [
+        _tests(comparison, test, per)
+        for comparison in comparisons(frame, pairs)
+        for test in TESTS
+        for per in ("epoch", "index")
+    ]
+    if not parts:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(parts, ignore_index=True).assign(statistic=statistic, kind="descriptive")[list(COLUMNS)]
+
+
+def _tests(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
+    """One test at every epoch over indices (``per="epoch"``) or at every index over epochs."""
+    axis = 1 if per == "epoch" else 0
+    kept = comparison.comparable
+    a, b = comparison.raw if test == "paper" else comparison.scaled
+    n = kept.sum(axis)
+    t, df, p = student(a, b, kept, axis)
+    return pd.DataFrame(
+        {
+            "layer": comparison.layer,
+            "group_a": comparison.a,
+            "group_b": comparison.b,
+            "test": test,
+            "per": per,
+            "at": comparison.epochs if per == "epoch" else comparison.indices,
+            "n": n,
+            "mean_a": _mean(a, kept, axis),
+            "mean_b": _mean(b, kept, axis),
+            "t": t,
+            "df": df,
+            "p": p,
+            "median_log2_ratio": _median(comparison.log_ratio(), axis),
+            "below_floor": comparison.below_floor.sum(axis),
+            "beyond_rank": comparison.beyond_rank.sum(axis),
+            "note": list(_notes(n, p)),
+        }
+    )
+
+
+def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats, Floats]:
+    """t, degrees of freedom and two-sided p of Student's unpaired test along an axis, over the values kept.
+
+    The same as ``scipy.stats.ttest_ind`` on the kept values of each slice; NaN where fewer than two are kept or none
+    varies.
+    """
+    from scipy.stats import ttest_ind_from_stats
+
+    n = kept.sum(axis).astype(np.float64)
+    mean_a, mean_b = _mean(a, kept, axis), _mean(b, kept, axis)
+    deviation_a, deviation_b = _deviation(a, kept, axis), _deviation(b, kept, axis)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t, p = ttest_ind_from_stats(mean_a, deviation_a, n, mean_b, deviation_b, n, equal_var=True)
+    defined = (n >= 2) & (deviation_a + deviation_b > 0)
+    return np.where(defined, t, np.nan), 2 * n - 2, np.where(defined, p, np.nan)
+
+
+def _mean(values: Floats, kept: Mask, axis: int) -> Floats:
+    n = kept.sum(axis)
+    total = np.where(kept, values, 0.0).sum(axis)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+def _deviation(values: Floats, kept: Mask, axis: int) -> Floats:
+    """The sample standard deviation (ddof 1) of the values kept."""
+    centred = np.where(kept, values - np.expand_dims(_mean(values, kept, axis), axis), 0.0)
+    n = kept.sum(axis)
+    return np.where(n > 1, np.sqrt((centred**2).sum(axis) / np.maximum(n - 1, 1)), np.nan)
+
+
+def _median(values: Floats, axis: int) -> Floats:
+    """The median of what is not NaN, NaN where nothing is."""
+    some = np.isfinite(values).any(axis)
+    filled = np.where(np.expand_dims(some, axis), values, 0.0)
+    return np.where(some, np.nanmedian(filled, axis), np.nan)
+
+
+def _notes(n: Floats, p: Floats) -> Iterator[str]:
+    for count, value in zip(n, p, strict=True):
+        if count < 2:
+            yield "fewer than two values above both noise floors"
+        else:
+            yield "" if np.isfinite(value) else "the values do not vary"

@@ -1,0 +1,174 @@
+"""Listening to a model: a forward hook keeps the input, a hook on the output tensor receives the adjoint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.hooks import RemovableHandle
+
+from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.rules.registry import Call
+from autospec.errors import AutoSpecError
+from autospec.spectra.factors import Factors
+
+Sink = Callable[[Use, Factors], None]
+
+
+class HookListener:
+    """Hands the factors of every watched weight to a sink while listening; leaves no hook behind.
+
+    Nothing is kept on the modules, and a pass without a backward is forgotten with its graph. A compiled model
+    runs only hooks that were there at its first call, so there they stay until ``close``.
+    """
+
+    def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
+        self._watched = watched
+        self._sink = sink
+        self._handles: list[RemovableHandle] = []
+        self._listening = False
+        self._stays = is_compiled(model)
+        if self._stays:
+            self._attach()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """A context in which backward passes hand over their factors."""
+        if not self._handles:
+            self._attach()
+        self._listening = True
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._listening = False
+            if not self._stays:
+                self.close()
+
+    def close(self) -> None:
+        """Take every hook off the model."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _attach(self) -> None:
+        for watched in self._watched:
+            hook = _ForwardHook(self, watched)
+            self._handles.append(watched.module.register_forward_hook(hook, with_kwargs=True))
+            if watched.rule.draws_random(watched.module):
+                self._handles.append(watched.module.register_forward_pre_hook(hook.before, with_kwargs=True))
+
+    def hear(self, watched: WatchedModule, call: Call) -> None:
+        """Explain one backward pass through one module and hand its factors on."""
+        if not self._listening:
+            raise AutoSpecError(
+                f"layer {watched.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
+            )
+        with torch.no_grad(), _naming(watched):
+            factors = watched.rule.explain(watched.module, call)
+        for use in watched.uses:
+            parts = factors[use.local_name]
+            for part in (parts,) if isinstance(parts, Factors) else parts:
+                self._sink(use, part)
+
+    @property
+    def is_listening(self) -> bool:
+        return self._listening
+
+
+class _ForwardHook:
+    """The hooks of one module's forward: they keep the call, and wait for the adjoints of its output."""
+
+    def __init__(self, listener: HookListener, watched: WatchedModule) -> None:
+        self._listener = listener
+        self._watched = watched
+        self._random_state: dict[str, Tensor] = {}
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Keep the random state in which the call begins."""
+        if self._listener.is_listening and torch.is_grad_enabled() and module.training:
+            self._random_state = random_state((inputs, keywords))
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        if not (self._listener.is_listening and torch.is_grad_enabled()):
+            return
+        tensors = tuple(leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor))
+        awaited = [tensor for tensor in tensors if tensor.requires_grad]
+        if not awaited:
+            return
+        kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
+        versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
+        kept_output = tuple(tensor.detach() for tensor in tensors)
+        random_before, self._random_state = self._random_state, {}
+        training = module.training
+        places = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+
+        def receive(adjoints: Sequence[Tensor | None]) -> None:
+            if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
+                raise AutoSpecError(
+                    f"layer {self._watched.name!r}: its input was changed in place before backward, so the "
+                    "activation is lost; change a copy instead"
+                )
+            placed: list[Tensor | None] = [None] * len(tensors)
+            for place, adjoint in zip(places, adjoints, strict=True):
+                placed[place] = None if adjoint is None else adjoint.detach()
+            call = Call(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
+            self._listener.hear(self._watched, call)
+
+        if len(awaited) == 1:
+            _hook(awaited[0], lambda adjoint: receive([adjoint]))
+        else:
+            torch.autograd.graph.register_multi_grad_hook(awaited, receive)
+
+
+def _hook(output: Tensor, receive: Callable[[Tensor], None]) -> None:
+    """Wait for the adjoint of a layer's output.
+
+    Where the output is a view (a linear layer's, with leading dimensions), an in-place activation after it takes it
+    out of the graph, and only its base still receives an adjoint: the same numbers in the same order.
+    """
+    base, shape = output._base, output.shape
+    if base is not None and base.grad_fn is not None and _same_layout(base, output):
+        base.register_hook(lambda adjoint: receive(adjoint.reshape(shape)))
+    else:
+        output.register_hook(receive)
+
+
+def _same_layout(base: Tensor, view: Tensor) -> bool:
+    return base.numel() == view.numel() and base.is_contiguous() and view.is_contiguous()
+
+
+def random_state(tree: Any) -> dict[str, Tensor]:
+    """The random state of the CPU and of every CUDA device that a call's arguments are on; only read."""
+    devices = sorted({str(leaf.device) for leaf in _tensors(tree) if leaf.is_cuda})
+    return {"cpu": torch.get_rng_state()} | {device: torch.cuda.get_rng_state(device) for device in devices}
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, runs through torch.compile."""
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+@contextlib.contextmanager
+def _naming(watched: WatchedModule) -> Iterator[None]:
+    """Errors of a layer rule, with the layer's name in front."""
+    try:
+        yield
+    except (AutoSpecError, ValueError, IndexError, RuntimeError) as error:
+        raise AutoSpecError(f"layer {watched.name!r} ({type(watched.module).__name__}): {error}") from error
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]

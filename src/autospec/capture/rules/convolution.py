@@ -1,0 +1,179 @@
+"""Convolutions and transposed convolutions: the gradient by the convolution's own kernel, rows by unfolding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
+
+from autospec.capture.rules.registry import Call, register_rule
+from autospec.errors import AutoSpecError
+from autospec.spectra.factors import Factors, at_least_float32, chosen, squared_norm
+
+ConvolutionLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+
+ELEMENTS_AT_ONCE = 2**24
+"""The size of the unfolded rows that are made at a time (128 MiB in float64)."""
+
+_WEIGHT_GRADIENT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
+
+
+@register_rule(nn.Conv1d)
+@register_rule(nn.Conv2d)
+@register_rule(nn.Conv3d)
+def convolution(layer: ConvolutionLayer, call: Call) -> dict[str, Factors]:
+    """A row of ``A`` is the padded input under one window, a row of ``Δ`` the adjoint of what the window gave."""
+    _check_batched(layer, call.activation)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    image = _padded(layer, call.activation, mode)
+    return {"weight": ConvolutionFactors(layer, image, call.adjoint)}
+
+
+@register_rule(nn.ConvTranspose1d)
+@register_rule(nn.ConvTranspose2d)
+@register_rule(nn.ConvTranspose3d)
+def transposed_convolution(layer: TransposedLayer, call: Call) -> dict[str, Factors]:
+    """The other way round: a row of ``A`` is one place of the input, a row of ``Δ`` the adjoint of its window."""
+    _check_batched(layer, call.activation)
+    image = _padded(layer, call.adjoint, "constant")
+    return {"weight": ConvolutionFactors(layer, image, call.activation, transposed=True)}
+
+
+class ConvolutionFactors(Factors):
+    """The factors of a convolution, unfolded only where their rows are asked for.
+
+    With ``image`` the side that windows slide over and ``points`` the side with one place p per window,
+    ``∇W[o, i, k] = Σ_p points[o, p] image[i, stride · p + dilation · k]``: (paper, eq. 1) with the windows of the
+    image as the rows of one factor. A convolution has ``A`` for its image, a transposed one ``Δ``.
+
+    Shapes: ``image`` (n, channels, *size), padded already; ``points`` (n, channels, *positions).
+    """
+
+    def __init__(
+        self, layer: ConvolutionLayer | TransposedLayer, image: Tensor, points: Tensor, *, transposed: bool = False
+    ) -> None:
+        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        self.groups = layer.groups
+        self.first_row = 0
+        self.transposed = transposed
+        self._row_counts = None
+        image = self._under_windows(image.detach(), points)
+        self.stored = (points.detach(), image) if transposed else (image, points.detach())
+
+    @property
+    def image(self) -> Tensor:
+        return self.stored[int(self.transposed)]
+
+    @property
+    def points(self) -> Tensor:
+        return self.stored[int(not self.transposed)]
+
+    @property
+    def activation(self) -> Tensor:
+        return self._unfolded(self.stored[0])
+
+    @property
+    def adjoint(self) -> Tensor:
+        return self._unfolded(self.stored[1])
+
+    @property
+    def blocks(self) -> int:
+        return self.groups
+
+    @property
+    def samples(self) -> int:
+        return len(self.points)
+
+    @property
+    def positions(self) -> int:
+        return math.prod(self.points.shape[2:])
+
+    @property
+    def height(self) -> int:
+        return self.points.shape[1]
+
+    @property
+    def samples_at_once(self) -> int:
+        elements = self.positions * self.image.shape[1] * math.prod(self.kernel_size)
+        return max(ELEMENTS_AT_ONCE // max(elements, 1), 1)
+
+    def activation_rows(self, samples: Tensor) -> Tensor:
+        return self._unfolded(self.stored[0], samples).flatten(1, 2)
+
+    def adjoint_rows(self, samples: Tensor) -> Tensor:
+        return self._unfolded(self.stored[1], samples).flatten(1, 2)
+
+    def product(self, samples: Tensor) -> Tensor:
+        """The samples' part of the gradient (paper, eq. 5), from the kernel that training has for it."""
+        precise = torch.promote_types(self.dtype, torch.float32)
+        image, points = (chosen(side, samples).to(precise) for side in (self.image, self.points))
+        shape = (points.shape[1], image.shape[1] // self.groups, *self.kernel_size)
+        gradient = _WEIGHT_GRADIENT[len(self.kernel_size)]
+        return gradient(image, shape, points, self.stride, 0, self.dilation, self.groups).flatten(1)
+
+    def squared_norms(self) -> tuple[Tensor, Tensor]:
+        # an entry of the image stands in as many rows as windows cover it
+        image = at_least_float32(self.image)
+        of_image = squared_norm(image * self._coverage().to(image).sqrt())
+        of_points = squared_norm(self.points)
+        return (of_points, of_image) if self.transposed else (of_image, of_points)
+
+    def _under_windows(self, image: Tensor, points: Tensor) -> Tensor:
+        """The image without what lies beyond the last window."""
+        for dimension, (reach, stride) in enumerate(self._windows(), start=2):
+            image = image.narrow(dimension, 0, (points.shape[dimension] - 1) * stride + reach)
+        return image
+
+    def _windows(self) -> Iterator[tuple[int, int]]:
+        """Per dimension: how far a window reaches, and the step to the next one."""
+        for size, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True):
+            yield dilation * (size - 1) + 1, stride
+
+    def _unfolded(self, side: Tensor, samples: Tensor | None = None) -> Tensor:
+        """(groups, n, positions, width) of the points or of the windows of the image."""
+        is_image = side is self.image
+        side = side if samples is None else chosen(side, samples)
+        if is_image:
+            for dimension, (reach, stride) in enumerate(self._windows(), start=2):
+                side = side.unfold(dimension, reach, stride)[..., :: self.dilation[dimension - 2]]
+        spatial = len(self.kernel_size)
+        grouped = side.unflatten(1, (self.groups, -1)).transpose(0, 1)
+        last = grouped.movedim(2, 2 + spatial)  # channels behind the positions, before the kernel
+        return last.flatten(2 + spatial).flatten(2, 1 + spatial)
+
+    def _coverage(self) -> Tensor:
+        """(*size): how many windows cover each place of the image."""
+        coverage = torch.ones((), dtype=torch.int64, device=self.device)
+        for dimension, (reach, stride) in enumerate(self._windows(), start=2):
+            covered = torch.arange(self.image.shape[dimension], device=self.device)
+            covered = covered.unfold(0, reach, stride)[:, :: self.dilation[dimension - 2]]
+            coverage = coverage[..., None] * torch.bincount(covered.flatten(), minlength=self.image.shape[dimension])
+        return coverage
+
+
+def _padded(layer: ConvolutionLayer | TransposedLayer, tensor: Tensor, mode: str) -> Tensor:
+    amounts = _padding(layer)
+    return functional.pad(tensor, amounts, mode=mode) if any(amounts) else tensor
+
+
+def _padding(layer: ConvolutionLayer | TransposedLayer) -> list[int]:
+    """What is added before and after each dimension, the last dimension first."""
+    if layer.padding == "valid":
+        return []
+    if layer.padding == "same":
+        totals = [d * (size - 1) for d, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [amount for total in reversed(totals) for amount in (total // 2, total - total // 2)]
+    return [int(amount) for amount in reversed(layer.padding) for _ in range(2)]
+
+
+def _check_batched(layer: nn.Module, tensor: Tensor) -> None:
+    dimensions = layer.get_parameter("weight").dim()
+    if tensor.dim() != dimensions:
+        raise AutoSpecError(
+            f"expects an input of {dimensions} dimensions with samples first, got {tuple(tensor.shape)}"
+        )

@@ -1,0 +1,29 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from autospec.capture.rules.registry import Call, register_rule
+from autospec.spectra.factors import Factors
+
+
+@register_rule(nn.Linear)
+def linear(layer: nn.Linear, call: Call) -> dict[str, Factors]:
+    """``y = x Wᵀ + b`` on the last dimension: every leading position is a row."""
+    return {"weight": Factors(rows_of(call.activation), rows_of(call.adjoint))}
+
+
+@register_rule("transformers.pytorch_utils.Conv1D")
+def linear_by_columns(layer: nn.Module, call: Call) -> dict[str, Factors]:
+    """``y = x W + b``, as the GPT-2 of Hugging Face has it: the weight's matrix is (in × out)."""
+    return {"weight": Factors(rows_of(call.activation), rows_of(call.adjoint), transposed=True)}
+
+
+def rows_of(tensor: Tensor) -> Tensor:
+    """A tensor (n, ..., width) as (n, positions, width)."""
+    if tensor.dim() < 2:
+        raise ValueError(f"expects a batch of samples first, got a tensor of shape {tuple(tensor.shape)}")
+    return tensor.reshape(len(tensor), math.prod(tensor.shape[1:-1]), tensor.shape[-1])

@@ -1,0 +1,71 @@
+"""What ``run.py`` does: compose, check, run; every mistake ends in a short message and an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.config.mistakes import explained
+from autospec.config.store import register_schemas
+from autospec.errors import AutoSpecError
+from autospec.plan import planned
+
+log = logging.getLogger(__name__)
+
+
+def main(conf: Path) -> None:
+    """Compose the configuration from ``conf`` and the command line, and run it; exits with 1 after a mistake."""
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions reach us, instead of pages on the screen
+    sweep = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+    try:
+        _refuse_launcher_without_sweep(sweep, sys.argv[1:])
+        mistakes: list[AutoSpecError] = []
+        task = run if sweep else _noting(mistakes)
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+        if mistakes:
+            raise mistakes[0]
+    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(explained(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        sys.exit(explained(error))  # figure=1, which Hydra answers with a bare ValueError
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+
+
+def run(config: DictConfig) -> None:
+    """Make the run of one composed configuration, unless it is complete."""
+    plan = planned(config)
+    if plan.done:
+        log.info("%s is complete; nothing to do", plan.folder.run_id)
+        return
+    from autospec import experiment  # torch is loaded only where something is left to train
+
+    experiment.run(plan)
+
+
+def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:
+    """``run``, with a user's mistake noted instead of raised: Hydra would print around it."""
+
+    def run_and_note(config: DictConfig) -> None:
+        try:
+            run(config)
+        except AutoSpecError as error:
+            mistakes.append(error)
+
+    return run_and_note
+
+
+def _refuse_launcher_without_sweep(sweep: bool, arguments: list[str]) -> None:
+    if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
+        raise AutoSpecError("hydra/launcher=...: launchers work in sweeps only; add -m")

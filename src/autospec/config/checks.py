@@ -1,0 +1,90 @@
+"""Whether a configuration can run: every problem at once, each naming its key, its value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.config.grid import ARCHITECTURES_OF, STATISTIC_NAMES
+from autospec.config.mistakes import explained
+from autospec.config.schema import ExperimentConfig
+from autospec.errors import AutoSpecError
+
+ENGINES = ("hooks",)
+
+
+def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
+    """The configuration as a typed object; AutoSpecError listing everything that is wrong with its values."""
+    experiment = config if isinstance(config, ExperimentConfig) else _as_object(config)
+    problems = list(_problems(experiment))
+    if problems:
+        raise AutoSpecError("\n".join(problems))
+    return experiment
+
+
+def as_yaml(config: ExperimentConfig) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def _as_object(config: DictConfig) -> ExperimentConfig:
+    try:
+        known = {entry.name: config[entry.name] for entry in fields(ExperimentConfig)}
+        experiment: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ExperimentConfig), known))
+    except OmegaConfBaseException as error:
+        raise AutoSpecError(explained(error)) from error
+    assert isinstance(experiment, ExperimentConfig)
+    return experiment
+
+
+def _problems(config: ExperimentConfig) -> Iterator[str]:
+    yield from _range_problems(config)
+    yield from _dataset_problems(config)
+    yield from _introspection_problems(config)
+    allowed = ARCHITECTURES_OF.get(config.dataset.name, ())
+    if config.architecture.value not in allowed:
+        yield (
+            f"architecture={config.architecture.value} does not take dataset={config.dataset.name}; "
+            f"allowed there: {', '.join(allowed)}"
+        )
+
+
+def _range_problems(config: ExperimentConfig) -> Iterator[str]:
+    for key in ("width", "depth", "epochs", "threads"):
+        value = getattr(config, key)
+        if value < 1:
+            yield f"{key}={value}: must be 1 or more"
+    if not 0 < config.learning_rate < float("inf"):
+        yield f"learning_rate={config.learning_rate}: must be above 0"
+    if config.batch_size is not None and config.batch_size < 1:
+        yield f"batch_size={config.batch_size}: must be 1 or more, or null for the full batch"
+    for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
+        if not 0 <= seed < 2**63:
+            yield f"{key}={seed}: must be between 0 and 2^63 - 1"
+    if not config.output_dir:
+        yield "output_dir: must name a folder"
+
+
+def _dataset_problems(config: ExperimentConfig) -> Iterator[str]:
+    if not 0 <= config.dataset.holdout < 1:
+        yield f"dataset.holdout={config.dataset.holdout}: must be at least 0 and below 1"
+    if not config.dataset.group_by:
+        yield "dataset.group_by: must name at least one column"
+
+
+def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
+    introspection = config.introspection
+    if introspection.every < 1:
+        yield f"introspection.every={introspection.every}: must be 1 or more"
+    unknown = [name for name in introspection.statistics if name not in STATISTIC_NAMES]
+    if unknown or not introspection.statistics:
+        yield (
+            f"introspection.statistics={introspection.statistics}: "
+            f"{'unknown ' + unknown[0] if unknown else 'empty'}; allowed are {', '.join(STATISTIC_NAMES)}"
+        )
+    if introspection.engine not in ENGINES:
+        yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"

@@ -1,0 +1,97 @@
+"""Mistakes on the command line, in a few lines that name the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from autospec.config.schema import DATASET_SCHEMAS, ExperimentConfig
+from autospec.errors import AutoSpecError
+
+GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
+
+
+def explained(error: BaseException) -> str:
+    """A short message for an exception of ours, of Hydra or of OmegaConf."""
+    if isinstance(error, AutoSpecError):
+        return str(error)
+    text = "\n".join(_chain(error))
+    for pattern, explain in _EXPLANATIONS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return explain(found, text)
+    key = getattr(error, "full_key", None)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return f"{key}: {first}" if key and key not in first else first
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """What an exception and those behind it say: Hydra wraps the one that names the cause."""
+    while error is not None:
+        yield str(error)
+        error = error.__cause__ or error.__context__
+
+
+def known_keys() -> list[str]:
+    """Every key that a command line may name."""
+    keys = set(_keys(ExperimentConfig()))
+    for schema in DATASET_SCHEMAS.values():
+        keys.update(f"dataset.{key}" for key in _keys(schema()))
+    return sorted(keys | set(GROUPS))
+
+
+def _keys(node: Any, prefix: str = "") -> Iterable[str]:
+    for entry in fields(node):
+        value = getattr(node, entry.name, None)
+        yield prefix + entry.name
+        if is_dataclass(value):
+            yield from _keys(value, f"{prefix}{entry.name}.")
+
+
+def _unknown_key(found: re.Match[str], text: str) -> str:
+    key = found.group(1)
+    close = get_close_matches(key, known_keys(), n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
+
+
+def _unknown_choice(found: re.Match[str], text: str) -> str:
+    group, choice = found.group(1).rsplit("/", 1)
+    listed = re.search(r"Available options in '[^']*':\n(.*?)(\n\S|\Z)", text, re.DOTALL)
+    options = listed.group(1).split() if listed else []
+    offered = [option for option in options if not option.endswith("_schema")]
+    return f"{group}={choice}: unknown; allowed are {', '.join(offered)}"
+
+
+def _number_for_group(found: re.Match[str], text: str) -> str:
+    return "a configuration group needs a name, not a number: figure=fig1, not figure=1"
+
+
+def _comma_without_sweep(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: several values are a sweep; add -m (or write a list as [a,b])"
+
+
+def _bad_syntax(found: re.Match[str], text: str) -> str:
+    return f"cannot read the argument {found.group(1)!r}; write key=value"
+
+
+def _wrong_type(found: re.Match[str], text: str) -> str:
+    key = re.search(r"full_key: (\S+)", text)
+    return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
+
+
+_EXPLANATIONS = (
+    (r"Could not override '([^']+)'", _unknown_key),
+    (r"Key '([^']+)' is not in struct", _unknown_key),
+    (r"Key '([^']+)' not in '", _unknown_key),
+    (r"Could not find '([^']+)'", _unknown_choice),
+    (r"Config group override value type must be|Config group override must be", _number_for_group),
+    (r"Ambiguous value for argument '([^']+)'", _comma_without_sweep),
+    (r"Error parsing override '([^']*)'", _bad_syntax),
+    (r"Value '[^']*' of type '[^']*' could not be converted to \w+", _wrong_type),
+    (r"Invalid value '[^']*', expected one of \[[^\]]*\]", _wrong_type),
+    (r"Incompatible value 'None' for field of type '[^']*'", _wrong_type),
+    (r"field '[^']*' is not Optional", _wrong_type),
+)

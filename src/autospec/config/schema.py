@@ -1,0 +1,273 @@
+"""The typed schema of the configuration; ``conf/`` holds its values and explains them to users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Task(Enum):
+    """What the network learns."""
+
+    autoencoding = "autoencoding"
+    classification = "classification"
+
+
+class Activation(Enum):
+    """The nonlinearity of every hidden layer."""
+
+    relu = "relu"
+    tanh = "tanh"
+    sigmoid = "sigmoid"
+
+
+class Architecture(Enum):
+    """The network's family."""
+
+    mlp = "mlp"
+    rnn = "rnn"
+    lstm = "lstm"
+    bert = "bert"
+    cnn1d = "cnn1d"
+    cnn2d = "cnn2d"
+    cnn3d = "cnn3d"
+
+
+class Device(Enum):
+    """Where a run trains; auto is the GPU where there is one."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class DatasetConfig:
+    """What every data set has; ``conf/dataset/`` says what each adds."""
+
+    name: str = MISSING
+    path: str | None = None
+    target: str = MISSING
+    group_by: list[str] = MISSING
+    scaling: str = MISSING
+    holdout: float = 0.0
+    holdout_seed: int = 314159
+    seed: int = 314159
+
+
+@dataclass
+class MnistConfig(DatasetConfig):
+    """Handwritten digits."""
+
+    name: str = "mnist"
+    target: str = "digit"
+    group_by: list[str] = field(default_factory=lambda: ["digit"])
+    scaling: str = "unit"
+    digits: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    per_digit: int | None = None
+
+
+@dataclass
+class SinusoidConfig(DatasetConfig):
+    """Sine waves, one frequency per class."""
+
+    name: str = "sinusoid"
+    target: str = "class"
+    group_by: list[str] = field(default_factory=lambda: ["class"])
+    scaling: str = "none"
+    classes: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    per_class: int = 100
+    time_points: int = 64
+    channels: int = 1
+    noise_sd: float = 0.1
+
+
+@dataclass
+class CovariateConfig:
+    """A normal distribution between two bounds; ``shift`` is how far patients lie above controls, in SD."""
+
+    mean: float = MISSING
+    sd: float = MISSING
+    low: float = MISSING
+    high: float = MISSING
+    shift: float = 0.0
+
+
+@dataclass
+class SexesConfig:
+    """A number of people of each sex."""
+
+    men: int = MISSING
+    women: int = MISSING
+
+
+@dataclass
+class PeopleConfig:
+    """How many controls and patients a simulated cohort has."""
+
+    HC: SexesConfig = field(default_factory=SexesConfig)
+    SZ: SexesConfig = field(default_factory=SexesConfig)
+
+
+@dataclass
+class CohortConfig(DatasetConfig):
+    """What the data sets of people have: their phenotype table, and the people of a simulated cohort."""
+
+    target: str = "diagnosis"
+    group_by: list[str] = field(default_factory=lambda: ["diagnosis", "sex"])
+    columns: dict[str, str] = MISSING
+    labels: dict[str, dict[str, list[str]]] = MISSING
+    people: PeopleConfig = field(default_factory=PeopleConfig)
+    age: CovariateConfig = field(default_factory=CovariateConfig)
+    motion: CovariateConfig = field(default_factory=CovariateConfig)
+    effect: float = 1.0
+    diagnosis_effects: dict[str, float] = MISSING
+    sex_effects: dict[str, float] = MISSING
+    age_effects: dict[str, float] = MISSING
+
+
+@dataclass
+class VolumeCorrelationConfig:
+    """How volumes of people correlate: any two, two of one tissue, the two of a hemisphere pair."""
+
+    overall: float = MISSING
+    tissue: float = MISSING
+    hemispheres: float = MISSING
+
+
+@dataclass
+class FreesurferConfig(CohortConfig):
+    """Volumes of brain structures."""
+
+    name: str = "freesurfer"
+    group_by: list[str] = field(default_factory=lambda: ["diagnosis"])
+    scaling: str = "feature"
+    table: str | None = None
+    participants: str | None = None
+    features: Any = "aseg"
+    head_size_effects: dict[str, float] = MISSING
+    motion_effects: dict[str, float] = MISSING
+    correlation: VolumeCorrelationConfig = field(default_factory=VolumeCorrelationConfig)
+
+
+@dataclass
+class CobreTimeseriesConfig(CohortConfig):
+    """Time-courses of the 53 NeuroMark components."""
+
+    name: str = "cobre_timeseries"
+    scaling: str = "person"
+    time_points: int | None = None
+    spectral_exponent: float = MISSING
+    couplings: dict[str, float] = MISSING
+    motion_effect: float = MISSING
+
+
+@dataclass
+class CobreMapsConfig(CohortConfig):
+    """One spatial map per person."""
+
+    name: str = "cobre_maps"
+    scaling: str = "global"
+    resolution_mm: int | None = None
+    motion_effects: dict[str, float] = MISSING
+    amplitude_sd: float = MISSING
+    amplitude_correlation: float = MISSING
+    blob_sd_mm: float = MISSING
+    noise_sd: float = MISSING
+    noise_smoothness_mm: float = MISSING
+
+
+@dataclass
+class IntrospectionConfig:
+    """What is recorded while the network trains."""
+
+    statistics: list[str] = field(default_factory=lambda: ["gradient"])
+    every: int = 1
+    layers: list[str] | None = None
+    engine: str = "hooks"
+
+
+@dataclass
+class FigureConfig:
+    """How a figure of the paper is drawn; takes no part in a run."""
+
+    number: int | None = None
+    title: str = ""
+    pairs: list[list[str]] = field(default_factory=list)
+    min_group: int = 15
+
+
+@dataclass
+class PanelConfig:
+    """Which panel a run stands for; takes no part in a run."""
+
+    name: str | None = None
+    shows: str = "spectra"
+
+
+@dataclass
+class ExperimentConfig:
+    """One run: data, network, task, training, and what is recorded of it."""
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    architecture: Architecture = MISSING
+    task: Task = MISSING
+    activation: Activation = MISSING
+    width: int = MISSING
+    depth: int = MISSING
+    epochs: int = MISSING
+    learning_rate: float = MISSING
+    batch_size: int | None = None
+    seed: int = MISSING
+    introspection: IntrospectionConfig = field(default_factory=IntrospectionConfig)
+    device: Device = Device.auto
+    threads: int = 1
+    output_dir: str = "outputs"
+    accept_changes: bool = False
+    supplement: bool = False
+    figure: FigureConfig = field(default_factory=FigureConfig)
+    panel: PanelConfig = field(default_factory=PanelConfig)
+
+
+DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
+    "mnist": MnistConfig,
+    "sinusoid": SinusoidConfig,
+    "freesurfer": FreesurferConfig,
+    "cobre_timeseries": CobreTimeseriesConfig,
+    "cobre_maps": CobreMapsConfig,
+}
+"""The schema of each choice of the ``dataset`` group."""
+
+NOT_IN_RUN_ID = frozenset({"device", "threads", "output_dir", "accept_changes", "supplement", "figure", "panel"})
+"""Keys that decide where and how a run is made or drawn, not its numbers."""
+
+SOURCE_KEYS = frozenset({"path", "table", "participants"})
+"""Keys of a data set that say where real data lie; their content decides the numbers, not their place."""
+
+SIMULATION_KEYS = frozenset(
+    {
+        "seed",
+        "people",
+        "age",
+        "motion",
+        "effect",
+        "diagnosis_effects",
+        "sex_effects",
+        "age_effects",
+        "head_size_effects",
+        "motion_effects",
+        "motion_effect",
+        "correlation",
+        "couplings",
+        "spectral_exponent",
+        "amplitude_sd",
+        "amplitude_correlation",
+        "blob_sd_mm",
+        "noise_sd",
+        "noise_smoothness_mm",
+    }
+)
+"""Keys of a data set that decide nothing where real data are read."""

@@ -1,0 +1,15 @@
+"""The schema, made known to Hydra, so that a misspelled key or a wrong type ends before anything starts."""
+
+from __future__ import annotations
+
+from hydra.core.config_store import ConfigStore
+
+from autospec.config.schema import DATASET_SCHEMAS, ExperimentConfig
+
+
+def register_schemas() -> None:
+    """Register the experiment's schema and that of every data set; safe to call again."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=ExperimentConfig)
+    for name, node in DATASET_SCHEMAS.items():
+        store.store(group="dataset", name=f"{name}_schema", node=node)

@@ -1,0 +1,69 @@
+"""Time-courses of the NeuroMark components: a prepared cohort, or a simulated one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.config.schema import CobreTimeseriesConfig
+from autospec.datasets.account import Account
+from autospec.datasets.cohort import check_cohort, cohort, dataset_of
+from autospec.datasets.dataset import Dataset
+from autospec.datasets.phenotype import joined, with_complete_data
+from autospec.datasets.prepared import prepared_file, read_prepared
+from autospec.datasets.simulation import check_people, generators, simulated_people
+from autospec.datasets.timeseries_simulation import changes, simulated_timecourses
+from autospec.errors import AutoSpecError
+
+SIMULATION = "cobre_timeseries 1"
+"""Raised when the same configuration gives other numbers."""
+
+log = logging.getLogger(__name__)
+
+
+def sources(config: CobreTimeseriesConfig) -> list[Path]:
+    """The prepared cohort; no file where it is simulated."""
+    return [] if config.path is None else [prepared_file(Path(config.path))]
+
+
+def check(config: CobreTimeseriesConfig) -> None:
+    """AutoSpecError for a value that the time-courses cannot have."""
+    check_cohort(config)
+    if config.time_points is not None and config.time_points < 2:
+        raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
+    if config.path is None:
+        check_people(config)
+        changes(config)
+
+
+def load(config: CobreTimeseriesConfig) -> Dataset:
+    """Time-courses (n, time, components) of everybody with a phenotype and complete data."""
+    check(config)
+    account = Account()
+    if config.path is None:
+        who, what = generators(config, 2)
+        simulation = simulated_people(config, who)
+        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
+        people, data = simulation.table, simulated_timecourses(config, simulation, what)
+        source, simulated = "simulated time-courses of 53 NeuroMark components", True
+    else:
+        people, data, source, simulated = _prepared(prepared_file(Path(config.path)), config, account)
+    found = cohort(people, config, account)
+    account.log(log)
+    return dataset_of(found, data[found.row], config, account, source, simulated)
+
+
+def _prepared(
+    file: Path, config: CobreTimeseriesConfig, account: Account
+) -> tuple[pd.DataFrame, npt.NDArray, str, bool]:
+    prepared = read_prepared(file, "timecourses")
+    time_points = prepared.data.shape[1]
+    if config.time_points is not None and config.time_points > time_points:
+        raise AutoSpecError(f"dataset.time_points={config.time_points}: {file} holds {time_points}")
+    data = prepared.data[:, : config.time_points]
+    people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
+    people = with_complete_data(people, data, account, file.name)
+    return people, data, prepared.source, prepared.simulated

@@ -1,0 +1,176 @@
+"""A cohort: people and their data, sorted into classes, groups and margins by the labels of a phenotype table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.config.schema import CohortConfig
+from autospec.datasets.account import Account
+from autospec.datasets.dataset import Dataset, Integers, Mask, held_out
+from autospec.datasets.scaling import check_scaling, scaled
+from autospec.datasets.tables import is_missing
+from autospec.errors import AutoSpecError
+
+RESERVED = "all"
+"""The name of the whole batch among the groups of a run."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset."""
+
+    row: Integers
+    people: tuple[str, ...]
+    target: Integers
+    classes: tuple[str, ...]
+    group: Integers
+    groups: tuple[str, ...]
+    margins: Mapping[str, tuple[str, ...]]
+    training: Mask
+
+
+def check_cohort(config: CohortConfig) -> None:
+    """AutoSpecError for a scaling, target or grouping that no cohort can have."""
+    check_scaling(config.scaling)
+    if not config.group_by or len(set(config.group_by)) < len(config.group_by):
+        raise AutoSpecError(f"dataset.group_by={config.group_by}: must name different columns")
+    for column in (config.target, *config.group_by):
+        _names(config, column)
+
+
+def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
+    """Classes, groups and the training people of a table with id, row, the target and the group_by columns."""
+    columns = list(dict.fromkeys([config.target, *config.group_by]))
+    for column in columns:
+        if column not in people.columns:
+            raise AutoSpecError(f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}")
+    labelled = _labelled(people, columns, config, account)
+    target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
+    cells = labelled[config.group_by].agg("/".join, axis=1)
+    margins = _margins(labelled, config)
+    group, groups = _codes(cells, _cells(labelled, config))
+    sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
+    account.note(f"{len(labelled)} people; groups: {', '.join(sizes)}")
+    ids = tuple(str(own) for own in labelled["id"])
+    sex = _strata_labels(labelled, config)
+    strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
+    return Cohort(
+        row=labelled["row"].to_numpy(dtype=np.int64),
+        people=ids,
+        target=target,
+        classes=classes,
+        group=group,
+        groups=groups,
+        margins=margins,
+        training=held_out(ids, strata, config.holdout, config.holdout_seed),
+    )
+
+
+def dataset_of(
+    found: Cohort, inputs: npt.NDArray, config: CohortConfig, account: Account, source: str, simulated: bool
+) -> Dataset:
+    """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs."""
+    result = scaled(inputs, config.scaling, found.training)
+    return Dataset(
+        inputs=result.inputs,
+        target=found.target,
+        classes=found.classes,
+        group=found.group,
+        groups=found.groups,
+        people=found.people,
+        training=found.training,
+        source=source,
+        simulated=simulated,
+        margins=found.margins,
+        scaling=result.fitted,
+        account=account.text(),
+    )
+
+
+def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
+    """The people who have a label in every one of the columns, with the names of the labels."""
+    labelled = people.copy()
+    for column in columns:
+        names = _names(config, column)
+        labels = [_label(people["id"].iloc[i], text, column, names, account) for i, text in enumerate(people[column])]
+        labelled[column] = pd.Series(labels, index=people.index, dtype=object)
+    labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
+    if labelled.empty:
+        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)}; see dataset.labels")
+    return labelled
+
+
+def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
+    """The name of a person's label; None, and a line in the account, where there is none."""
+    if names is not None and text in names:
+        return names[text]
+    if is_missing(text):
+        account.drop(subject, f"{column} is missing")
+    elif names is not None:
+        account.drop(subject, f"{column} is {text!r}, which dataset.labels.{column} does not name")
+    else:
+        return text
+    return None
+
+
+def _names(config: CohortConfig, column: str) -> dict[str, str] | None:
+    """The name of each value of a column; None where the values are their own names."""
+    if column not in config.labels:
+        return None
+    names: dict[str, str] = {}
+    for name, values in config.labels[column].items():
+        for value in {name, *values}:
+            if names.setdefault(value, name) != name:
+                raise AutoSpecError(f"dataset.labels.{column}: {value!r} stands for both {names[value]} and {name}")
+    return names
+
+
+def _levels(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that occur, in the configuration's order where it names them."""
+    present = set(labelled[column])
+    return [name for name in config.labels.get(column, sorted(present)) if name in present]
+
+
+def _codes(labels: Iterable[str], names: Sequence[str]) -> tuple[Integers, tuple[str, ...]]:
+    index = {name: code for code, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64), tuple(names)
+
+
+def _cells(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
+    """The crossed groups that occur, first column slowest."""
+    cells = [""]
+    for position, column in enumerate(config.group_by):
+        joint = "/" if position else ""
+        cells = [f"{cell}{joint}{level}" for cell in cells for level in _levels(labelled, column, config)]
+    present = set(labelled[config.group_by].agg("/".join, axis=1))
+    return [cell for cell in cells if cell in present]
+
+
+def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[str, ...]]:
+    """Each label of each of several columns, and the groups that it unites."""
+    levels = [(position, level) for position, column in enumerate(config.group_by)
+              for level in _levels(labelled, column, config)]  # fmt: skip
+    names = [level for _, level in levels]
+    for name in names:
+        if "/" in name or name == RESERVED or names.count(name) > 1:
+            raise AutoSpecError(
+                f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
+                "slash or stands in two columns); dataset.labels gives it another name"
+            )
+    if len(config.group_by) == 1:
+        return {}
+    cells = _cells(labelled, config)
+    return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
+
+
+def _strata_labels(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
+    """The sex of everybody as far as it is known: people are held out within target × sex."""
+    if "sex" not in labelled.columns:
+        return [""] * len(labelled)
+    names = _names(config, "sex") or {}
+    return [names.get(str(text), str(text)) for text in labelled["sex"]]

@@ -1,0 +1,75 @@
+"""What every data set is handed over as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.errors import AutoSpecError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples, what is classified, and whose gradients are told apart.
+
+    ``inputs`` (n, ...) are scaled; ``target`` (n,) indexes ``classes``; ``group`` (n,) indexes ``groups``, -1 for
+    none; ``margins`` are unions of groups; ``people`` are the ids of the samples' people; ``training`` (n,) marks the
+    samples that are trained on. ``source`` says in a few words where the data come from, ``scaling`` what the inputs
+    were scaled with, ``account`` line by line who was found and who left out.
+    """
+
+    inputs: Floats
+    target: Integers
+    classes: tuple[str, ...]
+    group: Integers
+    groups: tuple[str, ...]
+    people: tuple[str, ...]
+    training: Mask
+    source: str
+    simulated: bool
+    margins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scaling: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    account: tuple[str, ...] = ()
+
+    def group_sizes(self) -> list[int]:
+        """The number of training people in ``all``, in each group and in each margin."""
+        people = np.array(self.people)
+        member = self.group[self.training]
+
+        def count(chosen: Mask) -> int:
+            return len(set(people[self.training][chosen]))
+
+        sizes = [count(np.ones(len(member), dtype=bool))]
+        sizes += [count(member == index) for index in range(len(self.groups))]
+        sizes += [count(np.isin(member, [self.groups.index(p) for p in parts])) for parts in self.margins.values()]
+        return sizes
+
+
+def held_out(people: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
+    """Which samples train when a share of the people of every stratum is kept out: (n,) True for training.
+
+    Raises AutoSpecError where a stratum would have nobody left on one side.
+    """
+    training = np.ones(len(people), dtype=bool)
+    if share == 0:
+        return training
+    order = np.random.default_rng(seed)
+    stratum_of = dict(zip(people, strata, strict=True))
+    for stratum in sorted(set(strata)):
+        members = sorted(person for person, own in stratum_of.items() if own == stratum)
+        kept_out = round(share * len(members))
+        if not 0 < kept_out < len(members):
+            raise AutoSpecError(
+                f"dataset.holdout={share}: of {len(members)} people in stratum {stratum!r} {kept_out} would be held "
+                "out; each side needs at least one"
+            )
+        chosen = set(order.permutation(members)[:kept_out].tolist())
+        training &= np.array([person not in chosen for person in people])
+    return training

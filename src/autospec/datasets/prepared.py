@@ -1,0 +1,125 @@
+"""Prepared cohorts: one HDF5 file with the data, the people and where they come from.
+
+========================  ==================  =========================================================
+path                      shape               content
+========================  ==================  =========================================================
+root attributes                               ``schema_version``, ``simulated``, ``source``
+``/people/id``            (n,) text           one id per person
+``/people/<column>``      (n,)                a phenotype column: text, or numbers with NaN for missing
+``/timecourses``          (n, time, 53)       time-courses of the components
+``/map_maximum``          (n, x, y, z)        the maximum over the components' maps
+``/maps``                 (n, x, y, z, 53)    the maps themselves
+``/affine``               (4, 4)              voxel indices to mm, of both kinds of maps
+========================  ==================  =========================================================
+
+A file holds what was prepared; only ``/people/id`` is always there. Text is text: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.datasets.phenotype import NUMERIC
+from autospec.datasets.tables import number
+from autospec.errors import AutoSpecError
+
+SCHEMA_VERSION = 1
+DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 5}
+PREPARED_FILE = "cohort.h5"
+"""What a prepared cohort is called where ``dataset.path`` is a folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a prepared cohort says of one kind of data; ``people`` has our column names and a ``row``."""
+
+    people: pd.DataFrame
+    data: npt.NDArray
+    affine: npt.NDArray[np.float64] | None
+    source: str
+    simulated: bool
+
+
+def prepared_file(path: Path) -> Path:
+    """The file that ``dataset.path`` means: itself, or the prepared cohort in that folder."""
+    file = path / PREPARED_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise AutoSpecError(f"dataset.path={path}: there is no prepared cohort {file}")
+    return file
+
+
+def read_prepared(file: Path, name: str) -> Prepared:
+    """One kind of data of a prepared cohort and its people; AutoSpecError naming what is wrong with the file."""
+    try:
+        with h5py.File(file, "r") as root:
+            version = root.attrs.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise AutoSpecError(f"{file}: schema_version is {version}; this program reads {SCHEMA_VERSION}")
+            data = _data(root, name, file)
+            return Prepared(
+                people=_people(root, len(data), file),
+                data=data,
+                affine=root["affine"][:] if "affine" in root else None,
+                source=str(root.attrs.get("source", file.name)),
+                simulated=bool(root.attrs.get("simulated", False)),
+            )
+    except (OSError, KeyError) as error:
+        raise AutoSpecError(f"{file}: cannot be read as a prepared cohort: {error}") from error
+
+
+def write_prepared(
+    file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray], source: str, simulated: bool = False
+) -> None:
+    """Write a prepared cohort whole or not at all: under another name first, then renamed."""
+    part = file.with_name(file.name + ".part")
+    with h5py.File(part, "w") as root:
+        root.attrs.update(schema_version=SCHEMA_VERSION, simulated=simulated, source=source)
+        for column in people.columns:
+            _write_column(root, f"people/{column}", people[column])
+        for name, values in data.items():
+            root.create_dataset(name, data=values, compression="gzip" if values.ndim > 2 else None)
+    part.replace(file)
+
+
+def _write_column(root: Any, path: str, column: pd.Series) -> None:
+    if pd.api.types.is_numeric_dtype(column):
+        root[path] = column.to_numpy(dtype=np.float64)
+    else:
+        root.create_dataset(path, data=[str(text) for text in column], dtype=h5py.string_dtype())
+
+
+def _data(root: Any, name: str, file: Path) -> npt.NDArray:
+    if name not in root:
+        raise AutoSpecError(f"{file}: has no /{name}; it holds {', '.join('/' + key for key in root)}")
+    data = root[name]
+    if data.ndim != DIMENSIONS[name] or data.dtype.kind not in "fiu":
+        raise AutoSpecError(
+            f"{file}: /{name} is {data.dtype} {data.shape}, not numbers in {DIMENSIONS[name]} dimensions"
+        )
+    values: npt.NDArray = data[:]
+    return values
+
+
+def _people(root: Any, length: int, file: Path) -> pd.DataFrame:
+    columns = {name: _column(name, node) for name, node in root["people"].items()}
+    for name, values in columns.items():
+        if len(values) != length:
+            raise AutoSpecError(f"{file}: /people/{name} has {len(values)} rows, the data {length}")
+    return pd.DataFrame({**columns, "row": np.arange(length)})
+
+
+def _column(name: str, node: Any) -> list[str] | list[float]:
+    """A phenotype column: numbers for a covariate, text for a label, which may be coded as a number."""
+    is_text = h5py.check_string_dtype(node.dtype) is not None
+    values = [str(text) for text in node.asstr()[:]] if is_text else [f"{value:g}" for value in node[:]]
+    if name not in NUMERIC:
+        return values
+    return [np.nan if (value := number(text)) is None else value for text in values]

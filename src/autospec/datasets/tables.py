@@ -1,0 +1,78 @@
+"""Tables of people as files hold them: text first, numbers only where a number is meant."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.errors import AutoSpecError
+
+MISSING_TEXTS = frozenset({"", "na", "n/a", "nan", "-9999", "-9999.0"})
+"""What stands in a table where a value is missing, in lower case (-9999 as FreeSurfer and COINS write it)."""
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A tab- or comma-separated file, plain or gzipped, with every cell as stripped text."""
+    try:
+        cells = pd.read_csv(
+            path, sep=_separator(path), header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except FileNotFoundError as error:
+        raise AutoSpecError(f"{path}: there is no such file") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
+    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    header = [str(name) for name in cells.iloc[0]]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise AutoSpecError(f"{path}: column {twice[0]!r} occurs {header.count(twice[0])} times")
+    table = cells.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index(header)
+    if table.empty:
+        raise AutoSpecError(f"{path}: has no row below its header")
+    return table
+
+
+def _separator(path: Path) -> str:
+    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as f:
+        return "\t" if "\t" in f.readline() else ","
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell holds no value."""
+    return text.lower() in MISSING_TEXTS
+
+
+def number(text: str) -> float | None:
+    """The value of a cell, NaN where it is missing, None where it is no number."""
+    if is_missing(text):
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return np.nan if value == -9999 or not np.isfinite(value) else value
+
+
+def numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
+    """The values of a table of numbers, NaN where one is missing; AutoSpecError naming a cell that is text."""
+    values = np.empty(table.shape)
+    for index, column in enumerate(table.columns):
+        for row, text in enumerate(table[column]):
+            value = number(text)
+            if value is None:
+                raise AutoSpecError(f"{path}: column {column!r} of subject {ids[row]} is {text!r}, which is no number")
+            values[row, index] = value
+    return values
+
+
+def plain_id(text: str) -> str:
+    """An id without a ``sub-`` before it and without leading zeros, the two ways in which files differ."""
+    bare = re.sub(r"^sub[-_]", "", text.strip(), flags=re.IGNORECASE)
+    return bare.lstrip("0") or bare

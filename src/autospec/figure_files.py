@@ -1,0 +1,125 @@
+"""Figures on disk: what is missing or out of date is tested and drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+import autospec.analysis
+import autospec.figures
+from autospec.analysis.table import panel_table, write_table
+from autospec.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
+from autospec.errors import AutoSpecError
+from autospec.figures.page import Panel, draw_figure, draw_panel
+from autospec.panels import difference_panel, spectra_panel
+from autospec.plan import Plan
+from autospec.store.read import open_spectra
+from autospec.store.write import replaced
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FigureFiles:
+    """The files of one figure below an output folder."""
+
+    output_dir: Path
+    number: int
+
+    @property
+    def pictures(self) -> list[Path]:
+        return [self.output_dir / "figures" / f"figure_{self.number}.{kind}" for kind in ("pdf", "png")]
+
+    def panel(self, letter: str) -> Path:
+        return self.output_dir / "figures" / f"figure_{self.number}_{letter}.png"
+
+    @property
+    def table(self) -> Path:
+        return self.output_dir / "tables" / f"figure_{self.number}_tests.csv"
+
+    @property
+    def stamp(self) -> Path:
+        """A digest of what the files were made from."""
+        return self.output_dir / "figures" / f".figure_{self.number}.json"
+
+
+def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
+    """Test and draw one figure from the runs of its panels A–H, unless that is done already.
+
+    Raises AutoSpecError where a run is missing or has fewer than two groups.
+    """
+    config = plans["A"].config
+    if config.figure.number is None:
+        raise AutoSpecError("figure: none is chosen")
+    files = FigureFiles(Path(config.output_dir), config.figure.number)
+    made_from = _digest(plans)
+    everything = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
+    if (
+        files.stamp.exists()
+        and json.loads(files.stamp.read_text()) == made_from
+        and all(p.exists() for p in everything)
+    ):
+        log.info("figure %d is up to date", files.number)
+        return files
+    for folder in (files.table.parent, files.stamp.parent):
+        _make(folder)
+    tables = {letter: _table(plans, letter, files.number) for letter in _tested(plans)}
+    write_table(pd.concat(tables.values(), ignore_index=True), files.table)
+    panels = list(_panels(plans, tables))
+    draw_figure(files.number, config.figure.title, panels, files.pictures)
+    for panel in panels:
+        draw_panel(panel, files.panel(panel.letter))
+    with replaced(files.stamp) as temporary:
+        temporary.write_text(json.dumps(made_from))
+    log.info("figure %d: %s", files.number, files.pictures[0])
+    return files
+
+
+def _tested(plans: Mapping[str, Plan]) -> list[str]:
+    """The panels whose group differences are tested: G and H, and C to F where the supplement is asked for."""
+    supplement = [letter for letter in ("C", "D", "E", "F") if plans[letter].config.supplement]
+    return [*DIFFERENCE_PANELS, *supplement]
+
+
+def _table(plans: Mapping[str, Plan], letter: str, number: int) -> pd.DataFrame:
+    plan = plans[letter]
+    return panel_table(open_spectra(plan.folder.spectra), number, letter, plan.config.figure.min_group)
+
+
+def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:
+    for letter in SPECTRA_PANELS:
+        yield spectra_panel(letter, plans[letter].config, open_spectra(plans[letter].folder.spectra))
+    for letter in tables:
+        plan = plans[letter]
+        name = letter if letter in DIFFERENCE_PANELS else f"{letter}*"
+        yield difference_panel(name, plan.config, open_spectra(plan.folder.spectra), tables[letter])
+
+
+def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
+    """What a figure is made from: its runs' files, its settings, and the code that tests and draws."""
+    made_from = {"code": _code_digest()}
+    for letter, plan in plans.items():
+        status = plan.folder.spectra.stat()
+        made_from[letter] = f"{plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {plan.config.figure}"
+    return made_from
+
+
+def _code_digest() -> str:
+    total = hashlib.sha256(Path(__file__).with_name("panels.py").read_bytes())
+    for package in (autospec.analysis, autospec.figures):
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutoSpecError(f"output_dir: cannot write {folder}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Drawing: tables in, pictures out; no statistics are computed here."""

@@ -1,0 +1,62 @@
+"""What a panel shows, as the tables it is drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the footer says of a panel's data."""
+
+    run_id: str
+    source: str
+    simulated: bool
+    seed: int
+    sizes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LayerTitle:
+    """How a layer is named in a picture: what it maps."""
+
+    name: str
+    shape: tuple[int, int]
+
+    def __str__(self) -> str:
+        out, inputs = self.shape
+        return f"{self.name}   {inputs} → {out}"
+
+
+@dataclass(frozen=True)
+class SpectraPanel:
+    """Panels A–F: ``frame`` has the columns of ``Spectra.to_frame``; ``group_labels`` are for readers."""
+
+    letter: str
+    title: str
+    layers: tuple[LayerTitle, ...]
+    groups: tuple[str, ...]
+    group_labels: dict[str, str]
+    frame: pd.DataFrame
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class DifferencePanel:
+    """Panels G and H: differences of the pairs in front.
+
+    ``ratios``: layer, group_a, group_b, epoch, index, log2_ratio (NaN where it cannot be compared).
+    ``tests``: the rows of the table of tests that are drawn on the margins. ``cosines``: layer, group_a, group_b,
+    epoch, cosine, cancellation.
+    """
+
+    letter: str
+    title: str
+    layers: tuple[LayerTitle, ...]
+    pairs: tuple[tuple[str, str], ...]
+    ratios: pd.DataFrame
+    tests: pd.DataFrame
+    cosines: pd.DataFrame
+    provenance: Provenance

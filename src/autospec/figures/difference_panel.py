@@ -1,0 +1,155 @@
+"""Panels G and H: where two groups' spectra differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import SubFigure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.ticker import MaxNLocator
+
+from autospec.figures.contents import DifferencePanel, LayerTitle
+from autospec.figures.style import LEFT_OUT_GREY, Frame
+
+COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.5
+LARGEST_RATIO = 2.0
+"""The log2 ratio at which the colours end: a factor of four."""
+COLOURS = "RdBu_r"
+FEWEST = 3
+"""A margin's bar over fewer values than this is not drawn."""
+SIGNIFICANT = 0.05
+DARK, PALE = "#333333", "#BBBBBB"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The tables of one layer and pair."""
+
+    layer: LayerTitle
+    pair: tuple[str, str]
+    ratios: pd.DataFrame
+    tests: pd.DataFrame
+    cosines: pd.DataFrame
+
+
+def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, columns: int) -> None:
+    """One block per layer and pair: cosine, margin over epochs, map over epoch × index, margin over indices."""
+    blocks = blocks_of(panel)
+    rows = -(-len(blocks) // columns)
+    gaps = {
+        "wspace": frame.gap(COLUMN_GAP_IN, columns, frame.inner_width),
+        "hspace": frame.gap(ROW_GAP_IN, rows, frame.inner_height),
+    }
+    grid = part.add_gridspec(rows, columns, **frame.fractions(), **gaps)
+    for number, block in enumerate(blocks):
+        row, column = divmod(number, columns)
+        _draw_block(block, part, grid[row, column], first=column == 0, last=number >= len(blocks) - columns)
+    _draw_colour_bar(part, frame)
+
+
+def _draw_colour_bar(part: SubFigure, frame: Frame) -> None:
+    """The colours of the maps, at the right of the first row."""
+    height = min(frame.inner_height, 1.2) / frame.height
+    left = 1 - (frame.right - 0.1) / frame.width
+    axis = part.add_axes((left, 1 - frame.top / frame.height - height, 0.07 / frame.width, height))
+    colours = ScalarMappable(Normalize(-LARGEST_RATIO, LARGEST_RATIO), COLOURS)
+    bar = part.colorbar(colours, cax=axis, extend="both", ticks=[-2, -1, 0, 1, 2])
+    bar.outline.set_visible(False)
+    bar.set_label("log$_2$ ratio", labelpad=1)
+
+
+def blocks_of(panel: DifferencePanel) -> list[Block]:
+    """Every layer and pair that a panel shows."""
+    return [_block(panel, layer, pair) for pair in panel.pairs for layer in panel.layers]
+
+
+def _block(panel: DifferencePanel, layer: LayerTitle, pair: tuple[str, str]) -> Block:
+    def of(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table["layer"] == layer.name) & (table["group_a"] == pair[0]) & (table["group_b"] == pair[1])]
+
+    return Block(layer, pair, of(panel.ratios), of(panel.tests), of(panel.cosines))
+
+
+def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool, last: bool) -> None:
+    grid = place.subgridspec(3, 2, width_ratios=[1, 0.22], height_ratios=[0.3, 0.36, 1], hspace=0.26, wspace=0.06)
+    heat = figure.add_subplot(grid[2, 0])
+    cosine = figure.add_subplot(grid[0, 0], sharex=heat)
+    over_epochs = figure.add_subplot(grid[1, 0], sharex=heat)
+    over_indices = figure.add_subplot(grid[2, 1], sharey=heat)
+    a, b = block.pair
+    cosine.set_title(f"{block.layer}", loc="left", pad=3)
+    _draw_cosine(cosine, block.cosines)
+    _draw_epoch_margin(over_epochs, block.tests[block.tests["per"] == "epoch"])
+    _draw_map(heat, block.ratios)
+    _draw_index_margin(over_indices, block.tests[block.tests["per"] == "index"])
+    for axis in (cosine, over_epochs):
+        axis.tick_params(labelbottom=False)
+    over_indices.tick_params(labelleft=False)
+    if first:
+        for axis, text in ((cosine, "cosine"), (over_epochs, "median"), (heat, "index")):
+            axis.set_ylabel(text, rotation=0, ha="right", va="center")
+            axis.yaxis.set_label_coords(-0.3 / (axis.get_position().width * figure.bbox.width / figure.dpi), 0.5)
+    if last:
+        heat.set_xlabel("epoch", labelpad=1)
+        over_indices.set_xlabel("median", labelpad=1)
+    over_indices.set_title(f"{a} / {b}", pad=3)
+
+
+def _draw_cosine(axis: Axes, cosines: pd.DataFrame) -> None:
+    axis.axhline(0, color=PALE, lw=0.5)
+    axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8)
+    axis.set_ylim(-1.1, 1.1)
+    axis.set_yticks([-1, 1])
+
+
+def _draw_map(axis: Axes, ratios: pd.DataFrame) -> None:
+    wide = ratios.pivot(index="index", columns="epoch", values="log2_ratio")
+    axis.set_facecolor(LEFT_OUT_GREY)
+    axis.pcolormesh(
+        _edges(wide.columns.to_numpy(dtype=float)),
+        _edges(wide.index.to_numpy(dtype=float)),
+        np.ma.masked_invalid(wide.to_numpy()),
+        cmap=COLOURS,
+        vmin=-LARGEST_RATIO,
+        vmax=LARGEST_RATIO,
+        rasterized=True,
+    )
+    axis.invert_yaxis()
+    highest = int(wide.index.max())
+    axis.set_yticks([1, *range(10, highest + 1, 10)] if highest > 8 else range(1, highest + 1))
+
+
+def _draw_epoch_margin(axis: Axes, tests: pd.DataFrame) -> None:
+    """The median log2 ratio over indices, dark at epochs where the test over indices is below 0.05."""
+    axis.axhline(0, color=PALE, lw=0.5)
+    kept = tests["n"] >= FEWEST
+    median = tests["median_log2_ratio"].where(kept)
+    axis.plot(tests["at"], median, color=PALE, lw=0.8)
+    axis.plot(tests["at"], median.where(tests["p"] < SIGNIFICANT), color=DARK, lw=1.6)
+    reach = max(0.5, float(median.abs().max())) if kept.any() else 0.5
+    axis.set_ylim(-1.1 * reach, 1.1 * reach)
+    axis.yaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))
+
+
+def _draw_index_margin(axis: Axes, tests: pd.DataFrame) -> None:
+    """The median log2 ratio over epochs, dark at indices where the test over epochs is below 0.05."""
+    kept = tests[tests["n"] >= FEWEST]
+    colours = np.where(kept["p"] < SIGNIFICANT, DARK, PALE)
+    axis.barh(kept["at"], kept["median_log2_ratio"], height=0.7, color=colours)
+    axis.axvline(0, color=PALE, lw=0.5)
+    reach = max(0.5, float(kept["median_log2_ratio"].abs().max())) if len(kept) else 0.5
+    axis.set_xlim(-1.1 * reach, 1.1 * reach)
+    axis.xaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """The borders of cells around their centres."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

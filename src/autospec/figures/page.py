@@ -1,0 +1,159 @@
+"""Whole pictures: a figure of eight panels, and each panel by itself."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
+from autospec.figures.difference_panel import blocks_of, draw_differences
+from autospec.figures.spectra_panel import draw_spectra, rows_needed
+from autospec.figures.style import (
+    COLUMN_IN,
+    FLOOR_GREY,
+    LEFT_OUT_GREY,
+    PAGE_IN,
+    TEXT_GREY,
+    Frame,
+    group_colours,
+    print_style,
+)
+from autospec.store.write import replaced
+
+Panel = SpectraPanel | DifferencePanel
+
+SPECTRA_ROW_IN, DIFFERENCE_ROW_IN, HEAD_IN, LINE_IN = 1.55, 1.9, 0.42, 0.105
+DIFFERENCE_ROOM = {"left": 0.66, "right": 0.55}
+
+mpl.use("Agg")  # pictures go to files; no display is needed
+
+
+def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequence[Path]) -> None:
+    """Draw the whole figure: spectra panels two in a row, difference panels across the page."""
+    spectra = [panel for panel in panels if isinstance(panel, SpectraPanel)]
+    differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
+    rows: list[Sequence[Panel]] = [spectra[at : at + 2] for at in range(0, len(spectra), 2)]
+    rows += [[panel] for panel in differences]
+    footer = _footer_lines(panels, width=168)
+    heights = [HEAD_IN, *(_height(row[0], PAGE_IN) for row in rows), LINE_IN * (len(footer) + 1)]
+    with print_style():
+        figure = Figure(figsize=(PAGE_IN, sum(heights)))
+        parts = _stacked(figure, heights)
+        _head(parts[0], f"Figure {number}   {title}", panels)
+        for row, part, height in zip(rows, parts[1:-1], heights[1:-1], strict=True):
+            places = part.subfigures(1, len(row), squeeze=False, wspace=0).flat
+            for panel, place in zip(row, places, strict=True):
+                _draw_panel(panel, place, PAGE_IN / len(row), height)
+        _foot(parts[-1], footer)
+        _save(figure, paths)
+
+
+def draw_panel(panel: Panel, path: Path) -> None:
+    """Draw one panel by itself, one column wide."""
+    footer = _footer_lines([panel], width=84)
+    heights = [0.24, _height(panel, COLUMN_IN), LINE_IN * (len(footer) + 1)]
+    with print_style():
+        figure = Figure(figsize=(COLUMN_IN, sum(heights)))
+        parts = _stacked(figure, heights)
+        _head(parts[0], "", [panel])
+        _draw_panel(panel, parts[1], COLUMN_IN, heights[1])
+        _foot(parts[-1], footer)
+        _save(figure, [path])
+
+
+def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
+    """Parts of a picture below one another, with heights in inches."""
+    return list(figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0, squeeze=False)[:, 0])
+
+
+def _height(panel: Panel, width: float) -> float:
+    """The height in inches that a panel takes."""
+    if isinstance(panel, SpectraPanel):
+        return SPECTRA_ROW_IN + (rows_needed(panel) - 1) * (SPECTRA_ROW_IN - 0.3)
+    rows = -(-len(blocks_of(panel)) // _columns(panel, width))
+    return DIFFERENCE_ROW_IN + (rows - 1) * (DIFFERENCE_ROW_IN - 0.2)
+
+
+def _columns(panel: DifferencePanel, width: float) -> int:
+    """How many blocks of a difference panel stand side by side."""
+    return min(len(blocks_of(panel)), 1 if width < PAGE_IN else 2)
+
+
+def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> None:
+    above = 1 - 0.1 / height
+    part.text(0.05 / width, above, panel.letter, fontsize=9, fontweight="bold", va="center")
+    part.text(0.25 / width, above, panel.title, fontsize=7.5, va="center")
+    if isinstance(panel, SpectraPanel):
+        draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24))
+    else:
+        draw_differences(panel, part, Frame(width, height, **DIFFERENCE_ROOM), _columns(panel, width))
+
+
+def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
+    if title:
+        part.text(0.007, 0.8, title, fontsize=9, va="center")
+    spectra = [panel for panel in panels if isinstance(panel, SpectraPanel)]
+    handles: list[Line2D | Patch] = []
+    if spectra:
+        colours = group_colours(spectra[0].groups)
+        names = spectra[0].group_labels
+        handles += [Line2D([], [], color=colours[g], lw=2, label=names[g]) for g in spectra[0].groups]
+        handles.append(Line2D([], [], color="0.65", lw=0.8, label="all, every index"))
+        handles.append(Patch(color=FLOOR_GREY, label="noise"))
+    if len(spectra) < len(panels):
+        handles.append(Patch(color=LEFT_OUT_GREY, label="cannot be compared"))
+    part.legend(
+        handles=handles,
+        loc="lower left",
+        ncols=len(handles),
+        frameon=False,
+        borderaxespad=0.1,
+        columnspacing=0.9,
+        handlelength=1.0,
+        handletextpad=0.4,
+    )
+
+
+def _foot(part: SubFigure, lines: Sequence[str]) -> None:
+    part.text(0.01, 0.96, "\n".join(lines), fontsize=5.5, color=TEXT_GREY, va="top", linespacing=1.3)
+
+
+def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
+    """What the data are, how groups are compared, and the runs that are shown."""
+    first = panels[0].provenance
+    sentences = [_data_sentence(first)]
+    if any(isinstance(panel, SpectraPanel) for panel in panels):
+        sentences.append(
+            "Spectra: singular values of each group's mean gradient; hue tells the group, a paler one a higher index; "
+            "grey: every index of the whole batch; shaded: below its noise floor."
+        )
+    if any(isinstance(panel, DifferencePanel) for panel in panels):
+        sentences.append(
+            "Differences: log2 ratio of the first group's singular values to the second's, its median on the margins, "
+            "dark where the paper's t-test has p < 0.05; these tests are descriptive, not calibrated. cos: cosine of "
+            "the two groups' gradients."
+        )
+    runs = dict.fromkeys(f"{panel.letter} {panel.provenance.run_id}" for panel in panels)
+    sentences.append("Runs: " + ", ".join(runs) + ".")
+    wrapped: list[str] = []
+    for sentence in sentences:
+        wrapped += textwrap.wrap(sentence, width)
+    return wrapped
+
+
+def _data_sentence(provenance: Provenance) -> str:
+    sizes = ", ".join(f"{group}: n = {size:.0f}" for group, size in provenance.sizes.items())
+    kind = "SIMULATED DATA" if provenance.simulated else "real data"
+    return f"Data: {provenance.source} ({kind}); {sizes}; seed {provenance.seed}."
+
+
+def _save(figure: Figure, paths: Sequence[Path]) -> None:
+    for path in paths:
+        with replaced(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])

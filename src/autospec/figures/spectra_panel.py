@@ -1,0 +1,115 @@
+"""Panels A–F: the singular values of each layer's gradient over training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from autospec.figures.contents import LayerTitle, SpectraPanel
+from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Frame, group_colours, group_grey, shaded
+from autospec.layout import ALL
+
+MOST_COLUMNS = 2
+COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
+
+
+def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
+    """One axis per layer: every index of the whole batch behind, a few indices of each group in front."""
+    columns = min(len(panel.layers), MOST_COLUMNS)
+    rows = rows_needed(panel)
+    gaps = {
+        "wspace": frame.gap(COLUMN_GAP_IN, columns, frame.inner_width),
+        "hspace": frame.gap(ROW_GAP_IN, rows, frame.inner_height),
+    }
+    grid = part.add_gridspec(rows, columns, **frame.fractions(), **gaps)
+    for place, layer in enumerate(panel.layers):
+        row, column = divmod(place, columns)
+        axis = part.add_subplot(grid[row, column])
+        draw_layer(panel, layer, axis)
+        if column == 0:
+            axis.set_ylabel("singular value")
+        if place >= len(panel.layers) - columns:
+            axis.set_xlabel("epoch", labelpad=1)
+
+
+def rows_needed(panel: SpectraPanel) -> int:
+    """How many rows of axes a panel takes."""
+    return -(-len(panel.layers) // MOST_COLUMNS)
+
+
+def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
+    """The spectra of one layer."""
+    table = panel.frame[panel.frame["layer"] == layer.name]
+    spectra = {str(group): part for group, part in table.groupby("group", sort=False)}
+    front = front_indices(int(table["index"].max()))
+    whole = _above_floor(spectra[ALL])
+    for place, index in enumerate(whole.columns):
+        axis.plot(whole.index, whole[index], color=group_grey(place, whole.shape[1]), lw=0.4, zorder=1)
+    colours = group_colours(panel.groups)
+    ends: dict[int, list[float]] = {index: [] for index in front}
+    for group in panel.groups:
+        values = _above_floor(spectra[group])
+        for place, shown in enumerate(front):
+            colour = shaded(colours[group], place, len(front))
+            axis.plot(values.index, values[shown], color=colour, lw=0.9, zorder=3 - place * 0.1)
+            ends[shown].append(values[shown].iloc[-1])
+    axis.set_yscale("log")
+    axis.set_title(str(layer), loc="left", pad=3)
+    axis.margins(x=0)
+    _limit(axis, table)
+    _shade_floor(axis, spectra[ALL])
+    _label_ends(axis, ends)
+
+
+def front_indices(width: int) -> tuple[int, ...]:
+    """The indices drawn for each group."""
+    return tuple(index for index in ((1, 4, 8) if width >= 8 else (1, 2, 4)) if index <= width)
+
+
+def _above_floor(part: pd.DataFrame) -> pd.DataFrame:
+    """epoch × index of the scaled values, NaN where they are rounding."""
+    kept = part.assign(scaled=part["scaled"].where(part["value"] > part["floor"]))
+    return kept.pivot(index="epoch", columns="index", values="scaled")
+
+
+def _limit(axis: Axes, table: pd.DataFrame) -> None:
+    """From a decade below the floor to above the largest value."""
+    floor = table.loc[table["scaled_floor"] > 0, "scaled_floor"]
+    top = table["scaled"].max()
+    if np.isfinite(top) and top > 0 and len(floor):
+        axis.set_ylim(floor.median() / 6, top * 3)
+    low, high = np.log10(axis.get_ylim())
+    axis.yaxis.set_major_locator(LogLocator(numticks=max(3, min(6, int(high - low) + 1))))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
+    """What lies below the whole batch's noise floor is shaded."""
+    floor = whole.groupby("epoch")["scaled_floor"].first()
+    axis.fill_between(floor.index, axis.get_ylim()[0], floor, color=FLOOR_GREY, lw=0, zorder=2)
+
+
+def _label_ends(axis: Axes, ends: dict[int, list[float]]) -> None:
+    """σ with its index at the right end of the lines, kept from overlapping."""
+    low, high = np.log10(axis.get_ylim())
+    taken: list[float] = []
+    for index, values in ends.items():
+        finite = [value for value in values if np.isfinite(value) and value > 0]
+        if not finite:
+            continue
+        height = (float(np.mean(np.log10(finite))) - low) / (high - low)
+        height = min([height, *(other - 0.085 for other in taken)])
+        taken.append(height)
+        axis.annotate(
+            f"σ$_{{{index}}}$",
+            (1.0, height),
+            xycoords="axes fraction",
+            xytext=(2, 0),
+            textcoords="offset points",
+            va="center",
+            color=TEXT_GREY,
+            annotation_clip=False,
+        )

@@ -1,0 +1,103 @@
+"""How figures look: sizes for print, a palette that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_rgb
+
+COLUMN_IN = 3.5
+PAGE_IN = 7.2
+DPI = 300
+
+# Okabe and Ito's colours in an order that keeps neighbours apart; black is left to the text
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+FLOOR_GREY = "#EDEDED"
+LEFT_OUT_GREY = "#E3E3E3"
+TEXT_GREY = "#555555"
+
+Colour = tuple[float, float, float]
+
+
+@contextlib.contextmanager
+def print_style() -> Iterator[None]:
+    """The settings of matplotlib that every picture is drawn with."""
+    settings: dict[Any, Any] = {
+        "font.size": 6.5,
+        "axes.titlesize": 6.5,
+        "axes.labelsize": 6.5,
+        "xtick.labelsize": 6,
+        "ytick.labelsize": 6,
+        "legend.fontsize": 6.5,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "ytick.minor.size": 1.2,
+        "ytick.minor.width": 0.4,
+        "lines.solid_capstyle": "round",
+        "pdf.fonttype": 42,
+        "savefig.dpi": DPI,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def group_colours(groups: Sequence[str]) -> dict[str, str]:
+    """One colour for each group, in their order."""
+    return {group: OKABE_ITO[place % len(OKABE_ITO)] for place, group in enumerate(groups)}
+
+
+def shaded(colour: str, place: int, places: int) -> Colour:
+    """A colour that gets lighter with the index of the singular value: the first is full, the last is pale."""
+    paleness = 0.6 * place / max(places - 1, 1)
+    red, green, blue = (1 - paleness) * np.array(to_rgb(colour)) + paleness
+    return float(red), float(green), float(blue)
+
+
+def group_grey(place: int, places: int) -> Colour:
+    """The grey of the whole batch's singular value at a place among all: from middle grey to nearly white."""
+    grey = 0.55 + 0.35 * place / max(places - 1, 1)
+    return grey, grey, grey
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The room around the axes of a part of a picture, in inches; so text keeps its place at every size."""
+
+    width: float
+    height: float
+    left: float = 0.42
+    right: float = 0.12
+    top: float = 0.38
+    bottom: float = 0.34
+
+    def fractions(self) -> dict[str, float]:
+        """left, right, bottom and top as matplotlib's grids want them."""
+        return {
+            "left": self.left / self.width,
+            "right": 1 - self.right / self.width,
+            "bottom": self.bottom / self.height,
+            "top": 1 - self.top / self.height,
+        }
+
+    def gap(self, inches: float, across: int, of: float) -> float:
+        """A distance between ``across`` neighbours in inches, as a share of their mean extent."""
+        room = of - (across - 1) * inches
+        return inches / (room / across)
+
+    @property
+    def inner_width(self) -> float:
+        return self.width - self.left - self.right
+
+    @property
+    def inner_height(self) -> float:
+        return self.height - self.top - self.bottom

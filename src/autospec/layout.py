@@ -1,0 +1,89 @@
+"""The HDF5 schema of ``spectra.h5`` as data: paths, dimensions, version.
+
+Standard library only, so that both the recording and the reading side can stand on it. The table is
+explained for readers in ``docs/spectra-file.md``; additions keep ``SCHEMA_VERSION``, and readers
+ignore what they do not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+ALL = "all"
+"""The reserved name of the first group: the whole batch."""
+
+UNGROUPED = -1
+"""The label of a sample that is in no group: it counts in ``all`` only."""
+
+EPOCH = "epoch"
+TRAINING_EPOCH = "training_epoch"
+GROUP = "group"
+OTHER_GROUP = "other_group"
+INDEX = "index"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One dataset of the file: its path, its dimensions, the dtype it is stored in."""
+
+    path: str
+    dimensions: tuple[str, ...]
+    dtype: str = "float64"
+
+    @property
+    def per_record(self) -> bool:
+        """Whether one slice is appended each time spectra are taken."""
+        return self.dimensions[:1] == (EPOCH,)
+
+    @property
+    def per_epoch(self) -> bool:
+        """Whether one value is appended each epoch, recorded or not."""
+        return self.dimensions[:1] == (TRAINING_EPOCH,)
+
+
+RECORDED_EPOCHS = Field("epoch", (EPOCH,), "int64")
+GROUP_ROWS = Field("groups/rows", (EPOCH, GROUP), "int64")
+GROUP_WEIGHT = Field("groups/weight", (EPOCH, GROUP))
+GROUP_LOSS = Field("groups/loss", (EPOCH, GROUP))
+
+GROUP_NAMES = "groups/name"
+GROUP_SIZES = "groups/size"
+GROUP_IS_MARGIN = "groups/margin"
+GROUP_MEMBERS = "groups/members"
+"""(group, group): which disjoint groups each group is made of."""
+
+TRAINING_EPOCHS = Field("training/epoch", (TRAINING_EPOCH,), "int64")
+TRAINING_CURVES = tuple(
+    Field(f"{part}/{curve}", (TRAINING_EPOCH,)) for part in ("training", "validation") for curve in ("loss", "metric")
+)
+
+LAYERS = "layers"
+
+
+def layer_path(layer: str, dataset: str = "") -> str:
+    """The path of a layer's group, or of one dataset in it."""
+    return f"{LAYERS}/{layer}/{dataset}".rstrip("/")
+
+
+def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: str = "float64") -> Field:
+    """The field of a layer's statistic; ``dimensions`` are those after the recorded epoch."""
+    return Field(layer_path(layer, statistic), (EPOCH, *dimensions), dtype)
+
+
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+
+
+def layer_name(parameter: str) -> str:
+    """The name a weight is stored under: without wrappers' prefixes and a trailing ``.weight``.
+
+    >>> layer_name("module.encoder.0.weight"), layer_name("lstm.weight_hh_l0"), layer_name("weight")
+    ('encoder.0', 'lstm.weight_hh_l0', 'weight')
+    """
+    parts = [part for part in parameter.split(".") if part not in _WRAPPERS]
+    while len(parts) > 1 and parts[0] == "module":  # DataParallel and DistributedDataParallel wrap the root only
+        parts.pop(0)
+    if len(parts) > 1 and parts[-1] == "weight":
+        parts.pop()
+    return ".".join(parts)

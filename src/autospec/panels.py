@@ -1,0 +1,118 @@
+"""From a run's spectra to what a panel shows."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from autospec.analysis.comparison import comparisons
+from autospec.config.schema import ExperimentConfig
+from autospec.errors import AutoSpecError
+from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
+from autospec.layout import ALL
+from autospec.store.read import Spectra
+
+TASK_NAMES = {"autoencoding": "Autoencoder", "classification": "Classifier"}
+ACTIVATION_NAMES = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
+
+
+def panel_title(config: ExperimentConfig) -> str:
+    """Task, width and activation: every panel's title names them."""
+    task, activation = TASK_NAMES[config.task.value], ACTIVATION_NAMES[config.activation.value]
+    return f"{task} · width {config.width} · {activation}"
+
+
+def spectra_panel(letter: str, config: ExperimentConfig, spectra: Spectra) -> SpectraPanel:
+    """Panels A–F: the gradient spectra of a run."""
+    return SpectraPanel(
+        letter=letter,
+        title=panel_title(config),
+        layers=_titles(spectra),
+        groups=_disjoint(spectra),
+        group_labels={group: _label(config, group) for group in _disjoint(spectra)},
+        frame=spectra.to_frame("gradient"),
+        provenance=_provenance(config, spectra),
+    )
+
+
+def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, tests: pd.DataFrame) -> DifferencePanel:
+    """Panels G and H: the differences of the pairs in front; ``tests`` is the panel's part of the table."""
+    pairs = _pairs_in_front(config, spectra)
+    drawn = tests[(tests["test"] == "paper_scaled") & (tests["statistic"] == "gradient")]
+    compared = " and ".join(f"{_label(config, a)} against {b}" for a, b in pairs)
+    return DifferencePanel(
+        letter=letter,
+        title=f"{compared} · {panel_title(config)}",
+        layers=_titles(spectra),
+        pairs=pairs,
+        ratios=_ratios(spectra, pairs),
+        tests=drawn,
+        cosines=_cosines(spectra, pairs),
+        provenance=_provenance(config, spectra),
+    )
+
+
+def _pairs_in_front(config: ExperimentConfig, spectra: Spectra) -> tuple[tuple[str, str], ...]:
+    groups = [group for group in spectra.group_names if group != ALL]
+    if len(groups) < 2:
+        raise AutoSpecError(
+            f"figure {config.figure.number}: panels G and H compare two groups, but run {spectra.run_id} has "
+            f"{len(groups)} ({', '.join(groups)}); see dataset.group_by"
+        )
+    pairs = tuple((pair[0], pair[1]) for pair in config.figure.pairs) or ((groups[0], groups[-1]),)
+    for name in {name for pair in pairs for name in pair} - set(groups):
+        raise AutoSpecError(
+            f"figure.pairs: {name!r} is no group of run {spectra.run_id}; there are {', '.join(groups)}"
+        )
+    return pairs
+
+
+def _titles(spectra: Spectra) -> tuple[LayerTitle, ...]:
+    titles = []
+    for name in spectra.layers:
+        out, inputs = (int(size) for size in spectra[name].attrs["shape"])
+        titles.append(LayerTitle(name, (out, inputs)))
+    return tuple(titles)
+
+
+def _disjoint(spectra: Spectra) -> tuple[str, ...]:
+    return tuple(name for name in spectra.group_names if spectra.members[name] == frozenset({name}) and name != ALL)
+
+
+def _label(config: ExperimentConfig, group: str) -> str:
+    """A group's name for readers: a number says what it numbers."""
+    return f"{'/'.join(config.dataset.group_by)} {group}" if group.isdigit() else group
+
+
+def _ratios(spectra: Spectra, pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+    parts = []
+    for comparison in comparisons(spectra.to_frame("gradient"), list(pairs)):
+        wide = pd.DataFrame(
+            comparison.log_ratio(),
+            index=pd.Index(comparison.epochs, name="epoch"),
+            columns=pd.Index(comparison.indices, name="index"),
+        )
+        tidy = wide.reset_index().melt(id_vars="epoch", var_name="index", value_name="log2_ratio")
+        parts.append(tidy.assign(layer=comparison.layer, group_a=comparison.a, group_b=comparison.b))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _cosines(spectra: Spectra, pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+    parts = []
+    for layer in spectra.layers:
+        values = spectra[layer]
+        for a, b in pairs:
+            cosine = values["cosine"].sel(group=a, other_group=b, drop=True)
+            table = cosine.to_dataframe(name="cosine").assign(cancellation=values["cancellation"].to_series())
+            parts.append(table.reset_index().assign(layer=layer, group_a=a, group_b=b))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _provenance(config: ExperimentConfig, spectra: Spectra) -> Provenance:
+    sizes = spectra.groups.set_index("group")["size"]
+    return Provenance(
+        run_id=spectra.run_id,
+        source=str(spectra.attributes.get("source", "")),
+        simulated=spectra.simulated,
+        seed=config.seed,
+        sizes={_label(config, group): float(sizes[group]) for group in _disjoint(spectra)},
+    )

@@ -1,0 +1,39 @@
+"""Where a configuration's run belongs, and whether it is done; cheap, and torch is not imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from autospec import datasets
+from autospec.config.checks import checked
+from autospec.config.identity import run_id
+from autospec.config.schema import ExperimentConfig
+from autospec.errors import AutoSpecError
+from autospec.runs.folder import RunFolder, run_folder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked configuration, the fingerprint of its data and the folder of its run."""
+
+    config: ExperimentConfig
+    fingerprint: str
+    folder: RunFolder
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs."""
+        try:
+            return self.folder.complete
+        except AutoSpecError:
+            return False
+
+
+def planned(config: DictConfig | ExperimentConfig) -> Plan:
+    """The plan of a configuration; AutoSpecError for every value that cannot run."""
+    experiment = checked(config)
+    datasets.check(experiment.dataset)
+    fingerprint = datasets.fingerprint(experiment.dataset)
+    return Plan(experiment, fingerprint, run_folder(experiment.output_dir, run_id(experiment, fingerprint)))

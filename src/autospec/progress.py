@@ -1,0 +1,28 @@
+"""What a person at the terminal sees: a bar while training, messages that do not tear it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Never
+
+    from tqdm import tqdm
+
+
+class ConsoleHandler(logging.Handler):
+    """Log messages on standard error, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def bar(total: int, done: int, label: str) -> tqdm[Never]:
+    """A bar over epochs with loss and time left; silent where standard error is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, initial=done, desc=label, unit="epoch", disable=None, leave=False, dynamic_ncols=True)

@@ -1,0 +1,79 @@
+"""Checkpoints: written whole or not at all, the one before kept beside."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autospec.errors import AutoSpecError
+from autospec.runs.folder import RunFolder
+from autospec.store.write import replaced
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Any]
+
+SHARE = 0.02
+"""The largest share of a run's time that checkpoints may take."""
+SHORTEST_INTERVAL_S = 1.0
+
+
+class Checkpoints:
+    """Saves a run's state at an interval that keeps its cost under two per cent of the run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._saved_at = time.monotonic()
+        self._cost_s = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return time.monotonic() - self._saved_at >= max(SHORTEST_INTERVAL_S, self._cost_s / SHARE)
+
+    def save(self, state: Callable[[], State]) -> None:
+        """Save the state that ``state()`` gives; its cost counts in. AutoSpecError where the disk refuses."""
+        started = time.monotonic()
+        content = state()
+        with replaced(self._folder.checkpoint) as temporary:
+            torch.save(content, temporary)
+            if self._folder.checkpoint.exists():
+                self._folder.checkpoint.replace(self._folder.previous_checkpoint)
+        self._saved_at = time.monotonic()
+        self._cost_s = self._saved_at - started
+
+    def load(self) -> State | None:
+        """The newest state that can be read, or None; a damaged one is named and the one before it taken."""
+        for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
+            if not path.exists():
+                continue
+            try:
+                state: State = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # noqa: BLE001 (a damaged archive raises whatever its damage leads to)
+                log.warning("%s is damaged (%s); falling back to the one before", path, type(error).__name__)
+                continue
+            return state
+        return None
+
+    def remove(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
+            path.unlink(missing_ok=True)
+
+
+def random_state() -> State:
+    """The state of torch's random generators."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state: State) -> None:
+    """Put the generators back; AutoSpecError where the number of GPUs has changed."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) != torch.cuda.device_count():
+        raise AutoSpecError(f"the checkpoint is of {len(state['cuda'])} GPUs, here are {torch.cuda.device_count()}")
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

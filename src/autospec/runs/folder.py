@@ -1,0 +1,126 @@
+"""The folder of a run: what lies where, and who may write."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from autospec.errors import AutoSpecError
+
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<output_dir>/runs/<run_id>``."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spectra(self) -> Path:
+        return self.path / "spectra.h5"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        return self.path / "checkpoint.previous.pt"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended well; AutoSpecError where its spectra cannot be read."""
+        from autospec.store.read import opened
+
+        if not self.spectra.is_file():
+            return False
+        with opened(self.spectra) as file:
+            return bool(file.attrs.get("complete", False))
+
+
+def run_folder(output_dir: str, run_id: str) -> RunFolder:
+    """The folder of a run, which need not exist."""
+    return RunFolder(Path(output_dir) / RUNS / run_id)
+
+
+@contextlib.contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Make the folder and hold its lock; AutoSpecError where another process holds it or it cannot be written.
+
+    The lock is the operating system's and dies with the process that holds it. Folders that were made for it and to
+    which nothing was written are removed again.
+    """
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(folder.lock)
+    except BlockingIOError:
+        raise AutoSpecError(f"run {folder.run_id} is being worked on{_holder(folder)}") from None
+    except OSError as error:
+        _remove_if_empty(made)
+        raise AutoSpecError(f"output_dir: cannot write {folder.path}: {error.strerror}") from error
+    with lock:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
+            lock.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+            lock.flush()
+        try:
+            yield
+        finally:
+            folder.lock.unlink(missing_ok=True)
+            _remove_if_empty(made)
+
+
+def _acquired(path: Path) -> TextIO:
+    """The lock file, locked; BlockingIOError where another process has it."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # its last holder removed the file between our opening and locking it
+
+
+def _holder(folder: RunFolder) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        holder = json.loads(folder.lock.read_text())
+        return f" by process {holder['pid']} on {holder['host']}"
+    return " by another process"
+
+
+def _remove_if_empty(made: Sequence[Path]) -> None:
+    for path in made:
+        with contextlib.suppress(OSError):
+            path.rmdir()

@@ -1,0 +1,162 @@
+"""The two factors of one weight's gradient, as a layer rule hands them over."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+
+class Factors:
+    """The input activations ``A`` and adjoints ``Δ`` of one use of a weight: ``∇W = Δᵀ A`` (paper, eq. 1).
+
+    Both keep the samples of the batch apart from the positions at which the weight is tied (steps of a
+    sequence, windows of a convolution); a row of the paper's matrices is a (sample, position) pair.
+
+    Shapes: ``activation`` (n, in) or (n, positions, in) or (blocks, n, positions, in); ``adjoint`` likewise
+    with ``out / blocks`` last. Blocks are independent products stacked along the rows of the weight's matrix
+    (a grouped convolution), so that the rows of ``Δ`` are block diagonal; the first one starts at row ``first_row``.
+    With ``transposed`` the weight's matrix is (in × out) instead, ``∇W = Aᵀ Δ`` (an embedding), and blocks are those
+    of ``A``: ``in / blocks`` is the last dimension of ``activation``.
+    ``row_counts`` (n,): rows per sample where padding makes them differ; padded rows must be zero in ``adjoint``
+    and ``activation``.
+
+    A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
+    """
+
+    def __init__(
+        self,
+        activation: Tensor,
+        adjoint: Tensor,
+        *,
+        first_row: int = 0,
+        transposed: bool = False,
+        row_counts: Tensor | None = None,
+    ) -> None:
+        self.stored = (_with_blocks(activation.detach()), _with_blocks(adjoint.detach()))
+        self.first_row = first_row
+        self.transposed = transposed
+        self._row_counts = row_counts
+        if self.activation.shape[:3] != self.adjoint.shape[:3]:
+            raise ValueError(
+                f"activation {tuple(activation.shape)} and adjoint {tuple(adjoint.shape)} must agree "
+                "in all but their last dimension"
+            )
+
+    @property
+    def activation(self) -> Tensor:
+        """(blocks, n, positions, in)."""
+        return self.stored[0]
+
+    @property
+    def adjoint(self) -> Tensor:
+        """(blocks, n, positions, out / blocks)."""
+        return self.stored[1]
+
+    @property
+    def blocks(self) -> int:
+        return self.activation.shape[0]
+
+    @property
+    def samples(self) -> int:
+        return self.activation.shape[1]
+
+    @property
+    def positions(self) -> int:
+        return self.activation.shape[2]
+
+    @property
+    def height(self) -> int:
+        """The number of rows of the weight's matrix that the product fills."""
+        return self.blocks * (self.activation if self.transposed else self.adjoint).shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.stored[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.promote_types(self.stored[0].dtype, self.stored[1].dtype)
+
+    @property
+    def eps(self) -> float:
+        """The spacing of the coarser of the two factors' numbers."""
+        return max(torch.finfo(factor.dtype).eps for factor in self.stored if factor.is_floating_point())
+
+    @property
+    def samples_at_once(self) -> int:
+        """How many samples' rows to ask for at a time, where making them takes memory."""
+        return max(self.samples, 1)
+
+    @property
+    def rows_per_sample(self) -> Tensor:
+        """(n,) int64: how many rows each sample adds to ``A`` and ``Δ``."""
+        if self._row_counts is not None:
+            return self._row_counts
+        return torch.full((self.samples,), self.positions * self.blocks, device=self.device)
+
+    def activation_rows(self, samples: Tensor) -> Tensor:
+        """(blocks, rows, in): rows of ``A`` of some samples, or others with the same singular values."""
+        return _rows(self.activation, samples)
+
+    def adjoint_rows(self, samples: Tensor) -> Tensor:
+        """(blocks, rows, out / blocks): rows of ``Δ`` of some samples, or others with the same singular values."""
+        return _rows(self.adjoint, samples)
+
+    def of_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """``A`` (blocks, rows, in) and ``Δ`` (blocks, rows, out / blocks) of some samples, at least in float32."""
+        precise = torch.promote_types(self.dtype, torch.float32)
+        return self.activation_rows(samples).to(precise), self.adjoint_rows(samples).to(precise)
+
+    def product(self, samples: Tensor) -> Tensor:
+        """The part of the gradient that comes from some samples (blocks · out, in): the paper's ``∇_c`` (eq. 5)."""
+        activation, adjoint = self.of_samples(samples)
+        if self.transposed:
+            activation, adjoint = adjoint, activation
+        return (adjoint.transpose(1, 2) @ activation).flatten(0, 1)
+
+    def squared_norms(self) -> tuple[Tensor, Tensor]:
+        """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
+        return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
+
+    def scaled(self, factor: float) -> Factors:
+        """The factors of a loss that is ``factor`` times as large."""
+        other = copy.copy(self)
+        other.stored = (self.stored[0], at_least_float32(self.stored[1]) * factor)
+        return other
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in its own precision, half precision in float32."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def squared_norm(of_samples: Tensor) -> Tensor:
+    """(n, ...) → (n,) float64: the squared norm of each sample's entries."""
+    # norms in the factor's own precision, squares in float64: half-precision squares would overflow
+    precise = torch.promote_types(of_samples.dtype, torch.float32)
+    dimensions = tuple(range(1, of_samples.dim()))
+    return torch.linalg.vector_norm(of_samples, dim=dimensions, dtype=precise).double().square()
+
+
+def _with_blocks(factor: Tensor) -> Tensor:
+    """(n, width) or (n, positions, width) or (blocks, n, positions, width) → the last of these."""
+    if factor.dim() == 2:
+        factor = factor.unsqueeze(1)
+    if factor.dim() == 3:
+        factor = factor.unsqueeze(0)
+    if factor.dim() != 4:
+        raise ValueError(f"a factor has 2 to 4 dimensions, not {factor.dim()}")
+    return factor
+
+
+def _rows(factor: Tensor, samples: Tensor) -> Tensor:
+    """(blocks, rows, width) of some samples; no copy where they are all of the batch, in order."""
+    return chosen(factor, samples, 1).flatten(1, 2)
+
+
+def chosen(tensor: Tensor, samples: Tensor, dimension: int = 0) -> Tensor:
+    """Some samples of a tensor; no copy where they are all of the batch, which comes in order."""
+    whole = len(samples) == tensor.shape[dimension]
+    return tensor if whole else tensor.index_select(dimension, samples)

@@ -1,0 +1,146 @@
+"""The gradient of one weight, split by group and summed over batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autospec.spectra.cells import Cells, Grouping
+from autospec.spectra.factors import Factors
+from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
+
+
+def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups: int) -> Tensor:
+    """The parts ``∇_c = Δ_cᵀ A_c`` that the groups of samples contribute to a weight's gradient (paper, eq. 5).
+
+    Shapes: ``activation`` (n, ..., in) and ``adjoint`` (n, ..., out) with the same leading dimensions, ``group``
+    (n,) integers from 0, -1 for a sample in no group → (n_groups, out, in). Over all samples that are in a group
+    the parts add up to the gradient. Raises ValueError where shapes or labels do not fit.
+
+    >>> eye = torch.eye(2)
+    >>> group_gradients(eye, eye, torch.tensor([0, 1]), 2)
+    tensor([[[1., 0.],
+             [0., 0.]],
+    <BLANKLINE>
+            [[0., 0.],
+             [0., 1.]]])
+    """
+    n = len(activation)
+    if group.shape != (n,):
+        raise ValueError(f"group must have one label for each of the {n} samples, not shape {tuple(group.shape)}")
+    if n and not -1 <= int(group.min()) <= int(group.max()) < n_groups:
+        raise ValueError(f"group labels must lie between -1 and {n_groups - 1}")
+    factors = Factors(activation.reshape(n, -1, activation.shape[-1]), adjoint.reshape(n, -1, adjoint.shape[-1]))
+    cells = Cells.of(group, n_groups + 1)
+    return torch.stack([factors.product(samples) for samples in cells.samples[:-1]])
+
+
+class GradientSum:
+    """The group gradients of one weight, summed over the batches of an epoch.
+
+    While the rows are few, the factors are kept and the gradient is never formed; after that the matrix of each
+    cell is summed in float64.
+    """
+
+    def __init__(self, shape: tuple[int, int], grouping: Grouping) -> None:
+        self.shape = shape
+        self.grouping = grouping
+        self.dtype = torch.float32
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._matrices: Tensor | None = None
+        self._inner_products: Tensor | None = None
+
+    def add(self, factors: Factors, cells: Cells) -> None:
+        """Add one use of the weight in one batch."""
+        self._inner_products = None
+        self.dtype = torch.promote_types(self.dtype, factors.dtype)
+        if self._matrices is None and self._stays_small(factors):
+            self._keep(factors, cells)
+            return
+        self._form(factors.device)
+        assert self._matrices is not None
+        rows = slice(factors.first_row, factors.first_row + factors.height)
+        for cell, samples in enumerate(cells.samples):
+            if len(samples):
+                self._matrices[cell, rows] += on_capable_device(factors.product(samples))
+
+    def add_matrices(self, matrices: Tensor) -> None:
+        """Add gradients that are already split: (cells, out, in)."""
+        self._inner_products = None
+        self.dtype = torch.promote_types(self.dtype, matrices.dtype)
+        self._form(matrices.device)
+        assert self._matrices is not None
+        self._matrices += on_capable_device(matrices)
+
+    def spectra(self) -> Tensor:
+        """(reported, min(shape)) float64: singular values of every reported group's gradient, descending."""
+        if self._matrices is None:
+            return torch.stack([self._kept_spectrum(row) for row in self.grouping.members])
+        return of_matrix(self.gradients(), self.dtype)
+
+    def gradients(self) -> Tensor:
+        """(reported, out, in) float64: every reported group's gradient."""
+        self._form(torch.device("cpu"))
+        assert self._matrices is not None
+        return self.grouping.sums(self._matrices)
+
+    def inner_products(self) -> Tensor:
+        """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
+        if self._inner_products is None:
+            between_cells = self._of_kept() if self._matrices is None else self._of_matrices(self._matrices)
+            # twice over: a NaN of one cell must spoil only the groups that hold it
+            self._inner_products = self.grouping.sums(self.grouping.sums(between_cells).mT.contiguous())
+        return self._inner_products
+
+    def _of_matrices(self, matrices: Tensor) -> Tensor:
+        flat = matrices.flatten(1)
+        return flat @ flat.mT
+
+    def _of_kept(self) -> Tensor:
+        """(cells, cells): inner products from the factors, ``⟨Δ_cᵀA_c, Δ_dᵀA_d⟩ = Σ (A_c A_dᵀ) ∘ (Δ_c Δ_dᵀ)``."""
+        cells = self.grouping.cells
+        if not self._kept:
+            return torch.zeros(cells, cells, dtype=torch.float64)
+        activation, adjoint, cell = self._stacked()
+        members = torch.nn.functional.one_hot(cell, cells).to(activation)
+        return members.mT @ ((activation @ activation.mT) * (adjoint @ adjoint.mT)) @ members
+
+    def _stays_small(self, factors: Factors) -> bool:
+        """Whether the rows so far are few enough for the QR of the factors to be the cheaper exact route."""
+        rows = sum(len(cell) for _, _, cell in self._kept) + factors.samples * factors.positions
+        return (
+            type(factors) is Factors and factors.blocks == 1 and factors.first_row == 0 and 2 * rows <= min(self.shape)
+        )
+
+    def _keep(self, factors: Factors, cells: Cells) -> None:
+        activation, adjoint = (
+            on_capable_device(factor[0]).double() for factor in (factors.activation, factors.adjoint)
+        )
+        if factors.transposed:
+            activation, adjoint = adjoint, activation
+        cell = cells.of_sample.to(activation.device).repeat_interleave(factors.positions)
+        self._kept.append((activation.flatten(0, 1).clone(), adjoint.flatten(0, 1).clone(), cell))
+
+    def _stacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        activation, adjoint, cell = (torch.cat(parts) for parts in zip(*self._kept, strict=True))
+        return activation, adjoint, cell
+
+    def _kept_spectrum(self, members: Tensor) -> Tensor:
+        if not self._kept:
+            return torch.zeros(min(self.shape), dtype=torch.float64)
+        activation, adjoint, cell = self._stacked()
+        chosen = members.to(cell.device)[cell] > 0
+        return padded(of_product(activation[chosen], adjoint[chosen]), min(self.shape))
+
+    def _form(self, device: torch.device) -> None:
+        """Turn what is kept into one matrix per cell."""
+        if self._matrices is not None:
+            return
+        kept, self._kept = self._kept, []
+        if device.type == "mps":
+            device = torch.device("cpu")
+        device = kept[0][0].device if kept else device
+        self._matrices = torch.zeros((self.grouping.cells, *self.shape), dtype=torch.float64, device=device)
+        for activation, adjoint, cell in kept:
+            for c in range(self.grouping.cells):
+                self._matrices[c] += adjoint[cell == c].mT @ activation[cell == c]

@@ -1,0 +1,75 @@
+"""Singular values, exactly: the route with the least work that keeps the digits of its input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """The singular values of one matrix or a batch, descending: ``(..., m, n) → (..., min(m, n))`` in float64.
+
+    A matrix in float32 or less goes through the eigenvalues of its Gram matrix in float64, whose error of about
+    1e-8 · σ₁ is below that of a float32 SVD; a float64 matrix through a QR along its long side and the SVD of the
+    triangle. A matrix that holds NaN or infinity has NaN for all its singular values.
+
+    >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+    tensor([4., 3.], dtype=torch.float64)
+    """
+    if matrix.dim() < 2:
+        raise ValueError(f"a matrix has at least 2 dimensions, not {matrix.dim()}")
+    return of_matrix(on_capable_device(matrix.detach()).double(), matrix.dtype)
+
+
+def of_matrix(matrix: Tensor, precision: torch.dtype) -> Tensor:
+    """The singular values of a float64 matrix whose digits are worth ``precision``: see ``singular_values``."""
+    tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
+    if 0 in tall.shape:
+        return tall.new_zeros(tall.shape[:-2] + tall.shape[-1:])
+    finite = tall.isfinite().flatten(-2).all(-1)
+    tall = tall.where(finite[..., None, None], 0.0)
+    values = torch.linalg.svdvals(triangle(tall)) if precision == torch.float64 else of_gram(tall.mT @ tall)
+    return values.where(finite[..., None], torch.nan)
+
+
+def of_gram(gram: Tensor) -> Tensor:
+    """The singular values of any matrix with this Gram matrix, descending; rounding below zero becomes zero."""
+    if gram.dtype != torch.float64:
+        raise ValueError(f"the Gram route is exact in float64 only, not in {gram.dtype}")
+    scale = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
+    # eigenvalues of a matrix of trace one: squares of tiny gradients would leave the range of the eigensolver
+    eigenvalues = torch.linalg.eigvalsh(gram / scale[..., None])
+    return (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)
+
+
+def of_product(activation: Tensor, adjoint: Tensor) -> Tensor:
+    """The singular values of ``Δᵀ A`` from its factors, without forming it: the core ``R_Δ R_Aᵀ`` of their QRs.
+
+    Shapes: ``activation`` (rows, in) and ``adjoint`` (rows, out) → (min(in, out),), zeros beyond the rank.
+    Least work where there are fewer rows than columns.
+    """
+    activation, adjoint = (on_capable_device(factor.detach()).double() for factor in (activation, adjoint))
+    values = activation.new_zeros(min(activation.shape[1], adjoint.shape[1]))
+    if 0 in activation.shape or 0 in adjoint.shape:
+        return values
+    if not (activation.isfinite().all() and adjoint.isfinite().all()):
+        return values.fill_(torch.nan)
+    core = triangle(adjoint.mT) @ triangle(activation.mT).mT
+    of_core = torch.linalg.svdvals(core)[: len(values)]
+    values[: len(of_core)] = of_core
+    return values
+
+
+def triangle(matrix: Tensor) -> Tensor:
+    """The R of a QR decomposition: (..., min(m, n), n), with the singular values of ``matrix``."""
+    return torch.linalg.qr(matrix, mode="r").R
+
+
+def padded(values: Tensor, width: int) -> Tensor:
+    """Singular values with zeros appended up to ``width``, as far as a matrix of that many columns has them."""
+    return torch.nn.functional.pad(values, (0, width - values.shape[-1]))
+
+
+def on_capable_device(tensor: Tensor) -> Tensor:
+    """The tensor where float64 exists: Apple's GPUs have none, so there the linear algebra runs on the CPU."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor

@@ -1,0 +1,97 @@
+"""The statistics of a layer: what each is called, its dimensions, and how it is computed from the sums.
+
+Recorder and store know nothing else of them; a new one is one entry here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autospec.errors import AutoSpecError
+from autospec.layout import GROUP, INDEX, OTHER_GROUP
+from autospec.spectra.sums import ACTIVATION, ADJOINT, GRADIENT, LayerSums
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A quantity of one layer at one recorded epoch.
+
+    ``name`` is its path below the layer, ``dimensions`` those after the epoch, ``needs`` what of gradient,
+    activation and adjoint must be summed for it, ``value`` the computation.
+    """
+
+    name: str
+    dimensions: tuple[str, ...]
+    needs: frozenset[str]
+    value: Callable[[LayerSums], Tensor]
+
+
+def gradient_floor(sums: LayerSums) -> Tensor:
+    """The noise floor of a gradient's singular values: ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
+
+    Rounding scales with the terms that are summed, not with the sum: near a stationary point they cancel.
+    """
+    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
+
+
+def cosines(sums: LayerSums) -> Tensor:
+    """(reported, reported): the cosine between the groups' gradients as vectors; NaN for a zero gradient."""
+    inner = sums.gradient.inner_products()
+    norms = inner.diagonal().clamp_min(0.0).sqrt()
+    scale = norms.outer(norms)
+    return (inner / scale).where(scale > 0, torch.nan).clamp(-1.0, 1.0)
+
+
+def cancellation(sums: LayerSums) -> Tensor:
+    """``‖∇_all‖ / Σ_c ‖∇_c‖`` over the disjoint groups: 1 where they agree, 0 where they cancel."""
+    norms = sums.gradient.inner_products().diagonal().clamp_min(0.0).sqrt()
+    parts = norms[1 : 1 + sums.grouping.disjoint].sum()
+    return torch.where(parts > 0, norms[0] / parts, torch.nan)
+
+
+def rows_floor(sums: LayerSums, name: str) -> Tensor:
+    """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""
+    spectra = sums.stacks[name].spectra()
+    shorter = sums.grouping.sums(sums.rows).clamp_max(spectra.shape[1])
+    return sums.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
+
+
+def _of_rows(name: str) -> tuple[Statistic, Statistic]:
+    needs = frozenset({name})
+    return (
+        Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra()),
+        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: rows_floor(sums, name)),
+    )
+
+
+ROWS = Statistic("rows", (GROUP,), frozenset(), lambda sums: sums.grouping.sums(sums.rows))
+_OF_GRADIENT = frozenset({GRADIENT})
+
+STATISTICS: dict[str, tuple[Statistic, ...]] = {
+    GRADIENT: (
+        Statistic(GRADIENT, (GROUP, INDEX), _OF_GRADIENT, lambda sums: sums.gradient.spectra()),
+        Statistic("floor/gradient", (GROUP,), _OF_GRADIENT, gradient_floor),
+        Statistic("cosine", (GROUP, OTHER_GROUP), _OF_GRADIENT, cosines),
+        Statistic("cancellation", (), _OF_GRADIENT, cancellation),
+    ),
+    ACTIVATION: _of_rows(ACTIVATION),
+    ADJOINT: _of_rows(ADJOINT),
+}
+"""What a user may ask for, each with what is stored beside it."""
+
+
+def chosen_statistics(names: Iterable[str]) -> tuple[Statistic, ...]:
+    """The statistics stored for the families that a user names; AutoSpecError for an unknown one."""
+    names = tuple(names)
+    unknown = [name for name in names if name not in STATISTICS]
+    if unknown or not names:
+        raise AutoSpecError(
+            f"statistics={list(names)}: {'unknown ' + repr(unknown[0]) if unknown else 'none given'}; "
+            f"allowed are {', '.join(STATISTICS)}"
+        )
+    return (ROWS, *(statistic for name in dict.fromkeys(names) for statistic in STATISTICS[name]))

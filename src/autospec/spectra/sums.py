@@ -1,0 +1,84 @@
+"""What is summed up of one layer between two records: everything its statistics are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from autospec.layout import GROUP, OTHER_GROUP
+from autospec.spectra.cells import Cells, Grouping
+from autospec.spectra.factors import Factors, at_least_float32
+from autospec.spectra.gradient import GradientSum
+from autospec.spectra.rows import RowStack
+
+GRADIENT, ACTIVATION, ADJOINT = "gradient", "activation", "adjoint"
+
+
+class LayerSums:
+    """The sums over an epoch's batches of one weight: its group gradients, its rows and their norms.
+
+    ``keep`` names which of gradient, activation and adjoint are needed; norms and row counts always are.
+    ``shape`` is that of the weight's matrix (out, in).
+    """
+
+    def __init__(self, shape: tuple[int, int], grouping: Grouping, keep: Collection[str]) -> None:
+        self.shape = shape
+        self.grouping = grouping
+        self.keep = frozenset(keep)
+        self.gradient = GradientSum(shape, grouping)
+        self.stacks: dict[str, RowStack] = {}
+        self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
+        self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
+        self.eps = 0.0
+        self.arrived = False
+        self.shared = False
+
+    def add(self, factors: Factors, cells: Cells) -> None:
+        """Add one use of the weight in one batch."""
+        self.add_gradient(factors, cells)
+        for name in (ACTIVATION, ADJOINT):
+            if name in self.keep:
+                self._add_rows(name, factors, cells)
+
+    def add_gradient(self, factors: Factors, cells: Cells) -> None:
+        """Add one use to the gradient alone: that of a shared weight under another module."""
+        self.arrived = True
+        self.shared |= cells.shared
+        self.eps = max(self.eps, factors.eps)
+        self.rows += cells.sums(factors.rows_per_sample).cpu()
+        self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
+        if GRADIENT in self.keep:
+            self.gradient.add(factors, cells)
+
+    def norm_product(self) -> Tensor:
+        """(reported,) float64: ``‖A_c‖ ‖Δ_c‖`` in the Frobenius norm, the scale of the terms of each gradient."""
+        return self.grouping.sums(self.squared_norms.T).sqrt().prod(dim=1)
+
+    def told_apart(self, value: Tensor, dimensions: tuple[str, ...]) -> Tensor:
+        """A statistic's value as far as it is known: for ``all`` alone where a use was shared by all samples."""
+        if not self.shared or not value.is_floating_point():
+            return value
+        known = torch.zeros_like(value, dtype=torch.bool)
+        if dimensions[:1] == (GROUP,):
+            known[(0,) * sum(dimension in (GROUP, OTHER_GROUP) for dimension in dimensions)] = True
+        return value.where(known, torch.nan)
+
+    def _add_rows(self, name: str, factors: Factors, cells: Cells) -> None:
+        rows_of = factors.activation_rows if name == ACTIVATION else factors.adjoint_rows
+        for cell, samples in enumerate(cells.samples):
+            for part in samples.split(factors.samples_at_once) if len(samples) else ():
+                self._stack(name, factors, at_least_float32(rows_of(part)), cell)
+
+    def _stack(self, name: str, factors: Factors, rows: Tensor, cell: int) -> None:
+        """Stack rows (blocks, rows, width), placed where they stand in the weight's matrix."""
+        along_columns = (name == ACTIVATION) != factors.transposed
+        width = self.shape[along_columns]
+        if not along_columns and len(rows) == 1:
+            rows = pad(rows, (factors.first_row, width - factors.first_row - rows.shape[-1]))
+        if name not in self.stacks:
+            # the blocks of one factor stand beside one another, those of the other on top of one another
+            self.stacks[name] = RowStack(width, self.grouping, 1 if along_columns else len(rows))
+        self.stacks[name].add(rows, cell)

@@ -1,0 +1,1 @@
+"""Writing and reading ``spectra.h5``: h5py and NumPy, no torch."""

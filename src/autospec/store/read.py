@@ -1,0 +1,214 @@
+"""Reading ``spectra.h5``: labelled arrays and a tidy table."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from autospec.errors import AutoSpecError
+from autospec.layout import (
+    GROUP,
+    GROUP_IS_MARGIN,
+    GROUP_MEMBERS,
+    GROUP_NAMES,
+    GROUP_SIZES,
+    GROUP_WEIGHT,
+    INDEX,
+    LAYERS,
+    OTHER_GROUP,
+    RECORDED_EPOCHS,
+    SCHEMA_VERSION,
+    TRAINING_CURVES,
+    Field,
+)
+from autospec.store.table import SpectraTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+
+FRAME_COLUMNS = ("layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor", "rank_bound")
+
+
+class Spectra:
+    """The spectra of one run, read on demand.
+
+    ``spectra["encoder.0"]`` is an ``xarray.Dataset`` of one layer with labelled axes; ``to_frame`` a tidy table over
+    layers. Singular value indices count from 1, as in σ₁. The file is opened for each reading only, so a run may go
+    on writing beside it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with opened(self.path) as file:
+            self.attributes: dict[str, Any] = dict(file.attrs)
+            self.group_names: list[str] = [name.decode() for name in file[GROUP_NAMES][()]]
+            self.layers: list[str] = list(file.get(LAYERS, ()))
+
+    def __repr__(self) -> str:
+        return f"Spectra({str(self.path)!r}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
+
+    @property
+    def run_id(self) -> str:
+        return str(self.attributes.get("run_id", ""))
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.attributes.get("complete", False))
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.attributes.get("simulated", False))
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """One row per group: its name, its size (where the writer knew it) and whether it is a margin."""
+        import pandas as pd
+
+        with opened(self.path) as file:
+            size = file[GROUP_SIZES][()] if GROUP_SIZES in file else np.full(len(self.group_names), np.nan)
+            return pd.DataFrame({"group": self.group_names, "size": size, "margin": file[GROUP_IS_MARGIN][()]})
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """One row per epoch: training and validation loss and metric, as far as they were given."""
+        import pandas as pd
+
+        with opened(self.path) as file:
+            curves = {
+                field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file
+            }
+        frame = pd.DataFrame(curves)
+        frame.index.name = "epoch"
+        return frame
+
+    @cached_property
+    def weight(self) -> xr.DataArray:
+        """(epoch, group): the summed loss weight ``w_c`` of each group, by which a group gradient is scaled."""
+        with opened(self.path) as file:
+            return self._labelled(file, file[GROUP_WEIGHT.path])
+
+    @cached_property
+    def members(self) -> dict[str, frozenset[str]]:
+        """The disjoint groups that each group is made of: itself, or the parts of a margin."""
+        with opened(self.path) as file:
+            parts = file[GROUP_MEMBERS][()] if GROUP_MEMBERS in file else np.eye(len(self.group_names), dtype=bool)
+        names = np.array(self.group_names)
+        return {name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)}
+
+    def __getitem__(self, layer: str) -> xr.Dataset:
+        """Every statistic of one layer; the name of one in a folder has an underscore (``floor_gradient``)."""
+        import xarray as xr
+
+        if layer not in self.layers:
+            raise AutoSpecError(f"{self.path} has no layer {layer!r}; it has {', '.join(self.layers)}")
+        with opened(self.path) as file:
+            found: dict[str, xr.DataArray] = {}
+
+            def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+                if isinstance(item, h5py.Dataset) and not name.startswith("uses/"):
+                    found[name.replace("/", "_")] = self._labelled(file, item)
+
+            file[f"{LAYERS}/{layer}"].visititems(visit)
+            return xr.Dataset(found, attrs=dict(file[f"{LAYERS}/{layer}"].attrs))
+
+    def scaled(self, layer: str, statistic: str = "gradient") -> xr.DataArray:
+        """A layer's spectra on the scale on which groups of unequal size are compared.
+
+        The gradient is divided by ``w_c`` (the group's mean gradient), the activations by ``√rows_c``, the adjoints
+        multiplied by ``√rows_c / w_c``.
+        """
+        values = self[layer]
+        return values[statistic] * self._scale(values, statistic)
+
+    def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
+        counted: xr.DataArray = values["rows"]
+        rows = counted.where(counted > 0) ** 0.5
+        weight = self.weight.where(self.weight > 0)
+        factors = {"gradient": 1 / weight, "activation": 1 / rows, "adjoint": rows / weight}
+        if statistic not in factors:
+            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(factors)}")
+        return factors[statistic]
+
+    def to_frame(self, statistic: str = "gradient") -> pd.DataFrame:
+        """A tidy table, one row per singular value.
+
+        Columns: layer, epoch, group, index; value (raw) and scaled (see ``scaled``); floor and scaled_floor, below
+        which a value is rounding; rank_bound, beyond whose index a value is zero in exact arithmetic.
+        """
+        import pandas as pd
+
+        parts = []
+        for layer in self.layers:
+            values = self[layer]
+            if statistic not in values:
+                raise AutoSpecError(f"{self.path}: {statistic} spectra of layer {layer!r} were not recorded")
+            table = values[statistic].to_dataset(name="value")
+            table["scaled"] = self.scaled(layer, statistic)
+            table["floor"] = values[f"floor_{statistic}"]
+            table["scaled_floor"] = table["floor"] * self._scale(values, statistic)
+            table["rank_bound"] = np.minimum(values["rows"], table.sizes["index"])
+            parts.append(table.to_dataframe().reset_index().assign(layer=layer))
+        return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
+
+    def _labelled(self, file: h5py.File, dataset: h5py.Dataset) -> xr.DataArray:
+        import xarray as xr
+
+        dimensions = [dimension.label for dimension in dataset.dims]
+        known = {
+            RECORDED_EPOCHS.path: file[RECORDED_EPOCHS.path][()],
+            GROUP: self.group_names,
+            OTHER_GROUP: self.group_names,
+        }
+        coordinates = {name: known[name] for name in dimensions if name in known}
+        if INDEX in dimensions:
+            coordinates[INDEX] = np.arange(1, dataset.shape[dimensions.index(INDEX)] + 1)
+        return xr.DataArray(dataset[()], dims=dimensions, coords=coordinates)
+
+
+def open_spectra(path: str | Path) -> Spectra:
+    """Open a ``spectra.h5``; AutoSpecError where it is missing, not HDF5, cut off, or of another schema."""
+    return Spectra(path)
+
+
+def read_table(path: Path) -> SpectraTable:
+    """The per-epoch arrays of a file, to go on appending to them."""
+    table = SpectraTable()
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            field = Field(name, tuple(dimension.label for dimension in item.dims), item.dtype.name)
+            if field.per_record or field.per_epoch:
+                table.restore(field, item[()])
+
+    with opened(path) as file:
+        file.visititems(visit)
+    return table
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise."""
+    if not path.is_file():
+        raise AutoSpecError(f"{path}: no such file")
+    if not h5py.is_hdf5(path):
+        raise AutoSpecError(f"{path} is not an HDF5 file")
+    try:
+        with h5py.File(path, "r") as file:
+            version = file.attrs.get("schema_version")
+            if version is None:
+                raise AutoSpecError(f"{path} is an HDF5 file, but not of spectra: it has no schema_version")
+            if version != SCHEMA_VERSION:
+                raise AutoSpecError(f"{path} has schema_version {version}; this program reads {SCHEMA_VERSION}")
+            yield file
+    except AutoSpecError:
+        raise
+    except (OSError, KeyError, RuntimeError) as error:
+        raise AutoSpecError(f"{path} is truncated or damaged and cannot be read") from error

@@ -1,0 +1,98 @@
+"""The spectra of a run in memory: one growing array per dataset of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.layout import RECORDED_EPOCHS, TRAINING_EPOCHS, Field
+
+Array = npt.NDArray[np.generic]
+
+
+class GrowingArray:
+    """An array that is appended to along its first axis, doubling its room as it fills."""
+
+    def __init__(self, field: Field, item_shape: tuple[int, ...]) -> None:
+        self.field = field
+        self._room = np.empty((16, *item_shape), dtype=field.dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def values(self) -> Array:
+        return self._room[: self._length]
+
+    def append(self, value: npt.ArrayLike | None) -> None:
+        """Add one slice; None leaves a gap: NaN, or zero for counts."""
+        if self._length == len(self._room):
+            self._room = np.concatenate([self._room, np.empty_like(self._room)])
+        if value is None:
+            value = np.nan if self._room.dtype.kind == "f" else 0
+        self._room[self._length] = value
+        self._length += 1
+
+    def extend(self, values: Array) -> None:
+        """Replace the content by an array read back from a file."""
+        self._room, self._length = values.copy(), len(values)
+        if not self._length:
+            self._room = np.empty((16, *values.shape[1:]), dtype=values.dtype)
+
+    def truncate(self, length: int) -> None:
+        self._length = min(length, self._length)
+
+
+class SpectraTable:
+    """Everything of a run that is written per epoch, by path; gaps are filled so that lengths always agree."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, GrowingArray] = {}
+
+    def __iter__(self) -> Iterator[GrowingArray]:
+        return iter(self._arrays.values())
+
+    def __getitem__(self, path: str) -> Array:
+        return self._arrays[path].values
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._arrays
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs at which spectra were taken."""
+        return [int(epoch) for epoch in self[RECORDED_EPOCHS.path]] if RECORDED_EPOCHS.path in self else []
+
+    @property
+    def training_epochs(self) -> list[int]:
+        """Every epoch so far, recorded or not."""
+        return [int(epoch) for epoch in self[TRAINING_EPOCHS.path]] if TRAINING_EPOCHS.path in self else []
+
+    def append(self, values: Mapping[Field, npt.ArrayLike | None], axis: str) -> None:
+        """Add one slice to every array along one axis (recorded epochs, or all); those not given get a gap."""
+        grown = [array for array in self if array.field.dimensions[0] == axis]
+        length = len(grown[0]) if grown else 0
+        for field, value in values.items():
+            if field.path not in self._arrays and value is not None:
+                array = self._arrays[field.path] = GrowingArray(field, np.shape(value))
+                for _ in range(length):
+                    array.append(None)
+        given = {field.path: value for field, value in values.items()}
+        for array in self:
+            if array.field.dimensions[0] == axis:
+                array.append(given.get(array.field.path))
+
+    def restore(self, field: Field, values: Array) -> None:
+        """Put back an array read from a file."""
+        array = self._arrays[field.path] = GrowingArray(field, values.shape[1:])
+        array.extend(values)
+
+    def truncate(self, epoch: int) -> None:
+        """Forget everything from an epoch on."""
+        recorded = sum(taken < epoch for taken in self.epochs)
+        trained = sum(label < epoch for label in self.training_epochs)
+        for array in self:
+            array.truncate(recorded if array.field.per_record else trained)

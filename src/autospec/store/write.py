@@ -1,0 +1,116 @@
+"""Writing a whole ``spectra.h5`` so that it is never half there: a temporary name, then a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from autospec.errors import AutoSpecError
+from autospec.layout import ALL, GROUP, GROUP_IS_MARGIN, GROUP_MEMBERS, GROUP_NAMES, GROUP_SIZES, LAYERS, SCHEMA_VERSION
+from autospec.store.table import Array, SpectraTable
+
+CHUNK_EPOCHS = 512
+"""Chunks of one epoch make reading a long run some twenty times slower."""
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass
+class Header:
+    """What a file says beside its arrays: root attributes, the groups, and attributes of each layer."""
+
+    groups: Sequence[str]
+    margins: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    group_sizes: Sequence[int] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
+    """Write the file under a temporary name beside ``path`` and rename it; AutoSpecError where that fails."""
+    with replaced(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs.update(header.attributes)
+        _write_groups(file, header)
+        layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
+        for name, attributes in header.layers.items():
+            layers.create_group(name).attrs.update(attributes)
+        for array in table:
+            _write_array(file, array.field.path, array.field.dimensions, array.values)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of ``path`` when the block ends well and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise AutoSpecError(f"cannot write {path}: {_reason(error)}; what stood there before is untouched") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of writers that were killed before they could rename them."""
+    for leftover in path.parent.glob(f".{path.name}.????????"):
+        leftover.unlink(missing_ok=True)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno:
+        return os.strerror(error.errno)
+    # HDF5 wraps the system's message in a sentence of its own
+    text = str(error)
+    return text.split("error message = '")[1].split("'")[0] if "error message = '" in text else text
+
+
+def _write_groups(file: h5py.File, header: Header) -> None:
+    names = file.create_dataset(
+        GROUP_NAMES, data=np.array(list(header.groups), dtype=object), dtype=h5py.string_dtype()
+    )
+    names.dims[0].label = GROUP
+    if header.group_sizes is not None:
+        file.create_dataset(GROUP_SIZES, data=np.asarray(header.group_sizes, dtype=np.int64)).dims[0].label = GROUP
+    margin = np.array([name in header.margins for name in header.groups])
+    file.create_dataset(GROUP_IS_MARGIN, data=margin).dims[0].label = GROUP
+    file.create_dataset(GROUP_MEMBERS, data=_members(header)).dims[0].label = GROUP
+
+
+def _members(header: Header) -> Array:
+    """(group, group): the disjoint groups that each group is made of; ``all`` is made of every one."""
+    disjoint = [name for name in header.groups if name != ALL and name not in header.margins]
+    parts = {ALL: disjoint, **header.margins}
+    return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
+
+
+def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> None:
+    dataset = file.create_dataset(path, data=values, chunks=_chunks(values))
+    for axis, dimension in enumerate(dimensions):
+        dataset.dims[axis].label = dimension
+
+
+def _chunks(values: Array) -> tuple[int, ...] | None:
+    """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
+    if values.size == 0:
+        return None
+    item_bytes = max(1, values[0].size) * values.itemsize
+    return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
+
+
+def attributes_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as HDF5 attributes: None becomes an empty string, a subclass of str a str."""
+    return {
+        key: str(value or "") if value is None or isinstance(value, str) else value for key, value in mapping.items()
+    }

@@ -1,0 +1,129 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from autospec.figures import page
+from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
+from autospec.figures.difference_panel import draw_differences
+from autospec.figures.page import draw_figure, draw_panel
+from autospec.figures.spectra_panel import draw_layer, front_indices
+from autospec.figures.style import OKABE_ITO, Frame, group_colours, shaded
+
+EPOCHS, WIDTH = 12, 8
+
+
+def _provenance(simulated=False):
+    return Provenance("run-1", "a source", simulated, 7, {"SZ": 20.0, "HC": 30.0})
+
+
+def _spectra(letter="A", simulated=False, layers=1):
+    titles = tuple(LayerTitle(f"layer.{number}", (8, 20)) for number in range(layers))
+    rows = [
+        (title.name, epoch, group, index, value := 10.0 ** (-index) * (epoch + 1), value, 3e-6, 3e-6)
+        for title in titles
+        for epoch in range(EPOCHS)
+        for group in ("all", "SZ", "HC")
+        for index in range(1, WIDTH + 1)
+    ]
+    columns = ["layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor"]
+    labels = {"SZ": "SZ", "HC": "HC"}
+    frame = pd.DataFrame(rows, columns=columns)
+    return SpectraPanel(letter, "Autoencoder · width 8 · ReLU", titles, ("SZ", "HC"), labels, frame, _provenance(simulated))
+
+
+def _differences(letter="G", counts=20):
+    title = LayerTitle("layer.0", (8, 20))
+    keys = {"layer": title.name, "group_a": "SZ", "group_b": "HC"}
+    grid = [(epoch, index, np.nan if index > 5 else 0.5) for epoch in range(EPOCHS) for index in range(1, WIDTH + 1)]
+    tests = pd.concat(
+        [
+            pd.DataFrame({"per": "epoch", "at": range(EPOCHS), "n": 5, "p": 0.01, "median_log2_ratio": 0.5}),
+            pd.DataFrame(
+                {"per": "index", "at": range(1, 9), "n": [counts] * 5 + [2, 1, 0], "p": 0.9, "median_log2_ratio": 0.5}
+            ),
+        ]
+    )
+    cosines = pd.DataFrame({"epoch": range(EPOCHS), "cosine": np.linspace(1, -1, EPOCHS), "cancellation": 0.5})
+    return DifferencePanel(
+        letter=letter,
+        title="SZ against HC",
+        layers=(title,),
+        pairs=(("SZ", "HC"),),
+        ratios=pd.DataFrame(grid, columns=["epoch", "index", "log2_ratio"]).assign(**keys),
+        tests=tests.assign(**keys),
+        cosines=cosines.assign(**keys),
+        provenance=_provenance(),
+    )
+
+
+def _texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be saved."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(page, "_save", lambda figure, paths: figures.append(figure))
+    return figures
+
+
+def test_pictures_are_written_in_every_format(tmp_path):
+    paths = [tmp_path / "figure_1.pdf", tmp_path / "figure_1.png"]
+    draw_figure(1, "a title", [_spectra(), _spectra("B"), _differences()], paths)
+    draw_panel(_differences(), tmp_path / "figure_1_G.png")
+    assert paths[0].read_bytes().startswith(b"%PDF")
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure_1.pdf", "figure_1.png", "figure_1_G.png"]
+
+
+def test_a_figure_says_what_it_is(drawn):
+    draw_figure(1, "a title", [_spectra(), _differences()], [])
+    text = " ".join(_texts(drawn[0]).split())
+    for expected in ("Figure 1", "a title", "width 8", "a source (real data)", "SZ: n = 20", "seed 7", "run-1", "epoch"):
+        assert expected in text
+    assert "descriptive, not calibrated" in text
+    assert len([legend for legend in drawn[0].findobj() if type(legend).__name__ == "Legend"]) == 1
+
+
+def test_simulated_data_are_called_simulated(drawn, tmp_path):
+    draw_panel(_spectra(simulated=True), tmp_path / "a.png")
+    assert "SIMULATED DATA" in _texts(drawn[0])
+
+
+def test_values_below_the_noise_floor_are_not_drawn():
+    panel = _spectra()
+    axis = Figure().subplots()
+    draw_layer(panel, panel.layers[0], axis)
+    heights = np.concatenate([line.get_ydata() for line in axis.lines])
+    assert np.nanmin(heights) > 3e-6
+    assert np.isnan(heights).any()
+    assert axis.get_yscale() == "log"
+
+
+def test_groups_are_told_apart_by_hue_and_indices_by_shade():
+    colours = group_colours(["SZ", "HC", "other"])
+    assert len(set(colours.values())) == 3
+    assert set(colours.values()) <= set(OKABE_ITO)
+    shades = [shaded(OKABE_ITO[0], place, 3) for place in range(3)]
+    assert sum(shades[0]) < sum(shades[1]) < sum(shades[2])
+    assert front_indices(32) == (1, 4, 8)
+    assert front_indices(4) == (1, 2, 4)
+    assert front_indices(1) == (1,)
+
+
+def test_bars_over_too_few_epochs_are_absent():
+    figure = Figure(figsize=(3.5, 2))
+    (part,) = figure.subfigures(1, 1, squeeze=False).flat
+    draw_differences(_differences(), part, Frame(3.5, 2.0), 1)
+    bars = [bar for axis in part.axes for container in axis.containers for bar in container]
+    assert len(bars) == 5
+
+
+def test_cells_that_cannot_be_compared_are_masked():
+    figure = Figure(figsize=(3.5, 2))
+    (part,) = figure.subfigures(1, 1, squeeze=False).flat
+    draw_differences(_differences(), part, Frame(3.5, 2.0), 1)
+    mesh = next(m for axis in part.axes for m in axis.collections if m.get_array() is not None and m.get_array().size == 96)
+    assert mesh.get_array().mask.sum() == 3 * EPOCHS

@@ -1,0 +1,109 @@
+"""Slow and obvious implementations to compare with: loops over samples, float64, full decompositions."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Losses = Callable[[nn.Module, Tensor], Tensor]
+
+
+def sample_gradients(model: nn.Module, parameter: str, inputs: Tensor, losses: Losses) -> Tensor:
+    """(n, out, in) float64: what each sample alone adds to the gradient of the batch's mean loss."""
+    model = copy.deepcopy(model).double()
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    gradients = []
+    for sample in range(len(inputs)):
+        model.zero_grad()
+        (losses(model, inputs[sample : sample + 1])[0] / len(inputs)).backward()
+        weight = model.get_parameter(parameter)
+        assert weight.grad is not None
+        gradients.append(weight.grad.detach().flatten(1).clone())
+    return torch.stack(gradients)
+
+
+def group_sums(per_sample: Tensor, labels: Sequence[int], groups: int) -> list[Tensor]:
+    """The whole batch's gradient, then each group's, as sums over samples."""
+    sums = [per_sample.sum(0)]
+    for group in range(groups):
+        total = torch.zeros_like(per_sample[0])
+        for sample, label in enumerate(labels):
+            if label == group:
+                total = total + per_sample[sample]
+        sums.append(total)
+    return sums
+
+
+def full_spectrum(matrix: Tensor) -> np.ndarray:
+    """Every singular value, from a full singular value decomposition in float64."""
+    return torch.linalg.svd(matrix.double(), full_matrices=True).S.numpy()
+
+
+def with_spectrum(rows: int, columns: int, values: Sequence[float], seed: int = 0) -> Tensor:
+    """A float64 matrix with a prescribed spectrum."""
+    generator = torch.Generator().manual_seed(seed)
+    left, _ = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64, generator=generator))
+    right, _ = torch.linalg.qr(torch.randn(columns, columns, dtype=torch.float64, generator=generator))
+    middle = torch.zeros(rows, columns, dtype=torch.float64)
+    middle[range(len(values)), range(len(values))] = torch.tensor(values, dtype=torch.float64)
+    return left @ middle @ right
+
+
+def content(path: Path) -> dict[str, bytes]:
+    """Every number of a spectra file, to the bit, by its path."""
+    found: dict[str, bytes] = {}
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            text = item.dtype.kind == "O"
+            found[name] = "\n".join(item.asstr()[()]).encode() if text else item[()].tobytes()
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return found
+
+
+BatchLosses = Callable[[nn.Module, dict[str, Tensor]], Tensor]
+
+
+def weight_gradients(model: nn.Module, batch: dict[str, Tensor], losses: BatchLosses) -> dict[str, Tensor]:
+    """(n, out, in) float64 by parameter: what each sample alone adds to every gradient of the batch's mean loss."""
+    model = copy.deepcopy(model).double()
+    batch = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+    samples = len(next(iter(batch.values())))
+    found: dict[str, list[Tensor]] = {}
+    for sample in range(samples):
+        model.zero_grad()
+        alone = {name: value[sample : sample + 1] for name, value in batch.items()}
+        (losses(model, alone)[0] / samples).backward()
+        for name, parameter in model.named_parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if gradient.dim() > 1:
+                found.setdefault(name, []).append(gradient.flatten(1).clone())
+    return {name: torch.stack(gradients) for name, gradients in found.items()}
+
+
+def unfolded(image: Tensor, layer: nn.Module) -> Tensor:
+    """(n, positions, channels · kernel): the windows of a padded image (n, channels, *size), by loops over places."""
+    counts = [
+        (size - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, dilation in zip(
+            image.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True
+        )
+    ]
+    windows = []
+    for place in itertools.product(*map(range, counts)):
+        window = image
+        geometry = zip(place, layer.kernel_size, layer.stride, layer.dilation, strict=True)
+        for dimension, (position, kernel, stride, dilation) in enumerate(geometry, start=2):
+            taken = torch.arange(kernel) * dilation + position * stride
+            window = window.index_select(dimension, taken)
+        windows.append(window.flatten(1))
+    return torch.stack(windows, dim=1)

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from autospec import AutoSpecError
+from autospec.runs.checkpoint import Checkpoints, random_state, restore_random_state
+from autospec.runs.folder import run_folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = run_folder(str(tmp_path), "run")
+    folder.path.mkdir(parents=True)
+    return folder
+
+
+def test_the_newest_state_that_can_be_read_is_loaded(folder, caplog):
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.load() is None
+    for epoch in (1, 2):
+        checkpoints.save(lambda epoch=epoch: {"epoch": epoch, "weight": torch.ones(3)})
+    assert checkpoints.load()["epoch"] == 2
+    whole = folder.checkpoint.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"not an archive"):
+        folder.checkpoint.write_bytes(damaged)
+        assert checkpoints.load()["epoch"] == 1
+    assert "checkpoint.pt is damaged" in caplog.text
+    checkpoints.remove()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_checkpoint_is_data_and_never_code(folder):
+    class Harm:
+        def __reduce__(self):
+            return (folder.path.joinpath("harm").touch, ())
+
+    torch.save({"state": Harm()}, folder.checkpoint)
+    assert Checkpoints(folder).load() is None
+    assert not folder.path.joinpath("harm").exists()
+
+
+def test_the_random_state_goes_on_where_it_was():
+    state = random_state()
+    expected = torch.rand(3)
+    restore_random_state(state)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_another_number_of_gpus_is_an_error(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(AutoSpecError, match="the checkpoint is of 1 GPUs, here are 0"):
+        restore_random_state({"cpu": torch.get_rng_state(), "cuda": [torch.get_rng_state()]})
+
+
+def test_a_full_disk_is_named_and_the_old_checkpoint_stays(folder, monkeypatch):
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(lambda: {"epoch": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(AutoSpecError, match=r"checkpoint\.pt: No space left on device"):
+        checkpoints.save(lambda: {"epoch": 2})
+    assert checkpoints.load()["epoch"] == 1

@@ -1,0 +1,465 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from references import full_spectrum, group_sums, sample_gradients
+from torch import nn
+
+import autospec
+from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
+
+
+def _model(dtype=torch.float32, inputs=6, width=4):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Linear(width, inputs)).to(dtype)
+
+
+def _losses(model, inputs):
+    return (model(inputs) - inputs).square().flatten(1).mean(1)
+
+
+def _step(recorder, model, inputs, labels):
+    with recorder.batch(labels) as batch:
+        losses = _losses(model, inputs)
+        losses.mean().backward()
+        batch.losses(losses)
+
+
+def _norm_products(model, inputs, labels, groups, layer):
+    """‖A_c‖ ‖Δ_c‖ of the two layers' factors, whole batch first, in float64."""
+    model = _model(torch.float64, inputs.shape[-1], model[0].out_features)
+    inputs = inputs.double()
+    hidden = model[0](inputs)
+    hidden.retain_grad()
+    middle = model[1](hidden.clone())
+    out = model[2](middle)
+    out.retain_grad()
+    (out - inputs).square().flatten(1).mean(1).mean().backward()
+    activation, adjoint = (inputs, hidden.grad) if layer == "0" else (middle, out.grad)
+    keep = [torch.ones(len(inputs), dtype=bool)] + [torch.tensor(labels) == group for group in range(groups)]
+    return [float(activation[rows].detach().norm() * adjoint[rows].norm()) for rows in keep]
+
+
+CASES = {
+    "unequal groups": ([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 0, 0], (12, 6)),
+    "an empty group": ([0, 0, 2, 2], (4, 6)),
+    "a batch of one": ([1], (1, 6)),
+    "fewer samples than the layer": ([0, 1], (2, 6)),
+    "more samples than the layer": ([0, 1, 2] * 20, (60, 6)),
+    "samples of no group": ([0, -1, -1, 1, 2, -1], (6, 6)),
+    "leading dimensions": ([0, 1, 2, 0], (4, 3, 2, 6)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_spectra_equal_those_of_single_samples_added_up(case, dtype):
+    labels, shape = CASES[case]
+    model, inputs = _model(dtype), torch.randn(shape, dtype=dtype)
+    recorder = SpectralRecorder(model, groups=["a", "b", "c"])
+    _step(recorder, model, inputs, torch.tensor(labels))
+    recorder.end_epoch()
+    for layer, parameter in (("0", "0.weight"), ("2", "2.weight")):
+        expected = group_sums(sample_gradients(model, parameter, inputs, _losses), labels, 3)
+        scales = _norm_products(model, inputs, labels, 3, layer)
+        found = recorder.table[f"layers/{layer}/gradient"][0]
+        floors = recorder.table[f"layers/{layer}/floor/gradient"][0]
+        for values, matrix, scale, floor in zip(found, expected, scales, floors, strict=True):
+            tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+            assert abs(values - full_spectrum(matrix)).max() <= tolerance * scale
+            assert floor == pytest.approx(torch.finfo(dtype).eps * np.sqrt(4) * scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_activation_and_adjoint_spectra_over_several_batches(dtype):
+    model = _model(dtype)
+    recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))
+    batches = [(torch.randn(n, 6, dtype=dtype), torch.arange(n) % 2) for n in (5, 3, 8)]
+    adjoints = []
+    handle = model[2].register_forward_hook(
+        lambda module, inputs, output: output.register_hook(lambda adjoint: adjoints.append(adjoint.clone())) and None
+    )
+    for inputs, labels in batches:
+        _step(recorder, model, inputs, labels)
+    handle.remove()
+    recorder.end_epoch()
+    labels = torch.cat([labels for _, labels in batches])
+    rows = {"0/activation": torch.cat([inputs for inputs, _ in batches]), "2/adjoint": torch.cat(adjoints)}
+    for path, matrix in rows.items():
+        found = recorder.table[f"layers/{path}"][0]
+        for values, kept in zip(found, (labels >= 0, labels == 0, labels == 1), strict=True):
+            true = full_spectrum(matrix[kept])
+            assert abs(values[: len(true)] - true).max() < (1e-12 if dtype == torch.float64 else 1e-6) * true[0]
+    assert recorder.table["groups/rows"][0].tolist() == [16, 9, 7]
+    assert recorder.table["groups/weight"][0].tolist() == pytest.approx([3, 3 / 5 + 2 / 3 + 0.5, 2 / 5 + 1 / 3 + 0.5])
+
+
+def test_groups_add_up_to_the_gradient_the_optimizer_sees():
+    model, inputs = _model(), torch.randn(20, 6)
+    recorder = SpectralRecorder(model, groups=["a", "b", "c"])
+    _step(recorder, model, inputs, torch.arange(20) % 3)
+    sums = recorder._sums["0"].gradient.gradients()
+    assert torch.allclose(sums[0].float(), model[0].weight.grad, atol=1e-7)
+    assert torch.allclose(sums[1:].sum(0), sums[0], atol=1e-12)
+
+
+def test_cosine_cancellation_and_group_loss():
+    model, inputs = _model(torch.float64), torch.randn(10, 6, dtype=torch.float64)
+    labels = torch.arange(10) % 2
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    _step(recorder, model, inputs, labels)
+    recorder.end_epoch(loss=1.0)
+    parts = group_sums(sample_gradients(model, "0.weight", inputs, _losses), labels.tolist(), 2)
+    norms = [float(part.norm()) for part in parts]
+    assert recorder.table["layers/0/cosine"][0, 1, 2] == pytest.approx(
+        float((parts[1] * parts[2]).sum()) / norms[1] / norms[2]
+    )
+    assert recorder.table["layers/0/cancellation"][0] == pytest.approx(norms[0] / (norms[1] + norms[2]))
+    with torch.no_grad():
+        losses = _losses(model, inputs)
+    expected = [losses.mean(), losses[labels == 0].mean(), losses[labels == 1].mean()]
+    assert recorder.table["groups/loss"][0].tolist() == pytest.approx([float(value) for value in expected])
+
+
+def _trained(record):
+    model, inputs = _model(), torch.randn(30, 6, generator=torch.Generator().manual_seed(5))
+    model = nn.Sequential(model, nn.Dropout(0.3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    torch.manual_seed(7)
+    recorder = (
+        SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint")) if record else None
+    )
+    losses = []
+    for _ in range(50):
+        if recorder:
+            with recorder.batch(torch.arange(30) % 2):
+                loss = _losses(model, inputs).mean()
+                loss.backward()
+            recorder.end_epoch(loss=loss.item())
+        else:
+            loss = _losses(model, inputs).mean()
+            loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.state_dict(), torch.get_rng_state(), losses
+
+
+def test_training_is_the_same_to_the_bit_with_and_without_a_recorder():
+    weights, random_state, losses = _trained(record=False)
+    recorded_weights, recorded_random_state, recorded_losses = _trained(record=True)
+    assert all(torch.equal(weights[name], recorded_weights[name]) for name in weights)
+    assert torch.equal(random_state, recorded_random_state)
+    assert losses == recorded_losses
+
+
+@pytest.mark.parametrize("epochs", [0, 200])
+def test_what_lies_above_the_noise_floor_is_there_in_float64_too(epochs):
+    """The floor, checked where gradients are large and where they nearly cancel."""
+    torch.manual_seed(3)
+    model, inputs = _model(), torch.randn(40, 3) @ torch.randn(3, 6)
+    labels = torch.arange(40) % 2
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        _losses(model, inputs).mean().backward()
+        optimizer.step()
+    precise = _model(torch.float64)
+    precise.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
+    taken = []
+    for network, samples in ((model, inputs), (precise, inputs.double())):
+        recorder = SpectralRecorder(network, groups=["a", "b"])
+        _step(recorder, network, samples, labels)
+        recorder.end_epoch()
+        taken.append(recorder.table)
+    for layer in ("0", "2"):
+        single, double = (table[f"layers/{layer}/gradient"][0] for table in taken)
+        floor = taken[0][f"layers/{layer}/floor/gradient"][0][:, None]
+        assert (abs(single - double) <= floor).all()
+
+
+def test_epochs_that_are_not_due_are_free_and_the_last_is_always_taken():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a"], every=3, epochs=6)
+    for _ in range(6):
+        _step(recorder, model, torch.randn(4, 6), torch.zeros(4, dtype=torch.long))
+        recorder.end_epoch(loss=1.0)
+    assert recorder.table.epochs == [0, 3, 5]
+    assert recorder.table["training/loss"].tolist() == [1.0] * 6
+
+
+def test_margins_are_recorded_beside_their_groups():
+    model, inputs = _model(torch.float64), torch.randn(8, 6, dtype=torch.float64)
+    recorder = SpectralRecorder(model, groups=["SZ/M", "SZ/F", "HC"], margins={"SZ": ["SZ/M", "SZ/F"]})
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
+    _step(recorder, model, inputs, labels)
+    recorder.end_epoch()
+    per_sample = sample_gradients(model, "0.weight", inputs, _losses)
+    assert recorder.grouping.names == ("all", "SZ/M", "SZ/F", "HC", "SZ")
+    assert abs(recorder.table["layers/0/gradient"][0, 4] - full_spectrum(per_sample[:5].sum(0))).max() < 1e-12
+
+
+def test_passes_without_gradient_or_backward_are_ignored():
+    model, inputs = _model(), torch.randn(4, 6)
+    recorder = SpectralRecorder(model, groups=["a"])
+    labels = torch.zeros(4, dtype=torch.long)
+    with recorder.batch(labels):
+        with torch.no_grad():
+            model(torch.randn(9, 6))
+        model.eval()
+        model(torch.randn(3, 6))
+        model.train()
+        _losses(model, inputs).mean().backward()
+    model(torch.randn(5, 6))
+    recorder.end_epoch()
+    assert recorder.table["layers/0/rows"].tolist() == [[4, 4]]
+
+
+def test_no_hook_is_left_after_a_batch_an_exception_or_close():
+    model = _model()
+
+    def hooks():
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+    recorder = SpectralRecorder(model, groups=["a"])
+    _step(recorder, model, torch.randn(4, 6), torch.zeros(4, dtype=torch.long))
+    assert hooks() == 0
+    with pytest.raises(RuntimeError, match="own"), recorder.batch(torch.zeros(4, dtype=torch.long)):
+        model(torch.randn(4, 6))
+        raise RuntimeError("own")
+    assert hooks() == 0
+    recorder.close()
+    with pytest.raises(AutoSpecError, match="closed"):
+        recorder.end_epoch()
+
+
+def test_nan_is_stored_as_nan_with_one_warning_and_the_run_goes_on():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a", "b"], layers=["0"])
+    inputs = torch.randn(4, 6)
+    inputs[0] = float("nan")
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _step(recorder, model, inputs, torch.tensor([0, 0, 1, 1]))
+            recorder.end_epoch()
+    assert not caught  # the second time
+    gradient = recorder.table["layers/0/gradient"]
+    assert np.isnan(gradient[:, :2]).all()
+    assert np.isfinite(gradient[:, 2]).all()
+
+
+def test_nan_warning_names_the_layer():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a"], layers=["2"])
+    _step(recorder, model, torch.full((2, 6), float("inf")), torch.tensor([0, 0]))
+    with pytest.warns(AutoSpecWarning, match="layer '2': NaN or infinity in its gradient at epoch 0"):
+        recorder.end_epoch()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 1, 2, 0]), r"group label 2 is outside the 2 groups \(a, b\); allowed are 0 to 1"),
+        (torch.tensor([0, -2, 1, 0]), "group label -2 is outside"),
+        (torch.tensor([0, 1]), "layer '2' saw a batch of 4 samples, but 2 group labels"),
+        (torch.zeros(4), "integers, not .* of torch.float32"),
+        (torch.zeros(4, 1, dtype=torch.long), r"\(batch,\) tensor of integers"),
+        (torch.tensor([0, 1, 0, 1], device="meta"), "layer '0' is on cpu, the group labels on meta"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message):
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with pytest.raises(AutoSpecError, match=message):
+        _step(recorder, model, torch.randn(4, 6), labels)
+
+
+def test_use_out_of_order_is_an_error_that_says_so():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a"])
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(AutoSpecError, match="without a backward pass"), recorder.batch(labels):
+        model(torch.randn(4, 6))
+    with pytest.raises(AutoSpecError, match="epoch 0 ended without a recorder.batch"):
+        recorder.end_epoch()
+    with recorder.batch(labels):
+        late = _losses(model, torch.randn(4, 6)).mean()
+        _losses(model, torch.randn(4, 6)).mean().backward()
+    with pytest.raises(AutoSpecError, match=r"layer '2': backward ran outside the recorder.batch"):
+        late.backward()
+    with pytest.raises(AutoSpecError, match="one batch at a time"), recorder.batch(labels), recorder.batch(labels):
+        pass
+
+
+def test_an_activation_changed_in_place_is_an_error():
+    class Changing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.layer(x)
+            with torch.no_grad():
+                x.data.add_(1)
+            return y
+
+    model = Changing()
+    recorder = SpectralRecorder(model, groups=["a"])
+    inputs = torch.randn(2, 3)
+    with (
+        pytest.raises((AutoSpecError, RuntimeError), match="in place|inplace"),
+        recorder.batch(torch.zeros(2, dtype=torch.long)),
+    ):
+        out = model(inputs)
+        inputs.add_(1)
+        out.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": []}, "at least one group name"),
+        ({"groups": "SZ"}, "a list of at least one"),
+        ({"groups": ["a", "a"]}, "'a' is not a distinct name"),
+        ({"groups": ["all"]}, "reserved"),
+        ({"groups": ["a"], "margins": {"m": ["b"]}}, "'m' names 'b', which is no group"),
+        (
+            {"groups": ["a"], "statistics": ["gradients"]},
+            "unknown 'gradients'; allowed are gradient, activation, adjoint",
+        ),
+        ({"groups": ["a"], "statistics": []}, "none given"),
+        ({"groups": ["a"], "every": 0}, "every=0: must be 1 or more"),
+        ({"groups": ["a"], "reduction": "max"}, "allowed are mean, sum"),
+        ({"groups": ["a"], "layers": ["decoder.*"]}, r"named like 'decoder.\*'; there are 0, 2"),
+        ({"groups": ["a"], "layers": "0"}, "must be a list of patterns"),
+        ({"groups": ["a"], "layers": [nn.Conv1d]}, "no trained Conv1d"),
+        ({"groups": ["a"], "path": "/nowhere/at/all/spectra.h5"}, "there is no folder"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(AutoSpecError, match=message):
+        SpectralRecorder(_model(), **arguments)
+
+
+def test_layers_are_chosen_by_pattern_and_type():
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 3), "decoder": nn.Linear(3, 2)})
+    assert _recorded(model, ["enc*"]) == ["encoder"]
+    assert _recorded(model, ["!enc*"]) == ["decoder"]
+    assert _recorded(model, [nn.Linear, "!decoder"]) == ["encoder"]
+
+
+def _recorded(model, selection):
+    return list(SpectralRecorder(model, groups=["a"], layers=selection)._header.layers)
+
+
+def test_a_weight_without_a_rule_is_an_error_that_says_what_to_do():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Bilinear(2, 2, 3))
+    with pytest.raises(
+        AutoSpecError, match=r"layer '1' is a weight of Bilinear.*Supported: .*Linear.*register_rule.*'!1'"
+    ):
+        SpectralRecorder(model, groups=["a"])
+    assert _recorded(model, ["!1"]) == ["0"]
+
+
+def test_a_subclass_with_another_forward_is_not_mistaken_for_its_parent():
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(AutoSpecError, match="Doubled, for which there is no rule"):
+        SpectralRecorder(nn.Sequential(Doubled(2, 2)), groups=["a"])
+
+
+def test_a_root_layer_and_wrapped_names():
+    assert _recorded(nn.Linear(2, 3), None) == ["weight"]
+    assert _recorded(nn.DataParallel(nn.Sequential(nn.Linear(2, 3))), None) == ["0"]
+
+
+def test_file_is_written_and_an_existing_one_is_safe(tmp_path):
+    path = tmp_path / "spectra.h5"
+    with SpectralRecorder(_model(), path, groups=["a"]) as recorder:
+        model = _model()
+        del model
+    with pytest.raises(AutoSpecError, match="exists; pass resume=True .* or overwrite=True"):
+        SpectralRecorder(_model(), path, groups=["a"])
+    with pytest.raises(AutoSpecError, match="other groups or layers"):
+        SpectralRecorder(_model(), path, groups=["b"], resume=True)
+    assert recorder.path == path
+
+
+def _epochs(recorder, model, optimizer, until):
+    inputs = torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
+    while recorder.epoch < until:
+        optimizer.zero_grad()
+        _step(recorder, model, inputs, torch.arange(6) % 2)
+        optimizer.step()
+        recorder.end_epoch(loss=0.5)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_checkpoint_goes_on_to_the_same_numbers(tmp_path, on_disk):
+    paths = [tmp_path / "one.h5", tmp_path / "two.h5"] if on_disk else [None, None]
+    model = _model()
+    optimizer = torch.optim.Adam(model.parameters())
+    undisturbed = SpectralRecorder(model, paths[0], groups=["a", "b"])
+    _epochs(undisturbed, model, optimizer, 6)
+
+    model = _model()
+    optimizer = torch.optim.Adam(model.parameters())
+    first = SpectralRecorder(model, paths[1], groups=["a", "b"])
+    _epochs(first, model, optimizer, 3)
+    state = (model.state_dict(), optimizer.state_dict(), first.state_dict())
+    state = torch.load(_saved(tmp_path, state), weights_only=True)
+    _epochs(first, model, optimizer, 5)  # lost, as far as the checkpoint is concerned
+    first.write()
+
+    model = _model()
+    model.load_state_dict(state[0])
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.load_state_dict(state[1])
+    second = SpectralRecorder(model, paths[1], groups=["a", "b"], resume=True)
+    second.load_state_dict(state[2])
+    assert second.epoch == 3
+    _epochs(second, model, optimizer, 6)
+    for array in undisturbed.table:
+        assert np.array_equal(array.values, second.table[array.field.path], equal_nan=True)
+
+
+def _saved(folder, state):
+    torch.save(state, folder / "state.pt")
+    return folder / "state.pt"
+
+
+def test_a_checkpoint_ahead_of_the_file_is_an_error(tmp_path):
+    recorder = SpectralRecorder(_model(), groups=["a"])
+    with pytest.raises(AutoSpecError, match="ends before epoch 0, but the checkpoint is of epoch 7"):
+        recorder.load_state_dict({"epoch": 7, "arrays": {}, "dimensions": {}})
+
+
+def test_steps_instead_of_epochs():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a"])
+    for step in (10, 20):
+        _step(recorder, model, torch.randn(4, 6), torch.zeros(4, dtype=torch.long))
+        recorder.record(step=step, loss=1.0)
+    assert recorder.table.epochs == [10, 20]
+    with pytest.raises(AutoSpecError, match="step=20 comes after 20"):
+        recorder.record(step=20)
+
+
+def test_a_rule_of_ones_own():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 3 * nn.functional.linear(x, self.weight)
+
+    @autospec.register_rule(Scaled)
+    def scaled(layer, call):
+        return {"weight": autospec.Factors(call.activation, 3 * call.adjoint)}
+
+    model = nn.Sequential(Scaled(6, 6))
+    recorder = SpectralRecorder(model, groups=["a"])
+    _step(recorder, model, torch.randn(5, 6), torch.zeros(5, dtype=torch.long))
+    recorder.end_epoch()
+    assert abs(recorder.table["layers/0/gradient"][0, 0] - full_spectrum(model[0].weight.grad)).max() < 1e-6
