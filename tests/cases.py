@@ -10,11 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from autospec.capture.hooks import HookListener
+from autospec.capture.layers import watched_modules
+from autospec.spectra.cells import Cells
+from autospec.spectra.factors import Factors
+
 SAMPLES = 6
 LABELS = torch.tensor([0, 1, 0, -1, 1, 1])
 GROUPS = ("a", "b", "empty")
 
 Batch = dict[str, Tensor]
+
+
+def captured(model: nn.Module, backward: Callable[[], None]) -> dict[str, list[Factors]]:
+    """The factors of every use of every weight, by the use's name, that a forward and a backward pass hand over."""
+    found: dict[str, list[Factors]] = {}
+    listener = HookListener(
+        model, watched_modules(model), lambda use, part: found.setdefault(use.name, []).append(part)
+    )
+    with listener.listening(Cells.of(LABELS, len(GROUPS) + 1)):
+        backward()
+    return found
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ LINEAR = [
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _SIZES = {1: (11,), 2: (8, 7), 3: (6, 5, 5)}
-_PLACES = {1: (7,), 2: (4, 3), 3: (2, 3, 2)}
+_PLACES = {1: (7,), 2: (4, 3), 3: (3, 4, 3)}
 _EVEN = "Using padding='same' with even kernel lengths"
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -304,9 +320,7 @@ ATTENTION = [
     Case("attention time first", _attention(), _pair(), _attend("x")),
     Case("attention without weights", _attention(**_FIRST), _pair(), _attend("x", need_weights=False)),
     Case("attention without bias", _attention(bias=False, **_FIRST), _pair(), _attend("x")),
-    Case(
-        "attention weights per head", _attention(**_FIRST), _pair(), _attend("x", average_attn_weights=False)
-    ),
+    Case("attention weights per head", _attention(**_FIRST), _pair(), _attend("x", average_attn_weights=False)),
     Case("cross attention", _attention(), _pair(), _attend("x", "key", "key")),
     Case("cross attention of three", _attention(**_FIRST), _pair(value=4), _attend("x", "key", "value")),
     Case("cross attention of equals", _attention(), _pair(value=4, length=3), _attend("x", "key", "value")),

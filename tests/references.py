@@ -107,3 +107,61 @@ def unfolded(image: Tensor, layer: nn.Module) -> Tensor:
             window = window.index_select(dimension, taken)
         windows.append(window.flatten(1))
     return torch.stack(windows, dim=1)
+
+
+class RecurrentLoop:
+    """A stack of recurrent layers by the equations of its cells: a loop over samples, layers, directions and steps.
+
+    ``rows[weight]`` are, per sample, a list of (activation, pre-activation) pairs in the order of time.
+    """
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        self.layer = layer
+        self.rows: dict[str, list[dict[int, tuple[Tensor, Tensor]]]] = {}
+
+    def run(self, sequence: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """One sample's (time, width) through the stack, begun at states (depths · directions, width)."""
+        directions = 2 if self.layer.bidirectional else 1
+        finals: list[list[Tensor]] = []
+        for depth in range(self.layer.num_layers):
+            outputs = []
+            for direction in range(directions):
+                start = [state[depth * directions + direction] for state in states]
+                output, final = self._one_way(sequence, start, f"_l{depth}" + ("_reverse" if direction else ""))
+                outputs.append(output)
+                finals.append(final)
+            sequence = torch.cat(outputs, dim=1)
+        return sequence, [torch.stack(parts) for parts in zip(*finals, strict=True)]
+
+    def _one_way(self, sequence: Tensor, state: list[Tensor], suffix: str) -> tuple[Tensor, list[Tensor]]:
+        for stem in ("weight_ih", "weight_hh", "weight_hr"):
+            self.rows.setdefault(stem + suffix, []).append({})
+        times = range(len(sequence))
+        outputs = {}
+        for time in reversed(times) if suffix.endswith("reverse") else times:
+            state = self._step(sequence[time], state, suffix, time)
+            outputs[time] = state[0]
+        return torch.stack([outputs[time] for time in times]), state
+
+    def _linear(self, stem: str, suffix: str, activation: Tensor, time: int) -> Tensor:
+        bias = self.layer.bias and stem != "weight_hr"
+        weight = getattr(self.layer, stem + suffix)
+        offset = getattr(self.layer, stem.replace("weight", "bias") + suffix) if bias else 0
+        value = weight @ activation + offset
+        value.retain_grad()
+        self.rows[stem + suffix][-1][time] = (activation, value)
+        return value
+
+    def _step(self, entering: Tensor, state: list[Tensor], suffix: str, time: int) -> list[Tensor]:
+        given = self._linear("weight_ih", suffix, entering, time)
+        kept = self._linear("weight_hh", suffix, state[0], time)
+        if self.layer.mode.startswith("RNN"):
+            return [torch.tanh(given + kept) if self.layer.mode == "RNN_TANH" else torch.relu(given + kept)]
+        if self.layer.mode == "GRU":
+            (gi_r, gi_z, gi_n), (gh_r, gh_z, gh_n) = given.chunk(3), kept.chunk(3)
+            reset, update = torch.sigmoid(gi_r + gh_r), torch.sigmoid(gi_z + gh_z)
+            return [(1 - update) * torch.tanh(gi_n + reset * gh_n) + update * state[0]]
+        entry, forget, new, show = (given + kept).chunk(4)
+        cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(entry) * torch.tanh(new)
+        hidden = torch.sigmoid(show) * torch.tanh(cell)
+        return [self._linear("weight_hr", suffix, hidden, time) if self.layer.proj_size else hidden, cell]

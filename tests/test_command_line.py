@@ -61,10 +61,15 @@ MISTAKES = {
     "an empty batch": (["batch_size=0"], "batch_size=0: must be 1 or more, or null"),
     "an unknown statistic": (
         ["introspection.statistics=[gradients]"],
-        "unknown gradients; allowed are gradient, activation, adjoint",
+        "unknown gradients; allowed are gradient, activation, adjoint, rank, tied",
+    ),
+    "no singular value": (["introspection.leading=0"], "introspection.leading=0: must be 1 or more"),
+    "an engine for gradients": (
+        ["introspection.engine=aliased", "introspection.statistics=[rank]"],
+        "engine=aliased knows [gradient] only",
     ),
     "never recording": (["introspection.every=0"], "introspection.every=0: must be 1 or more"),
-    "an unknown engine": (["introspection.engine=turbo"], "introspection.engine=turbo: allowed are hooks"),
+    "an unknown engine": (["introspection.engine=turbo"], "introspection.engine=turbo: allowed are hooks, aliased"),
     "an unknown layer": (["introspection.layers=[decoder.*]", *TINY], "there are head, hidden.0"),
     "a share above one": (["dataset.holdout=1.5"], "dataset.holdout=1.5: must be at least 0 and below 1"),
     "a digit that is none": (["dataset.digits=[0,11]"], "dataset.digits=[0, 11]: must be distinct digits from 0 to 9"),

@@ -49,7 +49,7 @@ def test_every_file_is_there(made):
 
 
 def test_the_table_holds_every_pair_of_both_panels(made):
-    plans, files = made
+    _, files = made
     table = pd.read_csv(files.table)
     assert list(table.columns) == list(COLUMNS)
     assert set(table.panel) == {"G", "H"}

@@ -48,7 +48,11 @@ def _pins() -> dict[str, str]:
 
 def _requirements() -> list[str]:
     project = PROJECT["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["experiments"], *project["optional-dependencies"]["dev"]]
+    return [
+        *project["dependencies"],
+        *project["optional-dependencies"]["experiments"],
+        *project["optional-dependencies"]["dev"],
+    ]
 
 
 def test_the_lock_file_pins_everything_that_is_asked_for():
@@ -88,7 +92,7 @@ def test_every_configuration_file_begins_with_the_command_that_runs_it():
     for path in (ROOT / "conf").rglob("*.yaml"):
         if "hydra" in path.parts:
             continue
-        first = [line for line in path.read_text().splitlines() if not line.startswith("# @package")][0]
+        first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
         assert first.startswith("# python run.py"), path
 
 

@@ -69,6 +69,9 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         every=config.introspection.every,
         epochs=config.epochs,
         layers=config.introspection.layers,
+        engine=config.introspection.engine,
+        leading=config.introspection.leading,
+        bins=config.introspection.bins,
         group_sizes=data.group_sizes(),
         attributes=_attributes(plan, data, provenance),
     )

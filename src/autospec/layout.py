@@ -22,6 +22,7 @@ TRAINING_EPOCH = "training_epoch"
 GROUP = "group"
 OTHER_GROUP = "other_group"
 INDEX = "index"
+POSITION = "position"
 
 
 @dataclass(frozen=True)

@@ -15,34 +15,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from autospec.capture.aliased import AliasedEngine
 from autospec.capture.hooks import HookListener
-from autospec.capture.layers import Selection, Use, watched_modules
+from autospec.capture.layers import Layer, Selection, Use, trained_layers, watched_modules
+from autospec.capture.leaves import LeafGradients, leaf_gradients
 from autospec.capture.schedule import Schedule
+from autospec.epoch_sums import EpochSums
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.layout import (
-    ALL,
-    EPOCH,
-    GROUP_LOSS,
-    GROUP_ROWS,
-    GROUP_WEIGHT,
-    RECORDED_EPOCHS,
-    TRAINING_CURVES,
-    TRAINING_EPOCH,
-    TRAINING_EPOCHS,
-    UNGROUPED,
-    Field,
-    layer_field,
-)
-from autospec.spectra.cells import Cells, Grouping, grouping
+from autospec.layout import EPOCH, RECORDED_EPOCHS, TRAINING_CURVES, TRAINING_EPOCH, TRAINING_EPOCHS, UNGROUPED, Field
+from autospec.spectra.cells import Cells, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
-from autospec.spectra.sums import GRADIENT, LayerSums
+from autospec.spectra.sums import GRADIENT
 from autospec.store.read import open_spectra, read_table
 from autospec.store.table import SpectraTable
 from autospec.store.write import Header, remove_leftovers, write_spectra
 
 WRITE_SHARE = 0.02
 """The largest share of a run's time that writing the file may take."""
+ENGINES = ("hooks", "aliased")
+ROUNDINGS = 256
+"""How many roundings of the terms a layer's factors may be away from the gradient that backward left."""
 
 
 class SpectralRecorder:
@@ -53,10 +46,16 @@ class SpectralRecorder:
         path: the HDF5 file to write, or None to keep the spectra in memory (``recorder.table``).
         groups: names of the disjoint groups that labels are indices into.
         margins: further groups, each the union of some disjoint ones (``{"SZ": ["SZ/men", "SZ/women"]}``).
-        statistics: which of gradient, activation and adjoint to record.
+        statistics: any of gradient, activation, adjoint, rank (bound, numerical and effective rank of each gradient)
+            and tied (gradient spectra at each position at which a weight is tied).
         every: spectra are taken at every k-th epoch, and at the last if ``epochs`` is given.
         epochs: the number of epochs of the run, where it is known.
         layers: name patterns and module types; ``!pattern`` leaves out; None is every trained weight matrix.
+        leading: store only so many singular values, the largest; None stores all.
+        bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
+        engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
+            one by one, but then training is equal within rounding only.
+        check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -77,6 +76,10 @@ class SpectralRecorder:
         every: int = 1,
         epochs: int | None = None,
         layers: Selection = None,
+        leading: int | None = None,
+        bins: int | None = None,
+        engine: str = "hooks",
+        check_every: int | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -88,29 +91,27 @@ class SpectralRecorder:
         self.grouping = checked_grouping(groups, margins or {})
         self.schedule = Schedule(every, epochs)
         self.statistics = chosen_statistics(statistics)
-        if reduction not in ("mean", "sum"):
-            raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
-        self._reduction = reduction
+        _check_choices(engine, statistics, reduction, leading, bins)
+        self._mean_loss = reduction == "mean"
+        self._leading, self._bins = leading, bins
         self._scaler = scaler
-        watched = watched_modules(model, layers)
-        self._uses = [use for module in watched for use in module.uses]
-        self._listener = HookListener(model, watched, self._add)
+        self._engine, self._uses = self._listening_engine(model, layers, engine, check_every)
         self._header = Header(
             groups=self.grouping.names,
             margins=margins or {},
             group_sizes=group_sizes,
-            attributes={"complete": False, **(attributes or {})},
-            layers={use.layer.name: _layer_attributes(use) for use in reversed(self._uses)},
+            attributes={"complete": False, "engine": engine, **(attributes or {})},
+            layers={layer.name: _layer_attributes(layer, engine) for layer in self._layers()},
         )
-        self._header.layers = dict(reversed(self._header.layers.items()))
         self.table = self._opened_table(resume, overwrite)
         self.epoch = self.table.training_epochs[-1] + 1 if self.table.training_epochs else 0
         self._closed = False
+        self._checked = False
         self._warned: set[str] = set()
         self._last_write = time.monotonic()
         self._write_cost_s = 0.0
         self._batch: Batch | None = None
-        self._reset()
+        self._sums = self._empty_sums()
 
     @contextlib.contextmanager
     def batch(self, group: Tensor | npt.ArrayLike) -> Iterator[Batch]:
@@ -123,19 +124,22 @@ class SpectralRecorder:
         if self._batch is not None:
             raise AutoSpecError("recorder.batch(...) is already open; one batch at a time")
         if not self.schedule.takes(self.epoch):
-            yield Batch(None, self)
+            yield Batch(None)
             return
-        self._batch = Batch(Cells.of(self._checked_labels(group), self.grouping.cells), self)
+        cells = Cells.of(self._checked_labels(group), self.grouping.cells)
+        self._batch = batch = Batch(cells)
+        first = isinstance(self._engine, HookListener) and not self._checked
         try:
-            with self._listener.listening():
-                yield self._batch
-            if not self._batch.heard:
+            with leaf_gradients(self._layers() if first else []) as left, self._engine.listening(cells):
+                yield batch
+            if not batch.heard:
                 names = ", ".join(repr(name) for name in self._header.layers)
                 raise AutoSpecError(
                     f"the batch ended without a backward pass through any watched layer ({names}); "
                     "call loss.backward() inside recorder.batch(...)"
                 )
-            self._count(self._batch)
+            self._check_against(left)
+            self._sums.count(cells, batch.loss_sums)
         finally:
             self._batch = None
 
@@ -163,13 +167,13 @@ class SpectralRecorder:
         if self.table.training_epochs and label <= self.table.training_epochs[-1]:
             raise AutoSpecError(f"step={label} comes after {self.table.training_epochs[-1]}; steps must rise")
         if self.schedule.takes(self.epoch):
-            if not self._batches:
+            if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
-            self.table.append({RECORDED_EPOCHS: label, **self._measured()}, EPOCH)
+            self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch = label + 1 if step is None else self.epoch + 1
-        self._reset()
+        self._sums = self._empty_sums()
         if self.path and time.monotonic() - self._last_write > max(1.0, self._write_cost_s / WRITE_SHARE):
             self.write()
 
@@ -187,13 +191,13 @@ class SpectralRecorder:
         if self._closed:
             return
         self._closed = True
-        self._listener.close()
+        self._engine.close()
         self._header.attributes["complete"] = complete
         self.write()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on from here; the file is written, so that it is never behind it."""
-        if self._batches:
+        if self._sums.batches:
             raise AutoSpecError("a recorder's state is taken between epochs, after end_epoch")
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
@@ -214,7 +218,7 @@ class SpectralRecorder:
             raise AutoSpecError(f"{self.path} ends before epoch {reached}, but the checkpoint is of epoch {epoch}")
         self.table.truncate(epoch)
         self.epoch = epoch
-        self._reset()
+        self._sums = self._empty_sums()
 
     def __enter__(self) -> SpectralRecorder:
         return self
@@ -224,80 +228,67 @@ class SpectralRecorder:
     ) -> None:
         self.close(complete=kind is None)
 
-    # --- what is summed up between two records ---------------------------------------------------------------
+    # --- between the engine and the sums -----------------------------------------------------------------------
 
-    def _reset(self) -> None:
-        needs = frozenset().union(*(statistic.needs for statistic in self.statistics))
-        self._sums: dict[str, LayerSums] = {}
-        for use in self._uses:
-            keep = needs if use.name == use.layer.name else needs - {GRADIENT}
-            self._sums[use.name] = LayerSums(use.layer.shape, self.grouping, keep)
-        self._batches = 0
-        self._samples = torch.zeros(self.grouping.cells, dtype=torch.int64)
-        self._weight = torch.zeros(self.grouping.cells, dtype=torch.float64)
-        self._loss = torch.zeros(self.grouping.cells, dtype=torch.float64)
-        self._losses_given = 0
+    def _listening_engine(
+        self, model: nn.Module, layers: Selection, engine: str, check_every: int | None
+    ) -> tuple[HookListener | AliasedEngine, list[Use]]:
+        if engine == "aliased":
+            chosen = trained_layers(model, layers)
+            uses = [Use(layer.name, layer, layer.name) for layer in chosen]
+            return AliasedEngine(model, chosen, self._add_matrices, check_every), uses
+        watched = watched_modules(model, layers)
+        return HookListener(model, watched, self._add), [use for module in watched for use in module.uses]
+
+    def _layers(self) -> list[Layer]:
+        """Every watched weight once, in the model's order."""
+        return list({use.layer.name: use.layer for use in self._uses}.values())
+
+    def _empty_sums(self) -> EpochSums:
+        return EpochSums(
+            self._uses,
+            self.grouping,
+            self.statistics,
+            mean_loss=self._mean_loss,
+            bins=self._bins,
+            warn=self._warn,
+        )
 
     def _add(self, use: Use, factors: Factors) -> None:
-        """Take one weight's factors from a backward pass."""
-        assert self._batch is not None and self._batch.cells is not None
-        cells = self._batch.cells
-        if factors.device != cells.of_sample.device:
-            raise AutoSpecError(
-                f"layer {use.name!r} is on {factors.device}, the group labels on {cells.of_sample.device}"
-            )
-        if factors.samples == 1 < len(cells.of_sample):
-            self._warn(
-                f"layer {use.name!r}: called with one row that all {len(cells.of_sample)} samples share, so the groups' "
-                "parts of its gradient cannot be told apart; stored for 'all', NaN for the groups"
-            )
-            cells = cells.of_all()
-        if factors.samples != len(cells.of_sample):
-            raise AutoSpecError(
-                f"layer {use.name!r} saw a batch of {factors.samples} samples, but {len(cells.of_sample)} group labels "
-                "were given; the first dimension of its input must be the sample (or 1, where all samples share it)"
-            )
+        assert self._batch is not None
+        assert self._batch.cells is not None
         if self._scaler is not None:
             factors = factors.scaled(1 / self._scaler.get_scale())
         self._batch.heard = True
-        self._sums[use.name].add(factors, cells)
-        if use.name != use.layer.name:
-            self._sums[use.layer.name].add_gradient(factors, cells)
+        self._sums.add(use, factors, self._batch.cells)
 
-    def _count(self, batch: Batch) -> None:
-        assert batch.cells is not None
-        counts = torch.tensor(batch.cells.counts)
-        self._batches += 1
-        self._samples += counts
-        self._weight += counts.double() / (counts.sum() if self._reduction == "mean" else 1)
-        if batch.loss_sums is not None:
-            self._losses_given += 1
-            self._loss += batch.loss_sums.cpu()
+    def _add_matrices(self, layer: Layer, gradients: Tensor) -> None:
+        assert self._batch is not None
+        self._batch.heard = True
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        self._sums.add_matrices(layer, gradients / scale)
 
-    def _measured(self) -> dict[Field, npt.ArrayLike | None]:
-        """Every quantity of the epoch that ends, by the field it is stored in."""
-        samples = self.grouping.sums(self._samples)
-        measured: dict[Field, npt.ArrayLike | None] = {
-            GROUP_ROWS: samples.numpy(),
-            GROUP_WEIGHT: self.grouping.sums(self._weight).numpy(),
-        }
-        if self._losses_given == self._batches:
-            measured[GROUP_LOSS] = (self.grouping.sums(self._loss) / samples).numpy()
-        for name, sums in self._sums.items():
-            if not sums.arrived:
-                self._warn(f"layer {name!r}: no gradient arrived at epoch {self.epoch}; stored as NaN")
+    def _check_against(self, left: LeafGradients) -> None:
+        """Hold the first batch's sums against the gradients that backward left: no layer may be silently wrong."""
+        if not left or not any(GRADIENT in statistic.needs for statistic in self.statistics):
+            return
+        self._checked = True
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        for layer in self._layers():
+            if layer.name not in left:
                 continue
-            for statistic in self.statistics:
-                if statistic.needs <= sums.keep:
-                    value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
-                    measured[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
-                    if statistic.name == GRADIENT and np.isnan(value).any():
-                        self._warn(
-                            f"layer {name!r}: NaN or infinity in its gradient at epoch {self.epoch}; stored as NaN"
-                        )
-        return measured
+            found, rounding = self._sums.whole_gradient(layer)
+            expected = left[layer.name].to(found.device) / scale
+            difference = float((found - expected).norm())
+            if expected.isfinite().all() and not difference <= ROUNDINGS * rounding + 1e-30:
+                raise AutoSpecError(
+                    f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
+                    f"(off by {difference / float(expected.norm()):.1e} of its norm). Its weight is used in a way that "
+                    f"the rule of {layer.kind} does not describe, such as outside its module; register a rule, or "
+                    f"leave it out with layers=['!{layer.name}']"
+                )
 
-    # --- checks ----------------------------------------------------------------------------------------------
+    # --- checks ------------------------------------------------------------------------------------------------
 
     def _checked_labels(self, group: Tensor | npt.ArrayLike) -> Tensor:
         labels = group if isinstance(group, Tensor) else torch.as_tensor(np.asarray(group))
@@ -340,17 +331,16 @@ class SpectralRecorder:
         if self._closed:
             raise AutoSpecError("the recorder is closed")
 
-    def _warn(self, message: str) -> None:
-        layer = message.split(":")[0]
+    def _warn(self, layer: str, message: str) -> None:
         if layer not in self._warned:
             self._warned.add(layer)
-            warnings.warn(message, AutoSpecWarning, stacklevel=4)
+            warnings.warn(f"layer {layer!r}: {message}", AutoSpecWarning, stacklevel=6)
 
 
 class Batch:
     """One batch inside ``recorder.batch``; ``cells`` is None at an epoch at which no spectra are taken."""
 
-    def __init__(self, cells: Cells | None, recorder: SpectralRecorder) -> None:
+    def __init__(self, cells: Cells | None) -> None:
         self.cells = cells
         self.heard = False
         self.loss_sums: Tensor | None = None
@@ -367,20 +357,20 @@ class Batch:
         self.loss_sums = sums if self.loss_sums is None else self.loss_sums + sums
 
 
-def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
-    """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
-    if isinstance(groups, str) or not groups:
-        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
-    names = [*groups, *margins]
-    for name in names:
-        if not isinstance(name, str) or name == ALL or names.count(name) > 1:
-            raise AutoSpecError(f"groups: {name!r} is not a distinct name ({ALL!r} is reserved for the whole batch)")
-    for margin, parts in margins.items():
-        unknown = [part for part in parts if part not in groups]
-        if unknown:
-            raise AutoSpecError(f"margins: {margin!r} names {unknown[0]!r}, which is no group ({', '.join(groups)})")
-    return grouping(tuple(groups), {margin: tuple(parts) for margin, parts in margins.items()})
+def _check_choices(
+    engine: str, statistics: Sequence[str], reduction: str, leading: int | None, bins: int | None
+) -> None:
+    if engine not in ENGINES:
+        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(ENGINES)}")
+    if engine == "aliased" and list(statistics) != [GRADIENT]:
+        raise AutoSpecError(f"engine='aliased' knows gradients only, not statistics={list(statistics)}")
+    if reduction not in ("mean", "sum"):
+        raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
+    for name, value in (("leading", leading), ("bins", bins)):
+        if value is not None and value < 1:
+            raise AutoSpecError(f"{name}={value}: must be 1 or more")
 
 
-def _layer_attributes(use: Use) -> dict[str, Any]:
-    return {"shape": use.layer.shape, "kind": use.layer.kind}
+def _layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
+    floor = "eps sqrt(min(shape)) |A| |D|" if engine == "hooks" else "eps max(shape) s1"
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": floor}

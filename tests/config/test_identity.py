@@ -3,7 +3,15 @@ import copy
 import pytest
 
 from autospec.config.identity import run_id
-from autospec.config.schema import Activation, Architecture, Device, ExperimentConfig, FreesurferConfig, MnistConfig, Task
+from autospec.config.schema import (
+    Activation,
+    Architecture,
+    Device,
+    ExperimentConfig,
+    FreesurferConfig,
+    MnistConfig,
+    Task,
+)
 
 
 @pytest.fixture
@@ -41,6 +49,9 @@ CHANGES = {
     "dataset.seed": 1,
     "dataset.per_digit": 5,
     "introspection.every": 2,
+    "introspection.engine": "aliased",
+    "introspection.leading": 3,
+    "introspection.bins": 3,
     "introspection.statistics": ["adjoint"],
     "introspection.layers": ["head"],
 }

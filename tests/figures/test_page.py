@@ -29,7 +29,9 @@ def _spectra(letter="A", simulated=False, layers=1):
     columns = ["layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor"]
     labels = {"SZ": "SZ", "HC": "HC"}
     frame = pd.DataFrame(rows, columns=columns)
-    return SpectraPanel(letter, "Autoencoder · width 8 · ReLU", titles, ("SZ", "HC"), labels, frame, _provenance(simulated))
+    return SpectraPanel(
+        letter, "Autoencoder · width 8 · ReLU", titles, ("SZ", "HC"), labels, frame, _provenance(simulated)
+    )
 
 
 def _differences(letter="G", counts=20):
@@ -81,7 +83,16 @@ def test_pictures_are_written_in_every_format(tmp_path):
 def test_a_figure_says_what_it_is(drawn):
     draw_figure(1, "a title", [_spectra(), _differences()], [])
     text = " ".join(_texts(drawn[0]).split())
-    for expected in ("Figure 1", "a title", "width 8", "a source (real data)", "SZ: n = 20", "seed 7", "run-1", "epoch"):
+    for expected in (
+        "Figure 1",
+        "a title",
+        "width 8",
+        "a source (real data)",
+        "SZ: n = 20",
+        "seed 7",
+        "run-1",
+        "epoch",
+    ):
         assert expected in text
     assert "descriptive, not calibrated" in text
     assert len([legend for legend in drawn[0].findobj() if type(legend).__name__ == "Legend"]) == 1
@@ -125,5 +136,7 @@ def test_cells_that_cannot_be_compared_are_masked():
     figure = Figure(figsize=(3.5, 2))
     (part,) = figure.subfigures(1, 1, squeeze=False).flat
     draw_differences(_differences(), part, Frame(3.5, 2.0), 1)
-    mesh = next(m for axis in part.axes for m in axis.collections if m.get_array() is not None and m.get_array().size == 96)
+    mesh = next(
+        m for axis in part.axes for m in axis.collections if m.get_array() is not None and m.get_array().size == 96
+    )
     assert mesh.get_array().mask.sum() == 3 * EPOCHS

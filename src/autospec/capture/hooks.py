@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.rules.registry import Call
 from autospec.errors import AutoSpecError
+from autospec.spectra.cells import Cells
 from autospec.spectra.factors import Factors
 
 Sink = Callable[[Use, Factors], None]
@@ -36,7 +38,7 @@ class HookListener:
             self._attach()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self, cells: Cells | None = None) -> Iterator[None]:
         """A context in which backward passes hand over their factors."""
         if not self._handles:
             self._attach()
@@ -69,12 +71,13 @@ class HookListener:
             raise AutoSpecError(
                 f"layer {watched.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
             )
-        with torch.no_grad(), _naming(watched):
-            factors = watched.rule.explain(watched.module, call)
-        for use in watched.uses:
-            parts = factors[use.local_name]
-            for part in (parts,) if isinstance(parts, Factors) else parts:
-                self._sink(use, part)
+        with torch.no_grad(), _full_precision(call.output[0].device):
+            with _naming(watched):
+                factors = watched.rule.explain(watched.module, call)
+            for use in watched.uses:
+                parts = factors[use.local_name]
+                for part in (parts,) if isinstance(parts, Factors) else parts:
+                    self._sink(use, part)
 
     @property
     def is_listening(self) -> bool:
@@ -120,27 +123,56 @@ class _ForwardHook:
             call = Call(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
             self._listener.hear(self._watched, call)
 
-        if len(awaited) == 1:
-            _hook(awaited[0], lambda adjoint: receive([adjoint]))
-        else:
-            torch.autograd.graph.register_multi_grad_hook(awaited, receive)
+        _on_adjoints(awaited, receive)
 
 
-def _hook(output: Tensor, receive: Callable[[Tensor], None]) -> None:
-    """Wait for the adjoint of a layer's output.
+def _on_adjoints(outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor | None]], None]) -> None:
+    """Call ``receive`` once per backward pass with the adjoints of outputs, None for those that it does not reach.
 
-    Where the output is a view (a linear layer's, with leading dimensions), an in-place activation after it takes it
-    out of the graph, and only its base still receives an adjoint: the same numbers in the same order.
+    torch's own ``register_multi_grad_hook`` stays silent where an output is what the backward pass begins at.
     """
-    base, shape = output._base, output.shape
-    if base is not None and base.grad_fn is not None and _same_layout(base, output):
-        base.register_hook(lambda adjoint: receive(adjoint.reshape(shape)))
-    else:
-        output.register_hook(receive)
+    sources = [_source(outputs[0]), *((output, _as_it_is) for output in outputs[1:])]
+    nodes = [get_gradient_edge(source).node for source, _ in sources]
+    arrived: dict[int, dict[int, Tensor | None]] = {}
+
+    def hook_of(place: int) -> Callable[[Tensor], None]:
+        def hook(adjoint: Tensor) -> None:
+            task = torch._C._current_graph_task_id()
+            found = arrived.setdefault(task, {})
+            found[place] = adjoint if adjoint is None else sources[place][1](adjoint)
+            coming = (other for other in range(len(nodes)) if other not in found)
+            if not any(torch._C._will_engine_execute_node(nodes[other]) for other in coming):
+                del arrived[task]
+                receive([found.get(other) for other in range(len(nodes))])
+
+        return hook
+
+    for place, (source, _) in enumerate(sources):
+        source.register_hook(hook_of(place))
 
 
-def _same_layout(base: Tensor, view: Tensor) -> bool:
-    return base.numel() == view.numel() and base.is_contiguous() and view.is_contiguous()
+def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The tensor to wait at for the adjoint of a layer's output, and how the one is had from the other.
+
+    Where the output is a view (a linear layer's, with leading dimensions; a transposed sequence), an in-place
+    activation after it takes it out of the graph, and only its base still receives an adjoint: the same numbers.
+    That holds for a layer's main output alone, others may be views of what the layer itself goes on with.
+    """
+    base = output._base
+    if base is None or base.grad_fn is None or not _is_permuted(base, output):
+        return output, _as_it_is
+    shape, strides = output.shape, output.stride()
+    return base, lambda adjoint: adjoint.contiguous().as_strided(shape, strides)
+
+
+def _as_it_is(adjoint: Tensor) -> Tensor:
+    return adjoint
+
+
+def _is_permuted(base: Tensor, view: Tensor) -> bool:
+    """Whether a view holds every number of its base once."""
+    slowest_first = sorted(range(view.dim()), key=view.stride, reverse=True)
+    return base.is_contiguous() and base.numel() == view.numel() and view.permute(slowest_first).is_contiguous()
 
 
 def random_state(tree: Any) -> dict[str, Tensor]:
@@ -155,6 +187,13 @@ def is_compiled(model: nn.Module) -> bool:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
+
+
+def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context without autocast, which a backward pass inside of it would otherwise hand on to our products."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 @contextlib.contextmanager

@@ -80,6 +80,29 @@ def watched_modules(model: nn.Module, selection: Selection = None) -> list[Watch
     return watched
 
 
+def trained_layers(model: nn.Module, selection: Selection = None) -> list[Layer]:
+    """Every trained weight matrix that a selection names, whether or not its layer type has a rule."""
+    chosen = _selector(selection)
+    layers: dict[int, Layer] = {}
+    names = []
+    for owner_name, owner in model.named_modules():
+        for local_name, parameter in owner.named_parameters(recurse=False):
+            name = layer_name(f"{owner_name}.{local_name}".lstrip("."))
+            if is_matrix(parameter) and parameter.requires_grad and id(parameter) not in layers:
+                names.append(name)
+                if chosen(name, owner):
+                    layers[id(parameter)] = Layer(name, parameter, type(owner).__name__)
+    _check_patterns(selection, names)
+    if not layers:
+        raise AutoSpecError("the model has no trained weight matrix to watch")
+    return list(layers.values())
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether a parameter has a spectrum: a bias, a norm or a single row of tokens or positions has none."""
+    return parameter.dim() >= 2 and min(parameter.flatten(1).shape) > 1
+
+
 def _explained_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Rule]]:
     owned: set[int] = set()
     for name, module in model.named_modules():
@@ -121,8 +144,8 @@ def _check_unexplained(
     for owner_name, owner in model.named_modules():
         for local_name, parameter in owner.named_parameters(recurse=False):
             name = layer_name(f"{owner_name}.{local_name}".lstrip("."))
-            is_matrix = parameter.dim() >= 2 and min(parameter.flatten(1).shape) > 1
-            if id(parameter) in explained or not is_matrix or not parameter.requires_grad or not chosen(name, owner):
+            left_out = id(parameter) in explained or not parameter.requires_grad or not chosen(name, owner)
+            if left_out or not is_matrix(parameter):
                 continue
             raise AutoSpecError(
                 f"layer {name!r} is a weight of {type(owner).__name__}, for which there is no rule. Supported: "
@@ -132,16 +155,19 @@ def _check_unexplained(
 
 
 def _check_selection(selection: Selection, names: Sequence[str], watched: list[WatchedModule]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AutoSpecError(f"two weights of the model would both be stored as {twice!r}")
+    _check_patterns(selection, names)
     for item in selection or ():
-        unknown = (
-            isinstance(item, str) and not item.startswith("!") and not any(fnmatchcase(name, item) for name in names)
-        )
-        if unknown:
-            raise AutoSpecError(f"layers: no weight matrix is named like {item!r}; there are {', '.join(names)}")
         if isinstance(item, type) and not any(isinstance(entry.module, item) for entry in watched):
             raise AutoSpecError(f"layers: the model has no trained {item.__name__}")
     if not watched:
         raise AutoSpecError("the model has no trained weight matrix to watch")
+
+
+def _check_patterns(selection: Selection, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AutoSpecError(f"two weights of the model would both be stored as {twice!r}")
+    wanted = [item for item in selection or () if isinstance(item, str) and not item.startswith("!")]
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise AutoSpecError(f"layers: no weight matrix is named like {pattern!r}; there are {', '.join(names)}")

@@ -14,7 +14,7 @@ from autospec.config.mistakes import explained
 from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
 
-ENGINES = ("hooks",)
+ENGINES = ("hooks", "aliased")
 
 
 def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -33,12 +33,19 @@ def as_yaml(config: ExperimentConfig) -> str:
 
 def _as_object(config: DictConfig) -> ExperimentConfig:
     try:
-        known = {entry.name: config[entry.name] for entry in fields(ExperimentConfig)}
-        experiment: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ExperimentConfig), known))
+        experiment: Any = OmegaConf.to_object(_typed(config))
     except OmegaConfBaseException as error:
         raise AutoSpecError(explained(error)) from error
     assert isinstance(experiment, ExperimentConfig)
     return experiment
+
+
+def _typed(config: DictConfig) -> DictConfig:
+    """A configuration that knows the schema, which Hydra's do already."""
+    if OmegaConf.get_type(config) is ExperimentConfig:
+        return config
+    known = {entry.name: config[entry.name] for entry in fields(ExperimentConfig)}
+    return OmegaConf.merge(OmegaConf.structured(ExperimentConfig), known)  # type: ignore[return-value]
 
 
 def _problems(config: ExperimentConfig) -> Iterator[str]:
@@ -80,11 +87,17 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
     introspection = config.introspection
     if introspection.every < 1:
         yield f"introspection.every={introspection.every}: must be 1 or more"
+    for key in ("leading", "bins"):
+        value = getattr(introspection, key)
+        if value is not None and value < 1:
+            yield f"introspection.{key}={value}: must be 1 or more, or null"
     unknown = [name for name in introspection.statistics if name not in STATISTIC_NAMES]
     if unknown or not introspection.statistics:
         yield (
             f"introspection.statistics={introspection.statistics}: "
             f"{'unknown ' + unknown[0] if unknown else 'empty'}; allowed are {', '.join(STATISTIC_NAMES)}"
         )
+    if introspection.engine == "aliased" and introspection.statistics != ["gradient"]:
+        yield f"introspection.statistics={introspection.statistics}: engine=aliased knows [gradient] only"
     if introspection.engine not in ENGINES:
         yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"

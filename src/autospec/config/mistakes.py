@@ -28,6 +28,14 @@ def explained(error: BaseException) -> str:
     return f"{key}: {first}" if key and key not in first else first
 
 
+def in_one_line(error: BaseException) -> str:
+    """The first line of what an exception says, with its type where it is nobody's mistake but ours."""
+    name = type(error).__name__
+    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
+    first = next(iter((explained(error) if known else str(error)).splitlines()), "")
+    return first if known and first else f"{name}: {first}" if first else name
+
+
 def _chain(error: BaseException | None) -> Iterator[str]:
     """What an exception and those behind it say: Hydra wraps the one that names the cause."""
     while error is not None:

@@ -188,6 +188,8 @@ class IntrospectionConfig:
     every: int = 1
     layers: list[str] | None = None
     engine: str = "hooks"
+    leading: int | None = None
+    bins: int | None = None
 
 
 @dataclass

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from autospec.layout import UNGROUPED
+from autospec.errors import AutoSpecError
+from autospec.layout import ALL, UNGROUPED
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,12 @@ class Grouping:
         """Sums over each reported group's cells: (cells, ...) → (reported, ...)."""
         members = self.members.to(per_cell)
         flat = per_cell.reshape(self.cells, -1)
-        # a NaN of one cell must not reach the groups it is no part of, as 0 · NaN would
-        if per_cell.is_floating_point() and not flat.isfinite().all():
+        sums = members @ flat
+        # a NaN of one cell must not reach the groups it is no part of, as 0 · NaN does
+        if per_cell.is_floating_point() and not sums.sum().isfinite():
             zero = flat.new_zeros(())
-            return torch.stack([flat.where(row[:, None] > 0, zero).sum(0) for row in members]).reshape(
-                self.reported, *per_cell.shape[1:]
-            )
-        return (members @ flat).reshape(self.reported, *per_cell.shape[1:])
+            sums = torch.stack([flat.where(row[:, None] > 0, zero).sum(0) for row in members])
+        return sums.reshape(self.reported, *per_cell.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,18 @@ def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Gro
     rows += list(torch.eye(len(names), cells, dtype=torch.int64))
     rows += [torch.tensor([int(name in parts) for name in names] + [0]) for parts in margins.values()]
     return Grouping(("all", *names, *margins), torch.stack(rows), tuple(margins))
+
+
+def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
+    """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
+    if isinstance(groups, str) or not groups:
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
+    names = [*groups, *margins]
+    for name in names:
+        if not isinstance(name, str) or name == ALL or names.count(name) > 1:
+            raise AutoSpecError(f"groups: {name!r} is not a distinct name ({ALL!r} is reserved for the whole batch)")
+    for margin, parts in margins.items():
+        unknown = [part for part in parts if part not in groups]
+        if unknown:
+            raise AutoSpecError(f"margins: {margin!r} names {unknown[0]!r}, which is no group ({', '.join(groups)})")
+    return grouping(tuple(groups), {margin: tuple(parts) for margin, parts in margins.items()})

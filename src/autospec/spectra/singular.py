@@ -26,8 +26,9 @@ def of_matrix(matrix: Tensor, precision: torch.dtype) -> Tensor:
     tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
     if 0 in tall.shape:
         return tall.new_zeros(tall.shape[:-2] + tall.shape[-1:])
-    finite = tall.isfinite().flatten(-2).all(-1)
-    tall = tall.where(finite[..., None, None], 0.0)
+    finite = tall.sum((-2, -1)).isfinite()  # one pass, where looking at every element takes several
+    if not finite.all():
+        tall = tall.where(finite[..., None, None], 0.0)
     values = torch.linalg.svdvals(triangle(tall)) if precision == torch.float64 else of_gram(tall.mT @ tall)
     return values.where(finite[..., None], torch.nan)
 

@@ -5,7 +5,6 @@ Recorder and store know nothing else of them; a new one is one entry here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.layout import GROUP, INDEX, OTHER_GROUP
-from autospec.spectra.sums import ACTIVATION, ADJOINT, GRADIENT, LayerSums
+from autospec.layout import GROUP, INDEX, OTHER_GROUP, POSITION
+from autospec.spectra.rank import effective_rank, gradient_floor, numerical_rank, rank_bound
+from autospec.spectra.sums import ACTIVATION, ADJOINT, GRADIENT, POSITIONS, LayerSums
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,6 @@ class Statistic:
     dimensions: tuple[str, ...]
     needs: frozenset[str]
     value: Callable[[LayerSums], Tensor]
-
-
-def gradient_floor(sums: LayerSums) -> Tensor:
-    """The noise floor of a gradient's singular values: ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
-
-    Rounding scales with the terms that are summed, not with the sum: near a stationary point they cancel.
-    """
-    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
 
 
 def cosines(sums: LayerSums) -> Tensor:
@@ -54,23 +46,24 @@ def cancellation(sums: LayerSums) -> Tensor:
     return torch.where(parts > 0, norms[0] / parts, torch.nan)
 
 
-def rows_floor(sums: LayerSums, name: str) -> Tensor:
-    """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""
-    spectra = sums.stacks[name].spectra()
-    shorter = sums.grouping.sums(sums.rows).clamp_max(spectra.shape[1])
-    return sums.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
-
-
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
     return (
         Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra()),
-        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: rows_floor(sums, name)),
+        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: sums.rows_floor(name)),
     )
 
 
 ROWS = Statistic("rows", (GROUP,), frozenset(), lambda sums: sums.grouping.sums(sums.rows))
 _OF_GRADIENT = frozenset({GRADIENT})
+_OF_ALL = frozenset({GRADIENT, ACTIVATION, ADJOINT})
+
+
+def _rank(name: str, measure: Callable[[Tensor, Tensor], Tensor]) -> Statistic:
+    return Statistic(
+        f"rank/{name}", (GROUP,), _OF_ALL, lambda sums: measure(sums.gradient.spectra(), gradient_floor(sums))
+    )
+
 
 STATISTICS: dict[str, tuple[Statistic, ...]] = {
     GRADIENT: (
@@ -81,6 +74,16 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     ),
     ACTIVATION: _of_rows(ACTIVATION),
     ADJOINT: _of_rows(ADJOINT),
+    "rank": (
+        Statistic("rank/bound", (GROUP,), _OF_ALL, rank_bound),
+        _rank("numerical", numerical_rank),
+        _rank("effective", effective_rank),
+    ),
+    "tied": (
+        Statistic(
+            "tied/gradient", (GROUP, POSITION, INDEX), frozenset({POSITIONS}), lambda sums: sums.positions.spectra()
+        ),
+    ),
 }
 """What a user may ask for, each with what is stored beside it."""
 

@@ -12,29 +12,34 @@ from autospec.layout import GROUP, OTHER_GROUP
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors, at_least_float32
 from autospec.spectra.gradient import GradientSum
+from autospec.spectra.positions import PositionSums
 from autospec.spectra.rows import RowStack
 
-GRADIENT, ACTIVATION, ADJOINT = "gradient", "activation", "adjoint"
+GRADIENT, ACTIVATION, ADJOINT, POSITIONS = "gradient", "activation", "adjoint", "positions"
 
 
 class LayerSums:
     """The sums over an epoch's batches of one weight: its group gradients, its rows and their norms.
 
-    ``keep`` names which of gradient, activation and adjoint are needed; norms and row counts always are.
-    ``shape`` is that of the weight's matrix (out, in).
+    ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
+    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``.
     """
 
-    def __init__(self, shape: tuple[int, int], grouping: Grouping, keep: Collection[str]) -> None:
+    def __init__(
+        self, shape: tuple[int, int], grouping: Grouping, keep: Collection[str], bins: int | None = None
+    ) -> None:
         self.shape = shape
         self.grouping = grouping
         self.keep = frozenset(keep)
         self.gradient = GradientSum(shape, grouping)
+        self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
         self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
         self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
         self.arrived = False
         self.shared = False
+        self.only_gradients = False
 
     def add(self, factors: Factors, cells: Cells) -> None:
         """Add one use of the weight in one batch."""
@@ -47,11 +52,25 @@ class LayerSums:
         """Add one use to the gradient alone: that of a shared weight under another module."""
         self.arrived = True
         self.shared |= cells.shared
-        self.eps = max(self.eps, factors.eps)
+        self.eps = max(self.eps, factors.eps, product_eps(factors.device))
         self.rows += cells.sums(factors.rows_per_sample).cpu()
         self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
         if GRADIENT in self.keep:
             self.gradient.add(factors, cells)
+        if POSITIONS in self.keep:
+            self.positions.add(factors, cells)
+
+    def add_matrices(self, gradients: Tensor) -> None:
+        """Add gradients that are split already, (cells, out, in); their factors are not known."""
+        self.arrived = self.only_gradients = True
+        self.eps = max(self.eps, torch.finfo(gradients.dtype).eps)
+        self.gradient.add_matrices(gradients)
+
+    def rows_floor(self, name: str) -> Tensor:
+        """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""
+        spectra = self.stacks[name].spectra()
+        shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
+        return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
 
     def norm_product(self) -> Tensor:
         """(reported,) float64: ``‖A_c‖ ‖Δ_c‖`` in the Frobenius norm, the scale of the terms of each gradient."""
@@ -82,3 +101,9 @@ class LayerSums:
             # the blocks of one factor stand beside one another, those of the other on top of one another
             self.stacks[name] = RowStack(width, self.grouping, 1 if along_columns else len(rows))
         self.stacks[name].add(rows, cell)
+
+
+def product_eps(device: torch.device) -> float:
+    """The rounding that matrix products of a device add to that of their input: TF32's, where a GPU may use it."""
+    cuda = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return 2.0**-11 if device.type == "cuda" and cuda else 0.0

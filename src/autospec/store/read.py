@@ -154,7 +154,7 @@ class Spectra:
             table["scaled"] = self.scaled(layer, statistic)
             table["floor"] = values[f"floor_{statistic}"]
             table["scaled_floor"] = table["floor"] * self._scale(values, statistic)
-            table["rank_bound"] = np.minimum(values["rows"], table.sizes["index"])
+            table["rank_bound"] = _rank_bound(values, statistic, table.sizes["index"])
             parts.append(table.to_dataframe().reset_index().assign(layer=layer))
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
 
@@ -171,6 +171,18 @@ class Spectra:
         if INDEX in dimensions:
             coordinates[INDEX] = np.arange(1, dataset.shape[dimensions.index(INDEX)] + 1)
         return xr.DataArray(dataset[()], dims=dimensions, coords=coordinates)
+
+
+def _rank_bound(values: xr.Dataset, statistic: str, most: int) -> xr.DataArray:
+    """(epoch, group): the group's rows or the spectrum's width; the sharper bound where it was recorded."""
+    import xarray as xr
+
+    if statistic == "gradient" and "rank_bound" in values:
+        return values["rank_bound"]
+    if "rows" in values:
+        return xr.where(values["rows"] < most, values["rows"], most)
+    # the aliased engine does not see rows
+    return xr.full_like(values["floor_gradient"], most)
 
 
 def open_spectra(path: str | Path) -> Spectra:

@@ -163,12 +163,12 @@ def _padded(layer: ConvolutionLayer | TransposedLayer, tensor: Tensor, mode: str
 
 def _padding(layer: ConvolutionLayer | TransposedLayer) -> list[int]:
     """What is added before and after each dimension, the last dimension first."""
+    if not isinstance(layer.padding, str):
+        return [amount for amount in reversed(layer.padding) for _ in range(2)]
     if layer.padding == "valid":
         return []
-    if layer.padding == "same":
-        totals = [d * (size - 1) for d, size in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [amount for total in reversed(totals) for amount in (total // 2, total - total // 2)]
-    return [int(amount) for amount in reversed(layer.padding) for _ in range(2)]
+    totals = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+    return [amount for total in reversed(totals) for amount in (total // 2, total - total // 2)]
 
 
 def _check_batched(layer: nn.Module, tensor: Tensor) -> None:

@@ -27,11 +27,12 @@ def embedding(layer: nn.Embedding, call: Call) -> dict[str, Factors]:
 
     ``max_norm`` rescales the table before the look-up and outside the gradient, which it leaves as it is.
     """
-    positions = call.activation.reshape(len(call.activation), -1)
+    adjoint = rows_of(call.adjoint)
+    positions = call.activation.reshape(len(adjoint), -1)
     present = torch.ones_like(positions, dtype=torch.bool)
     if layer.padding_idx is not None:
         present = positions != layer.padding_idx
-    return {"weight": EmbeddingFactors(positions, rows_of(call.adjoint), present, layer.num_embeddings)}
+    return {"weight": EmbeddingFactors(positions, adjoint, present, layer.num_embeddings)}
 
 
 class EmbeddingFactors(Factors):

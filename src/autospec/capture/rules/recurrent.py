@@ -193,14 +193,12 @@ def _kernel(layer: nn.RNNBase, depth: int) -> nn.RNNBase:
 
 def _untrained(layer: nn.RNNBase, width: int, dtype: torch.dtype) -> nn.RNNBase:
     """A single layer of the same kind for inputs of some width, on the device that holds no values."""
-    kind, options = {
-        "LSTM": (nn.LSTM, {"proj_size": layer.proj_size}),
-        "GRU": (nn.GRU, {}),
-        "RNN_TANH": (nn.RNN, {"nonlinearity": "tanh"}),
-        "RNN_RELU": (nn.RNN, {"nonlinearity": "relu"}),
-    }[layer.mode]
-    options |= {"bias": layer.bias, "bidirectional": layer.bidirectional, "device": "meta", "dtype": dtype}
-    return kind(width, layer.hidden_size, **options)
+    options = {"bias": layer.bias, "bidirectional": layer.bidirectional, "device": "meta", "dtype": dtype}
+    if layer.mode == "LSTM":
+        return nn.LSTM(width, layer.hidden_size, proj_size=layer.proj_size, **options)
+    if layer.mode == "GRU":
+        return nn.GRU(width, layer.hidden_size, **options)
+    return nn.RNN(width, layer.hidden_size, nonlinearity=layer.mode.removeprefix("RNN_").lower(), **options)
 
 
 def _adjoints(layer: nn.RNNBase, steps: _Steps, runs: Sequence[_Run], call: Call) -> list[_Adjoints]:

@@ -1,0 +1,198 @@
+"""Group gradients without layer rules: one forward pass per group, on aliases of the weights.
+
+Each alias is the weight itself under another name in the graph, so that backward leaves the group's gradient in the
+alias and their sum in the weight, and no product is computed twice. It holds for any module that treats samples one by
+one; training is equal to that without a recorder within rounding, not to the bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from autospec.capture.hooks import is_compiled
+from autospec.capture.layers import Layer
+from autospec.errors import AutoSpecError
+from autospec.spectra.cells import Cells
+
+GroupGradients = Callable[[Layer, Tensor], None]
+"""Takes a layer and its gradient of every cell, (cells, out, in)."""
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""The largest difference between the split and the unsplit pass, relative to the latter; 0.05 in half precision."""
+
+
+class AliasedEngine:
+    """Stands in for a model's forward inside a batch and hands over the group gradients after its backward.
+
+    Raises AutoSpecError for modules that couple samples, and where a split pass disagrees with an unsplit one: on the
+    first batch and on every ``check_every``-th (None: the first only).
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[Layer], take: GroupGradients, check_every: int | None = None
+    ) -> None:
+        refuse_coupling(model)
+        self._model = model
+        self._layers = {layer.parameter: layer for layer in layers}
+        self._take = take
+        self._check_every = check_every
+        self._batches = 0
+        self._aliases: list[tuple[int, dict[str, Tensor]]] = []
+        self._inside = False
+
+    @contextlib.contextmanager
+    def listening(self, cells: Cells) -> Iterator[None]:
+        """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
+        forward = self._model.forward
+        self._aliases = []
+        self._model.forward = self._standing_in(forward, cells)
+        try:
+            yield
+            self._hand_over(cells)
+            self._batches += 1
+        finally:
+            del self._model.forward  # the class's own shows again
+            self._aliases = []
+
+    def close(self) -> None:
+        """Nothing is left on the model between batches."""
+
+    def _standing_in(self, forward: Callable[..., Any], cells: Cells) -> Callable[..., Any]:
+        def stand_in(*inputs: Any, **keywords: Any) -> Any:
+            if self._inside or not torch.is_grad_enabled() or not self._model.training:
+                return forward(*inputs, **keywords)
+            self._inside = True
+            try:
+                if self._batches == 0 or (self._check_every and self._batches % self._check_every == 0):
+                    self._check(inputs, keywords, cells)
+                return self._split(inputs, keywords, cells)
+            finally:
+                self._inside = False
+
+        return stand_in
+
+    def _split(self, inputs: Any, keywords: Any, cells: Cells) -> Any:
+        """The model's output for the whole batch, from one pass per cell."""
+        parts = []
+        for cell, samples in enumerate(cells.samples):
+            if not len(samples):
+                continue
+            aliases = {name: weight.view_as(weight) for name, weight in self._model.named_parameters()}
+            for name, weight in self._model.named_parameters():
+                if weight in self._layers:
+                    aliases[name].retain_grad()
+            self._aliases.append((cell, aliases))
+            chosen_inputs, chosen_keywords = rows_of((inputs, keywords), samples, cells)
+            parts.append(functional_call(self._model, aliases, chosen_inputs, chosen_keywords))
+        return joined(parts, cells)
+
+    def _hand_over(self, cells: Cells) -> None:
+        names = {weight: name for name, weight in self._model.named_parameters()}
+        for weight, layer in self._layers.items():
+            arrived: dict[int, Tensor] = {}
+            for cell, aliases in self._aliases:
+                gradient = aliases[names[weight]].grad
+                if gradient is not None:
+                    arrived[cell] = arrived[cell] + gradient.flatten(1) if cell in arrived else gradient.flatten(1)
+            if arrived:
+                zeros = torch.zeros_like(next(iter(arrived.values())))
+                self._take(layer, torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))]))
+
+    def _check(self, inputs: Any, keywords: Any, cells: Cells) -> None:
+        """Compare a split with an unsplit pass, dropout off; the random state stays as it was."""
+        with torch.random.fork_rng(), without_dropout(self._model):
+            split = self._split(inputs, keywords, cells)
+            aliases, self._aliases = self._aliases, []
+            whole = self._model(*inputs, **keywords)
+            pairs = list(zip(_trained(split), _trained(whole), strict=True))
+            for part, unsplit in pairs:
+                _agree(part, unsplit, "the outputs", self._model)
+            weights = {weight: name for name, weight in self._model.named_parameters() if weight in self._layers}
+            seeds = [torch.cos(torch.arange(w.numel(), device=w.device)).reshape(w.shape).to(w.dtype) for _, w in pairs]
+            of_whole = torch.autograd.grad([w for _, w in pairs], list(weights), seeds, allow_unused=True)
+            roots = [alias for _, named in aliases for alias in (named[name] for name in weights.values())]
+            of_parts = torch.autograd.grad([s for s, _ in pairs], roots, seeds, allow_unused=True)
+            for place, (weight, expected) in enumerate(zip(weights, of_whole, strict=True)):
+                found = [part for part in of_parts[place :: len(weights)] if part is not None]
+                if expected is not None and found:
+                    _agree(torch.stack(found).sum(0), expected, f"layer {self._layers[weight].name!r}", self._model)
+
+
+def refuse_coupling(model: nn.Module) -> None:
+    """AutoSpecError for a compiled model and for modules that are known to couple the samples of a batch."""
+    if is_compiled(model):
+        raise AutoSpecError("engine='aliased' does not take compiled models; use engine='hooks'")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise AutoSpecError(
+                f"engine='aliased': module {name!r} ({type(module).__name__}) couples the samples of a batch, so one "
+                "pass per group is another network; use engine='hooks', or GroupNorm"
+            )
+
+
+def rows_of(tree: Any, samples: Tensor, cells: Cells) -> Any:
+    """The arguments of a forward pass for some samples: every tensor whose first dimension is the batch's."""
+    n = len(cells.of_sample)
+
+    def rows(leaf: Any) -> Any:
+        is_batch = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == n
+        return leaf.index_select(0, samples.to(leaf.device)) if is_batch else leaf
+
+    return tree_map(rows, tree)
+
+
+def joined(parts: Sequence[Any], cells: Cells) -> Any:
+    """One output for the whole batch, in its order, from the outputs of the cells."""
+    order = torch.cat([samples for samples in cells.samples if len(samples)])
+    place = torch.argsort(order)
+    flat, shape = zip(*(tree_flatten(part) for part in parts), strict=True)
+    leaves = []
+    for pieces in zip(*flat, strict=True):
+        if not isinstance(pieces[0], Tensor):
+            leaves.append(pieces[0])
+            continue
+        lengths = [len(piece) if piece.dim() else 0 for piece in pieces]
+        if lengths != [len(samples) for samples in cells.samples if len(samples)]:
+            raise AutoSpecError(
+                "engine='aliased' needs outputs whose first dimension is the sample, not one of shape "
+                f"{tuple(pieces[0].shape)} for a part of the batch; compute the loss outside the model"
+            )
+        leaves.append(torch.cat(pieces).index_select(0, place.to(pieces[0].device)))
+    return tree_unflatten(leaves, shape[0])
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """A context in which no module of the model draws random numbers by its training flag or a dropout rate."""
+    active = [
+        module
+        for module in model.modules()
+        if module.training and (isinstance(module, nn.modules.dropout._DropoutNd) or getattr(module, "dropout", False))
+    ]
+    for module in active:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in active:
+            module.training = True
+
+
+def _trained(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+
+def _agree(found: Tensor, expected: Tensor, what: str, model: nn.Module) -> None:
+    difference = float((found - expected).detach().norm() / expected.detach().norm().clamp_min(1e-30))
+    if not difference <= TOLERANCE.get(expected.dtype, 0.05):
+        raise AutoSpecError(
+            f"engine='aliased': {what} of {type(model).__name__} run group by group differ from those of the whole "
+            f"batch (by {difference:.1e} of their norm): its samples depend on one another; use engine='hooks'"
+        )

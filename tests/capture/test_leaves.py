@@ -1,0 +1,57 @@
+"""The first batch is held against the gradients that backward left: nothing is silently wrong."""
+
+import pytest
+import torch
+from torch import nn
+
+import autospec
+from autospec import AutoSpecError, SpectralRecorder
+
+
+class UsedOutside(nn.Module):
+    """Uses a layer's weight a second time, past its module."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.encoder(x) @ self.encoder.weight
+
+
+def _step(model, inputs):
+    recorder = SpectralRecorder(model, groups=["a"])
+    with recorder.batch([0] * len(inputs)):
+        model(inputs).square().sum().backward()
+    return recorder
+
+
+def test_a_weight_that_is_used_outside_its_module_is_found():
+    with pytest.raises(AutoSpecError, match=r"layer 'encoder': .* do not add up to .* backward left .*'!encoder'"):
+        _step(UsedOutside(), torch.randn(4, 5))
+
+
+def test_a_rule_that_is_wrong_is_found():
+    class Tripled(nn.Linear):
+        def forward(self, x):
+            return 3 * nn.functional.linear(x, self.weight)
+
+    @autospec.register_rule(Tripled)
+    def wrong(layer, call):
+        return {"weight": autospec.Factors(call.activation, call.adjoint)}
+
+    with pytest.raises(AutoSpecError, match="the rule of Tripled does not describe"):
+        _step(nn.Sequential(Tripled(3, 3)), torch.randn(4, 3))
+
+
+def test_nothing_is_left_on_the_weights():
+    model = nn.Sequential(nn.Linear(5, 3))
+    _step(model, torch.randn(4, 5))
+    assert model[0].weight._backward_hooks is None
+    assert not model[0].weight._post_accumulate_grad_hooks
+
+
+def test_gradients_that_are_there_already_do_not_matter():
+    model = nn.Sequential(nn.Linear(5, 3))
+    model(torch.randn(4, 5)).sum().backward()
+    _step(model, torch.randn(4, 5))
