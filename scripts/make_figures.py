@@ -9,9 +9,12 @@ Further arguments are those of run.py. What is done already is not done again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -22,7 +25,9 @@ from autospec.config.mistakes import explained
 from autospec.errors import AutoSpecError
 from autospec.figure_files import update_figure
 from autospec.plan import Plan, planned
-from autospec.progress import ConsoleHandler
+from autospec.progress import ConsoleHandler, duration
+
+log = logging.getLogger("autospec.figures")
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -38,7 +43,8 @@ def main() -> None:
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
         figures = {name: _plans(name, overrides) for name in names}
         if any(not plan.done for plans in figures.values() for plan in plans.values()):
-            _train(names, overrides, arguments.jobs)
+            runs = {plan.folder.path: plan for plans in figures.values() for plan in plans.values()}
+            _train(names, overrides, arguments.jobs, runs.values())
         for plans in figures.values():
             update_figure(plans)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
@@ -69,15 +75,31 @@ def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
     return {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
 
 
-def _train(names: list[str], overrides: list[str], jobs: int) -> None:
+def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[Plan]) -> None:
     """One sweep over all panels that have a run of their own."""
     if jobs < 1:
         raise AutoSpecError(f"--jobs {jobs}: must be 1 or more")
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
-    result = subprocess.run([sys.executable, str(ROOT / "run.py"), "-m", *sweep], check=False)
-    if result.returncode:
-        sys.exit(result.returncode)
+    with subprocess.Popen([sys.executable, str(ROOT / "run.py"), "-m", *sweep]) as process:
+        if jobs > 1:
+            _show_progress(process, runs)
+        if process.wait():
+            sys.exit(process.returncode)
+
+
+def _show_progress(process: subprocess.Popen[bytes], runs: Collection[Plan]) -> None:
+    """Say how many runs are done and about how long the rest takes, whenever one more is."""
+    started, before = time.monotonic(), sum(plan.done for plan in runs)
+    shown = before
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+        done = sum(plan.done for plan in runs)
+        if done > shown:
+            left_s = (time.monotonic() - started) / (done - before) * (len(runs) - done)
+            log.info("%d of %d runs done, about %s left", done, len(runs), duration(left_s))
+            shown = done
 
 
 if __name__ == "__main__":

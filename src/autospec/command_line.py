@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from autospec.config.mistakes import explained
+from autospec.config.mistakes import explained, in_one_line
 from autospec.config.store import register_schemas
 from autospec.errors import AutoSpecError
 from autospec.plan import planned
@@ -29,7 +31,7 @@ def main(conf: Path) -> None:
     try:
         _refuse_launcher_without_sweep(sweep, sys.argv[1:])
         mistakes: list[AutoSpecError] = []
-        task = run if sweep else _noting(mistakes)
+        task = run_in_sweep if sweep else _noting(mistakes)
         hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
         if mistakes:
             raise mistakes[0]
@@ -43,7 +45,7 @@ def main(conf: Path) -> None:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
-def run(config: DictConfig) -> None:
+def run(config: DictConfig, in_sweep: bool = False) -> None:
     """Make the run of one composed configuration, unless it is complete."""
     plan = planned(config)
     if plan.done:
@@ -51,7 +53,20 @@ def run(config: DictConfig) -> None:
         return
     from autospec import experiment  # torch is loaded only where something is left to train
 
-    experiment.run(plan)
+    experiment.run(plan, _command(), keep_mistakes=in_sweep)
+
+
+def run_in_sweep(config: DictConfig) -> None:
+    """``run``; whatever it raises becomes an error that can travel between processes, its traceback is in the log."""
+    try:
+        run(config, in_sweep=True)
+    except Exception as error:
+        raise AutoSpecError(explained(error) if isinstance(error, AutoSpecError) else in_one_line(error)) from error
+
+
+def _command() -> str:
+    """The command line that makes this one run, also where it was launched as a part of many."""
+    return shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
 
 
 def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:

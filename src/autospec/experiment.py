@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,33 +15,36 @@ from autospec.config.checks import as_yaml
 from autospec.config.schema import Device
 from autospec.datasets.dataset import Dataset, Mask
 from autospec.determinism import deterministic
-from autospec.errors import AutoSpecError, AutoSpecWarning
+from autospec.errors import AutoSpecError
 from autospec.plan import Plan
 from autospec.progress import bar
 from autospec.recorder import SpectralRecorder
 from autospec.runs.checkpoint import Checkpoints, random_state, restore_random_state
 from autospec.runs.folder import RunFolder, locked
-from autospec.runs.provenance import Provenance, peak_memory_mb, read_provenance, session
+from autospec.runs.log import logged
+from autospec.runs.provenance import Provenance, read_provenance
+from autospec.runs.signals import postponed
 from autospec.store.read import read_table
-from autospec.store.write import attributes_of, replaced
+from autospec.store.write import attributes_of, remove_leftovers, replaced
 from autospec.tasks import TASKS
 from autospec.training import Samples, Training
 
 log = logging.getLogger(__name__)
 
 
-def run(plan: Plan) -> None:
+def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
     """Make the run of a plan, or go on with it from its checkpoint.
 
-    Raises AutoSpecError for whatever a user can mend, before anything is written where that is possible.
+    ``command`` makes this run again, for its provenance; ``keep_mistakes`` logs even a mistake that is found before
+    anything is written, which otherwise leaves nothing behind. Raises AutoSpecError for whatever a user can mend.
     """
-    data = datasets.load(plan.config.dataset)
-    provenance = Provenance(plan.folder.run_id, plan.fingerprint, device_name(plan.config.device), plan.config.threads)
-    with locked(plan.folder), deterministic(plan.config.threads):
-        _set_aside_if_damaged(plan.folder)
-        training = _training(plan, data, provenance)
-        with _log_file(plan.folder):
-            _train(plan, training, provenance)
+    folder, config = plan.folder, plan.config
+    with locked(folder), logged(folder, keep_mistakes), deterministic(config.threads):
+        device = device_name(config.device)
+        provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, _gpu_name(device))
+        data = datasets.load(config.dataset)
+        _set_aside_if_damaged(folder)
+        _train(plan, _training(plan, data, provenance), provenance, command)
 
 
 def device_name(device: Device) -> str:
@@ -53,6 +53,10 @@ def device_name(device: Device) -> str:
     if device is Device.cuda and not available:
         raise AutoSpecError("device=cuda: torch finds no CUDA GPU on this machine; allowed here: auto, cpu")
     return "cuda" if available and device is not Device.cpu else "cpu"
+
+
+def _gpu_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else ""
 
 
 def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
@@ -114,40 +118,74 @@ def _attributes(plan: Plan, data: Dataset, provenance: Provenance) -> dict[str, 
     )
 
 
-def _train(plan: Plan, training: Training, provenance: Provenance) -> None:
+def _train(plan: Plan, training: Training, provenance: Provenance, command: str) -> None:
     """Train to the end from wherever the last checkpoint is."""
-    started = time.monotonic()
-    checkpoints = Checkpoints(plan.folder)
-    _note_provenance(plan, provenance)
-    _resume(plan.folder, training, checkpoints)
-    with training.recorder, _shown(plan, training.epoch) as show:
+    folder = plan.folder
+    checkpoints = Checkpoints(folder, plan.config.checkpoint_s)
+    accepted = _resume(plan, training, checkpoints, provenance)
+    provenance.begin(command, training.epoch, accepted)
+    for path in (folder.checkpoint, folder.config, folder.provenance):
+        remove_leftovers(path)
+    with replaced(folder.config) as temporary:
+        temporary.write_text(as_yaml(plan.config))
+    provenance.write(folder.provenance)
+    begins = f"goes on after {training.epoch} of" if training.epoch else "begins:"
+    log.info("%s %s %d epochs", folder.run_id, begins, plan.config.epochs)
+    try:
+        _epochs(plan, training, checkpoints)
+    finally:
+        provenance.end(training.epoch, _peak_gpu_memory_mb(provenance.device))
+        with contextlib.suppress(AutoSpecError):  # a full disk has been named by then
+            provenance.write(folder.provenance)
+    checkpoints.remove()
+    log.info("%s is complete: %d epochs, %s s", folder.run_id, training.epoch, provenance.sessions[-1]["wall_s"])
+
+
+def _epochs(plan: Plan, training: Training, checkpoints: Checkpoints) -> None:
+    """Train epoch after epoch; a signal to stop is obeyed between two of them, after a checkpoint."""
+    epochs = plan.config.epochs
+    with postponed() as signals, training.recorder, _shown(plan, training.epoch) as show:
 
         def after_epoch(loss: float) -> None:
             show(loss)
-            if checkpoints.due:
-                checkpoints.save(lambda: _state(training))
+            if checkpoints.due or signals.names:
+                checkpoints.save(lambda: _state(training, plan.config.device))
+            if signals.names:
+                done = f"{training.epoch} of {epochs} epochs"
+                log.warning("%s was saved after %s on %s", plan.folder.run_id, done, signals.names)
+                signals.act()
 
-        training.run(plan.config.epochs, after_epoch)
-    checkpoints.remove()
-    wall_s = time.monotonic() - started
-    provenance.sessions[-1] |= {"wall_s": round(wall_s, 2), "peak_memory_mb": peak_memory_mb()}
-    provenance.write(plan.folder.provenance)
-    log.info("%s: %d epochs, %.1f s", plan.folder.run_id, plan.config.epochs, wall_s)
-
-
-def _state(training: Training) -> dict[str, Any]:
-    return {"training": training.state_dict(), "random": random_state()}
+        training.run(epochs, after_epoch)
 
 
-def _resume(folder: RunFolder, training: Training, checkpoints: Checkpoints) -> None:
-    """Put a run back to its last checkpoint, or to its beginning where there is none."""
+def _state(training: Training, device: Device) -> dict[str, Any]:
+    return {"training": training.state_dict(), "random": random_state(device_name(device))}
+
+
+def _resume(plan: Plan, training: Training, checkpoints: Checkpoints, provenance: Provenance) -> list[str]:
+    """Put a run back to its last checkpoint, or to its beginning where there is none.
+
+    Returns what has changed since an earlier launch; AutoSpecError where the configuration does not accept that.
+    """
     state = checkpoints.load() if training.epoch else None
     if state is None:
         training.recorder.rewind(0)
-        return
+        return []
+    earlier = read_provenance(plan.folder.provenance)
+    differences = provenance.differences(earlier) if earlier else []
+    if differences and not plan.config.accept_changes:
+        raise AutoSpecError(
+            f"run {plan.folder.run_id} began under other conditions: {'; '.join(differences)}. "
+            "Go on all the same with accept_changes=true, or remove its folder to begin anew"
+        )
+    provenance.sessions = earlier.sessions if earlier else []
     training.load_state_dict(state["training"])
     restore_random_state(state["random"])
-    log.info("%s goes on at epoch %d", folder.run_id, training.epoch)
+    return differences
+
+
+def _peak_gpu_memory_mb(device: str) -> float | None:
+    return round(torch.cuda.max_memory_allocated() / 1024**2, 1) if device == "cuda" else None
 
 
 def _set_aside_if_damaged(folder: RunFolder) -> None:
@@ -162,24 +200,6 @@ def _set_aside_if_damaged(folder: RunFolder) -> None:
         log.warning("%s; set aside as %s, and the run begins anew", error, aside.name)
 
 
-def _note_provenance(plan: Plan, provenance: Provenance) -> None:
-    """Write configuration and provenance; AutoSpecError where an earlier launch was made with something else."""
-    folder = plan.folder
-    earlier = read_provenance(folder.provenance)
-    if earlier is not None and folder.checkpoint.exists():
-        differences = provenance.differences(earlier)
-        if differences and not plan.config.accept_changes:
-            raise AutoSpecError(
-                f"run {folder.run_id} began under other conditions: {'; '.join(differences)}. "
-                "Go on all the same with accept_changes=true, or remove its folder to begin anew"
-            )
-        provenance.sessions = earlier.sessions
-    provenance.sessions = [*provenance.sessions, session()]
-    with replaced(folder.config) as temporary:
-        temporary.write_text(as_yaml(plan.config))
-    provenance.write(folder.provenance)
-
-
 @contextlib.contextmanager
 def _shown(plan: Plan, epoch: int) -> Iterator[Callable[[float], None]]:
     """A progress bar from an epoch on; yields what moves it by an epoch and shows its loss."""
@@ -190,26 +210,3 @@ def _shown(plan: Plan, epoch: int) -> Iterator[Callable[[float], None]]:
             progress.update()
 
         yield show
-
-
-@contextlib.contextmanager
-def _log_file(folder: RunFolder) -> Iterator[None]:
-    """Messages, and the traceback that ends a run, go to the run's own log."""
-    try:
-        handler = logging.FileHandler(folder.log)
-    except OSError as error:
-        raise AutoSpecError(f"cannot write {folder.log}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", AutoSpecWarning)
-            warnings.showwarning = lambda message, *_: log.warning("%s: %s", folder.run_id, message)
-            yield
-    except BaseException:
-        failure = log.makeRecord(log.name, logging.ERROR, __file__, 0, "stopped", (), sys.exc_info())
-        handler.handle(failure)  # here only: the console has its own short message
-        raise
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()

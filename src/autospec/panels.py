@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pandas as pd
 
 from autospec.analysis.comparison import comparisons
@@ -26,7 +28,7 @@ def spectra_panel(letter: str, config: ExperimentConfig, spectra: Spectra) -> Sp
     return SpectraPanel(
         letter=letter,
         title=panel_title(config),
-        layers=_titles(spectra),
+        layers=_titles(config, spectra),
         groups=_disjoint(spectra),
         group_labels={group: _label(config, group) for group in _disjoint(spectra)},
         frame=spectra.to_frame("gradient"),
@@ -42,7 +44,7 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
     return DifferencePanel(
         letter=letter,
         title=f"{compared} · {panel_title(config)}",
-        layers=_titles(spectra),
+        layers=_titles(config, spectra),
         pairs=pairs,
         ratios=_ratios(spectra, pairs),
         tests=drawn,
@@ -66,12 +68,24 @@ def _pairs_in_front(config: ExperimentConfig, spectra: Spectra) -> tuple[tuple[s
     return pairs
 
 
-def _titles(spectra: Spectra) -> tuple[LayerTitle, ...]:
+def _titles(config: ExperimentConfig, spectra: Spectra) -> tuple[LayerTitle, ...]:
     titles = []
-    for name in spectra.layers:
-        out, inputs = (int(size) for size in spectra[name].attrs["shape"])
-        titles.append(LayerTitle(name, (out, inputs)))
+    for name in _shown(config, spectra):
+        attributes = spectra[name].attrs
+        rows, columns = (int(size) for size in attributes["shape"])
+        # the weights of these are stored with the inputs first
+        inputs_first = str(attributes["kind"]).startswith(("ConvTranspose", "Embedding"))
+        titles.append(LayerTitle(name, rows, columns) if inputs_first else LayerTitle(name, columns, rows))
     return tuple(titles)
+
+
+def _shown(config: ExperimentConfig, spectra: Spectra) -> list[str]:
+    """The layers that a figure shows: all that were recorded, or those that ``figure.layers`` names."""
+    patterns = config.figure.layers
+    shown = [n for n in spectra.layers if patterns is None or any(fnmatchcase(n, p) for p in patterns)]
+    if not shown:
+        raise AutoSpecError(f"figure.layers={patterns}: fits no layer; there are {', '.join(spectra.layers)}")
+    return shown
 
 
 def _disjoint(spectra: Spectra) -> tuple[str, ...]:
@@ -114,5 +128,11 @@ def _provenance(config: ExperimentConfig, spectra: Spectra) -> Provenance:
         source=str(spectra.attributes.get("source", "")),
         simulated=spectra.simulated,
         seed=config.seed,
+        layers_shown=_layers_sentence(config, spectra),
         sizes={_label(config, group): float(sizes[group]) for group in _disjoint(spectra)},
     )
+
+
+def _layers_sentence(config: ExperimentConfig, spectra: Spectra) -> str:
+    shown, recorded = len(_shown(config, spectra)), len(spectra.layers)
+    return "" if shown == recorded else f"{shown} of {recorded} layers are shown; the table holds all."

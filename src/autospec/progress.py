@@ -26,3 +26,11 @@ def bar(total: int, done: int, label: str) -> tqdm[Never]:
     from tqdm import tqdm
 
     return tqdm(total=total, initial=done, desc=label, unit="epoch", disable=None, leave=False, dynamic_ncols=True)
+
+
+def duration(seconds: float) -> str:
+    """A stretch of time in the unit that reads best."""
+    for unit, length_s in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length_s:
+            return f"{seconds / length_s:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds:.0f} s"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.aliased import AliasedEngine
-from autospec.capture.hooks import HookListener
+from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Selection, Use, trained_layers, watched_modules
 from autospec.capture.leaves import LeafGradients, leaf_gradients
 from autospec.capture.schedule import Schedule
@@ -106,6 +106,7 @@ class SpectralRecorder:
         self.table = self._opened_table(resume, overwrite)
         self.epoch = self.table.training_epochs[-1] + 1 if self.table.training_epochs else 0
         self._closed = False
+        self._compiled = is_compiled(model)
         self._checked = False
         self._warned: set[str] = set()
         self._last_write = time.monotonic()
@@ -134,9 +135,10 @@ class SpectralRecorder:
                 yield batch
             if not batch.heard:
                 names = ", ".join(repr(name) for name in self._header.layers)
+                compiled = "; a compiled model must be given to the recorder before the first call" * self._compiled
                 raise AutoSpecError(
                     f"the batch ended without a backward pass through any watched layer ({names}); "
-                    "call loss.backward() inside recorder.batch(...)"
+                    f"call loss.backward() inside recorder.batch(...){compiled}"
                 )
             self._check_against(left)
             self._sums.count(cells, batch.loss_sums)

@@ -17,6 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import OmegaConf
 
+from autospec.config.mistakes import in_one_line
 from autospec.errors import AutoSpecError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class SlurmSweepLauncher(SlurmLauncher):
         for start in range(0, len(job_overrides), LARGEST_ARRAY):
             jobs += self._submitted(job_overrides[start : start + LARGEST_ARRAY], initial_job_idx + start)
         arrays = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
-        log.info("%d jobs are with SLURM as %s; what they print: %s", len(jobs), arrays, self.params["submitit_folder"])
+        printed = self.params["submitit_folder"].replace("%j", "<job>")
+        log.info("%d jobs are with SLURM as %s; what they print is in %s", len(jobs), arrays, printed)
         try:
             return _results(jobs)
         except KeyboardInterrupt:
@@ -136,13 +138,21 @@ def _queued() -> set[str] | None:
 def _returned(job: Job[JobReturn], missing_s: float) -> JobReturn | None:
     """What a job handed back, or that it died; None while it may still go on."""
     if job.paths.result_pickle.exists():
-        try:
-            return job.results()[0]
-        except Exception as error:  # noqa: BLE001 (whatever went wrong in the job before our own code began)
-            return _failure(str(error).strip().splitlines()[-1])
+        return _read_result(job)
     if missing_s < LATE_RESULT_S:
         return None
     return _failure(f"SLURM job {job.job_id} ended without a result (killed or cancelled); see {job.paths.stdout}")
+
+
+def _read_result(job: Job[JobReturn]) -> JobReturn:
+    from submitit.core.utils import pickle_load
+
+    try:
+        outcome, content = pickle_load(job.paths.result_pickle)
+    except Exception as error:  # noqa: BLE001 (unpickling raises whatever the other machine's packages lead to)
+        return _failure(f"the result of SLURM job {job.job_id} cannot be read: {in_one_line(error)}")
+    returned: JobReturn = content if outcome == "success" else _failure(content.strip().splitlines()[-1])
+    return returned
 
 
 def _failure(message: str) -> JobReturn:

@@ -11,20 +11,27 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, open_dict
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from autospec.config.mistakes import explained
+from autospec.config.composition import Composition
+from autospec.config.mistakes import explained, in_one_line
+from autospec.config.schema import Device
 from autospec.errors import AutoSpecError
 from autospec.plan import Plan, planned
+from autospec.progress import duration
+from autospec.runs.folder import holder
+from autospec.slurm import SlurmSweepLauncher, gpus_asked, problem_of_slurm
 
 log = logging.getLogger("autospec.sweep")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep: what distinguishes it on the command line, and its plan."""
+    """One job of a sweep: its command line, what of it distinguishes the job from others, and its plan."""
 
     overrides: tuple[str, ...]
+    label: str
     plan: Plan
 
 
@@ -35,19 +42,29 @@ class Sweep(BasicSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> None:
-        jobs = self._jobs(self._combinations(arguments))
+        jobs, problems = self._checked(self._combinations(arguments))
         distinct = list({job.plan.folder.path: job for job in jobs}.values())
         unfinished = [job for job in distinct if not job.plan.done]
+        taken = {job.plan.folder.path: who for job in unfinished if (who := holder(job.plan.folder))}
+        free = [job for job in unfinished if job.plan.folder.path not in taken]
+        problems += self._launcher_problems(free) if free else []
+        if problems:
+            raise AutoSpecError("nothing was launched:\n" + "\n".join(f"  {problem}" for problem in problems))
         log.info(
-            "%d jobs: %d to run, %d complete, %d named twice",
+            "%d jobs: %d to run, %d complete, %d named twice%s",
             len(jobs),
-            len(unfinished),
+            len(free),
             len(distinct) - len(unfinished),
             len(jobs) - len(distinct),
+            f", {len(taken)} being worked on elsewhere" if taken else "",
         )
-        failed = self._failures(unfinished, self._launched(unfinished))
+        failed = [f"  {path}  is being worked on by {who}" for path, who in taken.items()]
+        failed += self._failures(free, self._launched(free))
         if failed:
-            raise AutoSpecError(f"{len(failed)} of {len(unfinished)} runs failed:\n" + "\n".join(failed))
+            raise AutoSpecError(
+                f"{len(failed)} of {len(unfinished)} runs failed:\n" + "\n".join(failed) + "\n"
+                "(each has more in its run.log; the same command again makes only what is missing)"
+            )
 
     def _combinations(self, arguments: list[str]) -> list[list[str]]:
         assert self.hydra_context is not None
@@ -55,57 +72,78 @@ class Sweep(BasicSweeper):
         batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         return [list(job) for batch in batches for job in batch]
 
-    def _jobs(self, combinations: Sequence[Sequence[str]]) -> list[Job]:
-        jobs, problems = [], []
-        for overrides in combinations:
-            try:
-                jobs.append(Job(tuple(overrides), self._plan(overrides)))
-            except Exception as error:
-                if not isinstance(error, AutoSpecError) and type(error).__module__.split(".")[0] not in (
-                    "hydra",
-                    "omegaconf",
-                ):
-                    raise
-                problems.append(f"{' '.join(overrides)}: {explained(error)}")
-        if problems:
-            raise AutoSpecError(
-                f"{len(problems)} of {len(combinations)} jobs cannot run, so nothing was launched:\n"
-                + "\n".join(problems)
-            )
-        return jobs
-
-    def _plan(self, overrides: Sequence[str]) -> Plan:
+    def _checked(self, combinations: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
+        """The jobs that can run, and each distinct problem of the others with how many have it."""
         assert self.hydra_context is not None and self.config is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            del config["hydra"]
-        OmegaConf.resolve(config)
-        return planned(config)
+        composition = Composition(self.hydra_context.config_loader, self.config)
+        common = set.intersection(*map(set, combinations)) if len(combinations) > 1 else set()
+        jobs: list[Job] = []
+        labels_of: dict[str, list[str]] = {}
+        for overrides in combinations:
+            label = " ".join(text for text in overrides if text not in common)
+            try:
+                jobs.append(Job(tuple(overrides), label, planned(composition.config(overrides))))
+            except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+                for problem in explained(error).splitlines():
+                    labels_of.setdefault(problem, []).append(label)
+        return jobs, [problem + _among(labels, len(combinations)) for problem, labels in labels_of.items()]
+
+    def _launcher_problems(self, jobs: Sequence[Job]) -> list[str]:
+        """Why the launcher cannot give the jobs what they need."""
+        labels = [job.label for job in jobs if job.plan.config.device is Device.cuda]
+        on_gpu = _among(labels, len(jobs))
+        if isinstance(self.launcher, SlurmSweepLauncher):
+            missing = problem_of_slurm()
+            without = labels and not gpus_asked(self.launcher.params)
+            ask = "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"
+            return [*([missing] if missing else []), *([ask + on_gpu] if without else [])]
+        if labels:
+            from autospec.experiment import device_name  # loads torch, which the runs will need anyway
+
+            try:
+                device_name(Device.cuda)
+            except AutoSpecError as error:
+                return [f"{error}{on_gpu}"]
+        return []
 
     def _launched(self, jobs: Sequence[Job]) -> list[JobReturn]:
         """What came of each job: one after another with the time left on this machine, else all at once."""
         assert self.launcher is not None
+        if not jobs:
+            return []
         if not isinstance(self.launcher, BasicLauncher):
-            return list(self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)) if jobs else []
+            return self._launched_at_once(jobs)
         returns: list[JobReturn] = []
         started = time.monotonic()
         for number, job in enumerate(jobs):
             spent_s = time.monotonic() - started
-            left = f", about {_duration(spent_s / number * (len(jobs) - number))} left" if number else ""
-            log.info("run %d of %d%s: %s", number + 1, len(jobs), left, " ".join(job.overrides))
+            left = f", about {duration(spent_s / number * (len(jobs) - number))} left" if number else ""
+            log.info("run %d of %d%s: %s", number + 1, len(jobs), left, job.label)
             returns += self.launcher.launch([list(job.overrides)], initial_job_idx=number)
         return returns
 
+    def _launched_at_once(self, jobs: Sequence[Job]) -> list[JobReturn]:
+        assert self.launcher is not None
+        try:
+            return list(self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0))
+        except AutoSpecError:
+            raise
+        except Exception as error:  # noqa: BLE001 (joblib gives up all jobs when a process of one is killed)
+            message = f"was not finished: {in_one_line(error)}"
+            failed = JobReturn(status=JobStatus.FAILED, _return_value=AutoSpecError(message))
+            return [JobReturn(status=JobStatus.COMPLETED) if job.plan.done else failed for job in jobs]
+
     def _failures(self, jobs: Sequence[Job], returns: Sequence[JobReturn]) -> list[str]:
         """One line for each job that failed: its run and the first line of its error."""
-        lines = []
-        for job, returned in zip(jobs, returns, strict=True):
-            if returned.status is JobStatus.FAILED:
-                error = returned._return_value
-                first = (explained(error).splitlines() or [type(error).__name__])[0]
-                lines.append(f"  {job.plan.folder.path}  {first}")
-        return lines
+        return [
+            f"  {job.plan.folder.path}  {in_one_line(returned._return_value)}"
+            for job, returned in zip(jobs, returns, strict=True)
+            if returned.status is JobStatus.FAILED
+        ]
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def _among(labels: Sequence[str], of: int) -> str:
+    """Which jobs have a problem, in brackets: the one, or the first of several; nothing where there is only one."""
+    if not labels or of == 1:
+        return ""
+    return f" ({len(labels)} of {of} jobs, the first: {labels[0]})" if len(labels) > 1 else f" ({labels[0]})"

@@ -18,7 +18,7 @@ def _provenance(simulated=False):
 
 
 def _spectra(letter="A", simulated=False, layers=1):
-    titles = tuple(LayerTitle(f"layer.{number}", (8, 20)) for number in range(layers))
+    titles = tuple(LayerTitle(f"layer.{number}", 20, 8) for number in range(layers))
     rows = [
         (title.name, epoch, group, index, value := 10.0 ** (-index) * (epoch + 1), value, 3e-6, 3e-6)
         for title in titles
@@ -35,7 +35,7 @@ def _spectra(letter="A", simulated=False, layers=1):
 
 
 def _differences(letter="G", counts=20):
-    title = LayerTitle("layer.0", (8, 20))
+    title = LayerTitle("layer.0", 20, 8)
     keys = {"layer": title.name, "group_a": "SZ", "group_b": "HC"}
     grid = [(epoch, index, np.nan if index > 5 else 0.5) for epoch in range(EPOCHS) for index in range(1, WIDTH + 1)]
     tests = pd.concat(

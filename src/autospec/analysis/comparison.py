@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.layout import ALL
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -42,15 +40,6 @@ class Comparison:
         """(epoch, index): log2 of a's scaled singular value over b's; NaN where they cannot be compared."""
         a, b = (np.where(self.comparable, values, np.nan) for values in self.scaled)
         return np.log2(a) - np.log2(b)
-
-
-def pairs_of(groups: list[str], members: dict[str, frozenset[str]]) -> list[tuple[str, str]]:
-    """Every pair of groups that share no person: disjoint groups with one another, margins with one another."""
-    compared = [group for group in groups if group != ALL]
-    margins = [group for group in compared if members[group] != frozenset({group})]
-    single = [group for group in compared if group not in margins]
-    among = [*combinations(single, 2), *combinations(margins, 2)]
-    return [(a, b) for a, b in among if not members[a] & members[b]]
 
 
 def comparisons(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> Iterator[Comparison]:

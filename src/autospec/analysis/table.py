@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from autospec.analysis.comparison import pairs_of
 from autospec.analysis.paper_tests import COLUMNS as TEST_COLUMNS
 from autospec.analysis.paper_tests import paper_tests
+from autospec.groups import pairs_of
 from autospec.store.read import Spectra
 from autospec.store.write import replaced
 

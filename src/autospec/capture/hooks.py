@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.hooks import RemovableHandle
 
@@ -32,6 +32,7 @@ class HookListener:
         self._watched = watched
         self._sink = sink
         self._handles: list[RemovableHandle] = []
+        self.held: list[list[Node]] = []
         self._listening = False
         self._stays = is_compiled(model)
         if self._stays:
@@ -50,6 +51,8 @@ class HookListener:
             raise
         finally:
             self._listening = False
+            while self.held:
+                self.held.pop().clear()
             if not self._stays:
                 self.close()
 
@@ -109,7 +112,7 @@ class _ForwardHook:
         kept_output = tuple(tensor.detach() for tensor in tensors)
         random_before, self._random_state = self._random_state, {}
         training = module.training
-        places = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        places, outputs = [i for i, tensor in enumerate(tensors) if tensor.requires_grad], len(tensors)
 
         def receive(adjoints: Sequence[Tensor | None]) -> None:
             if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
@@ -117,21 +120,25 @@ class _ForwardHook:
                     f"layer {self._watched.name!r}: its input was changed in place before backward, so the "
                     "activation is lost; change a copy instead"
                 )
-            placed: list[Tensor | None] = [None] * len(tensors)
+            placed: list[Tensor | None] = [None] * outputs
             for place, adjoint in zip(places, adjoints, strict=True):
                 placed[place] = None if adjoint is None else adjoint.detach()
             call = Call(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
             self._listener.hear(self._watched, call)
 
-        _on_adjoints(awaited, receive)
+        self._listener.held.append(_on_adjoints(awaited, receive))
 
 
-def _on_adjoints(outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor | None]], None]) -> None:
+def _on_adjoints(outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor | None]], None]) -> list[Node]:
     """Call ``receive`` once per backward pass with the adjoints of outputs, None for those that it does not reach.
+
+    Returns the nodes of the graph that are held for it, to be cleared when no backward pass is to be heard any more.
 
     torch's own ``register_multi_grad_hook`` stays silent where an output is what the backward pass begins at.
     """
     sources = [_source(outputs[0]), *((output, _as_it_is) for output in outputs[1:])]
+    # what hooks hold of their own graph keeps it alive for ever: no tensors, and the nodes until the batch ends
+    transforms = [transform for _, transform in sources]
     nodes = [get_gradient_edge(source).node for source, _ in sources]
     arrived: dict[int, dict[int, Tensor | None]] = {}
 
@@ -139,16 +146,17 @@ def _on_adjoints(outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor |
         def hook(adjoint: Tensor) -> None:
             task = torch._C._current_graph_task_id()
             found = arrived.setdefault(task, {})
-            found[place] = adjoint if adjoint is None else sources[place][1](adjoint)
-            coming = (other for other in range(len(nodes)) if other not in found)
-            if not any(torch._C._will_engine_execute_node(nodes[other]) for other in coming):
+            found[place] = adjoint if adjoint is None else transforms[place](adjoint)
+            coming = (node for other, node in enumerate(nodes) if other not in found)
+            if not any(torch._C._will_engine_execute_node(node) for node in coming):
                 del arrived[task]
-                receive([found.get(other) for other in range(len(nodes))])
+                receive([found.get(other) for other in range(len(transforms))])
 
         return hook
 
     for place, (source, _) in enumerate(sources):
         source.register_hook(hook_of(place))
+    return nodes
 
 
 def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

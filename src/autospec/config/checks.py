@@ -15,6 +15,7 @@ from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
 
 ENGINES = ("hooks", "aliased")
+FEWEST_PERMUTATIONS = 19
 
 
 def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -69,6 +70,8 @@ def _range_problems(config: ExperimentConfig) -> Iterator[str]:
         yield f"learning_rate={config.learning_rate}: must be above 0"
     if config.batch_size is not None and config.batch_size < 1:
         yield f"batch_size={config.batch_size}: must be 1 or more, or null for the full batch"
+    if config.checkpoint_s is not None and not config.checkpoint_s >= 0:
+        yield f"checkpoint_s={config.checkpoint_s}: must be 0 or more, or null"
     for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
         if not 0 <= seed < 2**63:
             yield f"{key}={seed}: must be between 0 and 2^63 - 1"
@@ -91,6 +94,7 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
         value = getattr(introspection, key)
         if value is not None and value < 1:
             yield f"introspection.{key}={value}: must be 1 or more, or null"
+    yield from _permutation_problems(config)
     unknown = [name for name in introspection.statistics if name not in STATISTIC_NAMES]
     if unknown or not introspection.statistics:
         yield (
@@ -101,3 +105,21 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
         yield f"introspection.statistics={introspection.statistics}: engine=aliased knows [gradient] only"
     if introspection.engine not in ENGINES:
         yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"
+
+
+def _permutation_problems(config: ExperimentConfig) -> Iterator[str]:
+    introspection = config.introspection
+    for key, least in (("permutations", 0), ("permutation_epochs", 1), ("permutation_seed", 0)):
+        value = getattr(introspection, key)
+        if value < least:
+            yield f"introspection.{key}={value}: must be {least} or more"
+    if 0 < introspection.permutations < FEWEST_PERMUTATIONS:
+        yield (
+            f"introspection.permutations={introspection.permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can "
+            "reach 0.05; 0 is no test"
+        )
+    if introspection.permutations and introspection.engine == "aliased":
+        yield f"introspection.permutations={introspection.permutations}: engine=aliased does not know single samples"
+    for pair in introspection.permutation_pairs or ():
+        if len(pair) != 2 or pair[0] == pair[1]:
+            yield f"introspection.permutation_pairs: {pair} is not a pair of two groups"

@@ -61,6 +61,8 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
 
 def _unknown_key(found: re.Match[str], text: str) -> str:
     key = found.group(1)
+    if key.startswith("hydra."):
+        return f"unknown key {key!r}; the files in conf/hydra list the keys of launchers"
     close = get_close_matches(key, known_keys(), n=1)
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
 
@@ -90,7 +92,12 @@ def _wrong_type(found: re.Match[str], text: str) -> str:
     return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
 
 
+def _failed_plugin(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: {found.group(2)}"
+
+
 _EXPLANATIONS = (
+    (r"Error in call to target '([^']+)':\n([^\n]+)", _failed_plugin),
     (r"Could not override '([^']+)'", _unknown_key),
     (r"Key '([^']+)' is not in struct", _unknown_key),
     (r"Key '([^']+)' not in '", _unknown_key),

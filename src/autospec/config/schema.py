@@ -120,6 +120,8 @@ class CohortConfig(DatasetConfig):
     group_by: list[str] = field(default_factory=lambda: ["diagnosis", "sex"])
     columns: dict[str, str] = MISSING
     labels: dict[str, dict[str, list[str]]] = MISSING
+    motion_cut: float | None = None
+    residualize: list[str] = field(default_factory=list)
     people: PeopleConfig = field(default_factory=PeopleConfig)
     age: CovariateConfig = field(default_factory=CovariateConfig)
     motion: CovariateConfig = field(default_factory=CovariateConfig)
@@ -145,7 +147,8 @@ class FreesurferConfig(CohortConfig):
     name: str = "freesurfer"
     group_by: list[str] = field(default_factory=lambda: ["diagnosis"])
     scaling: str = "feature"
-    table: str | None = None
+    table: Any = None
+    subjects_dir: str | None = None
     participants: str | None = None
     features: Any = "aseg"
     head_size_effects: dict[str, float] = MISSING
@@ -190,6 +193,11 @@ class IntrospectionConfig:
     engine: str = "hooks"
     leading: int | None = None
     bins: int | None = None
+    permutations: int = 0
+    permutation_epochs: int = 10
+    permutation_pairs: list[list[str]] | None = None
+    permutation_seed: int = 314159
+    strata: list[str] = field(default_factory=lambda: ["sex", "site"])
 
 
 @dataclass
@@ -200,6 +208,7 @@ class FigureConfig:
     title: str = ""
     pairs: list[list[str]] = field(default_factory=list)
     min_group: int = 15
+    layers: list[str] | None = None
 
 
 @dataclass
@@ -228,6 +237,7 @@ class ExperimentConfig:
     device: Device = Device.auto
     threads: int = 1
     output_dir: str = "outputs"
+    checkpoint_s: float | None = None
     accept_changes: bool = False
     supplement: bool = False
     figure: FigureConfig = field(default_factory=FigureConfig)
@@ -243,10 +253,12 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
 }
 """The schema of each choice of the ``dataset`` group."""
 
-NOT_IN_RUN_ID = frozenset({"device", "threads", "output_dir", "accept_changes", "supplement", "figure", "panel"})
+NOT_IN_RUN_ID = frozenset(
+    {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "supplement", "figure", "panel"}
+)
 """Keys that decide where and how a run is made or drawn, not its numbers."""
 
-SOURCE_KEYS = frozenset({"path", "table", "participants"})
+SOURCE_KEYS = frozenset({"path", "table", "subjects_dir", "participants"})
 """Keys of a data set that say where real data lie; their content decides the numbers, not their place."""
 
 SIMULATION_KEYS = frozenset(

@@ -14,24 +14,35 @@ class Account:
     """What was found, joined and left out, line by line; nobody leaves a cohort without a line here."""
 
     lines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
 
     def note(self, line: str) -> None:
         """Add a line."""
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        """Add a line that a reader must not miss."""
+        self.warnings.append(line)
+
     def drop(self, subject: str, reason: str) -> None:
         """Leave a subject out; the first reason stands."""
         self.dropped.setdefault(subject, reason)
 
     def text(self) -> tuple[str, ...]:
-        """Every line, the subjects that were left out last."""
-        return (*self.lines, *(f"left out: {subject}: {reason}" for subject, reason in self.dropped.items()))
+        """Every line, warnings after the others and the subjects that were left out last."""
+        return (
+            *self.lines,
+            *self.warnings,
+            *(f"left out: {subject}: {reason}" for subject, reason in self.dropped.items()),
+        )
 
     def log(self, logger: logging.Logger) -> None:
         """Say all of it; a subject that was left out is a warning."""
         for line in self.lines:
             logger.info(line)
+        for line in self.warnings:
+            logger.warning(line)
         for subject, reason in self.dropped.items():
             logger.warning("left out: %s: %s", subject, reason)
 

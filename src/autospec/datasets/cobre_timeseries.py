@@ -14,6 +14,7 @@ from autospec.datasets.cohort import check_cohort, cohort, dataset_of
 from autospec.datasets.dataset import Dataset
 from autospec.datasets.phenotype import joined, with_complete_data
 from autospec.datasets.prepared import prepared_file, read_prepared
+from autospec.datasets.residuals import refuse_residualize
 from autospec.datasets.simulation import check_people, generators, simulated_people
 from autospec.datasets.timeseries_simulation import changes, simulated_timecourses
 from autospec.errors import AutoSpecError
@@ -32,6 +33,7 @@ def sources(config: CobreTimeseriesConfig) -> list[Path]:
 def check(config: CobreTimeseriesConfig) -> None:
     """AutoSpecError for a value that the time-courses cannot have."""
     check_cohort(config)
+    refuse_residualize(config)
     if config.time_points is not None and config.time_points < 2:
         raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
     if config.path is None:

@@ -11,7 +11,10 @@ import pandas as pd
 
 from autospec.config.schema import CohortConfig
 from autospec.datasets.account import Account
+from autospec.datasets.balance import note_balance
 from autospec.datasets.dataset import Dataset, Integers, Mask, held_out
+from autospec.datasets.phenotype import NUMERIC
+from autospec.datasets.residuals import Design, check_residualize, design, residualized, with_covariates
 from autospec.datasets.scaling import check_scaling, scaled
 from autospec.datasets.tables import is_missing
 from autospec.errors import AutoSpecError
@@ -22,7 +25,10 @@ RESERVED = "all"
 
 @dataclass(frozen=True)
 class Cohort:
-    """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset."""
+    """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset.
+
+    ``covariates`` (n, k) are those to be taken out of the data; ``columns`` is the phenotype table, as text.
+    """
 
     row: Integers
     people: tuple[str, ...]
@@ -32,11 +38,16 @@ class Cohort:
     groups: tuple[str, ...]
     margins: Mapping[str, tuple[str, ...]]
     training: Mask
+    covariates: Design
+    columns: Mapping[str, tuple[str, ...]]
 
 
 def check_cohort(config: CohortConfig) -> None:
-    """AutoSpecError for a scaling, target or grouping that no cohort can have."""
+    """AutoSpecError for a scaling, target, grouping, motion cut or covariate that no cohort can have."""
     check_scaling(config.scaling)
+    check_residualize(config)
+    if config.motion_cut is not None and not config.motion_cut > 0:
+        raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
     if not config.group_by or len(set(config.group_by)) < len(config.group_by):
         raise AutoSpecError(f"dataset.group_by={config.group_by}: must name different columns")
     for column in (config.target, *config.group_by):
@@ -50,14 +61,18 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
         if column not in people.columns:
             raise AutoSpecError(f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}")
     labelled = _labelled(people, columns, config, account)
+    others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
+    labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
+    labelled = with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
     target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
     cells = labelled[config.group_by].agg("/".join, axis=1)
     margins = _margins(labelled, config)
     group, groups = _codes(cells, _cells(labelled, config))
     sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
     account.note(f"{len(labelled)} people; groups: {', '.join(sizes)}")
+    note_balance(labelled, {name: group == code for code, name in enumerate(groups)}, config.group_by, account)
     ids = tuple(str(own) for own in labelled["id"])
-    sex = _strata_labels(labelled, config)
+    sex = labelled["sex"] if "sex" in labelled.columns else [""] * len(labelled)
     strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
     return Cohort(
         row=labelled["row"].to_numpy(dtype=np.int64),
@@ -68,6 +83,8 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
         groups=groups,
         margins=margins,
         training=held_out(ids, strata, config.holdout, config.holdout_seed),
+        covariates=design(labelled, config.residualize),
+        columns=_columns(named),
     )
 
 
@@ -75,6 +92,9 @@ def dataset_of(
     found: Cohort, inputs: npt.NDArray, config: CohortConfig, account: Account, source: str, simulated: bool
 ) -> Dataset:
     """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs."""
+    fitted: dict[str, npt.NDArray[np.float64]] = {}
+    if config.residualize:
+        inputs, fitted = residualized(inputs, found.covariates, found.training)
     result = scaled(inputs, config.scaling, found.training)
     return Dataset(
         inputs=result.inputs,
@@ -87,9 +107,16 @@ def dataset_of(
         source=source,
         simulated=simulated,
         margins=found.margins,
-        scaling=result.fitted,
+        scaling={**fitted, **result.fitted},
         account=account.text(),
+        columns=found.columns,
     )
+
+
+def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """What is known of everybody, by column, as text."""
+    known = [str(name) for name in people.columns if name not in ("id", "row")]
+    return {name: tuple(str(value) for value in people[name]) for name in known}
 
 
 def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
@@ -103,6 +130,24 @@ def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig
     if labelled.empty:
         raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)}; see dataset.labels")
     return labelled
+
+
+def _still(people: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
+    """The people who moved no more than ``dataset.motion_cut``; the account names the others."""
+    if cut is None:
+        return people
+    if "motion" not in people.columns:
+        raise AutoSpecError(
+            f"dataset.motion_cut={cut:g}: the cohort has no column 'motion'; see dataset.columns.motion"
+        )
+    motion = people["motion"].to_numpy(dtype=np.float64)
+    for row in np.flatnonzero(~(motion <= cut)):
+        known = np.isfinite(motion[row])
+        reason = f"motion {motion[row]:.3g} is above" if known else "motion is missing, and there is"
+        account.drop(str(people["id"].iloc[row]), f"{reason} dataset.motion_cut={cut:g}")
+    if not (motion <= cut).any():
+        raise AutoSpecError(f"dataset.motion_cut={cut:g}: everybody moved more, or their motion is missing")
+    return people[motion <= cut].reset_index(drop=True)
 
 
 def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
@@ -168,9 +213,7 @@ def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[st
     return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
 
 
-def _strata_labels(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
-    """The sex of everybody as far as it is known: people are held out within target × sex."""
-    if "sex" not in labelled.columns:
-        return [""] * len(labelled)
-    names = _names(config, "sex") or {}
-    return [names.get(str(text), str(text)) for text in labelled["sex"]]
+def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that nobody is left out for: by the configuration's names where it has them."""
+    names = _names(config, column) or {}
+    return [names.get(str(text), str(text)) for text in labelled[column]]

@@ -1,4 +1,4 @@
-"""FreeSurfer volumes of a cohort: an ``asegstats2table`` table with its participants, or a simulated cohort."""
+"""FreeSurfer measures of a cohort: tables or stats folders with their participants, or a simulated cohort."""
 
 from __future__ import annotations
 
@@ -15,31 +15,46 @@ from autospec.config.schema import FreesurferConfig
 from autospec.datasets.account import Account, named
 from autospec.datasets.cohort import check_cohort, cohort, dataset_of
 from autospec.datasets.dataset import Dataset
+from autospec.datasets.freesurfer_cortex import CORTEX_FEATURES, note_kinds, note_mixture
 from autospec.datasets.freesurfer_simulation import effects, simulated_table
-from autospec.datasets.freesurfer_volumes import FEATURES, OLD_NAMES
+from autospec.datasets.freesurfer_stats import read_subjects, stats_files
+from autospec.datasets.freesurfer_tables import joint_table, renamed
+from autospec.datasets.freesurfer_volumes import FEATURES as VOLUME_FEATURES
 from autospec.datasets.phenotype import joined, read_people
 from autospec.datasets.simulation import check_people, generators, simulated_people
-from autospec.datasets.tables import numbers, read_table
+from autospec.datasets.tables import numbers
 from autospec.errors import AutoSpecError
 
 SIMULATION = "freesurfer 1"
 """Raised when the same configuration gives other numbers."""
 
+HEAD_SIZE = "EstimatedTotalIntraCranialVol"
+"""The column that is a person's head size, where the phenotype table has none."""
+
+FEATURES = {**VOLUME_FEATURES, **CORTEX_FEATURES}
+"""The named lists of ``dataset.features``."""
+
 log = logging.getLogger(__name__)
 
 
 def sources(config: FreesurferConfig) -> list[Path]:
-    """The table and the participants; no file where the cohort is simulated."""
+    """The tables or stats files, then the participants; no file where the cohort is simulated."""
     if config.path is not None:
         raise AutoSpecError(
             f"dataset.path={config.path}: freesurfer reads two files, dataset.table and dataset.participants"
         )
-    if config.table is None and config.participants is None:
-        return []
-    if config.table is None or config.participants is None:
-        given, lacking = ("table", "participants") if config.table else ("participants", "table")
-        raise AutoSpecError(f"dataset.{lacking}: is needed where dataset.{given} is given")
-    return [Path(config.table), Path(config.participants)]
+    tables = _tables(config)
+    if tables and config.subjects_dir is not None:
+        raise AutoSpecError(f"dataset.subjects_dir={config.subjects_dir}: dataset.table is given too; choose one")
+    if not tables and config.subjects_dir is None:
+        if config.participants is None:
+            return []
+        raise AutoSpecError("dataset.table: is needed where dataset.participants is given (or dataset.subjects_dir)")
+    if config.participants is None:
+        given = "table" if tables else "subjects_dir"
+        raise AutoSpecError(f"dataset.participants: is needed where dataset.{given} is given")
+    found = tables if config.subjects_dir is None else stats_files(Path(config.subjects_dir))
+    return [*found, Path(config.participants)]
 
 
 def check(config: FreesurferConfig) -> None:
@@ -57,11 +72,11 @@ def load(config: FreesurferConfig) -> Dataset:
     check(config)
     account = Account()
     files = sources(config)
-    people, table = _real(files[0], files[1], config, account) if files else _simulated(config, account)
+    people, table = _real(files[-1], config, account) if files else _simulated(config, account)
     people, values = _usable(people, table, account)
     found = cohort(people, config, account)
     account.log(log)
-    source = f"FreeSurfer table {files[0].name}" if files else "simulated FreeSurfer volumes"
+    source = _source(config) if files else "simulated FreeSurfer volumes"
     return dataset_of(found, values[found.row], config, account, source, simulated=not files)
 
 
@@ -69,26 +84,43 @@ def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame
     who, what = generators(config, 2)
     people = simulated_people(config, who)
     account.note(f"simulated: {len(people)} people, effect {config.effect:g}")
-    return people.table, _chosen(simulated_table(config, people, what), config.features, account)
+    table = simulated_table(config, people, what)
+    return people.table.assign(head_size=table[HEAD_SIZE]), _chosen(table, config.features, account)
 
 
-def _real(
-    file: Path, participants: Path, config: FreesurferConfig, account: Account
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The joined people and the chosen columns of the table, whose first column is the subject."""
-    table = read_table(file)
-    ids = [str(own) for own in table.iloc[:, 0]]
-    people = joined(read_people(participants, config, account), ids, account, file.name)
-    chosen = _chosen(_renamed(table.iloc[:, 1:], account), config.features, account)
-    return people, pd.DataFrame(numbers(chosen, ids, file), columns=chosen.columns)
+def _real(participants: Path, config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The joined people, with their head size where it is known, and the chosen columns."""
+    source, folder = _source_path(config), config.subjects_dir
+    read = joint_table(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
+    ids = [str(own) for own in read.iloc[:, 0]]
+    people = joined(read_people(participants, config, account), ids, account, source.name)
+    table = renamed(read.iloc[:, 1:], account)
+    note_kinds(table.columns, account)
+    chosen = _chosen(table, config.features, account)
+    note_mixture(chosen.columns, account)
+    if HEAD_SIZE in table.columns and "head_size" not in people.columns:
+        head_size = numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
+        people = people.assign(head_size=head_size[people["row"]])
+    return people, pd.DataFrame(numbers(chosen, ids, source), columns=chosen.columns)
 
 
-def _renamed(table: pd.DataFrame, account: Account) -> pd.DataFrame:
-    """The table with the column names of version 6."""
-    renamed = {old: new for old, new in OLD_NAMES.items() if old in table.columns and new not in table.columns}
-    if renamed:
-        account.note("renamed columns: " + ", ".join(f"{old} is {new}" for old, new in renamed.items()))
-    return table.rename(columns=renamed)
+def _tables(config: FreesurferConfig) -> list[Path]:
+    """``dataset.table`` as a list: it may be one file or several."""
+    given = config.table
+    paths = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise AutoSpecError(f"dataset.table={given}: must be a file, or a list of files")
+    return [Path(path) for path in paths]
+
+
+def _source(config: FreesurferConfig) -> str:
+    if config.subjects_dir is not None:
+        return f"FreeSurfer stats of {Path(config.subjects_dir).name}"
+    return f"FreeSurfer table {' and '.join(path.name for path in _tables(config))}"
+
+
+def _source_path(config: FreesurferConfig) -> Path:
+    return _tables(config)[0] if config.subjects_dir is None else Path(config.subjects_dir)
 
 
 def _chosen(table: pd.DataFrame, features: object, account: Account) -> pd.DataFrame:

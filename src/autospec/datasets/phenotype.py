@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +15,39 @@ from autospec.datasets.account import Account, named
 from autospec.datasets.tables import number, plain_id, read_table
 from autospec.errors import AutoSpecError
 
-NUMERIC = ("age", "motion")
+NUMERIC = ("age", "motion", "head_size")
 """Columns of people that are numbers; every other one is a label."""
 
 
 def read_people(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
-    """The phenotype table with our column names (``dataset.columns``): text, but numbers in age and motion."""
+    """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
+    return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+
+
+def phenotype(
+    path: Path, columns: Mapping[str, str], needed: Iterable[str], account: Account, key: str
+) -> pd.DataFrame:
+    """A phenotype table under our names, ``columns`` being ours → theirs; ``key`` is what a user mends them with."""
     table = read_table(path)
-    needed = ("id", config.target, *config.group_by)
     for column in needed:
-        theirs = config.columns.get(column, column)
+        theirs = columns.get(column, column)
         if theirs not in table.columns:
             raise AutoSpecError(
-                f"dataset.columns.{column}: {path} has no column {theirs!r}; it has {named(map(repr, table.columns))}"
+                f"{key}{column}: {path} has no column {theirs!r}; it has {named(map(repr, table.columns))}"
             )
-    ours = {theirs: name for name, theirs in config.columns.items() if theirs in table.columns}
-    people = table.rename(columns=ours)
+    people = _renamed(table, columns, path)
     for column in NUMERIC:
         if column in people.columns:
             people[column] = _numeric(people, column, account)
     account.note(f"{path.name}: {len(people)} rows")
+    return people
+
+
+def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
+    """A table under our names; a column that already has a name of ours and is not meant by it gets another."""
+    ours = {theirs: name for name, theirs in columns.items() if theirs in table.columns}
+    taken = [name for name in table.columns if name in ours.values() and name not in ours]
+    people = table.rename(columns={**ours, **{name: f"{name} of {path.name}" for name in taken}})
     return people
 
 

@@ -3,13 +3,17 @@
 ========================  ==================  =========================================================
 path                      shape               content
 ========================  ==================  =========================================================
-root attributes                               ``schema_version``, ``simulated``, ``source``
+root attributes                               ``schema_version``, ``simulated``, ``source``, ``settings`` (JSON)
 ``/people/id``            (n,) text           one id per person
 ``/people/<column>``      (n,)                a phenotype column: text, or numbers with NaN for missing
 ``/timecourses``          (n, time, 53)       time-courses of the components
 ``/map_maximum``          (n, x, y, z)        the maximum over the components' maps
-``/maps``                 (n, x, y, z, 53)    the maps themselves
+``/maps``                 (n, 53, voxels)     the maps themselves, in the voxels of the mask
+``/mask``                 (x, y, z)           where the maps have values; voxels count with z fastest
 ``/affine``               (4, 4)              voxel indices to mm, of both kinds of maps
+``/template_match``       (n, 53)             correlation of each person's map with the template's
+``/template``             (53, voxels)        the template's maps in the voxels of the mask
+``/account``              (lines,) text       who was found, joined and left out when the cohort was prepared
 ========================  ==================  =========================================================
 
 A file holds what was prepared; only ``/people/id`` is always there. Text is text: nothing is ever unpickled.
@@ -17,8 +21,8 @@ A file holds what was prepared; only ``/people/id`` is always there. Text is tex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,7 @@ from autospec.datasets.tables import number
 from autospec.errors import AutoSpecError
 
 SCHEMA_VERSION = 1
-DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 5}
+DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 3, "template_match": 2}
 PREPARED_FILE = "cohort.h5"
 """What a prepared cohort is called where ``dataset.path`` is a folder."""
 
@@ -46,6 +50,24 @@ class Prepared:
     affine: npt.NDArray[np.float64] | None
     source: str
     simulated: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array (n, ...) that is written one person at a time: ``row(i)`` is the i-th person's."""
+
+    shape: tuple[int, ...]
+    row: Callable[[int], npt.NDArray]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the data of a prepared cohort come from: in words, how they were prepared, and who was left out."""
+
+    source: str
+    simulated: bool = False
+    settings: str = "{}"
+    account: Sequence[str] = field(default_factory=tuple)
 
 
 def prepared_file(path: Path) -> Path:
@@ -76,17 +98,40 @@ def read_prepared(file: Path, name: str) -> Prepared:
 
 
 def write_prepared(
-    file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray], source: str, simulated: bool = False
+    file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], source: str, simulated: bool = False
 ) -> None:
-    """Write a prepared cohort whole or not at all: under another name first, then renamed."""
+    """``write_cohort`` of data with nothing to say about their origin but a few words."""
+    write_cohort(file, people, data, Origin(source, simulated))
+
+
+def write_cohort(file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], origin: Origin) -> None:
+    """Write a prepared cohort whole or not at all: under another name first, then renamed.
+
+    The same people and data give the same bytes: nothing in the file tells when or where it was written.
+    """
     part = file.with_name(file.name + ".part")
-    with h5py.File(part, "w") as root:
-        root.attrs.update(schema_version=SCHEMA_VERSION, simulated=simulated, source=source)
-        for column in people.columns:
-            _write_column(root, f"people/{column}", people[column])
-        for name, values in data.items():
-            root.create_dataset(name, data=values, compression="gzip" if values.ndim > 2 else None)
-    part.replace(file)
+    try:
+        with h5py.File(part, "w") as root:
+            root.attrs.update(
+                schema_version=SCHEMA_VERSION,
+                simulated=origin.simulated,
+                source=origin.source,
+                settings=origin.settings,
+            )
+            for column in people.columns:
+                _write_column(root, f"people/{_written(column)}", people[column])
+            for name, values in data.items():
+                _write_data(root, name, values)
+            if origin.account:
+                root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
+        part.replace(file)
+    except OSError as error:
+        raise AutoSpecError(f"{file}: cannot be written: {error}") from error
+
+
+def _written(column: str) -> str:
+    """A column's name as one level of an HDF5 path; a table may well have a column without a name."""
+    return column.replace("/", "_").strip(".") or "unnamed"
 
 
 def _write_column(root: Any, path: str, column: pd.Series) -> None:
@@ -94,6 +139,15 @@ def _write_column(root: Any, path: str, column: pd.Series) -> None:
         root[path] = column.to_numpy(dtype=np.float64)
     else:
         root.create_dataset(path, data=[str(text) for text in column], dtype=h5py.string_dtype())
+
+
+def _write_data(root: Any, name: str, values: npt.NDArray | Rows) -> None:
+    if not isinstance(values, Rows):
+        root.create_dataset(name, data=values, compression="gzip" if values.ndim > 2 else None)
+        return
+    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]))
+    for index in range(values.shape[0]):
+        data[index] = values.row(index)
 
 
 def _data(root: Any, name: str, file: Path) -> npt.NDArray:
@@ -110,6 +164,8 @@ def _data(root: Any, name: str, file: Path) -> npt.NDArray:
 
 def _people(root: Any, length: int, file: Path) -> pd.DataFrame:
     columns = {name: _column(name, node) for name, node in root["people"].items()}
+    if "id" not in columns:
+        raise AutoSpecError(f"{file}: has no /people/id")
     for name, values in columns.items():
         if len(values) != length:
             raise AutoSpecError(f"{file}: /people/{name} has {len(values)} rows, the data {length}")

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 
+LONGEST_NAME = 22
+"""A layer's name is cut at its beginning where it is longer."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """What the footer says of a panel's data."""
@@ -16,18 +20,20 @@ class Provenance:
     simulated: bool
     seed: int
     sizes: dict[str, float]
+    layers_shown: str = ""
 
 
 @dataclass(frozen=True)
 class LayerTitle:
-    """How a layer is named in a picture: what it maps."""
+    """How a layer is named in a picture: what its weight maps, inputs to outputs."""
 
     name: str
-    shape: tuple[int, int]
+    inputs: int
+    outputs: int
 
     def __str__(self) -> str:
-        out, inputs = self.shape
-        return f"{self.name}   {inputs} → {out}"
+        name = self.name if len(self.name) <= LONGEST_NAME else "…" + self.name[1 - LONGEST_NAME :]
+        return f"{name}   {self.inputs} → {self.outputs}"
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,10 @@ def _height(panel: Panel, width: float) -> float:
 
 
 def _columns(panel: DifferencePanel, width: float) -> int:
-    """How many blocks of a difference panel stand side by side."""
-    return min(len(blocks_of(panel)), 1 if width < PAGE_IN else 2)
+    """How many blocks of a difference panel stand side by side: its layers, two of them or four."""
+    if width < PAGE_IN:
+        return 1
+    return min(len(blocks_of(panel)), 2 if len(panel.layers) <= 2 else min(4, len(panel.layers)))
 
 
 def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> None:
@@ -139,6 +141,8 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
             "dark where the paper's t-test has p < 0.05; these tests are descriptive, not calibrated. cos: cosine of "
             "the two groups' gradients."
         )
+    if panels[0].provenance.layers_shown:
+        sentences.append(panels[0].provenance.layers_shown)
     runs = dict.fromkeys(f"{panel.letter} {panel.provenance.run_id}" for panel in panels)
     sentences.append("Runs: " + ", ".join(runs) + ".")
     wrapped: list[str] = []

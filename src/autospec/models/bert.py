@@ -61,5 +61,7 @@ def _encoder(shape: DataShape, width: int, depth: int, activation: Activation) -
         attn_implementation="sdpa",
     )
     encoder = BertModel(config, add_pooling_layer=shape.classes is not None)
-    encoder.embeddings.word_embeddings.requires_grad_(False)  # embeddings are given, no word is looked up
+    # embeddings are given, so no word is looked up, and one token type would only repeat their bias
+    encoder.embeddings.word_embeddings.requires_grad_(False)
+    encoder.embeddings.token_type_embeddings.requires_grad_(False)
     return encoder

@@ -10,8 +10,8 @@ from autospec.models.shape import ACTIVATIONS, DataShape
 KERNEL, STRIDE, PADDING = 3, 2, 1
 
 _DIMENSIONS = {Architecture.cnn1d: 1, Architecture.cnn2d: 2, Architecture.cnn3d: 3}
-_CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_CONVOLUTION: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class ConvolutionalNetwork(nn.Module):

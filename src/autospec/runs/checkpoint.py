@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import Any
 
 import torch
 
-from autospec.errors import AutoSpecError
 from autospec.runs.folder import RunFolder
 from autospec.store.write import replaced
 
@@ -23,24 +23,27 @@ SHORTEST_INTERVAL_S = 1.0
 
 
 class Checkpoints:
-    """Saves a run's state at an interval that keeps its cost under two per cent of the run."""
+    """Saves a run's state every so many seconds; None is an interval that costs under two per cent of the run."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, interval_s: float | None = None) -> None:
         self._folder = folder
+        self._interval_s = interval_s
         self._saved_at = time.monotonic()
         self._cost_s = 0.0
 
     @property
     def due(self) -> bool:
         """Whether it is time to save again."""
-        return time.monotonic() - self._saved_at >= max(SHORTEST_INTERVAL_S, self._cost_s / SHARE)
+        cheap_s = max(SHORTEST_INTERVAL_S, self._cost_s / SHARE)
+        return time.monotonic() - self._saved_at >= (cheap_s if self._interval_s is None else self._interval_s)
 
     def save(self, state: Callable[[], State]) -> None:
         """Save the state that ``state()`` gives; its cost counts in. AutoSpecError where the disk refuses."""
         started = time.monotonic()
-        content = state()
+        content = io.BytesIO()  # torch reports a full disk as an internal error, without a word about the disk
+        torch.save(state(), content)
         with replaced(self._folder.checkpoint) as temporary:
-            torch.save(content, temporary)
+            temporary.write_bytes(content.getbuffer())
             if self._folder.checkpoint.exists():
                 self._folder.checkpoint.replace(self._folder.previous_checkpoint)
         self._saved_at = time.monotonic()
@@ -65,15 +68,13 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
 
-def random_state() -> State:
-    """The state of torch's random generators."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def random_state(device: str) -> State:
+    """The state of torch's random generators, of the GPU's where the run is on one."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if device == "cuda" else None}
 
 
 def restore_random_state(state: State) -> None:
-    """Put the generators back; AutoSpecError where the number of GPUs has changed."""
+    """Put the generators back; a GPU's state is left where there is none any more."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) != torch.cuda.device_count():
-        raise AutoSpecError(f"the checkpoint is of {len(state['cuda'])} GPUs, here are {torch.cuda.device_count()}")
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

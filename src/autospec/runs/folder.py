@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import TextIO
 from autospec.errors import AutoSpecError
 
 RUNS = "runs"
+
+LOOK_S = 0.5
+"""Longer than anyone who only looks whether a run is being worked on holds its lock."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,13 @@ def locked(folder: RunFolder) -> Iterator[None]:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = _acquired(folder.lock)
     except BlockingIOError:
-        raise AutoSpecError(f"run {folder.run_id} is being worked on{_holder(folder)}") from None
+        raise AutoSpecError(f"run {folder.run_id} is being worked on by {_named_holder(folder)}") from None
     except OSError as error:
         _remove_if_empty(made)
-        raise AutoSpecError(f"output_dir: cannot write {folder.path}: {error.strerror}") from error
+        raise AutoSpecError(f"output_dir: cannot write or lock {folder.path}: {error.strerror}") from error
     with lock:
         with contextlib.suppress(OSError):  # a full disk: the lock holds without saying whose it is
-            lock.write(json.dumps({"pid": os.getpid(), "host": platform.node()}))
-            lock.flush()
+            os.write(lock.fileno(), json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
         try:
             yield
         finally:
@@ -98,8 +101,32 @@ def locked(folder: RunFolder) -> Iterator[None]:
             _remove_if_empty(made)
 
 
+def holder(folder: RunFolder) -> str | None:
+    """Who works on a run, or None; what a dead process left behind counts for nothing."""
+    try:
+        with folder.lock.open() as file:
+            # shared, so that several may look at once; a run that begins waits for a look to end
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named_holder(folder)
+    except OSError:
+        return None
+    return None
+
+
 def _acquired(path: Path) -> TextIO:
-    """The lock file, locked; BlockingIOError where another process has it."""
+    """The lock file, locked; BlockingIOError where another process works on the run."""
+    deadline = time.monotonic() + LOOK_S
+    while True:
+        try:
+            return _acquired_now(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_S / 10)
+
+
+def _acquired_now(path: Path) -> TextIO:
     while True:
         file = path.open("a+")
         try:
@@ -113,11 +140,11 @@ def _acquired(path: Path) -> TextIO:
         file.close()  # its last holder removed the file between our opening and locking it
 
 
-def _holder(folder: RunFolder) -> str:
+def _named_holder(folder: RunFolder) -> str:
     with contextlib.suppress(OSError, ValueError):
-        holder = json.loads(folder.lock.read_text())
-        return f" by process {holder['pid']} on {holder['host']}"
-    return " by another process"
+        named = json.loads(folder.lock.read_text())
+        return f"process {named['pid']} on {named['host']}"
+    return "another process"
 
 
 def _remove_if_empty(made: Sequence[Path]) -> None:

@@ -43,11 +43,12 @@ def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
     pre-activations for its input, through identity weights, their adjoint is the gradient of its input.
     """
     data, steps = _steps(layer, call)
+    if call.random_state and data.device.type != "cpu":
+        raise AutoSpecError(UNREPLAYABLE)
     initial = _initial(layer, call, data, len(steps.lengths))
     with torch.enable_grad(), call.replaying():
         runs = _run(layer, data, steps, initial, call.training)
     if call.random_state:
-        _refuse_off_cpu(data)
         call.confirm(_as_called(layer, steps, runs[-1].output))
     adjoints = _adjoints(layer, steps, runs, call)
     factors: dict[str, Factors] = {}
@@ -81,6 +82,10 @@ class _Steps:
             return data.transpose(0, 1)
         return pad_packed_sequence(PackedSequence(data, *self.packed[1:]), batch_first=True)[0]
 
+    def without_padding(self, rows: Tensor) -> Tensor:
+        """Rows (n, length, width), made zero where there is padding."""
+        return rows if self.packed is None else rows * self.present
+
     def ends(self, reverse: bool) -> Tensor:
         """(n,): the step at which the recurrence ends."""
         return torch.zeros_like(self.lengths) if reverse else self.lengths - 1
@@ -89,10 +94,10 @@ class _Steps:
         """(n, length, width): the state that each step began with, ``start`` (n, width) at the first."""
         started = start[:, None]
         if not reverse:
-            return torch.cat((started, states[:, :-1]), dim=1) * self.present
+            return self.without_padding(torch.cat((started, states[:, :-1]), dim=1))
         step = torch.arange(self.length, device=states.device)[:, None]
         after = torch.cat((states[:, 1:], started), dim=1)
-        return torch.where(step == self.lengths[:, None, None] - 1, started, after) * self.present
+        return self.without_padding(torch.where(step == self.lengths[:, None, None] - 1, started, after))
 
     def one_on(self, states: Tensor, reverse: bool) -> Tensor:
         """(n, length, width): what stands at the step that comes after each in the recurrence, zero at the last."""
@@ -277,12 +282,7 @@ def _of_projection(at: _Direction) -> Tensor:
     delta = at.of_output + at.steps.one_on(at.delta, at.reverse) @ at.parameter("weight_hh")
     ends = at.steps.ends(at.reverse)
     delta[torch.arange(len(delta), device=delta.device), ends] += at.of_final
-    return delta * at.steps.present
-
-
-def _refuse_off_cpu(data: Tensor) -> None:
-    if data.device.type != "cpu":
-        raise AutoSpecError(UNREPLAYABLE)
+    return at.steps.without_padding(delta)
 
 
 def _directions(layer: nn.RNNBase) -> int:

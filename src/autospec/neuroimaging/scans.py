@@ -1,0 +1,113 @@
+"""Opening scans, masks and templates: what is wrong with a file is said by name, before anything is computed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+
+from autospec.errors import AutoSpecError
+
+ImageLike = Any
+"""A path, or an image that nibabel has loaded."""
+
+Mask = npt.NDArray[np.bool_]
+
+SAME_PLACE_MM = 1e-3
+
+
+def listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """The images as a list; a single one is a list of one."""
+    single = isinstance(images, str | PathLike) or hasattr(images, "dataobj")
+    found = [images] if single else list(images)
+    if not found:
+        raise AutoSpecError("no images were given")
+    return found
+
+
+def name_of(image: ImageLike, kind: str = "scan") -> str:
+    """What an image is called in messages: its path, where it has one."""
+    if isinstance(image, str | PathLike):
+        return str(image)
+    return image.get_filename() or f"the {kind} in memory"
+
+
+def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
+    """The image, its voxels not yet read; AutoSpecError where it is missing, no image, or of other dimensions."""
+    if not isinstance(image, str | PathLike) and not hasattr(image, "dataobj"):
+        raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
+    name = name_of(image, kind)
+    if isinstance(image, str | PathLike):
+        if not Path(image).is_file():
+            raise AutoSpecError(f"{kind} {name}: there is no such file")
+        with _readable(kind, name):
+            image = nibabel.load(image)
+    if len(image.shape) != dimensions:
+        wanted = {3: "(x, y, z)", 4: "(x, y, z, time)" if kind == "scan" else "(x, y, z, maps)"}[dimensions]
+        raise AutoSpecError(f"{kind} {name}: has {len(image.shape)} dimensions {image.shape}, not {wanted}")
+    return image
+
+
+def opened_scan(image: ImageLike) -> Any:
+    """A 4-D image of 2 volumes or more; AutoSpecError otherwise."""
+    scan = opened(image, "scan", 4)
+    if scan.shape[3] < 2:
+        raise AutoSpecError(f"scan {name_of(scan)}: has {scan.shape[3]} volume(s); at least 2 are needed")
+    return scan
+
+
+def values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
+    """All voxels, in float32 where that holds them exactly, else float64; AutoSpecError for a truncated file."""
+    with _readable(kind, name_of(image, kind)):
+        voxels = np.asanyarray(image.dataobj)
+        return voxels.astype(np.result_type(voxels.dtype, np.float32), copy=False)
+
+
+def bright_voxels(scan: Any) -> Mask:
+    """Voxels that reach the mean of the first volume, (x, y, z); one that is not finite counts as 0 and is not in."""
+    with _readable("scan", name_of(scan)):
+        first = np.asarray(scan.dataobj[..., 0], dtype=np.float64)
+    finite = np.isfinite(first)
+    if not finite.any():
+        raise AutoSpecError(f"scan {name_of(scan)}: the first volume has no finite value")
+    # left out of the mean, a background of NaN would raise it to the brain's own and cut half the brain away
+    filled = np.where(finite, first, 0)
+    return finite & (filled >= filled.mean())
+
+
+def same_grid(one: Any, other: Any) -> bool:
+    """Whether two images have the same voxels: as many along each axis, at the same places to a thousandth of a mm."""
+    return one.shape[:3] == other.shape[:3] and np.allclose(one.affine, other.affine, rtol=0, atol=SAME_PLACE_MM)
+
+
+def check_same_grid(scan: Any, fitted: Any, fitted_name: str) -> None:
+    """AutoSpecError naming a scan whose voxels are others than those of the image that it must share a mask with."""
+    if not same_grid(scan, fitted):
+        raise AutoSpecError(
+            f"scan {name_of(scan)}: its grid ({grid_of(scan)}) differs from that of {fitted_name} "
+            f"({grid_of(fitted)}); resample the scans to one grid first"
+        )
+
+
+def grid_of(image: Any) -> str:
+    """A grid in words: shape, voxel size and position of the first voxel."""
+    sizes = " × ".join(f"{size:g}" for size in np.linalg.norm(image.affine[:3, :3], axis=0).round(3))
+    origin = ", ".join(f"{place:g}" for place in image.affine[:3, 3].round(3))
+    return f"{' × '.join(map(str, image.shape[:3]))} voxels of {sizes} mm from ({origin})"
+
+
+@contextmanager
+def _readable(kind: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+        reason = " ".join(str(error).split())
+        raise AutoSpecError(f"{kind} {name}: is truncated, damaged or no image ({reason})") from error

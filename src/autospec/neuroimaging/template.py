@@ -1,0 +1,82 @@
+"""A template of maps and a mask, brought to the grid of the scans."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel import Nifti1Image
+from nilearn.image import resample_img
+from nilearn.image.resampling import BoundingBoxError
+
+from autospec.errors import AutoSpecError
+from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, opened, same_grid, values
+
+log = logging.getLogger(__name__)
+
+
+def given_mask(image: Any, grid: Any) -> Mask:
+    """The nonzero voxels of a mask image on the scans' grid; from another one by the nearest voxel, which is logged."""
+    mask = opened(image, "mask", 3)
+    inside = np.nan_to_num(values(mask, "mask")) != 0
+    if not inside.any():
+        raise AutoSpecError(f"mask {name_of(mask, 'mask')}: is zero everywhere, a mask without voxels")
+    if not same_grid(mask, grid):
+        inside = _nearest(inside, mask, grid, "mask")
+    if not inside.any():
+        raise AutoSpecError(f"mask {name_of(mask, 'mask')}: has no voxel within the scans' grid ({grid_of(grid)})")
+    return inside
+
+
+def common_mask(scans: list[Any]) -> Mask:
+    """Voxels that reach the mean of the first volume in every scan; one volume is in memory at a time."""
+    inside = bright_voxels(scans[0])
+    for scan in scans[1:]:
+        inside &= bright_voxels(scan)
+    if not inside.any():
+        raise AutoSpecError(f"the masks of {len(scans)} scans have no voxel in common; give a mask")
+    return inside
+
+
+def template_on(image: Any, grid: Any, mask: Mask) -> Nifti1Image:
+    """The template (x, y, z, maps) on the scans' grid, zero wherever it holds nothing outside the mask.
+
+    One of another shape or affine is resampled by cubic splines, which is logged. AutoSpecError for NaN in the mask.
+    """
+    template = opened(image, "template", 4)
+    maps = values(template, "template")
+    gaps = ~np.isfinite(maps).all(axis=3)
+    maps = np.where(gaps[..., None], 0, maps) if gaps.any() else maps
+    if not same_grid(template, grid):
+        gaps = _nearest(gaps, template, grid, "template") if gaps.any() else np.zeros(grid.shape[:3], dtype=bool)
+        maps = _resampled(maps, template, grid, "template", "continuous")
+    if (gaps & mask).any():
+        count = int((gaps & mask).sum())
+        raise AutoSpecError(f"template {name_of(template, 'template')}: NaN or infinite in {count} voxels of the mask")
+    return Nifti1Image(maps, grid.affine)
+
+
+def _nearest(inside: Mask, image: Any, grid: Any, kind: str) -> Mask:
+    there: Mask = _resampled(inside.astype(np.uint8), image, grid, kind, "nearest") != 0
+    return there
+
+
+def _resampled(voxels: npt.NDArray, image: Any, grid: Any, kind: str, interpolation: str) -> npt.NDArray:
+    """Voxels at an image's places, at those of the grid; AutoSpecError where the two have no place in common."""
+    log.info("%s %s (%s) resampled to %s", kind, name_of(image, kind), grid_of(image), grid_of(grid))
+    try:
+        moved = resample_img(
+            Nifti1Image(voxels, image.affine),
+            target_affine=grid.affine,
+            target_shape=grid.shape[:3],
+            interpolation=interpolation,
+            force_resample=True,
+            copy_header=True,
+        )
+    except BoundingBoxError as error:
+        raise AutoSpecError(
+            f"{kind} {name_of(image, kind)}: lies outside the scans' grid ({grid_of(image)} against {grid_of(grid)})"
+        ) from error
+    return np.asarray(moved.dataobj)

@@ -1,0 +1,134 @@
+"""Cleaning the time-courses of components: detrending, motion regression, despiking, low-pass, z-scores.
+
+The steps and their constants are those of the GIFT toolbox's post-processing (as used by Du et al. 2020, NeuroImage:
+Clinical 28:102375). Every function takes (time, components), one run of one subject, and returns a new array like it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.errors import AutoSpecError
+
+Timecourses = npt.NDArray[np.float64]
+
+SPIKE_HALF_WIDTH = 4
+SPIKE_DEVIATIONS = 2.5
+LOW_PASS_HZ = 0.15
+LOW_PASS_ORDER = 5
+LOW_PASS_PADDING = 15
+
+
+def cleaned(
+    timecourses: npt.ArrayLike,
+    tr_s: float | None,
+    motion: npt.ArrayLike | None = None,
+    low_pass_hz: float | None = LOW_PASS_HZ,
+) -> Timecourses:
+    """Detrended, without motion, despiked and low-passed, in this order; in the units that came in.
+
+    ``motion`` (time, covariates) and ``low_pass_hz`` may be None: that step is left out, and without the low-pass
+    the repetition time ``tr_s`` may be None too. Errors: see each step.
+    """
+    courses = detrended(timecourses)
+    if motion is not None:
+        courses = without_motion(courses, motion)
+    courses = despiked(courses)
+    return courses if low_pass_hz is None else low_passed(courses, tr_s, low_pass_hz)
+
+
+def detrended(timecourses: npt.ArrayLike) -> Timecourses:
+    """The residual of a constant, a ramp, and one and two slow waves over the run (sine and cosine, demeaned)."""
+    courses = _checked(timecourses)
+    return _residual(courses, _trends(len(courses)))
+
+
+def without_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecourses:
+    """The residual of motion covariates (time, covariates), z-scored; a covariate that never changes is left out.
+
+    No constant is fitted, since the covariates have mean 0. Errors: AutoSpecError for another number of volumes and
+    for covariates that are not finite (the first row of a derivative, as fMRIPrep writes it, must be filled before).
+    """
+    courses, covariates = _checked(timecourses), np.asarray(motion, dtype=np.float64)
+    if covariates.ndim != 2 or len(covariates) != len(courses):
+        raise AutoSpecError(f"motion of shape {covariates.shape} does not fit {len(courses)} volumes")
+    if not np.isfinite(covariates).all():
+        raise AutoSpecError(f"motion: {int((~np.isfinite(covariates)).sum())} values are NaN or infinite")
+    covariates = covariates[:, np.ptp(covariates, axis=0) > 0]
+    return _residual(courses, (covariates - covariates.mean(axis=0)) / covariates.std(axis=0, ddof=1))
+
+
+def despiked(timecourses: npt.ArrayLike) -> Timecourses:
+    """Points far from the moving average (more than 2.5 std of all points' distances from it) take its value.
+
+    The average reaches 4 volumes to each side and shrinks, staying centred, towards the ends.
+    """
+    courses = _checked(timecourses)
+    average = _moving_average(courses, SPIKE_HALF_WIDTH)
+    distance = np.abs(courses - average)
+    return np.where(distance > SPIKE_DEVIATIONS * distance.std(axis=0, ddof=1), average, courses)
+
+
+def low_passed(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = LOW_PASS_HZ) -> Timecourses:
+    """A 5th-order Butterworth low-pass, forward and backward so that nothing is delayed.
+
+    Errors: AutoSpecError where the cutoff is not below half the sampling rate 1 / ``tr_s``, and for a run of 15
+    volumes or fewer, too short to pad.
+    """
+    from scipy.signal import butter, filtfilt
+
+    courses = _checked(timecourses)
+    if tr_s is None or not 0 < tr_s < np.inf:
+        raise AutoSpecError(f"tr_s={tr_s}: the repetition time must be a positive number of seconds")
+    nyquist_hz = 0.5 / tr_s
+    if not 0 < cutoff_hz < nyquist_hz:
+        raise AutoSpecError(
+            f"low_pass_hz={cutoff_hz}: must lie between 0 and {nyquist_hz:.4g} Hz, half the sampling rate at a "
+            f"repetition time of {tr_s:g} s; None leaves the filter out"
+        )
+    if len(courses) <= LOW_PASS_PADDING:
+        raise AutoSpecError(f"{len(courses)} volumes are too few for the low-pass: more than {LOW_PASS_PADDING} needed")
+    numerator, denominator = butter(LOW_PASS_ORDER, cutoff_hz / nyquist_hz)
+    passed: Timecourses = filtfilt(numerator, denominator, courses, axis=0, padlen=LOW_PASS_PADDING)
+    return passed
+
+
+def z_scored(timecourses: npt.ArrayLike) -> Timecourses:
+    """Detrended and divided by the std (ddof 1). AutoSpecError naming components that are nothing but trend."""
+    courses = _checked(timecourses)
+    residual = detrended(courses)
+    deviation = residual.std(axis=0, ddof=1)
+    flat = np.flatnonzero(deviation <= 1e-12 * np.abs(courses).max(axis=0))
+    if flat.size:
+        named = ", ".join(str(index + 1) for index in flat)
+        raise AutoSpecError(f"time-courses do not vary beyond their trend, so have no z-scores: {named} (from 1)")
+    return residual / deviation
+
+
+def _trends(n_times: int) -> Timecourses:
+    angle = np.linspace(0, 2 * np.pi, n_times)
+    waves = np.stack([np.sin(angle), np.sin(2 * angle), np.cos(angle), np.cos(2 * angle)], axis=1)
+    return np.column_stack([np.ones(n_times), np.linspace(0, 1, n_times), waves - waves.mean(axis=0)])
+
+
+def _residual(courses: Timecourses, regressors: Timecourses) -> Timecourses:
+    residual: Timecourses = courses - regressors @ np.linalg.lstsq(regressors, courses, rcond=None)[0]
+    return residual
+
+
+def _moving_average(courses: Timecourses, half_width: int) -> Timecourses:
+    times = np.arange(len(courses))
+    reach = np.minimum(half_width, np.minimum(times, times[::-1]))
+    sums = np.vstack([np.zeros(courses.shape[1]), np.cumsum(courses, axis=0)])
+    averages: Timecourses = (sums[times + reach + 1] - sums[times - reach]) / (2 * reach + 1)[:, None]
+    return averages
+
+
+def _checked(timecourses: npt.ArrayLike) -> Timecourses:
+    courses = np.asarray(timecourses, dtype=np.float64)
+    if courses.ndim != 2 or len(courses) < 2:
+        raise AutoSpecError(f"time-courses must be (time, components) with 2 volumes or more, not {courses.shape}")
+    if not np.isfinite(courses).all():
+        raise AutoSpecError(f"time-courses: {int((~np.isfinite(courses)).sum())} values are NaN or infinite")
+    return courses

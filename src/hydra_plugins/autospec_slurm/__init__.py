@@ -1,0 +1,7 @@
+"""Where Hydra looks for plugins; how jobs are sent to SLURM stands in ``autospec.slurm``."""
+
+from autospec.slurm import SlurmSweepLauncher
+
+
+class SlurmLauncher(SlurmSweepLauncher):
+    """The launcher of ``conf/hydra/launcher/slurm.yaml``."""
