@@ -6,16 +6,18 @@ READY  := $(VENV)/.ready
 
 FIGURE ?= all
 PRESET ?= quick
-JOBS   ?= 1
+JOBS   ?= 2
+WORKERS ?= 2
+OUTPUT ?= outputs
 ARGS   ?=
 
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures test lint lock
+.PHONY: help setup figures status test test-slow test-grid lint faults lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment in .venv from the lock file
 
@@ -29,14 +31,26 @@ $(READY): requirements.lock pyproject.toml
 figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 ARGS='key=value ...'
 	$(BIN)/python scripts/make_figures.py --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+status: $(READY) ## say how far a sweep is: done, running, failed, stale: OUTPUT=outputs
+	$(BIN)/python scripts/status.py $(OUTPUT)
+
+test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
+
+test-slow: $(READY) ## run the slow tests, those on a local SLURM among them
+	$(BIN)/python -m pytest -m "slow or slurm" $(ARGS)
+
+test-grid: $(READY) ## run every cell of the grid for two epochs (long)
+	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_grid_runs.py
 
 lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
+	$(BIN)/python scripts/faults.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own
 	$(PYTHON) scripts/make_lock.py

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder of real data beside the checkout is absent")
     return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd) -> Callable[..., str]:
+    """Type a command line; its exit message ("" after success). Output goes below the test's own folder."""
+    from autospec.command_line import main
+
+    def typed(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments, f"output_dir={tmp_path / 'outputs'}"])
+        monkeypatch.chdir(tmp_path)
+        root = logging.getLogger()
+        level, handlers = root.level, root.handlers[:]
+        try:
+            main(ROOT / "conf")
+        except SystemExit as stop:
+            assert stop.code != 0
+            return str(stop.code)
+        finally:
+            root.setLevel(level)
+            root.handlers[:] = handlers
+        return ""
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    return typed

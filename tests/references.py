@@ -63,7 +63,7 @@ def content(path: Path) -> dict[str, bytes]:
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
             text = item.dtype.kind == "O"
-            found[name] = "\n".join(item.asstr()[()]).encode() if text else item[()].tobytes()
+            found[name] = "\n".join(np.ravel(item.asstr()[()])).encode() if text else item[()].tobytes()
 
     with h5py.File(path) as file:
         file.visititems(visit)

@@ -87,9 +87,10 @@ class EpochSums:
             self._loss += loss_sums.cpu()
 
     def whole_gradient(self, layer: Layer) -> tuple[Tensor, float]:
-        """The gradient of all samples so far, (out, in), and the rounding that its terms bring with them."""
+        """The gradient of all samples so far, (out, in), and what naive summation of its rows may be off by."""
         sums = self._layers[layer.name]
-        return sums.gradient.gradients()[0], sums.eps * float(sums.norm_product()[0])
+        rows = float(self._grouping.sums(sums.rows)[0])
+        return sums.gradient.gradients()[0], sums.eps * (1 + rows**0.5 / 64) * float(sums.norm_product()[0])
 
     def measured(self, epoch: int, leading: int | None) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""

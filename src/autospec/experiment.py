@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from autospec import __version__, datasets, models
+from autospec.capture.schedule import Schedule
 from autospec.config.checks import as_yaml
-from autospec.config.schema import Device
+from autospec.config.schema import Device, Task
 from autospec.datasets.dataset import Dataset, Mask
 from autospec.determinism import deterministic
 from autospec.errors import AutoSpecError
 from autospec.plan import Plan
 from autospec.progress import bar
 from autospec.recorder import SpectralRecorder
+from autospec.relabelling import Relabellings
 from autospec.runs.checkpoint import Checkpoints, random_state, restore_random_state
 from autospec.runs.folder import RunFolder, locked
 from autospec.runs.log import logged
@@ -27,6 +29,7 @@ from autospec.runs.signals import postponed
 from autospec.store.read import read_table
 from autospec.store.write import attributes_of, remove_leftovers, replaced
 from autospec.tasks import TASKS
+from autospec.testable import relabellings
 from autospec.training import Samples, Training
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         leading=config.introspection.leading,
         bins=config.introspection.bins,
         group_sizes=data.group_sizes(),
+        relabellings=_relabellings(plan, data),
         attributes=_attributes(plan, data, provenance),
     )
     held_out = ~data.training
@@ -90,6 +94,16 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         config.batch_size,
         config.seed,
     )
+
+
+def _relabellings(plan: Plan, data: Dataset) -> Relabellings:
+    """The exchanges of people's labels that this run's groups allow."""
+    config = plan.config
+    schedule = Schedule(config.introspection.every, config.epochs)
+    target = config.dataset.target if config.task is Task.classification else None
+    recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
+    residualized = getattr(config.dataset, "residualize", ())
+    return relabellings(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
 
 
 def _samples(data: Dataset, chosen: Mask, device: str) -> Samples:
@@ -138,6 +152,8 @@ def _train(plan: Plan, training: Training, provenance: Provenance, command: str)
         with contextlib.suppress(AutoSpecError):  # a full disk has been named by then
             provenance.write(folder.provenance)
     checkpoints.remove()
+    if training.recorder.relabelling_s:
+        log.info("%s: relabelled people took %.1f s of it", folder.run_id, training.recorder.relabelling_s)
     log.info("%s is complete: %d epochs, %s s", folder.run_id, training.epoch, provenance.sessions[-1]["wall_s"])
 
 

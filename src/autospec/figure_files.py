@@ -17,7 +17,7 @@ from autospec.analysis.table import panel_table, write_table
 from autospec.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.errors import AutoSpecError
 from autospec.figures.page import Panel, draw_figure, draw_panel
-from autospec.panels import difference_panel, spectra_panel
+from autospec.panels import difference_panel, pairs_in_front, spectra_panel
 from autospec.plan import Plan
 from autospec.store.read import open_spectra
 from autospec.store.write import replaced
@@ -67,6 +67,8 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     ):
         log.info("figure %d is up to date", files.number)
         return files
+    for letter in _tested(plans):  # before anything is written
+        pairs_in_front(plans[letter].config, open_spectra(plans[letter].folder.spectra))
     for folder in (files.table.parent, files.stamp.parent):
         _make(folder)
     tables = {letter: _table(plans, letter, files.number) for letter in _tested(plans)}
@@ -89,7 +91,7 @@ def _tested(plans: Mapping[str, Plan]) -> list[str]:
 
 def _table(plans: Mapping[str, Plan], letter: str, number: int) -> pd.DataFrame:
     plan = plans[letter]
-    return panel_table(open_spectra(plan.folder.spectra), number, letter, plan.config.figure.min_group)
+    return panel_table([open_spectra(plan.folder.spectra)], number, letter, plan.config.figure.min_group)
 
 
 def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:

@@ -19,10 +19,13 @@ UNGROUPED = -1
 
 EPOCH = "epoch"
 TRAINING_EPOCH = "training_epoch"
+NULL_EPOCH = "null_epoch"
 GROUP = "group"
 OTHER_GROUP = "other_group"
 INDEX = "index"
 POSITION = "position"
+PAIR = "pair"
+PARTITION = "partition"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Field:
         """Whether one value is appended each epoch, recorded or not."""
         return self.dimensions[:1] == (TRAINING_EPOCH,)
 
+    @property
+    def per_null(self) -> bool:
+        """Whether one slice is appended each time people are relabelled."""
+        return self.dimensions[:1] == (NULL_EPOCH,)
+
 
 RECORDED_EPOCHS = Field("epoch", (EPOCH,), "int64")
 GROUP_ROWS = Field("groups/rows", (EPOCH, GROUP), "int64")
@@ -60,6 +68,22 @@ TRAINING_CURVES = tuple(
     Field(f"{part}/{curve}", (TRAINING_EPOCH,)) for part in ("training", "validation") for curve in ("loss", "metric")
 )
 
+NULL = "null"
+NULL_EPOCHS = Field("null/epoch", (NULL_EPOCH,), "int64")
+NULL_PAIRS = "null/pair"
+NULL_PEOPLE = "null/people"
+NULL_STRATA = "null/strata"
+NULL_REFUSED = "null/refused"
+NULL_REASONS = "null/reason"
+NULL_LOSS = Field("null/log_loss", (NULL_EPOCH, PAIR, PARTITION), "float32")
+NULL_RATIOS = {
+    "log_ratio": (NULL_EPOCH, PAIR, PARTITION, INDEX),
+    "log_norm": (NULL_EPOCH, PAIR, PARTITION),
+    "log_effective_rank": (NULL_EPOCH, PAIR, PARTITION),
+    "cancellation": (NULL_EPOCH, PAIR, PARTITION),
+}
+"""What is stored of each layer's relabelled partitions, the observed one first."""
+
 LAYERS = "layers"
 
 
@@ -71,6 +95,11 @@ def layer_path(layer: str, dataset: str = "") -> str:
 def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: str = "float64") -> Field:
     """The field of a layer's statistic; ``dimensions`` are those after the recorded epoch."""
     return Field(layer_path(layer, statistic), (EPOCH, *dimensions), dtype)
+
+
+def null_field(layer: str, name: str) -> Field:
+    """The field of one of a layer's ``NULL_RATIOS``."""
+    return Field(f"{NULL}/{LAYERS}/{layer}/{name}", NULL_RATIOS[name], "float32")
 
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")

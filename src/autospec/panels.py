@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import pandas as pd
 
 from autospec.analysis.comparison import comparisons
+from autospec.analysis.shown import drawn_rows, left_out, oriented, verdicts
 from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
@@ -38,8 +39,9 @@ def spectra_panel(letter: str, config: ExperimentConfig, spectra: Spectra) -> Sp
 
 def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, tests: pd.DataFrame) -> DifferencePanel:
     """Panels G and H: the differences of the pairs in front; ``tests`` is the panel's part of the table."""
-    pairs = _pairs_in_front(config, spectra)
-    drawn = tests[(tests["test"] == "paper_scaled") & (tests["statistic"] == "gradient")]
+    pairs = pairs_in_front(config, spectra)
+    drawn = oriented(tests[tests["statistic"] == "gradient"], pairs)
+    paper = config.figure.tests == "paper"
     compared = " and ".join(f"{_label(config, a)} against {b}" for a, b in pairs)
     return DifferencePanel(
         letter=letter,
@@ -47,13 +49,17 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
         layers=_titles(config, spectra),
         pairs=pairs,
         ratios=_ratios(spectra, pairs),
-        tests=drawn,
+        tests=drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn),
         cosines=_cosines(spectra, pairs),
         provenance=_provenance(config, spectra),
+        paper=paper,
+        verdicts={} if paper else verdicts(drawn),
+        left_out=() if paper else left_out(drawn),
     )
 
 
-def _pairs_in_front(config: ExperimentConfig, spectra: Spectra) -> tuple[tuple[str, str], ...]:
+def pairs_in_front(config: ExperimentConfig, spectra: Spectra) -> tuple[tuple[str, str], ...]:
+    """The pairs of groups that panels G and H draw; AutoSpecError where there are fewer than two groups."""
     groups = [group for group in spectra.group_names if group != ALL]
     if len(groups) < 2:
         raise AutoSpecError(
@@ -128,6 +134,7 @@ def _provenance(config: ExperimentConfig, spectra: Spectra) -> Provenance:
         source=str(spectra.attributes.get("source", "")),
         simulated=spectra.simulated,
         seed=config.seed,
+        min_group=config.figure.min_group,
         layers_shown=_layers_sentence(config, spectra),
         sizes={_label(config, group): float(sizes[group]) for group in _disjoint(spectra)},
     )

@@ -22,7 +22,18 @@ from autospec.capture.leaves import LeafGradients, leaf_gradients
 from autospec.capture.schedule import Schedule
 from autospec.epoch_sums import EpochSums
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.layout import EPOCH, RECORDED_EPOCHS, TRAINING_CURVES, TRAINING_EPOCH, TRAINING_EPOCHS, UNGROUPED, Field
+from autospec.layout import (
+    EPOCH,
+    NULL_EPOCH,
+    RECORDED_EPOCHS,
+    TRAINING_CURVES,
+    TRAINING_EPOCH,
+    TRAINING_EPOCHS,
+    UNGROUPED,
+    Field,
+)
+from autospec.null_sums import NullSums
+from autospec.relabelling import Relabellings
 from autospec.spectra.cells import Cells, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
@@ -35,7 +46,7 @@ WRITE_SHARE = 0.02
 """The largest share of a run's time that writing the file may take."""
 ENGINES = ("hooks", "aliased")
 ROUNDINGS = 256
-"""How many roundings of the terms a layer's factors may be away from the gradient that backward left."""
+"""How many roundings of their terms the sums may be away from what backward left; it adds up naively itself."""
 
 
 class SpectralRecorder:
@@ -60,6 +71,7 @@ class SpectralRecorder:
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
         group_sizes: the number of people per reported group (``all`` first), where known.
+        relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
@@ -85,6 +97,7 @@ class SpectralRecorder:
         resume: bool = False,
         overwrite: bool = False,
         group_sizes: Sequence[int] | None = None,
+        relabellings: Relabellings | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
@@ -102,7 +115,10 @@ class SpectralRecorder:
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
             layers={layer.name: _layer_attributes(layer, engine) for layer in self._layers()},
+            null=relabellings,
         )
+        self._relabellings = relabellings
+        self.relabelling_s = 0.0
         self.table = self._opened_table(resume, overwrite)
         self.epoch = self.table.training_epochs[-1] + 1 if self.table.training_epochs else 0
         self._closed = False
@@ -112,14 +128,15 @@ class SpectralRecorder:
         self._last_write = time.monotonic()
         self._write_cost_s = 0.0
         self._batch: Batch | None = None
-        self._sums = self._empty_sums()
+        self._begin_sums()
 
     @contextlib.contextmanager
-    def batch(self, group: Tensor | npt.ArrayLike) -> Iterator[Batch]:
+    def batch(self, group: Tensor | npt.ArrayLike, samples: Tensor | None = None) -> Iterator[Batch]:
         """A context for the forward and backward pass of one batch; ``group`` (n,) are labels, -1 for none.
 
-        Yields the batch, which takes per-sample losses: ``batch.losses(losses)``. Raises AutoSpecError for labels
-        outside the groups, a batch without a backward pass, and what a layer cannot explain.
+        ``samples`` (n,) says which of all samples a batch holds, where ``relabellings`` were given; None is all, in
+        order. Yields the batch, which takes per-sample losses: ``batch.losses(losses)``. Raises AutoSpecError for
+        labels outside the groups, a batch without a backward pass, and what a layer cannot explain.
         """
         self._check_open()
         if self._batch is not None:
@@ -128,7 +145,7 @@ class SpectralRecorder:
             yield Batch(None)
             return
         cells = Cells.of(self._checked_labels(group), self.grouping.cells)
-        self._batch = batch = Batch(cells)
+        self._batch = batch = Batch(cells, self._people(samples, cells))
         first = isinstance(self._engine, HookListener) and not self._checked
         try:
             with leaf_gradients(self._layers() if first else []) as left, self._engine.listening(cells):
@@ -142,6 +159,8 @@ class SpectralRecorder:
                 )
             self._check_against(left)
             self._sums.count(cells, batch.loss_sums)
+            if self._null is not None and batch.person is not None:
+                self._null.count(batch.person, batch.sample_losses)
         finally:
             self._batch = None
 
@@ -172,10 +191,13 @@ class SpectralRecorder:
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+        if self._null is not None and self._sums.batches:
+            self.table.append(self._null.measured(label), NULL_EPOCH)
+            self.relabelling_s += self._null.cost_s
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch = label + 1 if step is None else self.epoch + 1
-        self._sums = self._empty_sums()
+        self._begin_sums()
         if self.path and time.monotonic() - self._last_write > max(1.0, self._write_cost_s / WRITE_SHARE):
             self.write()
 
@@ -220,7 +242,7 @@ class SpectralRecorder:
             raise AutoSpecError(f"{self.path} ends before epoch {reached}, but the checkpoint is of epoch {epoch}")
         self.table.truncate(epoch)
         self.epoch = epoch
-        self._sums = self._empty_sums()
+        self._begin_sums()
 
     def __enter__(self) -> SpectralRecorder:
         return self
@@ -246,8 +268,9 @@ class SpectralRecorder:
         """Every watched weight once, in the model's order."""
         return list({use.layer.name: use.layer for use in self._uses}.values())
 
-    def _empty_sums(self) -> EpochSums:
-        return EpochSums(
+    def _begin_sums(self) -> None:
+        """Nothing is summed up yet: the state after every record."""
+        self._sums = EpochSums(
             self._uses,
             self.grouping,
             self.statistics,
@@ -255,6 +278,22 @@ class SpectralRecorder:
             bins=self._bins,
             warn=self._warn,
         )
+        chosen = self._relabellings
+        due = chosen is not None and self.epoch in chosen.epochs
+        self._null = NullSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _people(self, samples: Tensor | None, cells: Cells) -> Tensor | None:
+        """(n,): whose each sample of a batch is, where people are relabelled at this epoch."""
+        if self._null is None or self._relabellings is None:
+            return None
+        person = torch.from_numpy(self._relabellings.person)
+        person = person if samples is None else person[samples.cpu()]
+        if len(person) != len(cells.of_sample):
+            raise AutoSpecError(
+                f"{len(cells.of_sample)} labels, but relabellings of {len(person)} samples; "
+                "recorder.batch(group, samples=...) says which samples a batch holds"
+            )
+        return person.to(cells.of_sample.device)
 
     def _add(self, use: Use, factors: Factors) -> None:
         assert self._batch is not None
@@ -263,6 +302,8 @@ class SpectralRecorder:
             factors = factors.scaled(1 / self._scaler.get_scale())
         self._batch.heard = True
         self._sums.add(use, factors, self._batch.cells)
+        if self._null is not None and self._batch.person is not None:
+            self._null.add(use, factors, self._batch.person)
 
     def _add_matrices(self, layer: Layer, gradients: Tensor) -> None:
         assert self._batch is not None
@@ -342,9 +383,11 @@ class SpectralRecorder:
 class Batch:
     """One batch inside ``recorder.batch``; ``cells`` is None at an epoch at which no spectra are taken."""
 
-    def __init__(self, cells: Cells | None) -> None:
+    def __init__(self, cells: Cells | None, person: Tensor | None = None) -> None:
         self.cells = cells
+        self.person = person
         self.heard = False
+        self.sample_losses: Tensor | None = None
         self.loss_sums: Tensor | None = None
 
     def losses(self, losses: Tensor) -> None:
@@ -357,6 +400,7 @@ class Batch:
             )
         sums = self.cells.sums(losses.detach())
         self.loss_sums = sums if self.loss_sums is None else self.loss_sums + sums
+        self.sample_losses = losses.detach() if self.sample_losses is None else self.sample_losses + losses.detach()
 
 
 def _check_choices(

@@ -43,7 +43,7 @@ class Sweep(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         jobs, problems = self._checked(self._combinations(arguments))
-        distinct = list({job.plan.folder.path: job for job in jobs}.values())
+        distinct = list({job.plan.folder.path: job for job in reversed(jobs)}.values())[::-1]
         unfinished = [job for job in distinct if not job.plan.done]
         taken = {job.plan.folder.path: who for job in unfinished if (who := holder(job.plan.folder))}
         free = [job for job in unfinished if job.plan.folder.path not in taken]

@@ -17,17 +17,21 @@ from autospec.tasks import Task
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples on the device they are trained on: inputs (n, ...), targets (n,), group labels (n,)."""
+    """Samples on the device they are trained on: inputs (n, ...), targets (n,), group labels (n,).
+
+    ``place`` (n,): which of all samples they are, None for all of them in order.
+    """
 
     inputs: Tensor
     target: Tensor
     group: Tensor
+    place: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def of(self, chosen: Tensor | slice) -> Samples:
-        return Samples(self.inputs[chosen], self.target[chosen], self.group[chosen])
+    def of(self, chosen: Tensor) -> Samples:
+        return Samples(self.inputs[chosen], self.target[chosen], self.group[chosen], chosen)
 
 
 class Training:
@@ -98,7 +102,7 @@ class Training:
         loss_sum = self.mean.new_zeros((), dtype=torch.float64)
         metric_sum = torch.zeros_like(loss_sum)
         for batch in self._batches():
-            with self.recorder.batch(batch.group) as recorded:
+            with self.recorder.batch(batch.group, batch.place) as recorded:
                 output = self.model(batch.inputs)
                 losses = self.task.losses(output, batch.inputs, batch.target)
                 losses.mean().backward()

@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
+from references import full_spectrum, group_sums, sample_gradients
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
-from references import full_spectrum, group_sums, sample_gradients
 
 N = 6
 LABELS = [0, 1, 1, 0, 0, 1]
@@ -105,9 +105,8 @@ def _losses(model, x):
     return model(x).square().sum(1)
 
 
-NETS = [
-    Net, UsedTwice, Tied, InPlace, GivesTuple, GivesDict, Checkpointed, CheckpointedReentrant, WithDropout, ChannelsLast,
-]  # fmt: skip
+NETS = [Net, UsedTwice, Tied, InPlace, GivesTuple, GivesDict, WithDropout, ChannelsLast]
+NETS += [Checkpointed, CheckpointedReentrant]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -189,7 +188,9 @@ def test_batches_of_an_epoch_add_up():
         with recorder.batch(LABELS[part]):
             _losses(model, inputs[part]).sum().backward()
     recorder.end_epoch()
-    expected = [N * matrix for matrix in group_sums(sample_gradients(model, "first.weight", inputs, _losses), LABELS, 2)]
+    expected = [
+        N * matrix for matrix in group_sums(sample_gradients(model, "first.weight", inputs, _losses), LABELS, 2)
+    ]
     for values, matrix in zip(recorder.table["layers/first/gradient"][0], expected, strict=True):
         assert abs(values - full_spectrum(matrix)).max() < 1e-9
     assert recorder.table["groups/weight"].tolist() == [[6.0, 3.0, 3.0]]

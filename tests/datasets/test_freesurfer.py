@@ -98,8 +98,8 @@ def test_the_account_is_logged(load: Callable[..., Dataset], caplog: pytest.LogC
     [
         ("dataset.features=[Left-Hipocampus]", "no column 'Left-Hipocampus'; did you mean 'Left-Hippocampus'?"),
         ("dataset.features=[Left-Hippocampus,Left-Hippocampus]", "'Left-Hippocampus' is listed 2 times"),
-        ("dataset.features=thickness", "dataset.features=thickness: unknown; allowed are aseg, aseg_table, aparc_thickness"),
-        ("dataset.features=[]", r"dataset.features=\[\]: must be aseg, aseg_table, aparc_thickness, .*, all, or a list"),
+        ("dataset.features=thickness", "dataset.features=thickness: unknown; allowed are aseg, aseg_table, aparc"),
+        ("dataset.features=[]", r"dataset.features=\[\]: must be aseg, aseg_table, aparc.*, all, or a list"),
         ("dataset.features=[Left-WM-hypointensities]", "every chosen column is constant or empty"),
         ("dataset.path=x", "dataset.path=x: freesurfer reads two files, dataset.table and dataset.participants"),
         ("dataset.table=null", "dataset.table: is needed where dataset.participants is given"),

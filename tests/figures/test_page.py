@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,6 +98,13 @@ def test_a_figure_says_what_it_is(drawn):
         assert expected in text
     assert "descriptive, not calibrated" in text
     assert len([legend for legend in drawn[0].findobj() if type(legend).__name__ == "Legend"]) == 1
+
+
+def test_groups_of_few_people_are_flagged(drawn, tmp_path):
+    panel = _spectra()
+    few = replace(panel, provenance=replace(panel.provenance, min_group=25))
+    draw_panel(few, tmp_path / "a.png")
+    assert "SZ: n = 20 (fewer than 25), HC: n = 30;" in " ".join(_texts(drawn[0]).split())
 
 
 def test_simulated_data_are_called_simulated(drawn, tmp_path):

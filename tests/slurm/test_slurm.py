@@ -32,7 +32,9 @@ def cluster() -> Iterator[dict[str, str]]:
     if missing():
         pytest.skip(f"there is no {missing()[0]}: apt-get install -y --no-install-recommends slurm-wlm munge")
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, local_slurm(Path(folder)) as environment:
-        yield environment | {"OMP_NUM_THREADS": "1"}
+        # the many processes share what the first of them compiles
+        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{folder}/compiled"}
+        yield environment | compiled | {"OMP_NUM_THREADS": "1"}
 
 
 def _launch(environment: dict[str, str], output_dir: Path, *arguments: str) -> subprocess.Popen:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 

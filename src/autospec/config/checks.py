@@ -16,6 +16,7 @@ from autospec.errors import AutoSpecError
 
 ENGINES = ("hooks", "aliased")
 FEWEST_PERMUTATIONS = 19
+FIGURE_TESTS = ("permutation", "paper")
 
 
 def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -53,6 +54,7 @@ def _problems(config: ExperimentConfig) -> Iterator[str]:
     yield from _range_problems(config)
     yield from _dataset_problems(config)
     yield from _introspection_problems(config)
+    yield from _figure_problems(config)
     allowed = ARCHITECTURES_OF.get(config.dataset.name, ())
     if config.architecture.value not in allowed:
         yield (
@@ -105,6 +107,11 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
         yield f"introspection.statistics={introspection.statistics}: engine=aliased knows [gradient] only"
     if introspection.engine not in ENGINES:
         yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"
+
+
+def _figure_problems(config: ExperimentConfig) -> Iterator[str]:
+    if config.figure.tests not in FIGURE_TESTS:
+        yield f"figure.tests={config.figure.tests}: allowed are {', '.join(FIGURE_TESTS)}"
 
 
 def _permutation_problems(config: ExperimentConfig) -> Iterator[str]:

@@ -209,6 +209,8 @@ class FigureConfig:
     pairs: list[list[str]] = field(default_factory=list)
     min_group: int = 15
     layers: list[str] | None = None
+    tests: str = "permutation"
+    seeds: list[int] = field(default_factory=list)
 
 
 @dataclass

@@ -84,7 +84,7 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
         margins=margins,
         training=held_out(ids, strata, config.holdout, config.holdout_seed),
         covariates=design(labelled, config.residualize),
-        columns=_columns(named),
+        columns=_columns(labelled),
     )
 
 

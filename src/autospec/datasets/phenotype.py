@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +66,13 @@ def _numeric(people: pd.DataFrame, column: str, account: Account) -> list[float]
 def joined(people: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
     """The people that have data, in the order of the data, with ``row``, the index into ``ids``.
 
-    Ids are compared without a ``sub-`` prefix and leading zeros. An id that occurs twice on a side is left out
-    altogether, since nobody can say which one is right.
+    Ids are compared without a ``sub-`` prefix and leading zeros, and, where nobody would be joined so, without the
+    prefix that all ids of a side share. An id that occurs twice on a side is left out altogether, since nobody can say
+    which one is right.
     """
-    phenotype = _once(people["id"], account, "the phenotype table")
-    data = _once(ids, account, source)
+    theirs, ours = _comparable(list(people["id"]), list(ids), account, source)
+    phenotype = _once(people["id"], theirs, account, "the phenotype table")
+    data = _once(ids, ours, account, source)
     for key, row in phenotype.items():
         if key not in data:
             account.drop(people["id"].iloc[row], f"has no data in {source}")
@@ -93,11 +97,30 @@ def with_complete_data(people: pd.DataFrame, data: npt.NDArray, account: Account
     return people[complete].reset_index(drop=True)
 
 
-def _once(ids: Iterable[str], account: Account, source: str) -> dict[str, int]:
-    """The index of every id that occurs once."""
-    ids = list(ids)
-    times = Counter(map(plain_id, ids))
-    for own in ids:
-        if times[plain_id(own)] > 1:
-            account.drop(own, f"the id occurs {times[plain_id(own)]} times in {source}")
-    return {plain_id(own): index for index, own in enumerate(ids) if times[plain_id(own)] == 1}
+def _once(ids: Iterable[str], keys: Sequence[str], account: Account, source: str) -> dict[str, int]:
+    """The index of every id whose key occurs once."""
+    times = Counter(keys)
+    for own, key in zip(ids, keys, strict=True):
+        if times[key] > 1:
+            account.drop(own, f"the id occurs {times[key]} times in {source}")
+    return {key: index for index, key in enumerate(keys) if times[key] == 1}
+
+
+def _comparable(theirs: list[str], ours: list[str], account: Account, source: str) -> tuple[list[str], list[str]]:
+    """Keys under which the ids of the phenotype table and of the data can be equal."""
+    plain = [plain_id(own) for own in theirs], [plain_id(own) for own in ours]
+    bare = _without_prefix(theirs), _without_prefix(ours)
+    if set(plain[0]) & set(plain[1]) or not set(bare[0]) & set(bare[1]):
+        return plain
+    account.warn(
+        f"ids are compared by their numbers alone: {named(theirs[:2])} in the table, {named(ours[:2])} in {source}"
+    )
+    return bare
+
+
+def _without_prefix(ids: list[str]) -> list[str]:
+    """Ids less the part that all begin with, where nothing but their numbers is left; else as they are."""
+    # ids are no paths: character by character is what is meant
+    prefix = re.sub(r"\d+$", "", commonprefix(ids))  # noqa: RUF071
+    bare = [own.removeprefix(prefix) for own in ids]
+    return [plain_id(own) for own in (bare if all(own.isdigit() for own in bare) else ids)]

@@ -78,6 +78,15 @@ def prepared_file(path: Path) -> Path:
     return file
 
 
+def is_prepared(file: Path) -> bool:
+    """Whether a file is a prepared cohort of any version, so that a new one may take its place."""
+    try:
+        with h5py.File(file, "r") as root:
+            return "schema_version" in root.attrs and "people" in root
+    except OSError:
+        return False
+
+
 def read_prepared(file: Path, name: str) -> Prepared:
     """One kind of data of a prepared cohort and its people; AutoSpecError naming what is wrong with the file."""
     try:

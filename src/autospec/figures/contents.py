@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pandas as pd
 
+LONGEST_NAME = 16
 
-LONGEST_NAME = 22
-"""A layer's name is cut at its beginning where it is longer."""
+
+def short_name(name: str) -> str:
+    """A layer's name as it fits above a small axis: which of its kind it is, and its last part.
+
+    >>> short_name("encoder.0"), short_name("recurrent.weight_hh_l0"), short_name("a.layer.1.attention.self.query")
+    ('encoder.0', 'weight_hh_l0', 'layer.1…query')
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    parts = name.split(".")
+    numbered = next((f"{a}.{b}…" for a, b in pairwise(parts[:-1]) if b.isdigit()), "")
+    return numbered + parts[-1]
 
 
 @dataclass(frozen=True)
@@ -20,6 +33,7 @@ class Provenance:
     simulated: bool
     seed: int
     sizes: dict[str, float]
+    min_group: int = 0
     layers_shown: str = ""
 
 
@@ -32,8 +46,7 @@ class LayerTitle:
     outputs: int
 
     def __str__(self) -> str:
-        name = self.name if len(self.name) <= LONGEST_NAME else "…" + self.name[1 - LONGEST_NAME :]
-        return f"{name}   {self.inputs} → {self.outputs}"
+        return f"{short_name(self.name)}   {self.inputs} → {self.outputs}"
 
 
 @dataclass(frozen=True)
@@ -54,8 +67,9 @@ class DifferencePanel:
     """Panels G and H: differences of the pairs in front.
 
     ``ratios``: layer, group_a, group_b, epoch, index, log2_ratio (NaN where it cannot be compared).
-    ``tests``: the rows of the table of tests that are drawn on the margins. ``cosines``: layer, group_a, group_b,
-    epoch, cosine, cancellation.
+    ``tests``: what is drawn on the margins: layer, group_a, group_b, per, at, n, p, median_log2_ratio, of the paper's
+    tests where ``paper``. ``cosines``: layer, group_a, group_b, epoch, cosine, cancellation. ``verdicts`` say in a few
+    words what the test of a layer and pair found; ``left_out`` what is not shown or not tested, and why.
     """
 
     letter: str
@@ -66,3 +80,6 @@ class DifferencePanel:
     tests: pd.DataFrame
     cosines: pd.DataFrame
     provenance: Provenance
+    paper: bool = True
+    verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()

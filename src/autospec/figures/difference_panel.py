@@ -16,13 +16,15 @@ from matplotlib.ticker import MaxNLocator
 from autospec.figures.contents import DifferencePanel, LayerTitle
 from autospec.figures.style import LEFT_OUT_GREY, Frame
 
-COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.5
+COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.62
 LARGEST_RATIO = 2.0
 """The log2 ratio at which the colours end: a factor of four."""
 COLOURS = "RdBu_r"
 FEWEST = 3
 """A margin's bar over fewer values than this is not drawn."""
 SIGNIFICANT = 0.05
+FEW_EPOCHS = 25
+"""With fewer tested epochs each is a point: a line would show only neighbours."""
 DARK, PALE = "#333333", "#BBBBBB"
 
 
@@ -35,6 +37,7 @@ class Block:
     ratios: pd.DataFrame
     tests: pd.DataFrame
     cosines: pd.DataFrame
+    verdict: str = ""
 
 
 def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, columns: int) -> None:
@@ -48,7 +51,9 @@ def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, colu
     grid = part.add_gridspec(rows, columns, **frame.fractions(), **gaps)
     for number, block in enumerate(blocks):
         row, column = divmod(number, columns)
-        _draw_block(block, part, grid[row, column], first=column == 0, last=number >= len(blocks) - columns)
+        axes = _draw_block(block, part, grid[row, column], first=column == 0, last=number >= len(blocks) - columns)
+        if column == 0 and len(panel.pairs) > 1:
+            _name_pair(block.pair, axes)
     _draw_colour_bar(part, frame)
 
 
@@ -72,16 +77,20 @@ def _block(panel: DifferencePanel, layer: LayerTitle, pair: tuple[str, str]) -> 
     def of(table: pd.DataFrame) -> pd.DataFrame:
         return table[(table["layer"] == layer.name) & (table["group_a"] == pair[0]) & (table["group_b"] == pair[1])]
 
-    return Block(layer, pair, of(panel.ratios), of(panel.tests), of(panel.cosines))
+    verdict = panel.verdicts.get((layer.name, *pair), "")
+    return Block(layer, pair, of(panel.ratios), of(panel.tests), of(panel.cosines), verdict)
 
 
-def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool, last: bool) -> None:
+def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool, last: bool) -> Axes:
+    """Draw one block; the axis at its top."""
     grid = place.subgridspec(3, 2, width_ratios=[1, 0.22], height_ratios=[0.3, 0.36, 1], hspace=0.26, wspace=0.06)
     heat = figure.add_subplot(grid[2, 0])
     cosine = figure.add_subplot(grid[0, 0], sharex=heat)
     over_epochs = figure.add_subplot(grid[1, 0], sharex=heat)
     over_indices = figure.add_subplot(grid[2, 1], sharey=heat)
-    a, b = block.pair
+    figure.add_subplot(grid[0, 1], frame_on=False, xticks=[], yticks=[]).text(
+        0, 0.5, block.verdict.replace(", ", "\n"), va="center", fontsize=5.5
+    )
     cosine.set_title(f"{block.layer}", loc="left", pad=3)
     _draw_cosine(cosine, block.cosines)
     _draw_epoch_margin(over_epochs, block.tests[block.tests["per"] == "epoch"])
@@ -97,12 +106,25 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
     if last:
         heat.set_xlabel("epoch", labelpad=1)
         over_indices.set_xlabel("median", labelpad=1)
-    over_indices.set_title(f"{a} / {b}", pad=3)
+    return cosine
+
+
+def _name_pair(pair: tuple[str, str], top: Axes) -> None:
+    """Which groups a row of blocks compares, above its first."""
+    top.annotate(
+        f"{pair[0]} against {pair[1]}",
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 13),
+        textcoords="offset points",
+        fontstyle="italic",
+    )
 
 
 def _draw_cosine(axis: Axes, cosines: pd.DataFrame) -> None:
     axis.axhline(0, color=PALE, lw=0.5)
     axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8)
+    axis.plot(cosines["epoch"], cosines["cancellation"], color=DARK, lw=0.6, ls=":")
     axis.set_ylim(-1.1, 1.1)
     axis.set_yticks([-1, 1])
 
@@ -130,7 +152,8 @@ def _draw_epoch_margin(axis: Axes, tests: pd.DataFrame) -> None:
     kept = tests["n"] >= FEWEST
     median = tests["median_log2_ratio"].where(kept)
     axis.plot(tests["at"], median, color=PALE, lw=0.8)
-    axis.plot(tests["at"], median.where(tests["p"] < SIGNIFICANT), color=DARK, lw=1.6)
+    marker = "o" if len(tests) < FEW_EPOCHS else ""
+    axis.plot(tests["at"], median.where(tests["p"] < SIGNIFICANT), marker=marker, color=DARK, lw=1.6, ms=2.2)
     reach = max(0.5, float(median.abs().max())) if kept.any() else 0.5
     axis.set_ylim(-1.1 * reach, 1.1 * reach)
     axis.yaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))
@@ -143,8 +166,9 @@ def _draw_index_margin(axis: Axes, tests: pd.DataFrame) -> None:
     axis.barh(kept["at"], kept["median_log2_ratio"], height=0.7, color=colours)
     axis.axvline(0, color=PALE, lw=0.5)
     reach = max(0.5, float(kept["median_log2_ratio"].abs().max())) if len(kept) else 0.5
-    axis.set_xlim(-1.1 * reach, 1.1 * reach)
-    axis.xaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))
+    reach = round(reach, 1)
+    axis.set_xlim(-1.3 * reach, 1.3 * reach)
+    axis.set_xticks([-reach, reach], [f"{-reach:.1f}", f"{reach:.1f}"])
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

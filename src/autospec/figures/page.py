@@ -77,7 +77,7 @@ def _height(panel: Panel, width: float) -> float:
     if isinstance(panel, SpectraPanel):
         return SPECTRA_ROW_IN + (rows_needed(panel) - 1) * (SPECTRA_ROW_IN - 0.3)
     rows = -(-len(blocks_of(panel)) // _columns(panel, width))
-    return DIFFERENCE_ROW_IN + (rows - 1) * (DIFFERENCE_ROW_IN - 0.2)
+    return DIFFERENCE_ROW_IN + 0.14 * (len(panel.pairs) > 1) + (rows - 1) * (DIFFERENCE_ROW_IN - 0.1)
 
 
 def _columns(panel: DifferencePanel, width: float) -> int:
@@ -94,7 +94,8 @@ def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> N
     if isinstance(panel, SpectraPanel):
         draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24))
     else:
-        draw_differences(panel, part, Frame(width, height, **DIFFERENCE_ROOM), _columns(panel, width))
+        top = 0.38 if len(panel.pairs) == 1 else 0.52
+        draw_differences(panel, part, Frame(width, height, top=top, **DIFFERENCE_ROOM), _columns(panel, width))
 
 
 def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
@@ -135,12 +136,9 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
             "Spectra: singular values of each group's mean gradient; hue tells the group, a paler one a higher index; "
             "grey: every index of the whole batch; shaded: below its noise floor."
         )
-    if any(isinstance(panel, DifferencePanel) for panel in panels):
-        sentences.append(
-            "Differences: log2 ratio of the first group's singular values to the second's, its median on the margins, "
-            "dark where the paper's t-test has p < 0.05; these tests are descriptive, not calibrated. cos: cosine of "
-            "the two groups' gradients."
-        )
+    differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
+    if differences:
+        sentences += _difference_sentences(differences)
     if panels[0].provenance.layers_shown:
         sentences.append(panels[0].provenance.layers_shown)
     runs = dict.fromkeys(f"{panel.letter} {panel.provenance.run_id}" for panel in panels)
@@ -151,8 +149,32 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
     return wrapped
 
 
+def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
+    """How a difference is to be read, and what is not tested."""
+    sentences = [
+        "Differences: log2 ratio of the first group's singular values to the second's, grey where it cannot be "
+        "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
+        "cancellation, near 0 where they are opposite. A difference is an association with the label, not its effect."
+    ]
+    if any(panel.paper for panel in panels):
+        sentences.append(
+            "Margins: medians, dark where the paper's t-test has p < 0.05; these tests are descriptive, not calibrated."
+        )
+    if not all(panel.paper for panel in panels):
+        sentences.append(
+            "p: people's labels exchanged; one distance over the trajectory, family-wise over layers and pairs. "
+            "Margins: medians less those of exchanged labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
+            "plain medians where there is no valid test."
+        )
+    return sentences + [f"{panel.letter}: {text}" for panel in panels for text in panel.left_out]
+
+
 def _data_sentence(provenance: Provenance) -> str:
-    sizes = ", ".join(f"{group}: n = {size:.0f}" for group, size in provenance.sizes.items())
+    few = f" (fewer than {provenance.min_group})"
+    sizes = ", ".join(
+        f"{group}: n = {size:.0f}{few if size < provenance.min_group else ''}"
+        for group, size in provenance.sizes.items()
+    )
     kind = "SIMULATED DATA" if provenance.simulated else "real data"
     return f"Data: {provenance.source} ({kind}); {sizes}; seed {provenance.seed}."
 

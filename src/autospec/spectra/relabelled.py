@@ -59,7 +59,9 @@ class PersonSums:
         rows = slice(factors.first_row, factors.first_row + factors.height)
         self._squared_norms.index_add_(0, person, torch.stack(factors.squared_norms(), 1))
         for samples in torch.arange(len(person), device=person.device).split(self._at_once(factors)):
-            self._gradients[:, rows].index_add_(0, person[samples], sample_gradients(factors, samples).to(self._gradients))
+            self._gradients[:, rows].index_add_(
+                0, person[samples], sample_gradients(factors, samples).to(self._gradients)
+            )
 
     def ratios(self, members: Tensor, weight: Tensor) -> Ratios:
         """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from autospec.layout import RECORDED_EPOCHS, TRAINING_EPOCHS, Field
+from autospec.layout import NULL_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 Array = npt.NDArray[np.generic]
 
@@ -71,6 +71,11 @@ class SpectraTable:
         """Every epoch so far, recorded or not."""
         return [int(epoch) for epoch in self[TRAINING_EPOCHS.path]] if TRAINING_EPOCHS.path in self else []
 
+    @property
+    def null_epochs(self) -> list[int]:
+        """The epochs at which people were relabelled."""
+        return [int(epoch) for epoch in self[NULL_EPOCHS.path]] if NULL_EPOCHS.path in self else []
+
     def append(self, values: Mapping[Field, npt.ArrayLike | None], axis: str) -> None:
         """Add one slice to every array along one axis (recorded epochs, or all); those not given get a gap."""
         grown = [array for array in self if array.field.dimensions[0] == axis]
@@ -94,5 +99,9 @@ class SpectraTable:
         """Forget everything from an epoch on."""
         recorded = sum(taken < epoch for taken in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
+        relabelled = sum(label < epoch for label in self.null_epochs)
         for array in self:
-            array.truncate(recorded if array.field.per_record else trained)
+            if array.field.per_null:
+                array.truncate(relabelled)
+            else:
+                array.truncate(recorded if array.field.per_record else trained)

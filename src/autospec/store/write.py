@@ -14,7 +14,23 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError
-from autospec.layout import ALL, GROUP, GROUP_IS_MARGIN, GROUP_MEMBERS, GROUP_NAMES, GROUP_SIZES, LAYERS, SCHEMA_VERSION
+from autospec.layout import (
+    ALL,
+    GROUP,
+    GROUP_IS_MARGIN,
+    GROUP_MEMBERS,
+    GROUP_NAMES,
+    GROUP_SIZES,
+    LAYERS,
+    NULL,
+    NULL_PAIRS,
+    NULL_PEOPLE,
+    NULL_REASONS,
+    NULL_REFUSED,
+    NULL_STRATA,
+    SCHEMA_VERSION,
+)
+from autospec.relabelling import Relabellings
 from autospec.store.table import Array, SpectraTable
 
 CHUNK_EPOCHS = 512
@@ -31,6 +47,7 @@ class Header:
     group_sizes: Sequence[int] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    null: Relabellings | None = None
 
 
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
@@ -42,6 +59,7 @@ def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
             layers.create_group(name).attrs.update(attributes)
+        _write_null(file, header.null)
         for array in table:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
 
@@ -86,6 +104,25 @@ def _write_groups(file: h5py.File, header: Header) -> None:
     margin = np.array([name in header.margins for name in header.groups])
     file.create_dataset(GROUP_IS_MARGIN, data=margin).dims[0].label = GROUP
     file.create_dataset(GROUP_MEMBERS, data=_members(header)).dims[0].label = GROUP
+
+
+def _write_null(file: h5py.File, null: Relabellings | None) -> None:
+    """Which pairs were relabelled, and which were not and why."""
+    if null is None:
+        return
+    group = file.create_group(NULL)
+    group.attrs.update({"permutations": null.permutations, "relabellings": null.digest()})
+    text = h5py.string_dtype()
+    people = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in null.pairs]
+    arrays = {
+        NULL_PAIRS: np.array([[pair.a, pair.b] for pair in null.pairs], dtype=object).reshape(-1, 2),
+        NULL_STRATA: np.array([", ".join(pair.strata) for pair in null.pairs], dtype=object),
+        NULL_REFUSED: np.array(list(null.refused), dtype=object).reshape(-1, 2),
+        NULL_REASONS: np.array(list(null.refused.values()), dtype=object),
+    }
+    for path, values in arrays.items():
+        file.create_dataset(path, data=values, dtype=text)
+    file.create_dataset(NULL_PEOPLE, data=np.array(people, dtype=np.int64).reshape(-1, 2))
 
 
 def _members(header: Header) -> Array:

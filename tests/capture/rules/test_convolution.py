@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from autospec import AutoSpecError, SpectralRecorder
 from autospec.capture.rules import convolution
+from autospec.capture.rules.registry import Call
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -137,12 +138,11 @@ def test_rows_made_a_few_samples_at_a_time_have_the_same_spectra(dtype, monkeypa
         assert torch.allclose(values.double(), at_once[path].double(), rtol=1e-6)
 
 
-def test_half_precision_is_summed_in_float32():
+def test_half_precision_is_multiplied_in_float32():
     layer = nn.Conv2d(2, 3, 3, dtype=torch.bfloat16)
     part, _ = factors_of(layer, torch.randn(4, 2, 6, 6, dtype=torch.bfloat16))
     product = part.product(torch.arange(4))
-    assert product.dtype == torch.float32
-    exact = (part.adjoint[0].flatten(0, 1).double().T @ part.activation[0].flatten(0, 1).double()).float()
+    exact = part.adjoint[0].flatten(0, 1).double().T @ part.activation[0].flatten(0, 1).double()
     assert torch.allclose(product, exact, rtol=1e-4, atol=1e-3)
 
 
@@ -153,3 +153,16 @@ def test_an_image_without_a_batch_is_refused(kind):
     message = r"layer 'encoder' \(\w+\): expects an input of 3 dimensions with samples"
     with pytest.raises(AutoSpecError, match=message), recorder.batch([0]):
         model["encoder"](torch.randn(2, 7)).sum().backward()
+
+
+def test_many_windows_of_one_sign_keep_the_digits_of_float32():
+    """A convolution's own kernel, which adds up naively, is off by far more here."""
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    image, adjoint = torch.rand(300, 4, 20, 20) * 0.1 + 0.5, torch.rand(300, 4, 20, 20) * 0.1 + 1
+    factors = convolution.convolution(layer, Call((image,), {}, (adjoint,), (adjoint,)))["weight"]
+    precise = convolution.convolution(layer, Call((image.double(),), {}, (adjoint.double(),), (adjoint.double(),)))[
+        "weight"
+    ]
+    everyone = torch.arange(300)
+    difference = (factors.product(everyone) - precise.product(everyone)).norm()
+    assert difference < 2e-6 * precise.product(everyone).norm()

@@ -20,6 +20,9 @@ TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 ELEMENTS_AT_ONCE = 2**24
 """The size of the unfolded rows that are made at a time (128 MiB in float64)."""
 
+WINDOWS_AT_ONCE = 2**13
+"""How many windows the convolution's kernel sums up at a time."""
+
 _WEIGHT_GRADIENT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 
 
@@ -110,6 +113,11 @@ class ConvolutionFactors(Factors):
 
     def product(self, samples: Tensor) -> Tensor:
         """The samples' part of the gradient (paper, eq. 5), from the kernel that training has for it."""
+        # the kernel adds up naively, and over 10⁵ windows float32 loses two digits; a few at a time, it does not
+        parts = samples.split(max(WINDOWS_AT_ONCE // max(self.positions, 1), 1))
+        return torch.stack([self._product(part).double() for part in parts]).sum(0)
+
+    def _product(self, samples: Tensor) -> Tensor:
         precise = torch.promote_types(self.dtype, torch.float32)
         image, points = (chosen(side, samples).to(precise) for side in (self.image, self.points))
         shape = (points.shape[1], image.shape[1] // self.groups, *self.kernel_size)

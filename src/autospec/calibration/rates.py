@@ -1,0 +1,67 @@
+"""Counting: the share of studies in which each test finds a difference, with exact intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ALPHA, LEVEL = 0.05, 0.99
+COLUMNS = {
+    "test": "The test, and the stage of training.",
+    "null": "The task, and what makes the data null; for power the simulated effect.",
+    "groups": "People in the two groups.",
+    "alpha": "A p up to this counts as a difference.",
+    "rate": "The share of runs with a difference.",
+    "low": "Lower end of its exact (Clopper-Pearson) 99 % interval.",
+    "high": "Upper end of that interval.",
+    "runs": "Studies, each with data, network and relabellings of its own.",
+}
+
+
+def clopper_pearson(found: int, runs: int, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a share: ``scipy.stats.binomtest(found, runs).proportion_ci(level, "exact")``."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(found, runs).proportion_ci(level, "exact")
+    return float(interval.low), float(interval.high)
+
+
+def rates(studies: pd.DataFrame, null: str, groups: str) -> pd.DataFrame:
+    """The rate of each test and stage over studies (columns test, stage, p); a p that is not defined finds nothing."""
+    rows = []
+    for (test, stage), of_test in studies.groupby(["test", "stage"], sort=False):
+        # a share of 1 + P partitions, such as 5/100: rounding must not decide
+        found, runs = int((of_test["p"] <= ALPHA + 1e-9).sum()), len(of_test)
+        low, high = clopper_pearson(found, runs)
+        rows.append((f"{test}, {stage}", null, groups, ALPHA, found / runs, low, high, runs))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of rates: a row for each test, a column for each null and its groups; bold where 0.05 is not covered."""
+    cells = table.assign(
+        text=[
+            f"{row.rate:.3f}" if row.low <= row.alpha <= row.high else f"**{row.rate:.3f}**"
+            for row in table.itertuples()
+        ],
+        column=table["groups"],
+    )
+    wide = cells.pivot(index="test", columns="column", values="text").reindex(dict.fromkeys(cells["test"]))
+    wide = wide[list(dict.fromkeys(cells["column"]))]
+    lines = [f"| test | {' | '.join(wide.columns)} |", "|---|" + "---|" * len(wide.columns)]
+    lines += [f"| {test} | {' | '.join(row)} |" for test, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    return "\n".join(lines)
+
+
+def within(table: pd.DataFrame) -> tuple[int, int]:
+    """How many of the rates have an interval that covers alpha, and how many there are."""
+    covered = (table["low"] <= table["alpha"]) & (table["alpha"] <= table["high"])
+    return int(np.count_nonzero(covered)), len(table)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write the rates as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g")

@@ -1,0 +1,202 @@
+"""One small study: a simulated cohort, a network that learns from it, and every test of its groups."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from autospec import datasets, models
+from autospec.analysis.paper_tests import student
+from autospec.analysis.permutation import TESTS, benjamini_hochberg, distances, p_values
+from autospec.config.schema import CovariateConfig, ExperimentConfig, FreesurferConfig, PeopleConfig, SexesConfig, Task
+from autospec.datasets.dataset import Dataset
+from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
+from autospec.recorder import SpectralRecorder
+from autospec.store.null import NullSpectra, Pair
+from autospec.tasks import TASKS
+from autospec.testable import relabellings
+from autospec.training import Samples, Training
+
+STAGES = {"early": slice(0, 3), "late": slice(-3, None)}
+"""The relabelled epochs of each stage of training, of the six that a study has."""
+EPOCHS, EVERY, RELABELLED = 24, 4, 6
+PERMUTATIONS = 99
+SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
+UNEQUAL, ADJUSTED = "effect zero, unequal age and motion", "effect zero, unequal age and motion, residualized"
+SHIFT = 0.5
+"""How far patients lie above controls in age and motion where those are unequal, in SD."""
+FEATURES = [
+    f"{side}-{name}" for name in ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen") for side in ("Left", "Right")
+]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of study: what is null in it, the sizes of the two groups that are compared, and what is learned.
+
+    A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
+    of labels, and controls are compared with patients. ``effect`` is the factor of every diagnosis effect.
+    """
+
+    null: str
+    sizes: tuple[int, int]
+    task: Task = Task.autoencoding
+    effect: float = 0.0
+
+    @property
+    def groups(self) -> str:
+        return f"{self.sizes[0]}:{self.sizes[1]}"
+
+    @property
+    def pair(self) -> Pair:
+        return ("HC", "SZ") if self.task is Task.autoencoding else ("HC/men", "HC/women")
+
+    def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
+        """The configuration of one study of this kind."""
+        assert isinstance(base.dataset, FreesurferConfig)
+        unequal = self.null in (UNEQUAL, ADJUSTED)
+        dataset = replace(
+            base.dataset,
+            seed=seed,
+            features=FEATURES,
+            people=self._people(),
+            effect=1.0 if self.null == SHUFFLED else self.effect,
+            group_by=["diagnosis"] if self.task is Task.autoencoding else ["diagnosis", "sex"],
+            # sex must say nothing about the data where men are compared with women
+            sex_effects=base.dataset.sex_effects if self.task is Task.autoencoding else {},
+            age=_shifted(base.dataset.age, unequal),
+            motion=_shifted(base.dataset.motion, unequal),
+            residualize=["age", "motion"] if self.null == ADJUSTED else [],
+        )
+        introspection = replace(
+            base.introspection,
+            permutations=PERMUTATIONS,
+            permutation_epochs=RELABELLED,
+            permutation_pairs=[list(self.pair)],
+            permutation_seed=seed,
+        )
+        return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed)
+
+    def _people(self) -> PeopleConfig:
+        first, second = self.sizes
+        if self.task is Task.classification:
+            return PeopleConfig(HC=SexesConfig(men=first, women=second), SZ=SexesConfig(men=first, women=second))
+        return PeopleConfig(
+            HC=SexesConfig(men=first - first // 3, women=first // 3),
+            SZ=SexesConfig(men=second - second // 3, women=second // 3),
+        )
+
+
+def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
+    """One study from its seed: columns test, stage and p, one row for each test that a reader might rely on."""
+    config = condition.config(base, seed)
+    data = _loaded(config, condition, seed)
+    recorder = _trained(config, data)
+    null = _null(recorder, condition.pair)
+    rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
+    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pair)], columns=["test", "stage", "p"])
+
+
+def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
+    logging.getLogger("autospec.datasets").setLevel(logging.ERROR)  # a thousand cohorts need no account
+    data = datasets.load(config.dataset)
+    if condition.null != SHUFFLED:
+        return data
+    random = np.random.default_rng(seed)
+    # each label within the strata of its test: the sex within diagnosis, the diagnosis within sex
+    strata = np.array(data.columns["diagnosis" if condition.task is Task.classification else "sex"])
+    group = data.group.copy()
+    for stratum in np.unique(strata):
+        group[strata == stratum] = random.permutation(group[strata == stratum])
+    return replace(data, group=group)
+
+
+def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
+    """The recorder of a network that was trained; it keeps the spectra in memory."""
+    recorded = [*range(0, EPOCHS, EVERY), EPOCHS - 1]
+    target = config.dataset.target if config.task is Task.classification else None
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    recorder = SpectralRecorder(
+        model,
+        groups=data.groups,
+        margins=data.margins,
+        every=EVERY,
+        epochs=EPOCHS,
+        relabellings=relabellings(data, config.introspection, config.dataset.group_by, target, recorded),
+    )
+    samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
+    with recorder:
+        rate, seed = config.learning_rate, config.seed
+        training = Training(model, TASKS[config.task], samples, None, recorder, rate, None, seed)
+        training.run(EPOCHS, lambda loss: None)
+    return recorder
+
+
+def _null(recorder: SpectralRecorder, pair: Pair) -> NullSpectra:
+    """What a file would hold of the one relabelled pair."""
+    table = recorder.table
+    layers = {path.split("/")[2] for path in (array.field.path for array in table) if path.endswith("/log_ratio")}
+    floats = {
+        layer: {name: table[null_field(layer, name).path].astype(np.float32) for name in NULL_RATIOS}
+        for layer in sorted(layers, reverse=True)  # the hidden layer, then the head
+    }
+    loss = table[NULL_LOSS.path].astype(np.float32)
+    epochs = np.array(table.null_epochs)
+    return NullSpectra(epochs, (pair,), np.zeros((1, 2), dtype=np.int64), ("",), {}, "", floats, loss)
+
+
+def _permutation_rows(null: NullSpectra, pair: Pair, stage: str) -> Iterator[tuple[str, str, float]]:
+    """The p of each inferential test of the first layer, the smallest family-wise one, and the finer ones late."""
+    at_stage = _at(null, STAGES[stage])
+    for test in TESTS:
+        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios]
+        p, p_family = p_values([one.along("trajectory") for one in of_layers])
+        yield test, stage, float(p[0][0])
+        if test != "permutation":
+            continue
+        yield "permutation, family-wise", stage, _smallest(p_family)
+        for per in ("epoch", "index") if stage == "late" else ():
+            p, p_family = p_values([one.along(per) for one in of_layers])
+            yield f"permutation per {per}", stage, float(p[0][-1 if per == "epoch" else 0])
+            yield f"permutation per {per}, smallest q", stage, _smallest([benjamini_hochberg(np.concatenate(p))])
+            if per == "epoch":
+                yield "permutation per epoch, family-wise", stage, _smallest(p_family)
+
+
+def _smallest(p: Sequence[npt.NDArray[np.float64]]) -> float:
+    known = np.concatenate(p)
+    return float(np.min(known, where=np.isfinite(known), initial=1.0))
+
+
+def _at(null: NullSpectra, epochs: slice) -> NullSpectra:
+    """Some of the relabelled epochs."""
+    ratios = {layer: {name: values[epochs] for name, values in own.items()} for layer, own in null.ratios.items()}
+    return replace(
+        null, epochs=null.epochs[epochs], ratios=ratios, loss=None if null.loss is None else null.loss[epochs]
+    )
+
+
+def _paper_rows(recorder: SpectralRecorder, pair: Pair) -> Iterator[tuple[str, str, float]]:
+    """The paper's tests of the first layer: of the first and last epoch, and of σ₁ over all epochs."""
+    table, layer = recorder.table, "hidden.0"
+    places = [recorder.grouping.names.index(name) for name in pair]
+    raw = [table[f"layers/{layer}/gradient"][:, place].astype(np.float64) for place in places]
+    floor = [table[f"layers/{layer}/floor/gradient"][:, place, None].astype(np.float64) for place in places]
+    weight = [table["groups/weight"][:, place, None].astype(np.float64) for place in places]
+    kept = (raw[0] > floor[0]) & (raw[1] > floor[1])
+    for test, scale in (("paper", (1.0, 1.0)), ("paper_scaled", weight)):
+        a, b = raw[0] / scale[0], raw[1] / scale[1]
+        over_indices, over_epochs = (student(a, b, kept, axis)[2] for axis in (1, 0))
+        yield f"{test} per epoch", "early", float(over_indices[0])
+        yield f"{test} per epoch", "late", float(over_indices[-1])
+        yield f"{test} per index", "all epochs", float(over_epochs[0])
+
+
+def _shifted(covariate: CovariateConfig, unequal: bool) -> CovariateConfig:
+    return replace(covariate, shift=SHIFT if unequal else 0.0)

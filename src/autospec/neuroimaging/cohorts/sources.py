@@ -1,0 +1,121 @@
+"""Which files of a folder belong to whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from autospec.datasets.account import Account
+from autospec.datasets.tables import is_missing, plain_id
+from autospec.errors import AutoSpecError
+
+ID = "{id}"
+IMAGES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is there of one person: a file of data, the file with the person's motion, the file with the maps."""
+
+    id: str
+    file: Path
+    confounds: Path | None = None
+    maps: Path | None = None
+    position: int = 0
+    """The person's place, from 0, in a file that holds several."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a layout finds in a folder; ``columns`` are our names → the phenotype table's."""
+
+    layout: str
+    sources: Sequence[Source]
+    phenotype: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    people: pd.DataFrame | None = None
+    """The phenotype itself, where the data come with no table but labels."""
+
+
+def matching(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """(id, file) of every image below a folder that fits a pattern such as ``sub-{id}/func/*_bold.nii.gz``."""
+    expression = _expression(pattern)
+    for file in sorted(folder.glob(re.sub(r"\*+", "*", pattern.replace(ID, "*")))):
+        found = expression.fullmatch(file.relative_to(folder).as_posix())
+        if found and file.name.endswith(IMAGES):
+            yield found.group("id"), file
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression: ``*`` stays within a name, a second ``{id}`` is the first one again."""
+    plain = re.escape(pattern).replace(re.escape("*"), "[^/]*")
+    return re.compile(plain.replace(re.escape(ID), "(?P<id>[^/_]+)", 1).replace(re.escape(ID), "(?P=id)"))
+
+
+def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+    """One scan per person, by the patterns together; the account names whoever has several and is left out."""
+    for pattern in patterns:
+        check_pattern(pattern)
+    files: dict[str, list[tuple[str, Path]]] = {}
+    for own, file in dict.fromkeys(pair for pattern in patterns for pair in matching(folder, pattern)):
+        files.setdefault(plain_id(own), []).append((own, file))
+    sources = []
+    for candidates in files.values():
+        own, file = candidates[0]
+        if len(candidates) > 1:
+            names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
+            account.drop(own, f"has {len(candidates)} scans ({names}); choose one with --scans")
+        else:
+            sources.append(Source(own, file, confounds_of(file)))
+    if not sources:
+        hint = "; everybody has several, choose with --scans" if files else ""
+        raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
+    return sources
+
+
+def check_pattern(pattern: str) -> None:
+    """AutoSpecError for a pattern without an id, or one that leaves the folder."""
+    if ID not in pattern:
+        raise AutoSpecError(f"--scans {pattern}: must have {ID} where the person's id stands")
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise AutoSpecError(f"--scans {pattern}: must be relative to the folder and stay within it")
+
+
+def listed_scans(folder: Path, people: pd.DataFrame, column: str, account: Account) -> list[Source]:
+    """The scan that a column of the phenotype table names for each person; a path may not leave the folder."""
+    if column not in people.columns:
+        raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(people.columns)}")
+    sources = []
+    for own, text in zip(people["id"], people[column], strict=True):
+        if is_missing(text):
+            account.drop(own, f"{column} names no file")
+            continue
+        file = inside(folder, text, f"subject {own}: {column}")
+        sources.append(Source(own, file, confounds_of(file)))
+    return sources
+
+
+def inside(folder: Path, text: str, what: str) -> Path:
+    """A file named by a table, below the folder; AutoSpecError for one that lies elsewhere, also behind a link."""
+    file = folder / text
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise AutoSpecError(f"{what} is {text!r}, which leaves {folder}; files must lie within the cohort's folder")
+    return file
+
+
+def confounds_of(scan: Path) -> Path | None:
+    """The table of a scan's motion beside it, by the names of fMRIPrep or NIAK; None where there is none."""
+    stem = scan.name.removesuffix(".gz").removesuffix(".nii")
+    niak = scan.with_name(f"{stem}.tsv.gz")
+    if niak.is_file():
+        return niak
+    entities = set(stem.split("_"))
+    for table in sorted(scan.parent.glob("*confounds*.tsv")):
+        parts = {part for part in table.stem.split("_") if "-" in part and not part.startswith("desc-")}
+        if parts and parts <= entities and any(part.startswith("sub-") for part in parts):
+            return table
+    return None

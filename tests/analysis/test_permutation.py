@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control, permutation_test
+
+from autospec.analysis.permutation import CANCEL, COLUMNS, benjamini_hochberg, exceedance, permutation_tests
+from autospec.store.null import NullSpectra
+
+EPOCHS, PARTITIONS, INDICES = 3, 100, 4
+
+
+def _null(seed=0, effect=0.0, cancellation=0.5, refused=None, layers=("one", "two"), **changes):
+    """Random ratios of the pair a, b; the observed partition, the first, differs by ``effect`` SD."""
+    random = np.random.default_rng(seed)
+    ratios = {}
+    for layer in layers:
+        values = {
+            "log_ratio": random.normal(size=(EPOCHS, 1, PARTITIONS, INDICES)),
+            "log_norm": random.normal(size=(EPOCHS, 1, PARTITIONS)),
+            "log_effective_rank": random.normal(size=(EPOCHS, 1, PARTITIONS)),
+            "cancellation": np.full((EPOCHS, 1, PARTITIONS), cancellation),
+        }
+        values["log_ratio"][:, :, 0] += effect
+        ratios[layer] = {name: array.astype(np.float32) for name, array in values.items()} | changes
+    loss = random.normal(size=(EPOCHS, 1, PARTITIONS)).astype(np.float32)
+    people = np.array([[10, 12]])
+    return NullSpectra(np.arange(EPOCHS), (("a", "b"),), people, ("sex",), refused or {}, "same", ratios, loss)
+
+
+def _primary(table, layer="one"):
+    found = table[(table.test == "permutation") & (table.per == "trajectory") & (table.layer == layer)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def _tests(*nulls):
+    return permutation_tests(nulls, ["one", "two"], [("a", "b")])
+
+
+def test_p_is_scipys():
+    a, b = np.random.default_rng(1).normal(size=(2, 6))
+    pooled = np.concatenate([a, b])
+    expected = permutation_test(
+        (a, b), lambda x, y: abs(x.mean() - y.mean()), alternative="greater", n_resamples=999, rng=np.random.default_rng(2)
+    )  # fmt: skip
+    observed = abs(a.mean() - b.mean())
+    distances = np.array([observed, *expected.null_distribution])
+    # scipy.stats.permutation_test(..., n_resamples=999).pvalue is (1 + #{null ≥ observed}) / 1000
+    assert exceedance(distances[:, None])[0] == pytest.approx(expected.pvalue)
+    assert len(pooled) == 12
+
+
+def test_q_is_scipys():
+    p = np.random.default_rng(3).uniform(size=20)
+    given = np.insert(p, 5, np.nan)
+    # scipy.stats.false_discovery_control(p, method="bh") over the p that are defined
+    assert np.delete(benjamini_hochberg(given), 5) == pytest.approx(false_discovery_control(p))
+    assert np.isnan(benjamini_hochberg(given)[5])
+
+
+def test_the_primary_distance_is_a_mean_of_squared_z():
+    null = _null()
+    row = _primary(_tests(null))
+    ratios = null.ratios["one"]["log_ratio"][:, 0].astype(float)
+    distances = []
+    for partition in range(PARTITIONS):
+        of_epochs = []
+        for epoch in range(EPOCHS):
+            z = [(ratios[epoch, partition, k] - ratios[epoch, :, k].mean()) / ratios[epoch, :, k].std() for k in range(INDICES)]  # fmt: skip
+            of_epochs.append(np.mean(np.square(z)))
+        distances.append(np.mean(of_epochs))
+    assert row.p == sum(value >= distances[0] for value in distances) / PARTITIONS
+    assert row.distance == pytest.approx((distances[0] - np.mean(distances)) / np.std(distances), rel=1e-4)
+    assert row.n == EPOCHS * INDICES
+    assert (row.relabellings, row.strata, row.kind) == (PARTITIONS - 1, "sex", "inferential")
+
+
+def test_an_effect_is_found_signed_and_attributed():
+    row = _primary(_tests(_null(effect=4.0)))
+    assert row.p == 1 / PARTITIONS
+    assert row.p_family == 1 / PARTITIONS
+    assert row.excess_log2_ratio > 2
+    assert row.larger == "a"
+    assert _primary(_tests(_null(effect=-4.0))).larger == "b"
+
+
+def test_family_wise_p_is_never_below_p():
+    table = _tests(_null(seed=4))
+    known = table[table.p_family.notna()]
+    one_family = known[(known.test == "permutation") & (known.per == "trajectory")]
+    assert (one_family.p_family >= one_family.p).all()
+
+
+def test_columns_are_documented_and_kinds_told_apart():
+    table = _tests(_null())
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table[table.per == "trajectory"].kind) == {"inferential"}
+    assert set(table[table.per != "trajectory"].kind) == {"exploratory"}
+    assert table[table.per == "trajectory"].q.isna().all()
+
+
+def test_seeds_are_averaged_partition_by_partition():
+    first, second = _null(seed=5), _null(seed=6)
+    both = _primary(_tests(first, second))
+    assert both.seeds == 2
+    assert both.distance != _primary(_tests(first)).distance
+    other = _null(seed=7)
+    object.__setattr__(other, "relabellings", "another")
+    assert "did not relabel the same people" in _primary(_tests(first, other)).note
+
+
+UNDEFINED = {
+    "gradients cancel": ({"cancellation": 0.01}, CANCEL),
+    "everything under the floor": (
+        {"log_ratio": np.full((EPOCHS, 1, PARTITIONS, INDICES), np.nan, dtype=np.float32)},
+        "no value of either group lies above its noise floor",
+    ),
+    "identical groups": (
+        {"log_ratio": np.zeros((EPOCHS, 1, PARTITIONS, INDICES), dtype=np.float32)},
+        "the values do not vary over partitions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNDEFINED)
+def test_what_cannot_be_tested_says_why(case):
+    changes, note = UNDEFINED[case]
+    row = _primary(_tests(_null(**changes)))
+    assert np.isnan(row.p)
+    assert np.isnan(row.distance)
+    assert row.note == note
+    assert row.n == 0
+
+
+def test_a_refused_pair_has_one_row_per_layer_with_its_reason():
+    null = _null(refused={("a", "c"): "the groups are the target"})
+    table = permutation_tests([null], ["one", "two"], [("a", "b"), ("a", "c")])
+    rows = table[table.group_b == "c"]
+    assert list(rows.layer) == ["one", "two"]
+    assert set(rows.note) == {"the groups are the target"}
+    assert rows.p.isna().all()
+
+
+def test_a_file_without_relabellings_says_so():
+    table = permutation_tests([None], ["one"], [("a", "b")])
+    assert isinstance(table, pd.DataFrame)
+    assert table.note.tolist() == ["the file holds no relabelled partitions"]
+
+
+def test_some_values_under_the_floor_are_left_out_for_every_partition():
+    null = _null()
+    null.ratios["one"]["log_ratio"][:, 0, 7, 3] = np.nan
+    assert _primary(_tests(null)).n == EPOCHS * (INDICES - 1)

@@ -1,0 +1,145 @@
+"""Sweeps: checked before anything is launched, finished runs skipped cheaply, failures in a table."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+from hydra.core.plugins import Plugins
+
+from autospec import open_spectra
+from autospec.config.grid import composed
+from autospec.plan import planned
+from autospec.runs.folder import locked
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["dataset.per_digit=6", "epochs=3", "width=4"]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The jobs that a sweep would launch, none of which is."""
+    Plugins.instance()  # Hydra's own modules are loaded anew when it looks for plugins
+    jobs = []
+    monkeypatch.setattr("autospec.sweep.Sweep._launched", lambda self, free: jobs.extend(free) or [])
+    monkeypatch.setattr("autospec.sweep.Sweep._failures", lambda self, free, returns: [])
+    monkeypatch.setattr("shutil.which", lambda command: f"/usr/bin/{command}")
+    return jobs
+
+
+def test_every_command_of_the_page_on_clusters_passes(run, launched):
+    page = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
+    commands = [line.split()[2:] for line in re.findall(r"^python run\.py .*$", page, re.MULTILINE)]
+    assert len(commands) == 3
+    for command in commands:
+        assert run(*[argument for argument in command if not argument.startswith("output_dir=")]) == ""
+    assert len(launched) == 6 + 48 + 6  # a trial, the whole paper, one machine
+
+
+ASKS = (
+    "gpus_per_node=1",
+    "gpus_per_task=1",
+    "gres='gpu:a100:1'",
+    "mem_gb=4 +hydra.launcher.additional_parameters.gpus=1",
+)
+
+
+@pytest.mark.parametrize("asked", ASKS)
+def test_a_gpu_must_be_asked_for(run, launched, asked):
+    sweep = ["-m", *TINY, "device=cuda", "hydra/launcher=slurm"]
+    ask = "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"
+    assert run(*sweep).splitlines()[1:] == [f"  {ask}"]
+    assert run(*sweep, *f"hydra.launcher.{asked}".split()) == ""
+
+
+def test_problems_of_values_and_of_the_launcher_are_listed_together(run, launched, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda command: None)
+    message = run("-m", *TINY, "seed=-1,1", "hydra/launcher=slurm")
+    assert message.splitlines() == [
+        "nothing was launched:",
+        "  seed=-1: must be between 0 and 2^63 - 1 (seed=-1)",
+        "  hydra/launcher=slurm: there is no sbatch on this machine",
+    ]
+    assert launched == []
+
+
+def test_a_gpu_that_this_machine_has_not_is_named_before_anything_runs(run, launched, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "device=cuda: torch finds no CUDA GPU" in run("-m", *TINY, "seed=1,2", "device=cuda")
+    assert launched == []
+
+
+def test_a_key_that_a_launcher_has_not_is_named(run):
+    for launcher in ("slurm", "joblib"):
+        message = run("-m", *TINY, f"hydra/launcher={launcher}", "hydra.launcher.partion=gpu")
+        assert message == "unknown key 'hydra.launcher.partion'; the files in conf/hydra list the keys of launchers"
+
+
+def test_a_thousand_finished_jobs_are_skipped_within_thirty_seconds_and_without_torch(tmp_path):
+    output_dir = tmp_path / "outputs"
+    _finish_thousand(output_dir)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom autospec.command_line import main\n"
+        f"main(Path({str(ROOT / 'conf')!r}))\nassert 'torch' not in sys.modules"
+    )
+    sweep = ["-m", *TINY, "task=autoencoding,classification", "seed=range(500)", f"output_dir={output_dir}"]
+    began = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code, *sweep], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - began < 30
+    assert result.stderr == "1000 jobs: 0 to run, 1000 complete, 0 named twice\n"
+
+
+def _finish_thousand(output_dir):
+    for task in ("autoencoding", "classification"):
+        config = planned(composed(ROOT / "conf", [*TINY, f"task={task}", f"output_dir={output_dir}"])).config
+        for seed in range(500):
+            folder = planned(replace(config, seed=seed)).folder
+            folder.path.mkdir(parents=True)
+            with h5py.File(folder.spectra, "w") as file:
+                file.attrs.update({"schema_version": 1, "complete": True})
+
+
+def test_a_run_that_is_being_worked_on_is_left_and_named(run, tmp_path):
+    config = composed(ROOT / "conf", [*TINY, "seed=1", f"output_dir={tmp_path / 'outputs'}"])
+    folder = planned(config).folder
+    with locked(folder):
+        message = run("-m", *TINY, "seed=1,2")
+        alone = run(*TINY, "seed=1")
+    assert message.splitlines()[:2] == [
+        "1 of 2 runs failed:",
+        f"  {folder.path}  is being worked on by process {os.getpid()} on {os.uname().nodename}",
+    ]
+    assert alone == f"run {folder.run_id} is being worked on by process {os.getpid()} on {os.uname().nodename}"
+    assert not folder.path.exists() or not folder.spectra.exists()
+
+
+def test_an_unexpected_error_stands_in_the_table_and_its_traceback_in_the_log(run, tmp_path, monkeypatch):
+    class Strange(Exception):
+        def __init__(self, one: int, two: int) -> None:  # cannot be unpickled: its arguments are not kept
+            super().__init__(f"{one} and {two}")
+
+    def fail(*_):
+        raise Strange(1, 2)
+
+    monkeypatch.setattr("autospec.training.Training.run", fail)
+    message = run("-m", *TINY, "seed=1,2")
+    runs = sorted((tmp_path / "outputs" / "runs").iterdir())
+    assert message.splitlines()[0] == "2 of 2 runs failed:"
+    assert sorted(message.splitlines()[1:3]) == [f"  {folder}  Strange: 1 and 2" for folder in runs]
+    assert all("in fail\n    raise Strange(1, 2)" in (folder / "run.log").read_text() for folder in runs)
+
+
+def test_processes_of_one_thread_give_the_same_table(tmp_path):
+    sweep = [*TINY, "learning_rate=1e30,1e-3,1e-2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, str(ROOT / "run.py"), "-m", *sweep, f"output_dir={tmp_path}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "1 of 3 runs failed:" in result.stderr
+    complete = [open_spectra(folder / "spectra.h5").complete for folder in (tmp_path / "runs").iterdir()]
+    assert sorted(complete) == [False, True, True]
