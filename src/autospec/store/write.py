@@ -52,7 +52,14 @@ class Header:
 
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
     """Write the file under a temporary name beside ``path`` and rename it; AutoSpecError where that fails."""
-    with replaced(path) as temporary, h5py.File(temporary, "w") as file:
+    image = _image(table, header)
+    with replaced(path) as temporary:
+        temporary.write_bytes(image)
+
+
+def _image(table: SpectraTable, header: Header) -> bytes:
+    """The bytes of the file, made in memory: a disk that fills up under HDF5 crashes the interpreter."""
+    with h5py.File("spectra", "w", driver="core", backing_store=False) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
         _write_groups(file, header)
@@ -62,6 +69,8 @@ def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
         _write_null(file, header.null)
         for array in table:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 @contextlib.contextmanager
@@ -74,7 +83,8 @@ def replaced(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise AutoSpecError(f"cannot write {path}: {_reason(error)}; what stood there before is untouched") from error
+        reason = error.strerror or str(error)
+        raise AutoSpecError(f"cannot write {path}: {reason}; what stood there before is untouched") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -84,14 +94,6 @@ def remove_leftovers(path: Path) -> None:
     """Remove temporary files of writers that were killed before they could rename them."""
     for leftover in path.parent.glob(f".{path.name}.????????"):
         leftover.unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno:
-        return os.strerror(error.errno)
-    # HDF5 wraps the system's message in a sentence of its own
-    text = str(error)
-    return text.split("error message = '")[1].split("'")[0] if "error message = '" in text else text
 
 
 def _write_groups(file: h5py.File, header: Header) -> None:
