@@ -1,7 +1,7 @@
 """Make figures of the paper: train what is missing, test the groups, draw.
 
     python scripts/make_figures.py --figure 1
-    python scripts/make_figures.py --figure 1 --preset paper --jobs 2 dataset.digits=[3,5]
+    python scripts/make_figures.py --figure 1 --preset paper --jobs 2 dataset.per_digit=100
 
 Further arguments are those of run.py. What is done already is not done again.
 """
@@ -40,6 +40,11 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         names = _chosen(arguments.figure)
+        for override in arguments.overrides:
+            if override.split("=")[0].lstrip("+~") in ("figure", "panel", "preset"):
+                raise AutoSpecError(
+                    f"{override}: figures are chosen by --figure, with all their panels; --preset likewise"
+                )
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
         figures = {name: _plans(name, overrides) for name in names}
         if any(not plan.done for plans in figures.values() for plan in plans.values()):
@@ -49,6 +54,8 @@ def main() -> None:
             update_figure(plans)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explained(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it was")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -173,7 +173,7 @@ def test_a_disk_that_is_full_stops_the_run_and_says_so(run, tmp_path, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autospec.store.write._write_array", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     assert "spectra.h5: No space left on device" in run(*TINY)
     (folder,) = _runs(tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "provenance.json", "run.log"]

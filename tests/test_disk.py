@@ -1,8 +1,7 @@
-"""Disks that are full, read-only or damaged, on a small file system of the test's own where one can be mounted."""
+"""Disks that are full or read-only: a small file system of the test's own, where one can be mounted."""
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,24 @@ from references import content
 
 from autospec import open_spectra
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN = ["dataset.per_digit=10", "epochs=60", "width=8", "checkpoint_s=0"]
-SIZE_KB = 1024
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(folder)]
-    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here; that takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def mount(tmp_path):
+    """Put a file system of one megabyte in memory where output goes."""
+    folder = tmp_path / "outputs"
 
+    def mounted() -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+        if os.getuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no file system can be mounted here; that takes root")
+        return folder
 
-def _run(output_dir: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "run.py"), *RUN, f"output_dir={output_dir}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    yield mounted
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def _fill(folder: Path, leave_kb: int) -> Path:
@@ -42,35 +37,33 @@ def _fill(folder: Path, leave_kb: int) -> Path:
     return filler
 
 
-def test_a_full_disk_ends_a_run_in_a_line_and_the_run_goes_on_when_there_is_room(small_disk, tmp_path):
-    assert _run(tmp_path / "undisturbed").returncode == 0
-    filler = _fill(small_disk, leave_kb=140)
-    full = _run(small_disk)
-    (folder,) = (small_disk / "runs").iterdir()
-    assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].startswith(f"cannot write {folder}/")
-    assert full.stderr.splitlines()[-1].endswith("No space left on device; what stood there before is untouched")
-    assert len(full.stderr.splitlines()) == 2
+def test_a_full_disk_ends_a_run_in_a_line_and_it_goes_on_when_there_is_room(run, mount, tmp_path):
+    assert run(*RUN) == ""
+    (tmp_path / "outputs").rename(tmp_path / "undisturbed")
+    disk = mount()
+    filler = _fill(disk, leave_kb=140)
+    message = run(*RUN)
+    (folder,) = (disk / "runs").iterdir()
+    assert message.startswith(f"cannot write {folder}/")
+    assert message.endswith("No space left on device; what stood there before is untouched")
     assert not list(folder.glob(".*"))
-    if (folder / "spectra.h5").exists():
-        assert not open_spectra(folder / "spectra.h5").complete
+    assert not open_spectra(folder / "spectra.h5").complete
     filler.unlink()
-    assert _run(small_disk).returncode == 0
+    assert run(*RUN) == ""
     (undisturbed,) = (tmp_path / "undisturbed" / "runs").iterdir()
     assert content(folder / "spectra.h5") == content(undisturbed / "spectra.h5")
 
 
-def test_a_disk_without_room_for_anything(small_disk):
-    _fill(small_disk, leave_kb=0)
-    result = _run(small_disk)
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert "No space left on device" in result.stderr
+def test_a_disk_without_room_for_anything(run, mount):
+    _fill(mount(), leave_kb=0)
+    message = run(*RUN)
+    assert len(message.splitlines()) == 1
+    assert "No space left on device" in message
 
 
-def test_a_read_only_folder_is_named(small_disk):
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    result = _run(small_disk)
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"output_dir: cannot write or lock {small_disk}/runs/")
-    assert result.stderr.endswith(": Read-only file system\n")
+def test_a_read_only_folder_is_named(run, mount):
+    disk = mount()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    message = run(*RUN)
+    assert message.startswith(f"output_dir: cannot write or lock {disk}/runs/")
+    assert message.endswith(": Read-only file system")

@@ -463,3 +463,30 @@ def test_a_rule_of_ones_own():
     _step(recorder, model, torch.randn(5, 6), torch.zeros(5, dtype=torch.long))
     recorder.end_epoch()
     assert abs(recorder.table["layers/0/gradient"][0, 0] - full_spectrum(model[0].weight.grad)).max() < 1e-6
+
+
+def test_a_batch_that_raises_after_its_backward_spoils_the_epoch_and_rewinding_mends_it():
+    model, labels = _model(), torch.zeros(4, dtype=torch.long)
+    recorder = SpectralRecorder(model, groups=["a"])
+    with pytest.raises(RuntimeError, match="own"), recorder.batch(labels):
+        _losses(model, torch.randn(4, 6)).mean().backward()
+        raise RuntimeError("own")
+    with pytest.raises(AutoSpecError, match="spoilt; go on from the last epoch with recorder.rewind"):
+        _step(recorder, model, torch.randn(4, 6), labels)
+    recorder.rewind(recorder.epoch)
+    _step(recorder, model, torch.randn(4, 6), labels)
+    recorder.end_epoch()
+    assert recorder.table["layers/0/rows"].tolist() == [[4, 4]]
+
+
+def test_spectra_in_memory_are_labelled_like_those_of_a_file():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    _step(recorder, model, torch.randn(4, 6), torch.tensor([0, 1, 0, 1]))
+    recorder.end_epoch(loss=0.5)
+    spectra = recorder.spectra
+    assert spectra["0"]["gradient"].dims == ("epoch", "group", "index")
+    assert spectra.to_frame()["scaled"].notna().all()
+    assert "in memory: 2 layers" in repr(spectra)
+    with pytest.raises(AutoSpecError, match="in memory has no layer 'x'"):
+        spectra["x"]

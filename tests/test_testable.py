@@ -21,7 +21,7 @@ def _data(sizes=(6, 5, 4, 7), site=None, people=None):
         classes=("HC", "SZ"),
         group=group,
         groups=CELLS,
-        people=people or tuple(f"p{number}" for number in range(len(group))),
+        people=people or tuple(f"p{number:02}" for number in range(len(group))),
         training=np.ones(len(group), dtype=bool),
         source="",
         simulated=True,

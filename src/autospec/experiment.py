@@ -45,6 +45,9 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
     with locked(folder), logged(folder, keep_mistakes), deterministic(config.threads):
         device = device_name(config.device)
         provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, _gpu_name(device))
+        if plan.done:  # another process has ended it since it was planned
+            log.info("%s is complete; nothing to do", folder.run_id)
+            return
         data = datasets.load(config.dataset)
         _set_aside_if_damaged(folder)
         _train(plan, _training(plan, data, provenance), provenance, command)
@@ -175,7 +178,7 @@ def _epochs(plan: Plan, training: Training, checkpoints: Checkpoints) -> None:
 
 
 def _state(training: Training, device: Device) -> dict[str, Any]:
-    return {"training": training.state_dict(), "random": random_state(device_name(device))}
+    return {"epoch": training.epoch, "training": training.state_dict(), "random": random_state(device_name(device))}
 
 
 def _resume(plan: Plan, training: Training, checkpoints: Checkpoints, provenance: Provenance) -> list[str]:
@@ -183,7 +186,7 @@ def _resume(plan: Plan, training: Training, checkpoints: Checkpoints, provenance
 
     Returns what has changed since an earlier launch; AutoSpecError where the configuration does not accept that.
     """
-    state = checkpoints.load() if training.epoch else None
+    state = checkpoints.load(training.epoch)
     if state is None:
         training.recorder.rewind(0)
         return []
@@ -211,7 +214,8 @@ def _set_aside_if_damaged(folder: RunFolder) -> None:
     try:
         read_table(folder.spectra)
     except AutoSpecError as error:
-        aside = folder.spectra.with_name("spectra.damaged.h5")
+        taken = len(list(folder.path.glob("spectra.damaged*.h5")))
+        aside = folder.spectra.with_name(f"spectra.damaged{taken or ''}.h5")
         folder.spectra.replace(aside)
         log.warning("%s; set aside as %s, and the run begins anew", error, aside.name)
 

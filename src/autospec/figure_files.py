@@ -62,7 +62,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     everything = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
     if (
         files.stamp.exists()
-        and json.loads(files.stamp.read_text()) == made_from
+        and files.stamp.read_text() == json.dumps(made_from)
         and all(p.exists() for p in everything)
     ):
         log.info("figure %d is up to date", files.number)
@@ -71,6 +71,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
         pairs_in_front(plans[letter].config, open_spectra(plans[letter].folder.spectra))
     for folder in (files.table.parent, files.stamp.parent):
         _make(folder)
+    files.stamp.unlink(missing_ok=True)
     tables = {letter: _table(plans, letter, files.number) for letter in _tested(plans)}
     write_table(pd.concat(tables.values(), ignore_index=True), files.table)
     panels = list(_panels(plans, tables))
@@ -99,7 +100,7 @@ def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> It
         yield spectra_panel(letter, plans[letter].config, open_spectra(plans[letter].folder.spectra))
     for letter in tables:
         plan = plans[letter]
-        name = letter if letter in DIFFERENCE_PANELS else f"{letter}*"
+        name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
         yield difference_panel(name, plan.config, open_spectra(plan.folder.spectra), tables[letter])
 
 
@@ -108,7 +109,8 @@ def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
     made_from = {"code": _code_digest()}
     for letter, plan in plans.items():
         status = plan.folder.spectra.stat()
-        made_from[letter] = f"{plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {plan.config.figure}"
+        shown = f"{plan.config.figure} {plan.config.supplement}"
+        made_from[letter] = f"{plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
     return made_from
 
 

@@ -38,9 +38,9 @@ from autospec.spectra.cells import Cells, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
 from autospec.spectra.sums import GRADIENT
-from autospec.store.read import open_spectra, read_table
+from autospec.store.read import Spectra, open_spectra, read_table
 from autospec.store.table import SpectraTable
-from autospec.store.write import Header, remove_leftovers, write_spectra
+from autospec.store.write import Header, remove_leftovers, spectra_bytes, write_spectra
 
 WRITE_SHARE = 0.02
 """The largest share of a run's time that writing the file may take."""
@@ -54,7 +54,7 @@ class SpectralRecorder:
 
     Args:
         model: the model; its weights, gradients, loss and random state stay the same to the last bit.
-        path: the HDF5 file to write, or None to keep the spectra in memory (``recorder.table``).
+        path: the HDF5 file to write, or None to keep the spectra in memory (``recorder.spectra``).
         groups: names of the disjoint groups that labels are indices into.
         margins: further groups, each the union of some disjoint ones (``{"SZ": ["SZ/men", "SZ/women"]}``).
         statistics: any of gradient, activation, adjoint, rank (bound, numerical and effective rank of each gradient)
@@ -123,6 +123,7 @@ class SpectralRecorder:
         self.epoch = self.table.training_epochs[-1] + 1 if self.table.training_epochs else 0
         self._closed = False
         self._compiled = is_compiled(model)
+        self._spoilt = False
         self._checked = False
         self._warned: set[str] = set()
         self._last_write = time.monotonic()
@@ -141,6 +142,11 @@ class SpectralRecorder:
         self._check_open()
         if self._batch is not None:
             raise AutoSpecError("recorder.batch(...) is already open; one batch at a time")
+        if self._spoilt:
+            raise AutoSpecError(
+                "an earlier batch of this epoch raised after its backward pass had begun, so its sums are spoilt; "
+                "go on from the last epoch with recorder.rewind(recorder.epoch)"
+            )
         if not self.schedule.takes(self.epoch):
             yield Batch(None)
             return
@@ -161,6 +167,9 @@ class SpectralRecorder:
             self._sums.count(cells, batch.loss_sums)
             if self._null is not None and batch.person is not None:
                 self._null.count(batch.person, batch.sample_losses)
+        except BaseException:
+            self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
+            raise
         finally:
             self._batch = None
 
@@ -210,6 +219,11 @@ class SpectralRecorder:
         self._last_write = time.monotonic()
         self._write_cost_s = self._last_write - started
 
+    @property
+    def spectra(self) -> Spectra:
+        """Everything recorded so far, labelled; with or without a file."""
+        return Spectra(spectra_bytes(self.table, self._header))
+
     def close(self, complete: bool = True) -> None:
         """Take all hooks off the model and write the file; ``complete`` says whether the run ended well."""
         if self._closed:
@@ -242,6 +256,7 @@ class SpectralRecorder:
             raise AutoSpecError(f"{self.path} ends before epoch {reached}, but the checkpoint is of epoch {epoch}")
         self.table.truncate(epoch)
         self.epoch = epoch
+        self._spoilt = False
         self._begin_sums()
 
     def __enter__(self) -> SpectralRecorder:

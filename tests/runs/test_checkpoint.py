@@ -15,16 +15,27 @@ def folder(tmp_path):
 
 def test_the_newest_state_that_can_be_read_is_loaded(folder, caplog):
     checkpoints = Checkpoints(folder)
-    assert checkpoints.load() is None
+    assert checkpoints.load(9) is None
     for epoch in (1, 2):
         checkpoints.save(lambda epoch=epoch: {"epoch": epoch, "weight": torch.ones(3)})
-    assert checkpoints.load()["epoch"] == 2
+    assert checkpoints.load(9)["epoch"] == 2
     whole = folder.checkpoint.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"not an archive"):
         folder.checkpoint.write_bytes(damaged)
-        assert checkpoints.load()["epoch"] == 1
+        assert checkpoints.load(9)["epoch"] == 1
     assert "checkpoint.pt is damaged" in caplog.text
     checkpoints.remove()
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_state_beyond_the_recorded_epochs_is_not_used(folder, caplog):
+    """Its spectra were lost, to a damaged file: the run begins anew, and can end."""
+    checkpoints = Checkpoints(folder)
+    for epoch in (3, 8):
+        checkpoints.save(lambda epoch=epoch: {"epoch": epoch})
+    assert checkpoints.load(5)["epoch"] == 3
+    assert "whose spectra were lost" in caplog.text
+    assert checkpoints.load(2) is None
     assert list(folder.path.iterdir()) == []
 
 
@@ -34,7 +45,7 @@ def test_a_checkpoint_is_data_and_never_code(folder):
             return (folder.path.joinpath("harm").touch, ())
 
     torch.save({"state": Harm()}, folder.checkpoint)
-    assert Checkpoints(folder).load() is None
+    assert Checkpoints(folder).load(9) is None
     assert not folder.path.joinpath("harm").exists()
 
 
@@ -61,4 +72,4 @@ def test_a_full_disk_is_named_and_the_old_checkpoint_stays(folder, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(AutoSpecError, match=r"checkpoint\.pt: No space left on device"):
         checkpoints.save(lambda: {"epoch": 2})
-    assert checkpoints.load()["epoch"] == 1
+    assert checkpoints.load(9)["epoch"] == 1

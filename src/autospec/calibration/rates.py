@@ -43,12 +43,12 @@ def markdown(table: pd.DataFrame) -> str:
     """A table of rates: a row for each test, a column for each null and its groups; bold where 0.05 is not covered."""
     cells = table.assign(
         text=[
-            f"{row.rate:.3f}" if row.low <= row.alpha <= row.high else f"**{row.rate:.3f}**"
-            for row in table.itertuples()
+            f"{rate:.3f}" if low <= alpha <= high else f"**{rate:.3f}**"
+            for rate, low, alpha, high in zip(*(table[name] for name in ("rate", "low", "alpha", "high")), strict=True)
         ],
         column=table["groups"],
     )
-    wide = cells.pivot(index="test", columns="column", values="text").reindex(dict.fromkeys(cells["test"]))
+    wide = cells.pivot(index="test", columns="column", values="text").reindex(list(dict.fromkeys(cells["test"])))
     wide = wide[list(dict.fromkeys(cells["column"]))]
     lines = [f"| test | {' | '.join(wide.columns)} |", "|---|" + "---|" * len(wide.columns)]
     lines += [f"| {test} | {' | '.join(row)} |" for test, row in zip(wide.index, wide.to_numpy(), strict=True)]

@@ -74,7 +74,12 @@ def _range_problems(config: ExperimentConfig) -> Iterator[str]:
         yield f"batch_size={config.batch_size}: must be 1 or more, or null for the full batch"
     if config.checkpoint_s is not None and not config.checkpoint_s >= 0:
         yield f"checkpoint_s={config.checkpoint_s}: must be 0 or more, or null"
-    for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
+    seeds = {
+        "seed": config.seed,
+        "dataset.seed": config.dataset.seed,
+        "dataset.holdout_seed": config.dataset.holdout_seed,
+    }
+    for key, seed in seeds.items():
         if not 0 <= seed < 2**63:
             yield f"{key}={seed}: must be between 0 and 2^63 - 1"
     if not config.output_dir:

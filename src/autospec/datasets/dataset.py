@@ -22,8 +22,8 @@ class Dataset:
     ``inputs`` (n, ...) are scaled; ``target`` (n,) indexes ``classes``; ``group`` (n,) indexes ``groups``, -1 for
     none; ``margins`` are unions of groups; ``people`` are the ids of the samples' people; ``training`` (n,) marks the
     samples that are trained on. ``source`` says in a few words where the data come from, ``scaling`` what the inputs
-    were scaled with, ``account`` line by line who was found and who left out; ``columns`` (n,) are further labels of the
-    samples' people by name, such as sex and site.
+    were scaled with, ``account`` line by line who was found and who left out; ``columns`` (n,) are further labels of
+    people by name, such as sex and site.
     """
 
     inputs: Floats

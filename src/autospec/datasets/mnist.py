@@ -6,6 +6,7 @@ LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
 from __future__ import annotations
 
 import gzip
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def _idx(path: Path, dimensions: int) -> Bytes:
     """The array of an idx file of unsigned bytes: a magic number, the lengths as big-endian integers, the values."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise AutoSpecError(f"{path} is truncated or damaged: {error}") from error
     head = 4 + 4 * dimensions
     lengths = np.frombuffer(content[4:head], dtype=">u4")

@@ -49,8 +49,11 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         self._cost_s = self._saved_at - started
 
-    def load(self) -> State | None:
-        """The newest state that can be read, or None; a damaged one is named and the one before it taken."""
+    def load(self, recorded: int) -> State | None:
+        """The newest state that can be read and that ``recorded`` epochs reach, or None; others are named or removed.
+
+        A state beyond the recorded epochs is one of spectra that were lost since.
+        """
         for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
             if not path.exists():
                 continue
@@ -59,7 +62,10 @@ class Checkpoints:
             except Exception as error:  # noqa: BLE001 (a damaged archive raises whatever its damage leads to)
                 log.warning("%s is damaged (%s); falling back to the one before", path, type(error).__name__)
                 continue
-            return state
+            if int(state["epoch"]) <= recorded:
+                return state
+            log.warning("%s is of an epoch whose spectra were lost; not used", path)
+        self.remove()
         return None
 
     def remove(self) -> None:

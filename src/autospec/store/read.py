@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -42,18 +43,22 @@ class Spectra:
 
     ``spectra["encoder.0"]`` is an ``xarray.Dataset`` of one layer with labelled axes; ``to_frame`` a tidy table over
     layers. Singular value indices count from 1, as in σ₁. The file is opened for each reading only, so a run may go
-    on writing beside it.
+    on writing beside it. Instead of a path it takes a file's bytes.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | bytes) -> None:
+        self.path = path if isinstance(path, bytes) else Path(path)
         with opened(self.path) as file:
             self.attributes: dict[str, Any] = dict(file.attrs)
             self.group_names: list[str] = [name.decode() for name in file[GROUP_NAMES][()]]
             self.layers: list[str] = list(file.get(LAYERS, ()))
 
     def __repr__(self) -> str:
-        return f"Spectra({str(self.path)!r}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
+        return f"Spectra({self._where}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
+
+    @property
+    def _where(self) -> str:
+        return "in memory" if isinstance(self.path, bytes) else str(self.path)
 
     @property
     def run_id(self) -> str:
@@ -89,7 +94,7 @@ class Spectra:
         frame.index.name = "epoch"
         return frame
 
-    @cached_property
+    @property
     def weight(self) -> xr.DataArray:
         """(epoch, group): the summed loss weight ``w_c`` of each group, by which a group gradient is scaled."""
         with opened(self.path) as file:
@@ -108,7 +113,7 @@ class Spectra:
         import xarray as xr
 
         if layer not in self.layers:
-            raise AutoSpecError(f"{self.path} has no layer {layer!r}; it has {', '.join(self.layers)}")
+            raise AutoSpecError(f"{self._where} has no layer {layer!r}; it has {', '.join(self.layers)}")
         with opened(self.path) as file:
             found: dict[str, xr.DataArray] = {}
 
@@ -131,7 +136,9 @@ class Spectra:
     def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
         counted: xr.DataArray = values["rows"]
         rows = counted.where(counted > 0) ** 0.5
-        weight = self.weight.where(self.weight > 0)
+        # a run may have gone on writing since the layer was read
+        weight = self.weight.reindex(epoch=counted["epoch"])
+        weight = weight.where(weight > 0)
         factors = {"gradient": 1 / weight, "activation": 1 / rows, "adjoint": rows / weight}
         if statistic not in factors:
             raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(factors)}")
@@ -149,7 +156,7 @@ class Spectra:
         for layer in self.layers:
             values = self[layer]
             if statistic not in values:
-                raise AutoSpecError(f"{self.path}: {statistic} spectra of layer {layer!r} were not recorded")
+                raise AutoSpecError(f"{self._where}: {statistic} spectra of layer {layer!r} were not recorded")
             table = values[statistic].to_dataset(name="value")
             table["scaled"] = self.scaled(layer, statistic)
             table["floor"] = values[f"floor_{statistic}"]
@@ -206,14 +213,14 @@ def read_table(path: Path) -> SpectraTable:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: Path | bytes) -> Iterator[h5py.File]:
     """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise."""
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise AutoSpecError(f"{path}: no such file")
-    if not h5py.is_hdf5(path):
+    if isinstance(path, Path) and not h5py.is_hdf5(path):
         raise AutoSpecError(f"{path} is not an HDF5 file")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(io.BytesIO(path) if isinstance(path, bytes) else path, "r") as file:
             version = file.attrs.get("schema_version")
             if version is None:
                 raise AutoSpecError(f"{path} is an HDF5 file, but not of spectra: it has no schema_version")

@@ -52,12 +52,12 @@ class Header:
 
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
     """Write the file under a temporary name beside ``path`` and rename it; AutoSpecError where that fails."""
-    image = _image(table, header)
+    image = spectra_bytes(table, header)
     with replaced(path) as temporary:
         temporary.write_bytes(image)
 
 
-def _image(table: SpectraTable, header: Header) -> bytes:
+def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
     """The bytes of the file, made in memory: a disk that fills up under HDF5 crashes the interpreter."""
     with h5py.File("spectra", "w", driver="core", backing_store=False) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION

@@ -1,0 +1,66 @@
+"""Pictures of what is recorded on request: spectra along the tied dimension, and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from autospec.figures.contents import short_name
+from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
+from autospec.store.write import replaced
+
+Layers = Sequence[tuple[str, xr.Dataset]]
+"""Layers' names and statistics, as ``Spectra[layer]`` gives them."""
+
+
+def draw_tied(layers: Layers, footer: str, path: Path) -> None:
+    """Position × index: the gradient's singular values at each position, of every group, at the last record."""
+    groups = [str(group) for group in layers[0][1]["group"].values]
+    with print_style():
+        figure = Figure(figsize=(PAGE_IN, 0.6 + 1.3 * len(layers)), layout="constrained")
+        axes = figure.subplots(len(layers), len(groups), squeeze=False)
+        for row, (name, values) in zip(axes, layers, strict=True):
+            last = values["tied_gradient"].isel(epoch=-1)
+            top = max(float(np.nanmax(last)), 1e-30)
+            for axis, group in zip(row, groups, strict=True):
+                image = _draw_positions(axis, last.sel(group=group), LogNorm(top * 1e-6, top))
+                axis.set_title(group)
+            row[0].set_ylabel(f"{short_name(name)}\nindex")
+            figure.colorbar(image, ax=list(row), label="singular value", shrink=0.9)
+        figure.supxlabel(f"position\n{footer}", fontsize=5.5, color=TEXT_GREY)
+        _save(figure, path)
+
+
+def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
+    """Over epochs and by group: numerical rank (line), effective rank (dotted), and the bound that always holds."""
+    with print_style():
+        figure = Figure(figsize=(COLUMN_IN, 0.6 + 1.2 * len(layers)), layout="constrained")
+        for axis, (name, values) in zip(figure.subplots(len(layers), 1, squeeze=False)[:, 0], layers, strict=True):
+            for colour, group in zip(OKABE_ITO, values["group"].values, strict=False):
+                of_group = values.sel(group=group)
+                axis.plot(values["epoch"], of_group["rank_numerical"], color=colour, lw=0.9, label=str(group))
+                axis.plot(values["epoch"], of_group["rank_effective"], color=colour, lw=0.9, ls=":")
+                axis.plot(values["epoch"], of_group["rank_bound"], color=colour, lw=0.5, ls="--")
+            axis.set_title(short_name(name), loc="left")
+            axis.set_ylabel("rank")
+            axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, ncols=3)
+        figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound. {footer}", fontsize=5.5)
+        _save(figure, path)
+
+
+def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: ignore[no-untyped-def]
+    # values below the range are drawn in its lowest colour, a zero among them
+    shown = np.clip(values.values.T, norm.vmin, None)
+    return axis.imshow(shown, aspect="auto", norm=norm, cmap="viridis", interpolation="nearest")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replaced(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
