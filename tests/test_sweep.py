@@ -74,6 +74,14 @@ def test_a_gpu_that_this_machine_has_not_is_named_before_anything_runs(run, laun
     assert launched == []
 
 
+@pytest.mark.parametrize("processes", ["0", "-2", "many"])
+def test_a_number_of_processes_that_cannot_be(run, launched, processes):
+    message = run("-m", *TINY, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={processes}")
+    assert message.splitlines()[1] == (
+        f"  hydra.launcher.n_jobs={processes}: must be 1 or more, or -1 for one for each processor"
+    )
+
+
 def test_a_key_that_a_launcher_has_not_is_named(run):
     for launcher in ("slurm", "joblib"):
         message = run("-m", *TINY, f"hydra/launcher={launcher}", "hydra.launcher.partion=gpu")

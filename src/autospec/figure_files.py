@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +17,10 @@ from autospec.analysis.table import panel_table, write_table
 from autospec.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.errors import AutoSpecError
 from autospec.figures.page import Panel, draw_figure, draw_panel
+from autospec.figures.requested import draw_ranks, draw_tied
 from autospec.panels import difference_panel, pairs_in_front, spectra_panel
-from autospec.plan import Plan
-from autospec.store.read import open_spectra
+from autospec.plan import Plan, planned
+from autospec.store.read import Spectra, open_spectra
 from autospec.store.write import replaced
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     draw_figure(files.number, config.figure.title, panels, files.pictures)
     for panel in panels:
         draw_panel(panel, files.panel(panel.letter))
+    for letter in SPECTRA_PANELS:
+        _draw_requested(open_spectra(plans[letter].folder.spectra), files, letter)
     with replaced(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
@@ -92,7 +95,18 @@ def _tested(plans: Mapping[str, Plan]) -> list[str]:
 
 def _table(plans: Mapping[str, Plan], letter: str, number: int) -> pd.DataFrame:
     plan = plans[letter]
-    return panel_table([open_spectra(plan.folder.spectra)], number, letter, plan.config.figure.min_group)
+    return panel_table(_seeds(plan), number, letter, plan.config.figure.min_group)
+
+
+def _seeds(plan: Plan) -> list[Spectra]:
+    """The spectra of a panel's run, and of the same run with each of ``figure.seeds``."""
+    return [open_spectra(own.folder.spectra) for own in seed_plans(plan)]
+
+
+def seed_plans(plan: Plan) -> list[Plan]:
+    """A panel's run, then the same with each further seed of ``figure.seeds``."""
+    seeds = [seed for seed in dict.fromkeys(plan.config.figure.seeds) if seed != plan.config.seed]
+    return [plan, *(planned(replace(plan.config, seed=seed)) for seed in seeds)]
 
 
 def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:
@@ -102,6 +116,18 @@ def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> It
         plan = plans[letter]
         name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
         yield difference_panel(name, plan.config, open_spectra(plan.folder.spectra), tables[letter])
+
+
+def _draw_requested(spectra: Spectra, files: FigureFiles, letter: str) -> None:
+    """Pictures of spectra along the tied dimension and of ranks, where a run has recorded them."""
+    layers = [(name, spectra[name]) for name in spectra.layers]
+    footer = f"{spectra.run_id}{' (SIMULATED DATA)' if spectra.simulated else ''}"
+    tied = [(name, values) for name, values in layers if values.sizes.get("position", 1) > 1]
+    ranked = [(name, values) for name, values in layers if "rank_bound" in values]
+    if tied:
+        draw_tied(tied, footer, files.panel(f"{letter}_tied"))
+    if ranked:
+        draw_ranks(ranked, footer, files.panel(f"{letter}_rank"))
 
 
 def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:

@@ -53,8 +53,8 @@ def _recording(config: dict[str, Any]) -> str:
     every = config["introspection"]["every"]
     when = "At every epoch" if every == 1 else f"At every {every}th epoch"
     return (
-        f"{when} the weight gradient of each layer was split into the parts that the groups contribute, each divided by "
-        "its group's weight in the loss (the group's mean gradient), and its singular values were taken; those below "
+        f"{when} the weight gradient of each layer was split into the parts that the groups contribute, each divided "
+        "by its group's weight in the loss (the group's mean gradient), and its singular values were taken; those below "
         "the noise floor of rounding or beyond the rank bound were left out (AutoSpec)."
     )
 
@@ -67,8 +67,8 @@ def _testing(null: NullSpectra | None) -> str:
     strata = sorted({name for text in null.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
     return (
-        f"{pairs} were compared by {null.permutations} permutations of the labels of people{within} at fixed weights, at "
-        f"{len(null.epochs)} epochs. The statistic of a layer is the mean, over indices and epochs, of the squared "
+        f"{pairs} were compared by {null.permutations} permutations of the labels of people{within} at fixed weights, "
+        f"at {len(null.epochs)} epochs. The statistic of a layer is the mean, over indices and epochs, of the squared "
         "log-ratio of singular values, studentised over all partitions; p is the share of partitions with as large a "
         "value, and family-wise p compares the largest over layers and pairs. Finer tests are exploratory "
         "(Benjamini-Hochberg). Epochs at which the groups' gradients cancel "

@@ -259,6 +259,11 @@ class SpectralRecorder:
         self._spoilt = False
         self._begin_sums()
 
+    @property
+    def layers(self) -> list[str]:
+        """The names of the watched layers, in the model's order."""
+        return [layer.name for layer in self._layers()]
+
     def __enter__(self) -> SpectralRecorder:
         return self
 

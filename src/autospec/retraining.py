@@ -22,7 +22,7 @@ from autospec.config.schema import ExperimentConfig, Task
 from autospec.datasets.dataset import Dataset
 from autospec.determinism import deterministic
 from autospec.errors import AutoSpecError
-from autospec.layout import NULL_RATIOS, null_field
+from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
 from autospec.progress import duration
 from autospec.recorder import SpectralRecorder
 from autospec.relabelling import Relabelling, Relabellings
@@ -43,7 +43,7 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
     data = datasets.load(config.dataset)
     if config.task is not Task.classification or data.groups != data.classes or len(data.classes) != 2:
         raise AutoSpecError(
-            "retrain: is for a classifier of two classes that are its groups; others need no retraining"
+            "retrain: is for a classifier of two classes that are its groups; other pairs need none"
         )
     introspection = replace(config.introspection, permutations=permutations)
     # as if the labels took no part: who is exchanged with whom is the same question
@@ -52,12 +52,12 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
         raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
     observed, epochs = plan.pairs[0], spaced(list(range(config.epochs)), introspection.permutation_epochs)
     runs: list[SpectralRecorder] = []
-    started = time.monotonic()
     with deterministic(config.threads):
         for number, members in enumerate(observed.members):
+            started = time.monotonic()
             runs.append(_run(config, data, plan, members, epochs))
-            if number == 0:
-                rest_s = (time.monotonic() - started) * permutations
+            if number == 1:  # the first run warms up
+                rest_s = (time.monotonic() - started) * (permutations - 1)
                 log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
     null = _null(runs, observed, epochs)
     return permutation_tests([null], list(null.ratios), list(null.pairs))
@@ -74,39 +74,24 @@ def _run(
         model, groups=data.groups, epochs=config.epochs, relabellings=Relabellings((pair,), {}, plan.person, epochs)
     )
     chosen = torch.from_numpy(data.inputs[data.training]), torch.from_numpy(label), torch.from_numpy(label)
+    samples, rate = Samples(*chosen), config.learning_rate
     with recorder:
-        training = Training(
-            model,
-            TASKS[config.task],
-            Samples(*chosen),
-            None,
-            recorder,
-            config.learning_rate,
-            config.batch_size,
-            config.seed,
-        )
+        training = Training(model, TASKS[config.task], samples, None, recorder, rate, config.batch_size, config.seed)
         training.run(config.epochs, lambda loss: None)
     return recorder
 
 
 def _null(runs: Sequence[SpectralRecorder], observed: Relabelling, epochs: tuple[int, ...]) -> NullSpectra:
     """The runs side by side, as partitions of one pair."""
-    layers = [path[len("layers/") : -len("/gradient")] for path in _gradients(runs[0])]
     ratios = {
-        layer: {
-            name: np.concatenate([run.table[null_field(layer, name).path] for run in runs], axis=2)
-            for name in NULL_RATIOS
-        }
-        for layer in layers
+        layer: {name: _beside(runs, null_field(layer, name).path) for name in NULL_RATIOS} for layer in runs[0].layers
     }
-    loss = np.concatenate([run.table["null/log_loss"] for run in runs], axis=2)
+    loss = _beside(runs, NULL_LOSS.path)
     people = np.array([[int((observed.members[0] == code).sum()) for code in (1, 2)]])
     strata = (", ".join(observed.strata),)
     return NullSpectra(np.array(epochs), ((observed.a, observed.b),), people, strata, {}, "", ratios, loss)
 
 
-def _gradients(run: SpectralRecorder) -> list[str]:
-    paths = [array.field.path for array in run.table]
-    return [
-        path for path in paths if path.startswith("layers/") and path.endswith("/gradient") and "/floor/" not in path
-    ]
+def _beside(runs: Sequence[SpectralRecorder], path: str) -> npt.NDArray[np.float32]:
+    """(epoch, pair, partition, ...): an array of every run, one run's partition after another's."""
+    return np.concatenate([run.table[path] for run in runs], axis=2).astype(np.float32)

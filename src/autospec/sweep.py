@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
 from omegaconf.errors import OmegaConfBaseException
 
 from autospec.config.composition import Composition
@@ -63,7 +64,7 @@ class Sweep(BasicSweeper):
         if failed:
             raise AutoSpecError(
                 f"{len(failed)} of {len(unfinished)} runs failed:\n" + "\n".join(failed) + "\n"
-                "(each has more in its run.log; the same command again makes only what is missing)"
+                "(run.log in each folder has more; the same command again makes only what is missing)"
             )
 
     def _combinations(self, arguments: list[str]) -> list[list[str]]:
@@ -91,20 +92,12 @@ class Sweep(BasicSweeper):
     def _launcher_problems(self, jobs: Sequence[Job]) -> list[str]:
         """Why the launcher cannot give the jobs what they need."""
         labels = [job.label for job in jobs if job.plan.config.device is Device.cuda]
-        on_gpu = _among(labels, len(jobs))
         if isinstance(self.launcher, SlurmSweepLauncher):
-            missing = problem_of_slurm()
-            without = labels and not gpus_asked(self.launcher.params)
-            ask = "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"
-            return [*([missing] if missing else []), *([ask + on_gpu] if without else [])]
-        if labels:
-            from autospec.experiment import device_name  # loads torch, which the runs will need anyway
-
-            try:
-                device_name(Device.cuda)
-            except AutoSpecError as error:
-                return [f"{error}{on_gpu}"]
-        return []
+            problems = [problem_of_slurm(), _gpu_not_asked(self.launcher) if labels else None]
+        else:
+            problems = [_problem_of_processes(self.launcher), _gpu_not_here() if labels else None]
+        among = _among(labels, len(jobs))
+        return [problem + (among if "cuda" in problem else "") for problem in problems if problem]
 
     def _launched(self, jobs: Sequence[Job]) -> list[JobReturn]:
         """What came of each job: one after another with the time left on this machine, else all at once."""
@@ -140,6 +133,30 @@ class Sweep(BasicSweeper):
             for job, returned in zip(jobs, returns, strict=True)
             if returned.status is JobStatus.FAILED
         ]
+
+
+def _gpu_not_asked(launcher: SlurmSweepLauncher) -> str | None:
+    if gpus_asked(launcher.params):
+        return None
+    return "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"
+
+
+def _gpu_not_here() -> str | None:
+    from autospec.experiment import device_name  # loads torch, which the runs will need anyway
+
+    try:
+        device_name(Device.cuda)
+    except AutoSpecError as error:
+        return str(error)
+    return None
+
+
+def _problem_of_processes(launcher: Launcher | None) -> str | None:
+    """Why joblib cannot start as many processes as it is told to, or None."""
+    processes = getattr(launcher, "joblib", {"n_jobs": 1})["n_jobs"]
+    if isinstance(processes, int) and (processes > 0 or processes == -1):
+        return None
+    return f"hydra.launcher.n_jobs={processes}: must be 1 or more, or -1 for one for each processor"
 
 
 def _among(labels: Sequence[str], of: int) -> str:

@@ -141,10 +141,9 @@ def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
 def _null(recorder: SpectralRecorder, pair: Pair) -> NullSpectra:
     """What a file would hold of the one relabelled pair."""
     table = recorder.table
-    layers = {path.split("/")[2] for path in (array.field.path for array in table) if path.endswith("/log_ratio")}
     floats = {
         layer: {name: table[null_field(layer, name).path].astype(np.float32) for name in NULL_RATIOS}
-        for layer in sorted(layers, reverse=True)  # the hidden layer, then the head
+        for layer in recorder.layers
     }
     loss = table[NULL_LOSS.path].astype(np.float32)
     epochs = np.array(table.null_epochs)
