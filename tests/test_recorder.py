@@ -490,3 +490,15 @@ def test_spectra_in_memory_are_labelled_like_those_of_a_file():
     assert "in memory: 2 layers" in repr(spectra)
     with pytest.raises(AutoSpecError, match="in memory has no layer 'x'"):
         spectra["x"]
+
+
+def test_statistics_of_unequal_width_do_not_pad_one_another():
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))
+    _step(recorder, model, torch.randn(4, 6), torch.tensor([0, 1, 0, 1]))
+    recorder.end_epoch()
+    layer = recorder.spectra["0"]
+    assert [layer[name].shape[-1] for name in ("gradient", "activation", "adjoint")] == [4, 6, 4]
+    frames = {name: recorder.spectra.to_frame(name) for name in ("gradient", "activation", "adjoint")}
+    assert [frame[frame.layer == "0"]["index"].max() for frame in frames.values()] == [4, 6, 4]
+    assert all(frame["value"].notna().all() for frame in frames.values())

@@ -58,7 +58,8 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
 def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: ignore[no-untyped-def]
     # values below the range are drawn in its lowest colour, a zero among them
     shown = np.clip(values.values.T, norm.vmin, None)
-    return axis.imshow(shown, aspect="auto", norm=norm, cmap="viridis", interpolation="nearest")
+    edges = (-0.5, shown.shape[1] - 0.5, shown.shape[0] + 0.5, 0.5)
+    return axis.imshow(shown, aspect="auto", norm=norm, cmap="viridis", interpolation="nearest", extent=edges)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -54,7 +54,7 @@ class NullSpectra:
         return 0 if first is None else first["log_norm"].shape[2] - 1
 
 
-def read_null(path: Path, layers: list[str]) -> NullSpectra | None:
+def read_null(path: Path | bytes, layers: list[str]) -> NullSpectra | None:
     """The relabelled partitions of a file; None where its writer knew nothing of people."""
     with opened(path) as file:
         if NULL_PAIRS not in file:

@@ -42,8 +42,8 @@ class Spectra:
     """The spectra of one run, read on demand.
 
     ``spectra["encoder.0"]`` is an ``xarray.Dataset`` of one layer with labelled axes; ``to_frame`` a tidy table over
-    layers. Singular value indices count from 1, as in σ₁. The file is opened for each reading only, so a run may go
-    on writing beside it. Instead of a path it takes a file's bytes.
+    layers. Singular value indices count from 1, as in σ₁; those of activations and adjoints are axes of their own. The
+    file is opened for each reading only, so a run may go on writing beside it. Instead of a path it takes bytes.
     """
 
     def __init__(self, path: str | Path | bytes) -> None:
@@ -122,6 +122,9 @@ class Spectra:
                     found[name.replace("/", "_")] = self._labelled(file, item)
 
             file[f"{LAYERS}/{layer}"].visititems(visit)
+            for name in ("activation", "adjoint"):  # as wide as their rows; one index for all would pad the others
+                if name in found:
+                    found[name] = found[name].rename({INDEX: f"{name}_{INDEX}"})
             return xr.Dataset(found, attrs=dict(file[f"{LAYERS}/{layer}"].attrs))
 
     def scaled(self, layer: str, statistic: str = "gradient") -> xr.DataArray:
@@ -131,7 +134,7 @@ class Spectra:
         multiplied by ``√rows_c / w_c``.
         """
         values = self[layer]
-        return values[statistic] * self._scale(values, statistic)
+        return _spectra_of(values, statistic) * self._scale(values, statistic)
 
     def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
         counted: xr.DataArray = values["rows"]
@@ -157,7 +160,7 @@ class Spectra:
             values = self[layer]
             if statistic not in values:
                 raise AutoSpecError(f"{self._where}: {statistic} spectra of layer {layer!r} were not recorded")
-            table = values[statistic].to_dataset(name="value")
+            table = _spectra_of(values, statistic).to_dataset(name="value")
             table["scaled"] = self.scaled(layer, statistic)
             table["floor"] = values[f"floor_{statistic}"]
             table["scaled_floor"] = table["floor"] * self._scale(values, statistic)
@@ -178,6 +181,12 @@ class Spectra:
         if INDEX in dimensions:
             coordinates[INDEX] = np.arange(1, dataset.shape[dimensions.index(INDEX)] + 1)
         return xr.DataArray(dataset[()], dims=dimensions, coords=coordinates)
+
+
+def _spectra_of(values: xr.Dataset, statistic: str) -> xr.DataArray:
+    """A statistic's singular values, their index called index."""
+    own = f"{statistic}_{INDEX}"
+    return values[statistic].rename({own: INDEX}) if own in values[statistic].dims else values[statistic]
 
 
 def _rank_bound(values: xr.Dataset, statistic: str, most: int) -> xr.DataArray:
@@ -215,19 +224,20 @@ def read_table(path: Path) -> SpectraTable:
 @contextlib.contextmanager
 def opened(path: Path | bytes) -> Iterator[h5py.File]:
     """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise."""
+    name = "the file" if isinstance(path, bytes) else str(path)
     if isinstance(path, Path) and not path.is_file():
-        raise AutoSpecError(f"{path}: no such file")
+        raise AutoSpecError(f"{name}: no such file")
     if isinstance(path, Path) and not h5py.is_hdf5(path):
-        raise AutoSpecError(f"{path} is not an HDF5 file")
+        raise AutoSpecError(f"{name} is not an HDF5 file")
     try:
         with h5py.File(io.BytesIO(path) if isinstance(path, bytes) else path, "r") as file:
             version = file.attrs.get("schema_version")
             if version is None:
-                raise AutoSpecError(f"{path} is an HDF5 file, but not of spectra: it has no schema_version")
+                raise AutoSpecError(f"{name} is an HDF5 file, but not of spectra: it has no schema_version")
             if version != SCHEMA_VERSION:
-                raise AutoSpecError(f"{path} has schema_version {version}; this program reads {SCHEMA_VERSION}")
+                raise AutoSpecError(f"{name} has schema_version {version}; this program reads {SCHEMA_VERSION}")
             yield file
     except AutoSpecError:
         raise
     except (OSError, KeyError, RuntimeError) as error:
-        raise AutoSpecError(f"{path} is truncated or damaged and cannot be read") from error
+        raise AutoSpecError(f"{name} is truncated or damaged and cannot be read") from error
