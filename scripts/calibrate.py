@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from autospec.calibration.conditions import CONFOUNDED, NULLS, POWER, Cell
-from autospec.calibration.rates import rates, write
+from autospec.calibration.rates import markdown, rates, write
 from autospec.calibration.study import study
 from autospec.config.checks import checked
 from autospec.config.grid import composed
@@ -44,6 +44,7 @@ def main() -> None:
     try:
         table = _table(arguments.runs, arguments.power_runs, arguments.jobs, folder)
         draw_calibration(table, folder / "calibration.png")
+        (folder / "calibration.md").write_text(f"{markdown(table)}\n")
     except AutoSpecError as error:
         sys.exit(str(error))
     log.info("calibration: %s, %.1f minutes", folder / "calibration.csv", (time.monotonic() - started) / 60)

@@ -41,15 +41,15 @@ def test_every_command_of_the_page_on_clusters_passes(run, launched):
     assert len(launched) == 6 + 48 + 6  # a trial, the whole paper, one machine
 
 
-ASKS = (
-    "gpus_per_node=1",
-    "gpus_per_task=1",
-    "gres='gpu:a100:1'",
-    "mem_gb=4 +hydra.launcher.additional_parameters.gpus=1",
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "hydra.launcher.gpus_per_node=1",
+        "hydra.launcher.gpus_per_task=1",
+        "hydra.launcher.gres='gpu:a100:1'",
+        "+hydra.launcher.additional_parameters.gpus=1",
+    ],
 )
-
-
-@pytest.mark.parametrize("asked", ASKS)
 def test_a_gpu_must_be_asked_for(run, launched, asked):
     sweep = ["-m", *TINY, "device=cuda", "hydra/launcher=slurm"]
     ask = "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"

@@ -111,7 +111,7 @@ def seed_plans(plan: Plan) -> list[Plan]:
 
 def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:
     for letter in SPECTRA_PANELS:
-        yield spectra_panel(letter, plans[letter].config, open_spectra(plans[letter].folder.spectra))
+        yield spectra_panel(letter, plans[letter].config, _seeds(plans[letter]))
     for letter in tables:
         plan = plans[letter]
         name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
@@ -134,9 +134,11 @@ def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
     """What a figure is made from: its runs' files, its settings, and the code that tests and draws."""
     made_from = {"code": _code_digest()}
     for letter, plan in plans.items():
-        status = plan.folder.spectra.stat()
         shown = f"{plan.config.figure} {plan.config.supplement}"
-        made_from[letter] = f"{plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
+        for own in seed_plans(plan):
+            status = own.folder.spectra.stat()
+            stamp = f"{own.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
+            made_from[f"{letter} {own.config.seed}"] = stamp
     return made_from
 
 

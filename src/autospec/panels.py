@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import pandas as pd
@@ -24,16 +25,19 @@ def panel_title(config: ExperimentConfig) -> str:
     return f"{task} · width {config.width} · {activation}"
 
 
-def spectra_panel(letter: str, config: ExperimentConfig, spectra: Spectra) -> SpectraPanel:
-    """Panels A–F: the gradient spectra of a run."""
+def spectra_panel(letter: str, config: ExperimentConfig, seeds: Sequence[Spectra]) -> SpectraPanel:
+    """Panels A–F: the gradient spectra of a run, and of runs that differ from it in their seed."""
+    spectra = seeds[0]
+    frames = [own.to_frame("gradient").assign(seed=place) for place, own in enumerate(seeds)]
     return SpectraPanel(
         letter=letter,
         title=panel_title(config),
         layers=_titles(config, spectra),
         groups=_disjoint(spectra),
         group_labels={group: _label(config, group) for group in _disjoint(spectra)},
-        frame=spectra.to_frame("gradient"),
+        frame=pd.concat(frames, ignore_index=True),
         provenance=_provenance(config, spectra),
+        seeds=len(seeds),
     )
 
 
@@ -55,6 +59,7 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
         paper=paper,
         verdicts={} if paper else verdicts(drawn),
         left_out=() if paper else left_out(drawn),
+        seeds=1 + len(set(config.figure.seeds) - {config.seed}),
     )
 
 

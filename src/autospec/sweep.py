@@ -93,11 +93,10 @@ class Sweep(BasicSweeper):
         """Why the launcher cannot give the jobs what they need."""
         labels = [job.label for job in jobs if job.plan.config.device is Device.cuda]
         if isinstance(self.launcher, SlurmSweepLauncher):
-            problems = [problem_of_slurm(), _gpu_not_asked(self.launcher) if labels else None]
+            own, gpu = problem_of_slurm(), _gpu_not_asked(self.launcher) if labels else None
         else:
-            problems = [_problem_of_processes(self.launcher), _gpu_not_here() if labels else None]
-        among = _among(labels, len(jobs))
-        return [problem + (among if "cuda" in problem else "") for problem in problems if problem]
+            own, gpu = _problem_of_processes(self.launcher), _gpu_not_here() if labels else None
+        return [problem for problem in (own, gpu and gpu + _among(labels, len(jobs))) if problem]
 
     def _launched(self, jobs: Sequence[Job]) -> list[JobReturn]:
         """What came of each job: one after another with the time left on this machine, else all at once."""

@@ -41,17 +41,13 @@ def rates(studies: pd.DataFrame, null: str, groups: str) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table of rates: a row for each test, a column for each null and its groups; bold where 0.05 is not covered."""
-    cells = table.assign(
-        text=[
-            f"{rate:.3f}" if low <= alpha <= high else f"**{rate:.3f}**"
-            for rate, low, alpha, high in zip(*(table[name] for name in ("rate", "low", "alpha", "high")), strict=True)
-        ],
-        column=table["groups"],
-    )
-    wide = cells.pivot(index="test", columns="column", values="text").reindex(list(dict.fromkeys(cells["test"])))
-    wide = wide[list(dict.fromkeys(cells["column"]))]
-    lines = [f"| test | {' | '.join(wide.columns)} |", "|---|" + "---|" * len(wide.columns)]
-    lines += [f"| {test} | {' | '.join(row)} |" for test, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    covered = (table["low"] <= table["alpha"]) & (table["alpha"] <= table["high"])
+    rate = table["rate"].map("{:.3f}".format)
+    cells = table.assign(text=rate.where(covered, "**" + rate + "**"), column=table["null"] + ", " + table["groups"])
+    tests, columns = cells["test"].drop_duplicates().tolist(), cells["column"].drop_duplicates().tolist()
+    text = cells.set_index(["test", "column"])["text"]
+    lines = [f"| test | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    lines += [f"| {test} | {' | '.join(str(text[test, column]) for column in columns)} |" for test in tests]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from autospec.figures.style import OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
 from autospec.store.write import replaced
 
-PRIMARY = "permutation, late"
+PRIMARY = "permutation, family-wise, early"
 
 
 def draw_calibration(table: pd.DataFrame, path: Path) -> None:
@@ -47,7 +47,7 @@ def _draw_nulls(axis: Axes, nulls: pd.DataFrame, tests: list[str]) -> None:
     axis.set_ylim(len(tests) - 0.4, -0.6)
     axis.set_xlim(0, 1)
     axis.set_xlabel("false-positive rate at 0.05 (○ equal groups, □ 1:3), exact 99 % interval")
-    axis.legend(fontsize=5, loc="lower right", frameon=False)
+    axis.legend(fontsize=5.5, loc="upper right", frameon=False)
 
 
 def _draw_power(axis: Axes, power: pd.DataFrame) -> None:
@@ -58,6 +58,6 @@ def _draw_power(axis: Axes, power: pd.DataFrame) -> None:
         axis.plot(effect, part["rate"], "o-", color=colour, ms=2, lw=0.9, label=f"{groups} people")
     axis.axhline(0.05, color=TEXT_GREY, lw=0.6, zorder=0)
     axis.set_ylim(0, 1.02)
-    axis.set_xlabel("simulated effect (multiple of that of schizophrenia)")
-    axis.set_ylabel("power of the primary test, late")
+    axis.set_xlabel("simulated effect\n(multiple of that of schizophrenia)")
+    axis.set_ylabel("power of the primary test, family-wise, early")
     axis.legend(frameon=False)

@@ -51,7 +51,10 @@ class LayerTitle:
 
 @dataclass(frozen=True)
 class SpectraPanel:
-    """Panels A–F: ``frame`` has the columns of ``Spectra.to_frame``; ``group_labels`` are for readers."""
+    """Panels A–F: ``frame`` has the columns of ``Spectra.to_frame``, and seed where there are runs of several.
+
+    ``group_labels`` are for readers.
+    """
 
     letter: str
     title: str
@@ -60,6 +63,7 @@ class SpectraPanel:
     group_labels: dict[str, str]
     frame: pd.DataFrame
     provenance: Provenance
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,4 @@ class DifferencePanel:
     paper: bool = True
     verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    seeds: int = 1

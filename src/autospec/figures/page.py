@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
 from autospec.figures.difference_panel import blocks_of, draw_differences
-from autospec.figures.spectra_panel import draw_spectra, rows_needed
+from autospec.figures.spectra_panel import FEWEST_FOR_BAND, draw_spectra, rows_needed
 from autospec.figures.style import (
     COLUMN_IN,
     FLOOR_GREY,
@@ -136,6 +136,10 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
             "Spectra: singular values of each group's mean gradient; hue tells the group, a paler one a higher index; "
             "grey: every index of the whole batch; shaded: below its noise floor."
         )
+    seeds = max((panel.seeds for panel in panels), default=1)
+    if seeds > 1:
+        band = "mean and standard deviation" if seeds >= FEWEST_FOR_BAND else "a line for each"
+        sentences.append(f"{seeds} seeds: {band} in panels of spectra; maps are of the first, tests of all together.")
     differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
     if differences:
         sentences += _difference_sentences(differences)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,10 +11,12 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
-from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Frame, group_colours, group_grey, shaded
+from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded
 from autospec.layout import ALL
 
 MOST_COLUMNS = 2
+FEWEST_FOR_BAND = 5
+"""With fewer seeds each is drawn as a line: their deviation would say little."""
 COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
 
 
@@ -43,6 +47,8 @@ def rows_needed(panel: SpectraPanel) -> int:
 def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
     """The spectra of one layer."""
     table = panel.frame[panel.frame["layer"] == layer.name]
+    seeds = _seeds(table)
+    table = seeds[0]
     spectra = {str(group): part for group, part in table.groupby("group", sort=False)}
     front = front_indices(int(table["index"].max()))
     whole = _above_floor(spectra[ALL])
@@ -54,7 +60,9 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
         values = _above_floor(spectra[group])
         for place, shown in enumerate(front):
             colour = shaded(colours[group], place, len(front))
-            axis.plot(values.index, values[shown], color=colour, lw=0.9, zorder=3 - place * 0.1)
+            _draw_seeds(
+                axis, [_above_floor(own[own["group"] == group])[shown] for own in seeds], colour, 3 - place * 0.1
+            )
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
     axis.set_title(str(layer), loc="left", pad=3)
@@ -62,6 +70,26 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
     _limit(axis, table)
     _shade_floor(axis, spectra[ALL])
     _label_ends(axis, ends)
+
+
+def _seeds(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """The table of each seed's run, in their order."""
+    if "seed" not in table.columns:
+        return [table]
+    return [own for _, own in table.groupby("seed", sort=False)]
+
+
+def _draw_seeds(axis: Axes, lines: Sequence[pd.Series], colour: Colour, order: float) -> None:
+    """A line for each seed; from five seeds up their mean, on the scale of the axis, and a band of one deviation."""
+    if len(lines) < FEWEST_FOR_BAND:
+        for line in lines:
+            axis.plot(line.index, line, color=colour, lw=0.9 if len(lines) == 1 else 0.5, zorder=order)
+        return
+    logarithms = np.log(np.stack([line.to_numpy(dtype=np.float64) for line in lines]))
+    mean, deviation = logarithms.mean(0), logarithms.std(0, ddof=1)
+    low, high = np.exp(mean - deviation), np.exp(mean + deviation)
+    axis.fill_between(lines[0].index, low, high, color=colour, alpha=0.25, lw=0, zorder=order - 0.05)
+    axis.plot(lines[0].index, np.exp(mean), color=colour, lw=0.9, zorder=order)
 
 
 def front_indices(width: int) -> tuple[int, ...]:

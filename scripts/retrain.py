@@ -1,0 +1,50 @@
+"""Test the groups that a classifier is trained to tell apart, by whole runs with permuted labels.
+
+    python scripts/retrain.py figure=fig4 panel=B
+    python scripts/retrain.py --permutations 199 figure=fig4 panel=B epochs=100
+
+Says what it will cost after the first run; writes outputs/retrain/<data set>-<architecture>.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.config.checks import checked
+from autospec.config.grid import composed
+from autospec.config.mistakes import explained
+from autospec.errors import AutoSpecError
+from autospec.progress import ConsoleHandler
+from autospec.retraining import retrained
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def main() -> None:
+    """Retrain and write the table; exits with 1 after a mistake."""
+    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])
+    logging.getLogger("autospec").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--permutations", type=int, default=99, help="runs with permuted labels (default: 99)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for run.py")
+    arguments = parser.parse_args()
+    try:
+        config = checked(composed(CONF, arguments.overrides))
+        table = retrained(config, arguments.permutations)
+    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(explained(error))
+    path = Path(config.output_dir) / "retrain" / f"{config.dataset.name}-{config.architecture.value}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.10g")
+    whole = table[table["per"] == "trajectory"][["layer", "test", "p", "p_family", "larger", "note"]]
+    sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Whole runs with permuted labels: the test of groups that are what a network is trained to tell apart.
+
+There weights depend on the compared labels, so that exchanging labels at fixed weights is no test. Training anew with
+every relabelling is one: under the null a run with the observed labels is one of 1 + P exchangeable ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from autospec import datasets, models
+from autospec.analysis.permutation import permutation_tests
+from autospec.config.schema import ExperimentConfig, Task
+from autospec.datasets.dataset import Dataset
+from autospec.determinism import deterministic
+from autospec.errors import AutoSpecError
+from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
+from autospec.progress import duration
+from autospec.recorder import SpectralRecorder
+from autospec.relabelling import Relabelling, Relabellings
+from autospec.store.null import NullSpectra
+from autospec.tasks import TASKS
+from autospec.testable import relabellings, spaced
+from autospec.training import Samples, Training
+
+log = logging.getLogger(__name__)
+
+
+def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
+    """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
+
+    Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
+    AutoSpecError where the groups are not the classes of a classifier.
+    """
+    data = datasets.load(config.dataset)
+    if config.task is not Task.classification or data.groups != data.classes or len(data.classes) != 2:
+        raise AutoSpecError("retrain: is for a classifier of two classes that are its groups; other pairs need none")
+    introspection = replace(config.introspection, permutations=permutations)
+    # as if the labels took no part: who is exchanged with whom is the same question
+    plan = relabellings(data, introspection, config.dataset.group_by, None, list(range(config.epochs)))
+    if not plan.pairs:
+        raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
+    observed, epochs = plan.pairs[0], spaced(list(range(config.epochs)), introspection.permutation_epochs)
+    runs: list[SpectralRecorder] = []
+    with deterministic(config.threads):
+        for number, members in enumerate(observed.members):
+            started = time.monotonic()
+            runs.append(_run(config, data, plan, members, epochs))
+            if number == 1:  # the first run warms up
+                rest_s = (time.monotonic() - started) * (permutations - 1)
+                log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
+    null = _null(runs, observed, epochs)
+    return permutation_tests([null], list(null.ratios), list(null.pairs))
+
+
+def _run(
+    config: ExperimentConfig, data: Dataset, plan: Relabellings, members: npt.NDArray[np.int8], epochs: tuple[int, ...]
+) -> SpectralRecorder:
+    """One run with the labels of one partition, whose own ratios are taken at some epochs."""
+    label = members[plan.person].astype(np.int64) - 1
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    pair = Relabelling(data.groups[0], data.groups[1], (), members[None])
+    recorder = SpectralRecorder(
+        model, groups=data.groups, epochs=config.epochs, relabellings=Relabellings((pair,), {}, plan.person, epochs)
+    )
+    chosen = torch.from_numpy(data.inputs[data.training]), torch.from_numpy(label), torch.from_numpy(label)
+    samples, rate = Samples(*chosen), config.learning_rate
+    with recorder:
+        training = Training(model, TASKS[config.task], samples, None, recorder, rate, config.batch_size, config.seed)
+        training.run(config.epochs, lambda loss: None)
+    return recorder
+
+
+def _null(runs: Sequence[SpectralRecorder], observed: Relabelling, epochs: tuple[int, ...]) -> NullSpectra:
+    """The runs side by side, as partitions of one pair."""
+    ratios = {
+        layer: {name: _beside(runs, null_field(layer, name).path) for name in NULL_RATIOS} for layer in runs[0].layers
+    }
+    loss = _beside(runs, NULL_LOSS.path)
+    people = np.array([[int((observed.members[0] == code).sum()) for code in (1, 2)]])
+    strata = (", ".join(observed.strata),)
+    return NullSpectra(np.array(epochs), ((observed.a, observed.b),), people, strata, {}, "", ratios, loss)
+
+
+def _beside(runs: Sequence[SpectralRecorder], path: str) -> npt.NDArray[np.float32]:
+    """(epoch, pair, partition, ...): an array of every run, one run's partition after another's."""
+    return np.concatenate([run.table[path] for run in runs], axis=2).astype(np.float32)
