@@ -14,7 +14,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status test test-slow test-grid lint faults lock
+.PHONY: help setup figures status test test-slow test-grid lint faults calibrate lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lint: $(READY) ## check style, types and the direction of imports
 
 faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
 	$(BIN)/python scripts/faults.py $(ARGS)
+
+calibrate: $(READY) ## run thousands of studies without a difference through every test (half an hour)
+	$(BIN)/python scripts/calibrate.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own
 	$(PYTHON) scripts/make_lock.py

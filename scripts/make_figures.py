@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from autospec.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
 from autospec.config.mistakes import explained
 from autospec.errors import AutoSpecError
-from autospec.figure_files import update_figure
+from autospec.figure_files import seed_plans, update_figure
 from autospec.plan import Plan, planned
 from autospec.progress import ConsoleHandler, duration
 
@@ -47,9 +47,10 @@ def main() -> None:
                 )
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
         figures = {name: _plans(name, overrides) for name in names}
-        if any(not plan.done for plans in figures.values() for plan in plans.values()):
-            runs = {plan.folder.path: plan for plans in figures.values() for plan in plans.values()}
-            _train(names, overrides, arguments.jobs, runs.values())
+        panels = [plan for plans in figures.values() for plan in plans.values()]
+        runs = {own.folder.path: own for plan in panels for own in seed_plans(plan)}
+        if not all(plan.done for plan in runs.values()):
+            _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
         for plans in figures.values():
             update_figure(plans)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
@@ -80,6 +81,12 @@ def _chosen(figure: str) -> list[str]:
 
 def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
     return {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+
+
+def _seeds(panels: Collection[Plan]) -> list[str]:
+    """The further seeds of a sweep, where ``figure.seeds`` names some."""
+    seeds = dict.fromkeys(own.config.seed for plan in panels for own in seed_plans(plan))
+    return [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 else []
 
 
 def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[Plan]) -> None:

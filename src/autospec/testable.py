@@ -136,7 +136,7 @@ def _refusal(
     if target is not None and target in question.compared:
         return (
             f"{target} is what the network is trained to tell apart, so weights depend on the compared labels; "
-            "only retraining with permuted labels would test it"
+            "only retraining with permuted labels would test it (scripts/retrain.py)"
         )
     taken_out = sorted(question.compared & set(residualized))
     if taken_out:
