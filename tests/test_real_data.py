@@ -14,19 +14,19 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 def _overrides(figure, data):
     return {
-        "fig1": [f"dataset.path={data / 'mnist'}", "dataset.per_digit=500"],
+        "fig1": [f"dataset.path={data / 'mnist'}"],
         "fig4": [
             f"dataset.table={data / 'cobre_freesurfer' / 'freesurfer_stats.tsv'}",
             f"dataset.participants={data / 'cobre_freesurfer' / 'participants.tsv'}",
         ],
-        "fig8": [f"dataset.path={data / 'mcic_maps'}", "dataset.resolution_mm=20"],
+        "fig8": [f"dataset.path={data / 'mcic_maps'}", "dataset.resolution_mm=12"],
     }[figure]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("figure", ["fig1", "fig4", "fig8"])
 def test_all_panels_are_drawn_from_real_inputs(figure, shared_data, tmp_path):
-    overrides = [*_overrides(figure, shared_data), "epochs=4", f"output_dir={tmp_path}"]
+    overrides = [*_overrides(figure, shared_data), "epochs=3", f"output_dir={tmp_path}"]
     plans = {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
     for plan in plans.values():
         if not plan.done:

@@ -20,6 +20,8 @@ from autospec.errors import AutoSpecError
 
 SIDE = 28
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TORCHVISION_FOLDER = Path("MNIST", "raw")
+"""Where ``torchvision.datasets.MNIST(root, download=True)`` puts the idx files below its root."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -97,10 +99,11 @@ def _full(config: MnistConfig) -> tuple[Bytes, Bytes]:
 
 
 def _idx_file(folder: Path, name: str) -> Path:
-    for file in (folder / name, folder / f"{name}.gz"):
-        if file.is_file():
-            return file
-    raise AutoSpecError(f"dataset.path={folder}: there is no {name} or {name}.gz")
+    for place in (folder, folder / TORCHVISION_FOLDER):
+        for file in (place / name, place / f"{name}.gz"):
+            if file.is_file():
+                return file
+    raise AutoSpecError(f"dataset.path={folder}: there is no {name} or {name}.gz, nor one in {TORCHVISION_FOLDER}")
 
 
 def _idx(path: Path, dimensions: int) -> Bytes:
