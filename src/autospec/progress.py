@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from typing import Never
@@ -13,12 +13,22 @@ if TYPE_CHECKING:
 
 
 class ConsoleHandler(logging.Handler):
-    """Log messages on standard error, above a progress bar where there is one."""
+    """Log messages on standard error, above a progress bar where there is one.
+
+    What is said of data is said once: the runs of a sweep share a cohort, and each has its account in its own log.
+    """
+
+    _said_of_data: ClassVar[set[str]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        text = self.format(record)
+        if record.name.startswith("autospec.datasets"):
+            if text in self._said_of_data:
+                return
+            self._said_of_data.add(text)
+        tqdm.write(text, file=sys.stderr)
 
 
 def bar(total: int, done: int, label: str) -> tqdm[Never]:
