@@ -1,5 +1,6 @@
 """From tiny runs to the files of figure 1."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +76,16 @@ def test_a_picture_that_was_lost_is_drawn_again(made):
     files.panel("C").unlink()
     update_figure(plans)
     assert files.panel("C").exists()
+
+
+def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
+    plans, _ = made
+    runs = plans["A"].folder.path.parent
+    shutil.copytree(runs, tmp_path / runs.name)
+    configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", "supplement=true"])
+    files = update_figure({panel: planned(config) for panel, config in configs.items()})
+    assert set(pd.read_csv(files.table).panel) == set("CDEFGH")
+    assert all(files.panel(f"{panel}_differences").exists() for panel in "CDEF")
 
 
 def test_differences_need_two_groups(tmp_path):
