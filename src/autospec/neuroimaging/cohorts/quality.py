@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from autospec.datasets.prepared import read_prepared
 from autospec.neuroimaging.cohorts.map_pictures import draw_maps, rows_of
-from autospec.neuroimaging.domains import DOMAINS, N_COMPONENTS
+from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
 POOR_MATCH = 0.2
@@ -101,8 +101,8 @@ def _names(quality: Quality) -> list[tuple[str, str]]:
     """The label and the colour of each component."""
     if not quality.neuromark:
         return [(str(index + 1), "#333333") for index in range(len(quality.connectivity))]
-    return [(f"{domain.abbreviation} {index + 1}", colour)
-            for domain, colour in zip(DOMAINS, COLOURS, strict=True) for index in domain.indices]  # fmt: skip
+    colours = [colour for domain, colour in zip(DOMAINS, COLOURS, strict=True) for _ in domain.indices]
+    return list(zip(COMPONENT_NAMES, colours, strict=True))
 
 
 def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
