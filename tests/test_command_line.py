@@ -105,6 +105,18 @@ def test_a_run_leaves_its_spectra_configuration_provenance_and_log(run, tmp_path
     assert list(tmp_path.iterdir()) == [tmp_path / "outputs"]
 
 
+def test_a_run_of_people_keeps_its_account_and_the_balance_of_its_groups(run, tmp_path):
+    options = ("epochs=1", "width=4", "introspection.permutations=0", "dataset.age.shift=2")
+    assert run("figure=fig4", "panel=A", *options) == ""
+    (folder,) = _runs(tmp_path)
+    told = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+    assert "124 people; groups: HC 63, SZ 61" in told["account"]
+    age = next(one for one in told["balance"] if one["covariate"] == "age")
+    assert (age["one"], age["other"], age["large"]) == ("HC", "SZ", True)
+    assert -3 < age["standardised"] < -0.25
+    assert any(line.startswith("age is not balanced") for line in told["account"])
+
+
 def test_the_same_run_again_is_complete_and_panels_that_share_it_too(run, tmp_path, caplog):
     assert run("figure=fig1", "panel=A", *TINY) == ""
     (folder,) = _runs(tmp_path)

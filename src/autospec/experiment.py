@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
             return
         data = datasets.load(config.dataset)
         _set_aside_if_damaged(folder)
-        _train(plan, _training(plan, data, provenance), provenance, command)
+        _train(plan, data, provenance, command)
 
 
 def device_name(device: Device) -> str:
@@ -135,17 +137,26 @@ def _attributes(plan: Plan, data: Dataset, provenance: Provenance) -> dict[str, 
     )
 
 
-def _train(plan: Plan, training: Training, provenance: Provenance, command: str) -> None:
+def _write_cohort(data: Dataset, path: Path) -> None:
+    """Who was found and left out, and how alike the groups are, where the samples are people with an account."""
+    if data.account:
+        with replaced(path) as temporary:
+            told = {"account": data.account, "balance": data.balance}
+            temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _train(plan: Plan, data: Dataset, provenance: Provenance, command: str) -> None:
     """Train to the end from wherever the last checkpoint is."""
-    folder = plan.folder
+    folder, training = plan.folder, _training(plan, data, provenance)
     checkpoints = Checkpoints(folder, plan.config.checkpoint_s)
     accepted = _resume(plan, training, checkpoints, provenance)
     provenance.begin(command, training.epoch, accepted)
-    for path in (folder.checkpoint, folder.config, folder.provenance):
+    for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
         remove_leftovers(path)
     with replaced(folder.config) as temporary:
         temporary.write_text(as_yaml(plan.config))
     provenance.write(folder.provenance)
+    _write_cohort(data, folder.cohort)
     begins = f"goes on after {training.epoch} of" if training.epoch else "begins:"
     log.info("%s %s %d epochs", folder.run_id, begins, plan.config.epochs)
     try:

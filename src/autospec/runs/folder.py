@@ -44,6 +44,10 @@ class RunFolder:
         return self.path / "provenance.json"
 
     @property
+    def cohort(self) -> Path:
+        return self.path / "cohort.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.log"
 
