@@ -22,7 +22,7 @@ from autospec.neuroimaging.cohorts import cobre_hdf5, gift, gift_maps
 from autospec.neuroimaging.cohorts.layouts import SCAN_LAYOUTS, found
 from autospec.neuroimaging.cohorts.motion import read_motion
 from autospec.neuroimaging.cohorts.options import Options
-from autospec.neuroimaging.cohorts.parts import Part, read_part
+from autospec.neuroimaging.cohorts.parts import POOR_MATCH, Part, poorly_matched, read_part
 from autospec.neuroimaging.cohorts.sources import Folder, Source, listed_scans, with_motion
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,10 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
     if parts.grid is not None:
         data |= _map_data(parts, ids, courses.shape[2], options.maps)
     if all(part.match is not None for part in loaded.values()):
-        data["template_match"] = np.stack([np.asarray(loaded[own].match) for own in ids])
+        data["template_match"] = match = np.stack([np.asarray(loaded[own].match) for own in ids])
+        poor = poorly_matched(ids, match)
+        if poor:
+            account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
     people = _with_motion(people, [loaded[own].motion_mm for own in ids], account)
     account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
@@ -149,7 +152,7 @@ def _with_motion(people: pd.DataFrame, found_mm: list[float], account: Account) 
         return people
     account.note(f"motion: mean framewise displacement of {known.sum()} of {len(people)} people, from their files")
     if not known.all():
-        account.warn(f"motion is not known, nor regressed out, for {named(people['id'][~known])}")
+        account.warn(f"motion is not known, nor regressed out, for {', '.join(people['id'][~known])}")
     return people.assign(motion=found_mm)
 
 
