@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.config.schema import CohortConfig
-from autospec.datasets.account import Account
+from autospec.datasets.account import Account, named
 from autospec.datasets.balance import Difference, note_balance
 from autospec.datasets.dataset import Dataset, Integers, Mask, held_out
 from autospec.datasets.phenotype import NUMERIC
@@ -144,7 +144,8 @@ def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig
         labelled[column] = pd.Series(labels, index=people.index, dtype=object)
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:
-        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)}; see dataset.labels")
+        found = "; ".join(f"{column} is {named(sorted({repr(text) for text in people[column]}))}" for column in columns)
+        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
     return labelled
 
 

@@ -217,6 +217,7 @@ def test_everybody_who_cannot_be_used_is_named_with_the_reason(bids: Path, prepa
     assert "not 8 × 9 × 7 voxels of 6 × 6 × 6 mm" in reasons["sub-11"]
     assert reasons["12"].startswith("has 2 scans (sub-12/func/sub-12_task-rest_run-1_bold.nii.gz, ")
     assert "sub-10: the first 30 of 40 volumes are used" in account.lines
+    assert "diagnosis: HC 3, missing 1" in account.lines
     with h5py.File(output) as root:
         assert root["account"].asstr()[:].tolist() == list(account.text())
 

@@ -27,6 +27,9 @@ from autospec.neuroimaging.cohorts.sources import Folder, Source, listed_scans, 
 
 log = logging.getLogger(__name__)
 
+LABELS = ("diagnosis", "sex", "site")
+"""Columns whose values the account counts, so that a value that nobody has mapped is seen at once."""
+
 READERS: dict[str, Callable[[Source, Options, bool], Part]] = {"gift": gift.read, "hdf5": cobre_hdf5.read}
 
 
@@ -137,6 +140,10 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
         if poor:
             account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
     people = _with_motion(people, [loaded[own].motion_mm for own in ids], account)
+    for column in LABELS:
+        if column in people.columns:
+            counts = Counter(str(text) or "missing" for text in people[column])
+            account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
     account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
     write_cohort(options.output, people.drop(columns="row"), data, origin)
