@@ -30,7 +30,28 @@ MISTAKES = {
     ),
     "an unknown activation": (["activation=gelu"], "expected one of [relu, tanh, sigmoid]"),
     "no seed": (["seed=null"], "seed: field 'seed' is not Optional"),
-    "a learning rate of zero": (["learning_rate=0"], "learning_rate=0.0: must be above 0"),
+    "a learning rate of zero": (["learning_rate=0"], "learning_rate=0.0: must be above 0 and finite"),
+    "a learning rate without end": (["learning_rate=inf"], "learning_rate=inf: must be above 0 and finite"),
+    "a width beyond use": (["width=1000000000"], "width=1000000000: must be at most 1000000"),
+    "a number of threads beyond use": (["threads=100000"], "threads=100000: must be at most 1024"),
+    "no list": (["introspection.layers=head"], "introspection.layers=head: must be a list, such as [head]"),
+    "no list of lists": (["figure.pairs=[SZ,HC]"], "figure.pairs=[SZ,HC]: must be a list"),
+    "a mapping for a list": (["dataset.digits={a: 1}"], "dataset.digits={a: 1}: must be a list"),
+    "a value for many keys": (["introspection=3"], "give them as introspection.<key>=<value>"),
+    "a key left out": (["~width"], "width: has no value; width=... gives it one"),
+    "a nested key left out": (["~introspection.every"], "~introspection.every: no key can be left out"),
+    "a group left out": (["~dataset"], "dataset: cannot be left out; choose another instead"),
+    "a figure that is null": (["figure=null"], "a configuration group needs a name, not a number and not null"),
+    "a pair of one": (["figure.pairs=[[SZ]]"], "figure.pairs: ['SZ'] is not a pair of two groups"),
+    "differences of one group": (
+        ["figure=fig1", "panel=G", "dataset.digits=[1]", "epochs=1"],
+        "panels G and H compare two groups, but there is 1 (1)",
+    ),
+    "differences of a group that is not there": (
+        ["figure=fig1", "panel=H", "dataset.digits=[0,1]", "epochs=1"],
+        "figure.pairs: '3' is no group of the run; there are 0, 1",
+    ),
+    "a seed where nothing is simulated": (["dataset.seed=1"], "unknown key 'dataset.seed'"),
     "an empty batch": (["batch_size=0"], "batch_size=0: must be 1 or more, or null"),
     "an unknown statistic": (
         ["introspection.statistics=[gradients]"],
@@ -67,6 +88,16 @@ def test_a_mistake_ends_in_a_short_message_and_leaves_nothing(run, tmp_path, mis
     message = run(*arguments)
     assert expected in message
     assert len(message.splitlines()) <= 3
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 GB")])
+def test_memory_that_runs_out_is_named(run, tmp_path, monkeypatch, error):
+    def grown(*_):
+        raise error
+
+    monkeypatch.setattr("autospec.models.build", grown)
+    assert run(*TINY).startswith("there is not enough memory for this run: a smaller width")
     assert list(tmp_path.iterdir()) == []
 
 

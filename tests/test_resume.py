@@ -115,12 +115,26 @@ def test_other_code_or_devices_must_be_accepted(run, stopped, undisturbed, tmp_p
     (folder / "provenance.json").write_text(json.dumps(provenance | {key: value}))
     before = (folder / "spectra.h5").read_bytes()
     message = run(*RUN)
-    assert message.startswith(f"run {folder.name} began under other conditions: {expected}")
+    assert message.startswith(f"run {folder.name} began under other conditions, or may have: {expected}")
     assert message.endswith("Go on all the same with accept_changes=true, or remove its folder to begin anew")
     assert (folder / "spectra.h5").read_bytes() == before
     assert run(*RUN, "accept_changes=true") == ""
     assert _sessions(folder)[-1]["accepted_changes"][0].startswith(expected)
     assert content(folder / "spectra.h5") == undisturbed
+
+
+@pytest.mark.parametrize(("left", "expected"), [(None, "is missing"), ("{", "is damaged")])
+def test_conditions_that_nobody_knows_any_more_must_be_accepted(run, stopped, undisturbed, tmp_path, left, expected):
+    stopped(signal.SIGTERM)
+    run(*RUN)
+    provenance = _folder(tmp_path) / "provenance.json"
+    provenance.unlink()
+    if left is not None:
+        provenance.write_text(left)
+    assert f"{provenance} {expected}, so nobody knows them. Go on all the same with accept_changes=true" in run(*RUN)
+    assert run(*RUN, "accept_changes=true") == ""
+    assert _sessions(_folder(tmp_path))[-1]["accepted_changes"] == [f"{provenance} {expected}, so nobody knows them"]
+    assert content(_folder(tmp_path) / "spectra.h5") == undisturbed
 
 
 def test_another_number_of_threads_must_be_accepted(run, stopped, tmp_path):

@@ -110,7 +110,50 @@ def _finish_thousand(output_dir):
             folder = planned(replace(config, seed=seed)).folder
             folder.path.mkdir(parents=True)
             with h5py.File(folder.spectra, "w") as file:
-                file.attrs.update({"schema_version": 1, "complete": True})
+                file.attrs.update({"schema_version": 1, "run_id": folder.run_id, "complete": True})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"schema_version": 1, "run_id": "another"}, "spectra.h5 is of run another, so this run cannot go on with it"),
+        ({"schema_version": 1}, "spectra.h5 is not of a run, so this run cannot go on with it"),
+        ({"schema_version": 2}, "spectra.h5 has schema_version 2; this program reads 1"),
+        ({}, "spectra.h5 is an HDF5 file, but not of spectra"),
+    ],
+    ids=["another run", "no run", "a newer schema", "no spectra"],
+)
+def test_a_file_that_is_not_the_run_s_is_named_and_left_alone(run, launched, tmp_path, attributes, expected):
+    folder = planned(composed(ROOT / "conf", [*TINY, "seed=1", f"output_dir={tmp_path / 'outputs'}"])).folder
+    folder.path.mkdir(parents=True)
+    with h5py.File(folder.spectra, "w") as file:
+        file.attrs.update(attributes)
+    before = folder.spectra.read_bytes()
+    alone, sweep = run(*TINY, "seed=1"), run("-m", *TINY, "seed=1,2")
+    assert alone.startswith(f"{folder.path}/{expected}")
+    assert len(alone.splitlines()) == 1
+    assert sweep.splitlines() == ["nothing was launched:", f"  {alone} (seed=1)"]
+    assert launched == []
+    assert list(folder.path.iterdir()) == [folder.spectra]
+    assert folder.spectra.read_bytes() == before
+
+
+def test_a_key_of_the_data_set_that_only_the_jobs_have(run, launched):
+    """Hydra looks for it in the default data set, as long as the jobs' own are not chosen."""
+    assert run("-m", "figure=fig5,fig6", "panel=A", "dataset.time_points=20", "dataset.group_by=[diagnosis]") == ""
+    assert [job.plan.config.dataset.time_points for job in launched] == [20, 20]
+    assert [job.plan.config.dataset.group_by for job in launched] == [["diagnosis"]] * 2
+    launched.clear()
+    message = run("-m", "dataset=sinusoid,mnist", "dataset.per_class=5", "architecture=mlp")
+    assert (
+        message.splitlines()[1] == "  unknown key 'dataset.per_class'; did you mean 'dataset.classes'? (dataset=mnist)"
+    )
+    assert launched == []
+
+
+def test_a_sweep_may_be_asked_for_anywhere_in_the_line(run, launched):
+    assert run(*TINY, "--multirun", "seed=1,2") == ""
+    assert len(launched) == 2
 
 
 def test_a_run_that_is_being_worked_on_is_left_and_named(run, tmp_path):

@@ -24,6 +24,7 @@ from autospec.epoch_sums import EpochSums
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.layout import (
     EPOCH,
+    GRADIENT,
     NULL_EPOCH,
     RECORDED_EPOCHS,
     TRAINING_CURVES,
@@ -37,7 +38,6 @@ from autospec.relabelling import Relabellings
 from autospec.spectra.cells import Cells, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
-from autospec.spectra.sums import GRADIENT
 from autospec.store.read import Spectra, open_spectra, read_table
 from autospec.store.table import SpectraTable
 from autospec.store.write import Header, remove_leftovers, spectra_bytes, write_spectra
@@ -70,6 +70,7 @@ class SpectralRecorder:
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
+        periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
         relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
@@ -96,6 +97,7 @@ class SpectralRecorder:
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        periodic: bool = True,
         group_sizes: Sequence[int] | None = None,
         relabellings: Relabellings | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -121,6 +123,7 @@ class SpectralRecorder:
         self.relabelling_s = 0.0
         self.table = self._opened_table(resume, overwrite)
         self.epoch = self.table.training_epochs[-1] + 1 if self.table.training_epochs else 0
+        self._periodic = periodic
         self._closed = False
         self._compiled = is_compiled(model)
         self._spoilt = False
@@ -207,7 +210,7 @@ class SpectralRecorder:
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch = label + 1 if step is None else self.epoch + 1
         self._begin_sums()
-        if self.path and time.monotonic() - self._last_write > max(1.0, self._write_cost_s / WRITE_SHARE):
+        if self._periodic and self.path and self._write_is_due():
             self.write()
 
     def write(self) -> None:
@@ -350,6 +353,9 @@ class SpectralRecorder:
                     f"the rule of {layer.kind} does not describe, such as outside its module; register a rule, or "
                     f"leave it out with layers=['!{layer.name}']"
                 )
+
+    def _write_is_due(self) -> bool:
+        return time.monotonic() - self._last_write > max(1.0, self._write_cost_s / WRITE_SHARE)
 
     # --- checks ------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,26 @@ def _unknown_choice(found: re.Match[str], text: str) -> str:
 
 
 def _number_for_group(found: re.Match[str], text: str) -> str:
-    return "a configuration group needs a name, not a number: figure=fig1, not figure=1"
+    return "a configuration group needs a name, not a number and not null: figure=fig1, not figure=1; panel=none"
+
+
+def _left_out_group(found: re.Match[str], text: str) -> str:
+    left_out = set(re.findall(r"\$\{(\w+)\}", found.group(1))) - set(found.group(2).split(", "))
+    return f"{', '.join(sorted(left_out))}: cannot be left out; choose another instead"
+
+
+def _left_out_key(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: no key can be left out; give it another value instead"
+
+
+def _no_list(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: must be a list" + (f", such as [{value}]" if re.fullmatch(r"[\w.*!/-]+", value) else "")
+
+
+def _no_mapping(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: {key} has keys of its own; give them as {key}.<key>=<value>"
 
 
 def _comma_without_sweep(found: re.Match[str], text: str) -> str:
@@ -97,6 +116,10 @@ def _failed_plugin(found: re.Match[str], text: str) -> str:
 
 
 _EXPLANATIONS = (
+    (r"Error resolving interpolation '([^']*)', possible interpolation keys: ([^\n]*)", _left_out_group),
+    (r"Error merging override (~[^\s=]+)", _left_out_key),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*(?:is not a ListConfig|DictConfig with ListConfig)", _no_list),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*is not a subclass of \w+Config", _no_mapping),
     (r"Error in call to target '([^']+)':\n([^\n]+)", _failed_plugin),
     (r"Could not override '([^']+)'", _unknown_key),
     (r"Key '([^']+)' is not in struct", _unknown_key),

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, DamagedFile
 from autospec.layout import (
+    ACTIVATION,
+    ADJOINT,
+    GRADIENT,
     GROUP,
     GROUP_IS_MARGIN,
     GROUP_MEMBERS,
@@ -122,7 +125,7 @@ class Spectra:
                     found[name.replace("/", "_")] = self._labelled(file, item)
 
             file[f"{LAYERS}/{layer}"].visititems(visit)
-            for name in ("activation", "adjoint"):  # as wide as their rows; one index for all would pad the others
+            for name in (ACTIVATION, ADJOINT):  # as wide as their rows; one index for all would pad the others
                 if name in found:
                     found[name] = found[name].rename({INDEX: f"{name}_{INDEX}"})
             return xr.Dataset(found, attrs=dict(file[f"{LAYERS}/{layer}"].attrs))
@@ -142,7 +145,7 @@ class Spectra:
         # a run may have gone on writing since the layer was read
         weight = self.weight.reindex(epoch=counted["epoch"])
         weight = weight.where(weight > 0)
-        factors = {"gradient": 1 / weight, "activation": 1 / rows, "adjoint": rows / weight}
+        factors = {GRADIENT: 1 / weight, ACTIVATION: 1 / rows, ADJOINT: rows / weight}
         if statistic not in factors:
             raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(factors)}")
         return factors[statistic]
@@ -223,12 +226,15 @@ def read_table(path: Path) -> SpectraTable:
 
 @contextlib.contextmanager
 def opened(path: Path | bytes) -> Iterator[h5py.File]:
-    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise."""
+    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise.
+
+    DamagedFile, which is one, where it cannot be read at all.
+    """
     name = "the file" if isinstance(path, bytes) else str(path)
     if isinstance(path, Path) and not path.is_file():
         raise AutoSpecError(f"{name}: no such file")
     if isinstance(path, Path) and not h5py.is_hdf5(path):
-        raise AutoSpecError(f"{name} is not an HDF5 file")
+        raise DamagedFile(f"{name} is not an HDF5 file")
     try:
         with h5py.File(io.BytesIO(path) if isinstance(path, bytes) else path, "r") as file:
             version = file.attrs.get("schema_version")
@@ -240,4 +246,4 @@ def opened(path: Path | bytes) -> Iterator[h5py.File]:
     except AutoSpecError:
         raise
     except (OSError, KeyError, RuntimeError) as error:
-        raise AutoSpecError(f"{name} is truncated or damaged and cannot be read") from error
+        raise DamagedFile(f"{name} is truncated or damaged and cannot be read") from error
