@@ -51,7 +51,10 @@ MISTAKES = {
         ["figure=fig1", "panel=H", "dataset.digits=[0,1]", "epochs=1"],
         "figure.pairs: '3' is no group of the run; there are 0, 1",
     ),
-    "a seed where nothing is simulated": (["dataset.seed=1"], "unknown key 'dataset.seed'"),
+    "a seed where nothing is simulated": (
+        ["dataset.seed=1"],
+        "dataset.seed: no key of the data set that is chosen; it is one of sinusoid, freesurfer, cobre",
+    ),
     "an empty batch": (["batch_size=0"], "batch_size=0: must be 1 or more, or null"),
     "an unknown statistic": (
         ["introspection.statistics=[gradients]"],
@@ -112,7 +115,7 @@ def test_every_mistake_of_a_sweep_is_listed_and_nothing_is_launched(run, tmp_pat
     assert message.splitlines() == [
         "nothing was launched:",
         "  width=-1: must be 1 or more (2 of 4 jobs, the first: width=-1 learning_rate=0.1)",
-        "  learning_rate=-0.1: must be above 0 (2 of 4 jobs, the first: width=-1 learning_rate=-0.1)",
+        "  learning_rate=-0.1: must be above 0 and finite (2 of 4 jobs, the first: width=-1 learning_rate=-0.1)",
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,7 @@
 """From tiny runs to the files of figure 1."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -101,17 +102,24 @@ def test_pairs_in_front_must_exist(tmp_path):
 
 
 INCOMPARABLE = {
-    "dataset.digits=[3]": "panels G and H compare two groups, but there is 1",
-    "figure.pairs=[['0','7']]": "figure.pairs: '7' is no group of the run",
-    "introspection.statistics=[adjoint]": "a figure shows gradient spectra; add gradient",
+    "one group": ("dataset", {"digits": [3]}, "panels G and H compare two groups, but there is 1"),
+    "no such group": ("figure", {"pairs": [["0", "7"]]}, "figure.pairs: '7' is no group of the run"),
+    "no gradient": ("introspection", {"statistics": ["adjoint"]}, "a figure shows gradient spectra; add gradient"),
 }
 
 
 @pytest.mark.parametrize("mistake", INCOMPARABLE)
-def test_what_could_not_be_compared_is_known_before_anything_is_trained(tmp_path, mistake):
-    configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", mistake])
-    with pytest.raises(AutoSpecError, match=INCOMPARABLE[mistake]):
-        check_comparisons({panel: planned(config) for panel, config in configs.items()})
+def test_what_could_not_be_compared_is_known_before_anything_is_trained(made, mistake):
+    node, values, expected = INCOMPARABLE[mistake]
+    plans, _ = made
+    check_comparisons(plans)
+
+    def changed(plan):
+        changes = {node: replace(getattr(plan.config, node), **values)}
+        return replace(plan, config=replace(plan.config, **changes))
+
+    with pytest.raises(AutoSpecError, match=expected):
+        check_comparisons({panel: changed(plan) for panel, plan in plans.items()})
 
 
 def test_figures_are_known_by_number():

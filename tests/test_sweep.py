@@ -145,9 +145,8 @@ def test_a_key_of_the_data_set_that_only_the_jobs_have(run, launched):
     assert [job.plan.config.dataset.group_by for job in launched] == [["diagnosis"]] * 2
     launched.clear()
     message = run("-m", "dataset=sinusoid,mnist", "dataset.per_class=5", "architecture=mlp")
-    assert (
-        message.splitlines()[1] == "  unknown key 'dataset.per_class'; did you mean 'dataset.classes'? (dataset=mnist)"
-    )
+    expected = "dataset.per_class: no key of the data set that is chosen; it is one of sinusoid"
+    assert message.splitlines()[1] == f"  {expected} (dataset=mnist)"
     assert launched == []
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autospec.config.grid import ARCHITECTURES_OF
@@ -37,15 +37,24 @@ def as_yaml(config: ExperimentConfig) -> str:
 
 
 def _as_object(config: DictConfig) -> ExperimentConfig:
-    typed = _typed(config)
-    if missing := OmegaConf.missing_keys(typed):
-        raise AutoSpecError("\n".join(f"{key}: has no value; {key}=... gives it one" for key in sorted(missing)))
     try:
-        experiment: Any = OmegaConf.to_object(typed)
+        experiment: Any = OmegaConf.to_object(_typed(config))
     except OmegaConfBaseException as error:
         raise AutoSpecError(explained(error)) from error
     assert isinstance(experiment, ExperimentConfig)
+    if missing := list(_without_value(experiment)):
+        raise AutoSpecError("\n".join(f"{key}: has no value; {key}=... gives it one" for key in missing))
     return experiment
+
+
+def _without_value(node: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of a configuration node that are left open."""
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        if is_dataclass(value):
+            yield from _without_value(value, f"{prefix}{entry.name}.")
+        elif value == MISSING:
+            yield prefix + entry.name
 
 
 def _typed(config: DictConfig) -> DictConfig:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from autospec.config.schema import DATASET_SCHEMAS, ExperimentConfig
+from autospec.config.schema import DATASET_SCHEMAS, DatasetConfig, ExperimentConfig
 from autospec.errors import AutoSpecError
 
 GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
@@ -47,8 +47,12 @@ def known_keys() -> list[str]:
     """Every key that a command line may name."""
     keys = set(_keys(ExperimentConfig()))
     for schema in DATASET_SCHEMAS.values():
-        keys.update(f"dataset.{key}" for key in _keys(schema()))
+        keys |= _dataset_keys(schema)
     return sorted(keys | set(GROUPS))
+
+
+def _dataset_keys(schema: type[DatasetConfig]) -> set[str]:
+    return set(_keys(schema(), "dataset."))
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
@@ -63,6 +67,9 @@ def _unknown_key(found: re.Match[str], text: str) -> str:
     key = found.group(1)
     if key.startswith("hydra."):
         return f"unknown key {key!r}; the files in conf/hydra list the keys of launchers"
+    owners = [name for name, schema in DATASET_SCHEMAS.items() if key in _dataset_keys(schema)]
+    if owners:
+        return f"{key}: no key of the data set that is chosen; it is one of {', '.join(owners)}"
     close = get_close_matches(key, known_keys(), n=1)
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
 
