@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from references import content
 
-from autospec import open_spectra
+from autospec import open_spectra, recorder
+from autospec.runs.checkpoint import Checkpoints
 from autospec.runs.status import statuses
 from autospec.training import Training
 
@@ -77,6 +78,16 @@ def test_a_signal_stops_after_the_epoch_and_the_run_goes_on_there(
     assert [(session["from_epoch"], session["to_epoch"]) for session in _sessions(folder)] == [(0, 8), (8, 12)]
     assert content(folder / "spectra.h5") == undisturbed
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "provenance.json", "run.log", "spectra.h5"]
+
+
+def test_spectra_are_written_with_each_checkpoint_and_in_the_end(run, monkeypatch):
+    written = []
+    write = recorder.write_spectra
+    monkeypatch.setattr(recorder, "write_spectra", lambda path, *rest: written.append(path.name) or write(path, *rest))
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, state: save(self, state) or written.append("checkpoint"))
+    assert run(*RUN) == ""
+    assert written == ["spectra.h5", "checkpoint"] * 12 + ["spectra.h5"]
 
 
 def test_a_signal_stops_the_whole_sweep(run, stopped, tmp_path):
