@@ -11,11 +11,13 @@ from pathlib import Path
 import h5py
 import pytest
 from hydra.core.plugins import Plugins
+from submitit.core.utils import UncompletedJobError
 
 from autospec import open_spectra
 from autospec.config.grid import composed
 from autospec.plan import planned
 from autospec.runs.folder import locked
+from autospec.runs.status import statuses
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["dataset.per_digit=6", "epochs=3", "width=4"]
@@ -148,6 +150,21 @@ def test_a_key_of_the_data_set_that_only_the_jobs_have(run, launched):
     expected = "dataset.per_class: no key of the data set that is chosen; it is one of sinusoid"
     assert message.splitlines()[1] == f"  {expected} (dataset=mnist)"
     assert launched == []
+
+
+def test_what_several_jobs_name_is_launched_once_as_the_first_has_it(run, launched):
+    assert run("-m", "figure=fig1", "panel=G,A,B,H,C", *TINY) == ""
+    assert [job.label for job in launched] == ["panel=G", "panel=B", "panel=C"]
+
+
+def test_a_job_whose_time_was_up_too_often_says_which_key_allows_more(run, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    monkeypatch.setattr("autospec.training.Training.run", stopped)
+    line = run("-m", *TINY, "seed=1,2").splitlines()[1]
+    assert "its time was up more often than hydra.launcher.max_num_timeout allows" in line
+    assert "its time was up more often" in statuses(tmp_path / "outputs")[0].detail
 
 
 def test_a_sweep_may_be_asked_for_anywhere_in_the_line(run, launched):

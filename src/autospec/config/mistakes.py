@@ -31,7 +31,11 @@ def explained(error: BaseException) -> str:
 def in_one_line(error: BaseException) -> str:
     """The first line of what an exception says, with its type where it is nobody's mistake but ours."""
     name = type(error).__name__
-    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
+    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in (
+        "hydra",
+        "omegaconf",
+        "submitit",
+    )
     first = next(iter((explained(error) if known else str(error)).splitlines()), "")
     return first if known and first else f"{name}: {first}" if first else name
 
@@ -118,6 +122,13 @@ def _wrong_type(found: re.Match[str], text: str) -> str:
     return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
 
 
+def _out_of_time(found: re.Match[str], text: str) -> str:
+    return (
+        "its time was up more often than hydra.launcher.max_num_timeout allows; the same command goes on with it, "
+        "hydra.launcher.timeout_min gives it longer"
+    )
+
+
 def _failed_plugin(found: re.Match[str], text: str) -> str:
     return f"{found.group(1)}: {found.group(2)}"
 
@@ -127,6 +138,7 @@ _EXPLANATIONS = (
     (r"Error merging override (~[^\s=]+)", _left_out_key),
     (r"Error merging override ([^\s=]+)=([^\n]*)\n.*(?:is not a ListConfig|DictConfig with ListConfig)", _no_list),
     (r"Error merging override ([^\s=]+)=([^\n]*)\n.*is not a subclass of \w+Config", _no_mapping),
+    (r"Job not requeued because: timed-out too many times", _out_of_time),
     (r"Error in call to target '([^']+)':\n([^\n]+)", _failed_plugin),
     (r"Could not override '([^']+)'", _unknown_key),
     (r"Key '([^']+)' is not in struct", _unknown_key),
