@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autospec import open_spectra
+from autospec.store.read import open_spectra
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = 2
