@@ -2,8 +2,10 @@
 
     python scripts/calibrate.py
     python scripts/calibrate.py --runs 50 --jobs 2
+    python scripts/calibrate.py --only "classifier, effect zero"
 
-Trains thousands of tiny networks on simulated cohorts; writes outputs/calibration/calibration.csv and a picture.
+Trains thousands of tiny networks on simulated cohorts; writes outputs/calibration/calibration.csv, the same as a
+Markdown table, and a picture.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import joblib
@@ -19,7 +22,7 @@ import pandas as pd
 import torch
 
 from autospec.calibration.conditions import CONFOUNDED, NULLS, POWER, Cell
-from autospec.calibration.rates import markdown, rates, write
+from autospec.calibration.rates import markdown, merged, rates, read, write
 from autospec.calibration.study import study
 from autospec.config.checks import checked
 from autospec.config.grid import composed
@@ -42,7 +45,7 @@ def main() -> None:
     folder = Path(arguments.output_dir) / "calibration"
     started = time.monotonic()
     try:
-        table = _table(arguments.runs, arguments.power_runs, arguments.jobs, folder)
+        table = _table(_chosen(arguments), arguments.jobs, folder / "calibration.csv")
         draw_calibration(table, folder / "calibration.png")
         (folder / "calibration.md").write_text(f"{markdown(table)}\n")
     except AutoSpecError as error:
@@ -54,26 +57,42 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000, help="studies of each null (default: 1000)")
     parser.add_argument("--power-runs", type=int, default=150, help="studies of each effect (default: 150)")
+    parser.add_argument("--only", default="", help="studies whose name holds this text; the others' rows are kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--output-dir", default="outputs", help="as output_dir of run.py")
     return parser
 
 
-def _table(runs: int, power_runs: int, jobs: int, folder: Path) -> pd.DataFrame:
+def _chosen(arguments: argparse.Namespace) -> dict[Cell, int]:
+    """The cells to be run, each with its number of studies; AutoSpecError where there are none."""
+    if min(arguments.runs, arguments.power_runs, arguments.jobs) < 1:
+        raise AutoSpecError("--runs, --power-runs and --jobs must be 1 or more")
+    cells = dict.fromkeys((*NULLS, *CONFOUNDED), arguments.runs) | dict.fromkeys(POWER, arguments.power_runs)
+    chosen = {cell: runs for cell, runs in cells.items() if arguments.only in _name(cell)}
+    if not chosen:
+        raise AutoSpecError(f"--only {arguments.only!r}: fits none of {'; '.join(_name(cell) for cell in cells)}")
+    return chosen
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.name}, {cell.condition.groups}"
+
+
+def _table(cells: dict[Cell, int], jobs: int, path: Path) -> pd.DataFrame:
+    """The rates of every cell, with the rows that ``path`` has of others; it is written after each cell."""
     base = checked(composed(CONF, NETWORK))
-    cells = [(cell, runs) for cell in NULLS] + [(cell, power_runs) for cell in (*CONFOUNDED, *POWER)]
-    parts: list[pd.DataFrame] = []
+    table = read(path)
     with joblib.Parallel(n_jobs=jobs) as parallel:
-        for place, (cell, count) in enumerate(cells):
-            seeds = [1_000_000 * (place + 1) + number for number in range(count)]
+        for place, (cell, runs) in enumerate(cells.items(), start=1):
+            seeds = cell.seeds(runs)
             work = (joblib.delayed(_several)(cell, base, seeds[at::jobs]) for at in range(jobs))
-            parts.append(rates(pd.concat(parallel(work)), cell.name, cell.condition.groups))
-            write(pd.concat(parts, ignore_index=True), folder / "calibration.csv")
-            log.info("%d of %d: %s, %s", place + 1, len(cells), cell.name, cell.condition.groups)
-    return pd.concat(parts, ignore_index=True)
+            table = merged(table, rates(pd.concat(parallel(work)), cell.name, cell.condition.groups))
+            write(table, path)
+            log.info("%d of %d: %s", place, len(cells), _name(cell))
+    return table
 
 
-def _several(cell: Cell, base: ExperimentConfig, seeds: list[int]) -> pd.DataFrame:
+def _several(cell: Cell, base: ExperimentConfig, seeds: Sequence[int]) -> pd.DataFrame:
     torch.set_num_threads(1)
     return pd.concat([study(cell.condition, base, seed) for seed in seeds])
 

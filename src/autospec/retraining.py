@@ -18,6 +18,7 @@ import torch
 
 from autospec import datasets, models
 from autospec.analysis.permutation import permutation_tests
+from autospec.capture.schedule import Schedule
 from autospec.config.schema import ExperimentConfig, Task
 from autospec.datasets.dataset import Dataset
 from autospec.determinism import deterministic
@@ -28,7 +29,7 @@ from autospec.recorder import SpectralRecorder
 from autospec.relabelling import Relabelling, Relabellings
 from autospec.store.null import NullSpectra
 from autospec.tasks import TASKS
-from autospec.testable import relabellings, spaced
+from autospec.testable import relabellings
 from autospec.training import Samples, Training
 
 log = logging.getLogger(__name__)
@@ -38,38 +39,51 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
     """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
 
     Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
-    AutoSpecError where the groups are not the classes of a classifier.
+    AutoSpecError where the groups are not the classes of a classifier, and where no pair can be tested.
     """
+    null = retrained_null(config, permutations)
+    return permutation_tests([null], list(null.ratios), list(null.pairs))
+
+
+def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
+    """What the two groups differ in under every partition, each from a run of its own; see ``retrained``."""
     data = datasets.load(config.dataset)
     if config.task is not Task.classification or data.groups != data.classes or len(data.classes) != 2:
         raise AutoSpecError("retrain: is for a classifier of two classes that are its groups; other pairs need none")
-    introspection = replace(config.introspection, permutations=permutations)
+    introspection = replace(config.introspection, permutations=permutations, permutation_pairs=None)
+    every = max(1, (config.epochs - 1) // max(introspection.permutation_epochs - 1, 1))
+    schedule = Schedule(every, config.epochs)
+    recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
     # as if the labels took no part: who is exchanged with whom is the same question
-    plan = relabellings(data, introspection, config.dataset.group_by, None, list(range(config.epochs)))
+    residualized = getattr(config.dataset, "residualize", ())
+    plan = relabellings(data, introspection, config.dataset.group_by, None, recorded, residualized)
     if not plan.pairs:
         raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
-    observed, epochs = plan.pairs[0], spaced(list(range(config.epochs)), introspection.permutation_epochs)
+    observed = plan.pairs[0]
     runs: list[SpectralRecorder] = []
     with deterministic(config.threads):
         for number, members in enumerate(observed.members):
             started = time.monotonic()
-            runs.append(_run(config, data, plan, members, epochs))
-            if number == 1:  # the first run warms up
-                rest_s = (time.monotonic() - started) * (permutations - 1)
+            runs.append(_run(config, data, plan, members, every))
+            if number < 2:  # the first run warms up, so the second corrects what it says
+                rest_s = (time.monotonic() - started) * (permutations - number)
                 log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
-    null = _null(runs, observed, epochs)
-    return permutation_tests([null], list(null.ratios), list(null.pairs))
+    return _null(runs, observed, plan.epochs)
 
 
 def _run(
-    config: ExperimentConfig, data: Dataset, plan: Relabellings, members: npt.NDArray[np.int8], epochs: tuple[int, ...]
+    config: ExperimentConfig, data: Dataset, plan: Relabellings, members: npt.NDArray[np.int8], every: int
 ) -> SpectralRecorder:
     """One run with the labels of one partition, whose own ratios are taken at some epochs."""
     label = members[plan.person].astype(np.int64) - 1
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
     pair = Relabelling(data.groups[0], data.groups[1], (), members[None])
     recorder = SpectralRecorder(
-        model, groups=data.groups, epochs=config.epochs, relabellings=Relabellings((pair,), {}, plan.person, epochs)
+        model,
+        groups=data.groups,
+        every=every,
+        epochs=config.epochs,
+        relabellings=Relabellings((pair,), {}, plan.person, plan.epochs),
     )
     chosen = torch.from_numpy(data.inputs[data.training]), torch.from_numpy(label), torch.from_numpy(label)
     samples, rate = Samples(*chosen), config.learning_rate

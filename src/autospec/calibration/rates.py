@@ -51,10 +51,24 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Rates of another time with those of the same null and groups replaced by what was counted since."""
+    if before.empty:
+        return after
+    cells = [tuple(cell) for cell in after[["null", "groups"]].to_numpy()]
+    kept = before[[tuple(cell) not in cells for cell in before[["null", "groups"]].to_numpy()]]
+    return pd.concat([kept, after], ignore_index=True)
+
+
 def within(table: pd.DataFrame) -> tuple[int, int]:
     """How many of the rates have an interval that covers alpha, and how many there are."""
     covered = (table["low"] <= table["alpha"]) & (table["alpha"] <= table["high"])
     return int(np.count_nonzero(covered)), len(table)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rates of an earlier call; none where there is no file."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

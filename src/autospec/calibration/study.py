@@ -18,6 +18,7 @@ from autospec.config.schema import CovariateConfig, ExperimentConfig, Freesurfer
 from autospec.datasets.dataset import Dataset
 from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
 from autospec.recorder import SpectralRecorder
+from autospec.retraining import retrained_null
 from autospec.store.null import NullSpectra, Pair
 from autospec.tasks import TASKS
 from autospec.testable import relabellings
@@ -26,11 +27,13 @@ from autospec.training import Samples, Training
 STAGES = {"early": slice(0, 3), "late": slice(-3, None)}
 """The relabelled epochs of each stage of training, of the six that a study has."""
 EPOCHS, EVERY, RELABELLED = 24, 4, 6
-PERMUTATIONS = 99
+PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
+RETRAINED = "effect zero, trained classes, retrained"
 UNEQUAL, ADJUSTED = "effect zero, unequal age and motion", "effect zero, unequal age and motion, residualized"
 SHIFT = 0.5
 """How far patients lie above controls in age and motion where those are unequal, in SD."""
+STUDY_COLUMNS = ("test", "stage", "p")
 FEATURES = [
     f"{side}-{name}" for name in ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen") for side in ("Left", "Right")
 ]
@@ -41,7 +44,8 @@ class Condition:
     """A kind of study: what is null in it, the sizes of the two groups that are compared, and what is learned.
 
     A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
-    of labels, and controls are compared with patients. ``effect`` is the factor of every diagnosis effect.
+    of labels, and controls are compared with patients. A classifier that is retrained with permuted labels compares
+    what it learns. ``effect`` is the factor of every diagnosis effect.
     """
 
     null: str
@@ -54,8 +58,13 @@ class Condition:
         return f"{self.sizes[0]}:{self.sizes[1]}"
 
     @property
+    def of_sexes(self) -> bool:
+        """Whether men are compared with women, not controls with patients."""
+        return self.task is Task.classification and self.null != RETRAINED
+
+    @property
     def pair(self) -> Pair:
-        return ("HC", "SZ") if self.task is Task.autoencoding else ("HC/men", "HC/women")
+        return ("HC/men", "HC/women") if self.of_sexes else ("HC", "SZ")
 
     def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
         """The configuration of one study of this kind."""
@@ -67,25 +76,25 @@ class Condition:
             features=FEATURES,
             people=self._people(),
             effect=1.0 if self.null == SHUFFLED else self.effect,
-            group_by=["diagnosis"] if self.task is Task.autoencoding else ["diagnosis", "sex"],
+            group_by=["diagnosis", "sex"] if self.of_sexes else ["diagnosis"],
             # sex must say nothing about the data where men are compared with women
-            sex_effects=base.dataset.sex_effects if self.task is Task.autoencoding else {},
+            sex_effects={} if self.of_sexes else base.dataset.sex_effects,
             age=_shifted(base.dataset.age, unequal),
             motion=_shifted(base.dataset.motion, unequal),
             residualize=["age", "motion"] if self.null == ADJUSTED else [],
         )
         introspection = replace(
             base.introspection,
-            permutations=PERMUTATIONS,
+            permutations=RETRAININGS if self.null == RETRAINED else PERMUTATIONS,
             permutation_epochs=RELABELLED,
             permutation_pairs=[list(self.pair)],
             permutation_seed=seed,
         )
-        return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed)
+        return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
 
     def _people(self) -> PeopleConfig:
         first, second = self.sizes
-        if self.task is Task.classification:
+        if self.of_sexes:
             return PeopleConfig(HC=SexesConfig(men=first, women=second), SZ=SexesConfig(men=first, women=second))
         return PeopleConfig(
             HC=SexesConfig(men=first - first // 3, women=first // 3),
@@ -94,17 +103,21 @@ class Condition:
 
 
 def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
-    """One study from its seed: columns test, stage and p, one row for each test that a reader might rely on."""
+    """One study from its seed: ``STUDY_COLUMNS``, one row for each test that a reader might rely on."""
+    logging.getLogger("autospec").setLevel(logging.ERROR)  # a thousand cohorts need no account
     config = condition.config(base, seed)
+    if condition.null == RETRAINED:
+        null = retrained_null(config, RETRAININGS)
+        rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
+        return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _loaded(config, condition, seed)
     recorder = _trained(config, data)
     null = _null(recorder, condition.pair)
     rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
-    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pair)], columns=["test", "stage", "p"])
+    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pair)], columns=list(STUDY_COLUMNS))
 
 
 def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
-    logging.getLogger("autospec.datasets").setLevel(logging.ERROR)  # a thousand cohorts need no account
     data = datasets.load(config.dataset)
     if condition.null != SHUFFLED:
         return data
