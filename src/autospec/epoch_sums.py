@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from autospec.layout import GRADIENT, GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDE
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import ROWS, Statistic
+from autospec.spectra.subspace import Subspaces
 from autospec.spectra.sums import LayerSums
 
 Measured = dict[Field, npt.ArrayLike | None]
@@ -34,12 +35,15 @@ class EpochSums:
         mean_loss: bool,
         bins: int | None,
         warn: Warn,
+        directions: int = 1,
+        earlier: Mapping[str, Subspaces] | None = None,
     ) -> None:
         needs = frozenset().union(*(statistic.needs for statistic in statistics))
         self._layers: dict[str, LayerSums] = {}
         for use in uses:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
-            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins)
+            before = (earlier or {}).get(use.name)
+            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, directions, before)
         self._grouping = grouping
         self._statistics = statistics
         self._mean_loss = mean_loss
@@ -91,6 +95,10 @@ class EpochSums:
         sums = self._layers[layer.name]
         rows = float(self._grouping.sums(sums.rows)[0])
         return sums.gradient.gradients()[0], sums.eps * (1 + rows**0.5 / 64) * float(sums.norm_product()[0])
+
+    def subspaces(self) -> dict[str, Subspaces]:
+        """Every layer's leading subspaces, for the record that comes after this one."""
+        return {name: sums.subspaces for name, sums in self._layers.items() if sums.arrived and GRADIENT in sums.keep}
 
     def measured(self, epoch: int, leading: int | None) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""

@@ -103,6 +103,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         layers=config.introspection.layers,
         engine=config.introspection.engine,
         leading=config.introspection.leading,
+        directions=config.introspection.directions,
         bins=config.introspection.bins,
         group_sizes=data.group_sizes(),
         relabellings=_relabellings(plan, data),

@@ -18,7 +18,7 @@ from autospec.analysis.table import panel_table, write_table
 from autospec.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.errors import AutoSpecError
 from autospec.figures.page import Panel, draw_figure, draw_panel
-from autospec.figures.requested import draw_ranks, draw_tied
+from autospec.figures.requested import draw_ranks, draw_subspaces, draw_tied
 from autospec.groups import pairs_in_front
 from autospec.layout import GRADIENT
 from autospec.panels import difference_panel, spectra_panel
@@ -94,7 +94,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     for panel in panels:
         draw_panel(panel, files.panel(panel.letter))
     for letter in SPECTRA_PANELS:
-        _draw_requested(open_spectra(plans[letter].folder.spectra), files, letter)
+        _draw_requested(plans[letter], files, letter)
     with replaced(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
@@ -132,8 +132,9 @@ def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> It
         yield difference_panel(name, plan.config, open_spectra(plan.folder.spectra), tables[letter])
 
 
-def _draw_requested(spectra: Spectra, files: FigureFiles, letter: str) -> None:
-    """Pictures of spectra along the tied dimension and of ranks, where a run has recorded them."""
+def _draw_requested(plan: Plan, files: FigureFiles, letter: str) -> None:
+    """Pictures of spectra along the tied dimension, of ranks and of subspaces, where a run has recorded them."""
+    spectra = open_spectra(plan.folder.spectra)
     layers = [(name, spectra[name]) for name in spectra.layers]
     footer = f"{spectra.run_id}{' (SIMULATED DATA)' if spectra.simulated else ''}"
     tied = [(name, values) for name, values in layers if values.sizes.get("position", 1) > 1]
@@ -142,6 +143,10 @@ def _draw_requested(spectra: Spectra, files: FigureFiles, letter: str) -> None:
         draw_tied(tied, footer, files.panel(f"{letter}_tied"))
     if ranked:
         draw_ranks(ranked, footer, files.panel(f"{letter}_rank"))
+    turned = [(name, values) for name, values in layers if "subspace_groups" in values]
+    if turned:
+        pairs = pairs_in_front(plan.config.figure.pairs, spectra.group_names)
+        draw_subspaces(turned, pairs, footer, files.panel(f"{letter}_subspace"))
 
 
 def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:

@@ -24,6 +24,10 @@ GROUP = "group"
 OTHER_GROUP = "other_group"
 INDEX = "index"
 POSITION = "position"
+SIDE = "side"
+ANGLE = "angle"
+SIDES = ("output", "input")
+"""Of a weight, whose directions the left and the right singular vectors are."""
 PAIR = "pair"
 PARTITION = "partition"
 
@@ -55,7 +59,8 @@ class Field:
 GRADIENT, ACTIVATION, ADJOINT, RANK, TIED = "gradient", "activation", "adjoint", "rank", "tied"
 SPECTRUM_NAMES = (GRADIENT, ACTIVATION, ADJOINT)
 """The statistics that are one spectrum per group."""
-STATISTIC_NAMES = (*SPECTRUM_NAMES, RANK, TIED)
+SUBSPACE = "subspace"
+STATISTIC_NAMES = (*SPECTRUM_NAMES, RANK, TIED, SUBSPACE)
 """What a user may ask for."""
 
 RECORDED_EPOCHS = Field("epoch", (EPOCH,), "int64")

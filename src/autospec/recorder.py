@@ -20,6 +20,7 @@ from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Selection, Use, trained_layers, watched_modules
 from autospec.capture.leaves import LeafGradients, leaf_gradients
 from autospec.capture.schedule import Schedule
+from autospec.earlier import EarlierSubspaces
 from autospec.epoch_sums import EpochSums
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.layout import (
@@ -27,6 +28,7 @@ from autospec.layout import (
     GRADIENT,
     NULL_EPOCH,
     RECORDED_EPOCHS,
+    SUBSPACE,
     TRAINING_CURVES,
     TRAINING_EPOCH,
     TRAINING_EPOCHS,
@@ -58,11 +60,13 @@ class SpectralRecorder:
         groups: names of the disjoint groups that labels are indices into.
         margins: further groups, each the union of some disjoint ones (``{"SZ": ["SZ/men", "SZ/women"]}``).
         statistics: any of gradient, activation, adjoint, rank (bound, numerical and effective rank of each gradient)
-            and tied (gradient spectra at each position at which a weight is tied).
+            tied (gradient spectra at each position at which a weight is tied) and subspace (principal angles of the
+            leading singular vectors between groups, and between records).
         every: spectra are taken at every k-th epoch, and at the last if ``epochs`` is given.
         epochs: the number of epochs of the run, where it is known.
         layers: name patterns and module types; ``!pattern`` leaves out; None is every trained weight matrix.
         leading: store only so many singular values, the largest; None stores all.
+        directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
         engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
             one by one, but then training is equal within rounding only.
@@ -90,6 +94,7 @@ class SpectralRecorder:
         epochs: int | None = None,
         layers: Selection = None,
         leading: int | None = None,
+        directions: int = 3,
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
@@ -106,9 +111,10 @@ class SpectralRecorder:
         self.grouping = checked_grouping(groups, margins or {})
         self.schedule = Schedule(every, epochs)
         self.statistics = chosen_statistics(statistics)
-        _check_choices(engine, statistics, reduction, leading, bins)
+        _check_choices(engine, statistics, reduction, leading=leading, directions=directions, bins=bins)
         self._mean_loss = reduction == "mean"
-        self._leading, self._bins = leading, bins
+        self._leading, self._directions, self._bins = leading, directions, bins
+        self._earlier = EarlierSubspaces(wanted=SUBSPACE in statistics)
         self._scaler = scaler
         self._engine, self._uses = self._listening_engine(model, layers, engine, check_every)
         self._header = Header(
@@ -203,6 +209,7 @@ class SpectralRecorder:
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+            self._earlier.replace(self._sums, label)
         if self._null is not None and self._sums.batches:
             self.table.append(self._null.measured(label), NULL_EPOCH)
             self.relabelling_s += self._null.cost_s
@@ -243,13 +250,15 @@ class SpectralRecorder:
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
-        return {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
+        state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
+        return {**state, "subspaces": self._earlier.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
         for path, values in state["arrays"].items():
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
+        self._earlier.load_state_dict(state.get("subspaces", {}))
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -258,6 +267,7 @@ class SpectralRecorder:
         if epoch > reached:
             raise AutoSpecError(f"{self.path} ends before epoch {reached}, but the checkpoint is of epoch {epoch}")
         self.table.truncate(epoch)
+        self._earlier.forget(epoch)
         self.epoch = epoch
         self._spoilt = False
         self._begin_sums()
@@ -300,6 +310,8 @@ class SpectralRecorder:
             mean_loss=self._mean_loss,
             bins=self._bins,
             warn=self._warn,
+            directions=self._directions,
+            earlier=self._earlier.of_layers,
         )
         chosen = self._relabellings
         due = chosen is not None and self.epoch in chosen.epochs
@@ -429,16 +441,14 @@ class Batch:
         self.sample_losses = losses.detach() if self.sample_losses is None else self.sample_losses + losses.detach()
 
 
-def _check_choices(
-    engine: str, statistics: Sequence[str], reduction: str, leading: int | None, bins: int | None
-) -> None:
+def _check_choices(engine: str, statistics: Sequence[str], reduction: str, **numbers: int | None) -> None:
     if engine not in ENGINES:
         raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(ENGINES)}")
     if engine == "aliased" and list(statistics) != [GRADIENT]:
         raise AutoSpecError(f"engine='aliased' knows gradients only, not statistics={list(statistics)}")
     if reduction not in ("mean", "sum"):
         raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
-    for name, value in (("leading", leading), ("bins", bins)):
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise AutoSpecError(f"{name}={value}: must be 1 or more")
 

@@ -51,6 +51,7 @@ CHANGES = {
     "introspection.every": 2,
     "introspection.engine": "aliased",
     "introspection.leading": 3,
+    "introspection.directions": 2,
     "introspection.bins": 3,
     "introspection.statistics": ["adjoint"],
     "introspection.layers": ["head"],

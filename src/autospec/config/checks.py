@@ -112,6 +112,8 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
     introspection = config.introspection
     if introspection.every < 1:
         yield f"introspection.every={introspection.every}: must be 1 or more"
+    if introspection.directions < 1:
+        yield f"introspection.directions={introspection.directions}: must be 1 or more"
     for key in ("leading", "bins"):
         value = getattr(introspection, key)
         if value is not None and value < 1:

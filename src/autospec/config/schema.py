@@ -200,6 +200,7 @@ class IntrospectionConfig:
     layers: list[str] | None = None
     engine: str = "hooks"
     leading: int | None = None
+    directions: int = 3
     bins: int | None = None
     permutations: int = 0
     permutation_epochs: int = 10

@@ -1,8 +1,9 @@
-"""Pictures of what is recorded on request: spectra along the tied dimension, and ranks."""
+"""Pictures of what is recorded on request: spectra along the tied dimension, ranks, and subspaces."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,39 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
         axis.legend(frameon=False, ncols=3)
         figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound. {footer}", fontsize=5.5)
         _save(figure, path)
+
+
+def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str, path: Path) -> None:
+    """The largest principal angle of each layer's leading subspaces: between groups, and from record to record."""
+    with print_style():
+        figure = Figure(figsize=(PAGE_IN, 0.7 + 1.2 * len(layers)), layout="constrained")
+        axes = figure.subplots(len(layers), 2, squeeze=False, sharex=True, sharey=True)
+        for (between, along), (name, values) in zip(axes, layers, strict=True):
+            largest = values[["subspace_groups", "subspace_epochs"]].isel(angle=-1) * (180 / np.pi)
+            for (a, b), colour in zip(pairs, cycle(OKABE_ITO), strict=False):
+                angles = largest["subspace_groups"].sel(group=a, other_group=b)
+                _draw_sides(between, angles, colour, f"{a} / {b}")
+            for group, colour in zip(dict.fromkeys(sum(pairs, ())), cycle(OKABE_ITO), strict=False):
+                _draw_sides(along, largest["subspace_epochs"].sel(group=group), colour, group)
+            between.set_title(f"{short_name(name)}: between groups", loc="left")
+            along.set_title("from one record to the next", loc="left")
+            between.set_ylabel("degrees")
+            between.set(ylim=(-3, 93), yticks=[0, 45, 90])
+        for axis in axes[0]:
+            axis.legend(frameon=False, ncols=2, fontsize=5.5)
+        directions = layers[0][1].sizes["angle"]
+        figure.supxlabel(
+            f"epoch\nlargest principal angle of the subspaces of {directions} leading singular vectors; line: among "
+            f"outputs; dotted: among inputs; absent where a subspace is not known. {footer}",
+            fontsize=5.5,
+            color=TEXT_GREY,
+        )
+        _save(figure, path)
+
+
+def _draw_sides(axis: Axes, angles: xr.DataArray, colour: str, label: str) -> None:
+    axis.plot(angles["epoch"], angles.sel(side="output"), color=colour, lw=0.9, label=label)
+    axis.plot(angles["epoch"], angles.sel(side="input"), color=colour, lw=0.9, ls=":")
 
 
 def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: ignore[no-untyped-def]

@@ -12,8 +12,22 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.layout import ACTIVATION, ADJOINT, GRADIENT, GROUP, INDEX, OTHER_GROUP, POSITION, RANK, TIED
+from autospec.layout import (
+    ACTIVATION,
+    ADJOINT,
+    ANGLE,
+    GRADIENT,
+    GROUP,
+    INDEX,
+    OTHER_GROUP,
+    POSITION,
+    RANK,
+    SIDE,
+    SUBSPACE,
+    TIED,
+)
 from autospec.spectra.rank import effective_rank, gradient_floor, numerical_rank, rank_bound
+from autospec.spectra.subspace import between_epochs, between_groups
 from autospec.spectra.sums import POSITIONS, LayerSums
 
 
@@ -83,6 +97,10 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
         Statistic(
             "tied/gradient", (GROUP, POSITION, INDEX), frozenset({POSITIONS}), lambda sums: sums.positions.spectra()
         ),
+    ),
+    SUBSPACE: (
+        Statistic("subspace/groups", (GROUP, OTHER_GROUP, SIDE, ANGLE), _OF_GRADIENT, between_groups),
+        Statistic("subspace/epochs", (GROUP, SIDE, ANGLE), _OF_GRADIENT, between_epochs),
     ),
 }
 """What a user may ask for, each with what is stored beside it."""

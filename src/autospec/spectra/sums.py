@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from autospec.spectra.factors import Factors, at_least_float32
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.positions import PositionSums
 from autospec.spectra.rows import RowStack
+from autospec.spectra.subspace import Subspaces, leading_subspaces
 
 POSITIONS = "positions"
 
@@ -22,15 +24,24 @@ class LayerSums:
     """The sums over an epoch's batches of one weight: its group gradients, its rows and their norms.
 
     ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
-    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``.
+    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``. ``directions`` is the
+    dimension of ``subspaces``, and ``earlier`` are those at the record before, where they are known.
     """
 
     def __init__(
-        self, shape: tuple[int, int], grouping: Grouping, keep: Collection[str], bins: int | None = None
+        self,
+        shape: tuple[int, int],
+        grouping: Grouping,
+        keep: Collection[str],
+        bins: int | None = None,
+        directions: int = 1,
+        earlier: Subspaces | None = None,
     ) -> None:
         self.shape = shape
         self.grouping = grouping
         self.keep = frozenset(keep)
+        self.directions = directions
+        self.earlier = earlier
         self.gradient = GradientSum(shape, grouping)
         self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
@@ -65,6 +76,11 @@ class LayerSums:
         self.arrived = self.only_gradients = True
         self.eps = max(self.eps, torch.finfo(gradients.dtype).eps)
         self.gradient.add_matrices(gradients)
+
+    @cached_property
+    def subspaces(self) -> Subspaces:
+        """The leading subspaces of the groups' gradients; asked for when everything is summed up."""
+        return leading_subspaces(self)
 
     def rows_floor(self, name: str) -> Tensor:
         """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""

@@ -28,6 +28,8 @@ from autospec.layout import (
     OTHER_GROUP,
     RECORDED_EPOCHS,
     SCHEMA_VERSION,
+    SIDE,
+    SIDES,
     TRAINING_CURVES,
     Field,
 )
@@ -179,6 +181,7 @@ class Spectra:
             RECORDED_EPOCHS.path: file[RECORDED_EPOCHS.path][()],
             GROUP: self.group_names,
             OTHER_GROUP: self.group_names,
+            SIDE: list(SIDES),
         }
         coordinates = {name: known[name] for name in dimensions if name in known}
         if INDEX in dimensions:
