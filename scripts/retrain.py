@@ -3,7 +3,8 @@
     python scripts/retrain.py figure=fig4 panel=B
     python scripts/retrain.py --permutations 199 figure=fig4 panel=B epochs=100
 
-Says what it will cost after the first run; writes outputs/retrain/<data set>-<architecture>.csv.
+Says what it will cost after the first run; writes outputs/retrain/<run_id>.csv, and beside it as JSON
+what each column means.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from autospec.analysis.permutation import COLUMNS
+from autospec.analysis.table import write_table
 from autospec.config.checks import checked
 from autospec.config.grid import composed
 from autospec.config.mistakes import explained
+from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
+from autospec.plan import planned
 from autospec.progress import ConsoleHandler
 from autospec.retraining import retrained
 
@@ -36,14 +41,24 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         config = checked(composed(CONF, arguments.overrides))
+        path = _path(config)
         table = retrained(config, arguments.permutations)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explained(error))
-    path = Path(config.output_dir) / "retrain" / f"{config.dataset.name}-{config.architecture.value}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.10g")
+    write_table(table, path, COLUMNS)
     whole = table[table["per"] == "trajectory"][["layer", "test", "p", "p_family", "larger", "note"]]
     sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
+
+
+def _path(config: ExperimentConfig) -> Path:
+    """Where the table goes; AutoSpecError before anything is trained where that cannot be written."""
+    folder = planned(config).folder
+    path = Path(config.output_dir) / "retrain" / f"{folder.run_id}.csv"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutoSpecError(f"output_dir: cannot write {path.parent}: {error.strerror}") from error
+    return path
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from autospec.analysis.permutation import CANCELLED
+from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
 from autospec.store.null import NullSpectra, read_null
 from autospec.store.read import Spectra, open_spectra

@@ -19,6 +19,7 @@ import torch
 from autospec import datasets, models
 from autospec.analysis.permutation import permutation_tests
 from autospec.capture.schedule import Schedule
+from autospec.config.checks import FEWEST_PERMUTATIONS
 from autospec.config.schema import ExperimentConfig, Task
 from autospec.datasets.dataset import Dataset
 from autospec.determinism import deterministic
@@ -39,7 +40,8 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
     """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
 
     Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
-    AutoSpecError where the groups are not the classes of a classifier, and where no pair can be tested.
+    AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, and for so few
+    permutations that no p could be small.
     """
     null = retrained_null(config, permutations)
     return permutation_tests([null], list(null.ratios), list(null.pairs))
@@ -47,6 +49,10 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
 
 def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
     """What the two groups differ in under every partition, each from a run of its own; see ``retrained``."""
+    if permutations < FEWEST_PERMUTATIONS:
+        raise AutoSpecError(
+            f"retrain: permutations={permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05"
+        )
     data = datasets.load(config.dataset)
     if config.task is not Task.classification or data.groups != data.classes or len(data.classes) != 2:
         raise AutoSpecError("retrain: is for a classifier of two classes that are its groups; other pairs need none")

@@ -1,9 +1,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import false_discovery_control, permutation_test
 
-from autospec.analysis.permutation import CANCEL, COLUMNS, benjamini_hochberg, exceedance, permutation_tests
+from autospec.analysis.distances import CANCEL
+from autospec.analysis.permutation import COLUMNS, permutation_tests
 from autospec.store.null import NullSpectra
 
 EPOCHS, PARTITIONS, INDICES = 3, 100, 4
@@ -35,27 +35,6 @@ def _primary(table, layer="one"):
 
 def _tests(*nulls):
     return permutation_tests(nulls, ["one", "two"], [("a", "b")])
-
-
-def test_p_is_scipys():
-    a, b = np.random.default_rng(1).normal(size=(2, 10))
-
-    def distance(x, y):
-        return abs(x.mean() - y.mean())
-
-    random = np.random.default_rng(2)
-    expected = permutation_test((a, b), distance, alternative="greater", n_resamples=999, rng=random)
-    distances = np.array([distance(a, b), *expected.null_distribution])
-    # scipy.stats.permutation_test(..., n_resamples=999).pvalue is (1 + #{null ≥ observed}) / 1000
-    assert exceedance(distances[:, None])[0] == pytest.approx(expected.pvalue)
-
-
-def test_q_is_scipys():
-    p = np.random.default_rng(3).uniform(size=20)
-    given = np.insert(p, 5, np.nan)
-    # scipy.stats.false_discovery_control(p, method="bh") over the p that are defined
-    assert np.delete(benjamini_hochberg(given), 5) == pytest.approx(false_discovery_control(p))
-    assert np.isnan(benjamini_hochberg(given)[5])
 
 
 def test_the_primary_distance_is_a_mean_of_squared_z():
@@ -100,14 +79,36 @@ def test_columns_are_documented_and_kinds_told_apart():
     assert table[table.per == "trajectory"].q.isna().all()
 
 
+def _squared_z(null, layer="one"):
+    """(epoch, partition, index) by the definition."""
+    ratios = null.ratios[layer]["log_ratio"][:, 0].astype(float)
+    return ((ratios - ratios.mean(1, keepdims=True)) / ratios.std(1, keepdims=True)) ** 2
+
+
 def test_seeds_are_averaged_partition_by_partition():
-    first, second = _null(seed=5), _null(seed=6)
-    both = _primary(_tests(first, second))
-    assert both.seeds == 2
-    assert both.distance != _primary(_tests(first)).distance
+    """One relabelling is one partition in every seed: distances are averaged over seeds, p counts partitions."""
+    nulls = [_null(seed=seed) for seed in (5, 6, 7)]
+    both = _primary(_tests(*nulls))
+    distances = np.mean([_squared_z(null).mean((0, 2)) for null in nulls], axis=0)
+    assert both.seeds == 3
+    assert both.p == (distances >= distances[0]).mean()
+    assert both.distance == pytest.approx((distances[0] - distances.mean()) / distances.std(), rel=1e-4)
+    assert both.relabellings == PARTITIONS - 1
+
+
+def test_five_seeds_find_an_effect_that_one_does_not():
+    weak = [_null(seed=seed, effect=1.0) for seed in range(30, 35)]
+    assert _primary(_tests(weak[0])).p > 0.05
+    assert _primary(_tests(*weak)).p == 1 / PARTITIONS
+
+
+def test_seeds_that_relabelled_others_are_no_result():
+    first = _null(seed=5)
     other = _null(seed=7)
     object.__setattr__(other, "relabellings", "another")
     assert "did not relabel the same people" in _primary(_tests(first, other)).note
+    assert np.isnan(_primary(_tests(first, other)).p)
+    assert _primary(_tests(first, None)).note == "the file holds no relabelled partitions"
 
 
 UNDEFINED = {
@@ -152,3 +153,11 @@ def test_some_values_under_the_floor_are_left_out_for_every_partition():
     null = _null()
     null.ratios["one"]["log_ratio"][:, 0, 7, 3] = np.nan
     assert _primary(_tests(null)).n == EPOCHS * (INDICES - 1)
+
+
+def test_the_loss_has_one_row_and_nothing_cancels_in_it():
+    table = _tests(_null(cancellation=0.01))
+    rows = table[(table.test == "permutation_loss") & (table.per == "trajectory")]
+    assert rows.layer.tolist() == [""]
+    assert rows.p.notna().all()
+    assert rows.cancellation.isna().all()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from autospec.analysis.comparison import Comparison, Floats, Mask, comparisons
+from autospec.analysis.known import median
 
 TESTS = ("paper", "paper_scaled")
 
@@ -75,7 +76,7 @@ def _tests(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
             "t": t,
             "df": df,
             "p": p,
-            "median_log2_ratio": _median(comparison.log_ratio(), axis),
+            "median_log2_ratio": median(comparison.log_ratio(), axis),
             "below_floor": comparison.below_floor.sum(axis),
             "beyond_rank": comparison.beyond_rank.sum(axis),
             "note": list(_notes(n, p)),
@@ -111,13 +112,6 @@ def _deviation(values: Floats, kept: Mask, axis: int) -> Floats:
     centred = np.where(kept, values - np.expand_dims(_mean(values, kept, axis), axis), 0.0)
     n = kept.sum(axis)
     return np.where(n > 1, np.sqrt((centred**2).sum(axis) / np.maximum(n - 1, 1)), np.nan)
-
-
-def _median(values: Floats, axis: int) -> Floats:
-    """The median of what is not NaN, NaN where nothing is."""
-    some = np.isfinite(values).any(axis)
-    filled = np.where(np.expand_dims(some, axis), values, 0.0)
-    return np.where(some, np.nanmedian(filled, axis), np.nan)
 
 
 def _notes(n: Floats, p: Floats) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +67,10 @@ def _completed(tests: pd.DataFrame) -> pd.DataFrame:
     return tests.assign(**missing)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = COLUMNS) -> None:
     """Write a table as CSV and, beside it, the meaning of its columns as JSON."""
     with replaced(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.10g")
     with replaced(path.with_suffix(".json")) as temporary:
-        described = {name: {"Description": text} for name, text in COLUMNS.items()}
+        described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

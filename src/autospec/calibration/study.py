@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from autospec import datasets, models
+from autospec.analysis.distances import TESTS, distances
+from autospec.analysis.exceedance import benjamini_hochberg, p_values
 from autospec.analysis.paper_tests import student
-from autospec.analysis.permutation import TESTS, benjamini_hochberg, distances, p_values
 from autospec.config.schema import CovariateConfig, ExperimentConfig, FreesurferConfig, PeopleConfig, SexesConfig, Task
 from autospec.datasets.dataset import Dataset
 from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
@@ -104,7 +105,8 @@ class Condition:
 
 def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
     """One study from its seed: ``STUDY_COLUMNS``, one row for each test that a reader might rely on."""
-    logging.getLogger("autospec").setLevel(logging.ERROR)  # a thousand cohorts need no account
+    for name in ("datasets", "retraining"):  # a thousand cohorts need no account
+        logging.getLogger(f"autospec.{name}").setLevel(logging.ERROR)
     config = condition.config(base, seed)
     if condition.null == RETRAINED:
         null = retrained_null(config, RETRAININGS)

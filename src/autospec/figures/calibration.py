@@ -47,7 +47,8 @@ def _draw_nulls(axis: Axes, nulls: pd.DataFrame, tests: list[str]) -> None:
     axis.set_ylim(len(tests) - 0.4, -0.6)
     axis.set_xlim(0, 1)
     axis.set_xlabel("false-positive rate at 0.05 (○ equal groups, □ 1:3), exact 99 % interval")
-    axis.legend(fontsize=5.5, loc="upper right", frameon=False)
+    if cells:
+        axis.legend(fontsize=5.5, loc="upper right", frameon=False)
 
 
 def _draw_power(axis: Axes, power: pd.DataFrame) -> None:
@@ -60,4 +61,5 @@ def _draw_power(axis: Axes, power: pd.DataFrame) -> None:
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("simulated effect\n(multiple of that of schizophrenia)")
     axis.set_ylabel("power of the primary test, family-wise, early")
-    axis.legend(frameon=False)
+    if len(power):
+        axis.legend(frameon=False)
