@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from autospec.analysis.comparison import comparisons
+from autospec.analysis.comparison import Comparison, comparisons
 from autospec.analysis.shown import drawn_rows, left_out, oriented, verdicts
 from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
@@ -47,19 +47,21 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
     pairs = pairs_in_front(config.figure.pairs, spectra.group_names)
     drawn = oriented(tests[tests["statistic"] == "gradient"], pairs)
     paper = config.figure.tests == "paper"
-    compared = " and ".join(f"{_label(config, a)} against {b}" for a, b in pairs)
+    compared = list(comparisons(spectra.to_frame("gradient"), list(pairs)))
+    names = {pair: _pair_name(config, spectra, pair) for pair in pairs}
     return DifferencePanel(
         letter=letter,
-        title=f"{compared} · {panel_title(config)}",
+        title=f"{next(iter(names.values())) if len(names) == 1 else 'Differences'} · {panel_title(config)}",
         layers=_titles(config, spectra),
         pairs=pairs,
-        ratios=_ratios(spectra, pairs),
+        pair_names=names,
+        ratios=_ratios(compared),
         tests=drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn),
         cosines=_cosines(spectra, pairs),
         provenance=_provenance(config, spectra),
         paper=paper,
-        verdicts={} if paper else verdicts(drawn),
-        left_out=() if paper else left_out(drawn),
+        verdicts=verdicts(drawn),
+        left_out=(_cells_left_out(compared), *left_out(drawn)),
         seeds=1 + len(set(config.figure.seeds) - {config.seed}),
     )
 
@@ -93,9 +95,30 @@ def _label(config: ExperimentConfig, group: str) -> str:
     return f"{'/'.join(config.dataset.group_by)} {group}" if group.isdigit() else group
 
 
-def _ratios(spectra: Spectra, pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+def _pair_name(config: ExperimentConfig, spectra: Spectra, pair: tuple[str, str]) -> str:
+    """What is compared, with the people in each group, and whether they are few."""
+    size = spectra.groups.set_index("group")["size"]
+
+    def named(group: str) -> str:
+        few = f" < {config.figure.min_group}" if size[group] < config.figure.min_group else ""
+        return f"{_label(config, group)} (n = {size[group]:.0f}{few})"
+
+    return f"{named(pair[0])} against {named(pair[1])}"
+
+
+def _cells_left_out(compared: Sequence[Comparison]) -> str:
+    """How much of the maps is grey, and why."""
+    cells = sum(own.beyond_rank.size for own in compared)
+    beyond, below = (sum(int(getattr(own, name).sum()) for own in compared) for name in ("beyond_rank", "below_floor"))
+    return (
+        f"of the maps' cells {100 * beyond / cells:.1f} % lie beyond the rank bound and {100 * below / cells:.1f} % "
+        "below a noise floor."
+    )
+
+
+def _ratios(compared: Sequence[Comparison]) -> pd.DataFrame:
     parts = []
-    for comparison in comparisons(spectra.to_frame("gradient"), list(pairs)):
+    for comparison in compared:
         wide = pd.DataFrame(
             comparison.log_ratio(),
             index=pd.Index(comparison.epochs, name="epoch"),

@@ -149,3 +149,74 @@ def test_cells_that_cannot_be_compared_are_masked():
         m for axis in part.axes for m in axis.collections if m.get_array() is not None and m.get_array().size == 96
     )
     assert mesh.get_array().mask.sum() == 3 * EPOCHS
+
+
+def _parts(panel):
+    figure = Figure(figsize=(3.5, 2))
+    (part,) = figure.subfigures(1, 1, squeeze=False).flat
+    draw_differences(panel, part, Frame(3.5, 2.0), 1)
+    return part
+
+
+def test_a_single_epoch_that_differs_has_a_mark():
+    """With few tested epochs and with many; a line of one point would have no length."""
+    for epochs in (10, 300):
+        panel = _differences()
+        p = [0.01 if epoch == 4 else 0.9 for epoch in range(epochs)]
+        tests = pd.DataFrame({"per": "epoch", "at": range(epochs), "n": 5, "p": p, "median_log2_ratio": 0.5})
+        keys = {"layer": "layer.0", "group_a": "SZ", "group_b": "HC"}
+        part = _parts(replace(panel, tests=tests.assign(**keys)))
+        marks = [line for axis in part.axes for line in axis.lines if line.get_marker() == "o"]
+        assert [list(line.get_xdata()) for line in marks] == [[4]]
+        assert marks[0].get_markersize() > 1
+
+
+def test_a_verdict_and_the_names_of_pairs_are_drawn():
+    panel = _differences()
+    panel = replace(panel, verdicts={("layer.0", "SZ", "HC"): "p = 0.020, SZ larger"})
+    assert "p = 0.020\nSZ larger" in _texts(_parts(panel))
+
+
+def test_the_legend_says_what_dark_means(drawn, tmp_path):
+    draw_panel(replace(_differences(), paper=False, left_out=("a reason.",)), tmp_path / "a.png")
+    text = " ".join(_texts(drawn[0]).split())
+    assert "q < 0.05 " in text
+    assert "G: a reason." in text
+    assert "association with the label" in text
+    draw_panel(_differences(), tmp_path / "b.png")
+    assert "paper's p < 0.05 (descriptive)" in _texts(drawn[1])
+
+
+def _seeded(seeds):
+    panel = _spectra()
+    frames = [panel.frame.assign(seed=place, scaled=panel.frame["scaled"] * (1 + place)) for place in range(seeds)]
+    return replace(panel, frame=pd.concat(frames), seeds=seeds)
+
+
+def test_five_seeds_are_a_mean_and_a_band():
+    axis = Figure().subplots()
+    panel = _seeded(5)
+    draw_layer(panel, panel.layers[0], axis)
+    bands = [band for band in axis.collections if band.get_alpha() == 0.25]
+    assert len(bands) == 2 * 3  # groups and indices
+    factors = np.log(np.arange(1, 6))
+    first = panel.frame[(panel.frame.group == "SZ") & (panel.frame["index"] == 1) & (panel.frame.seed == 0)]
+    expected = first["scaled"].to_numpy() * np.exp(factors.mean())
+    assert any(len(line.get_ydata()) == EPOCHS and np.allclose(line.get_ydata(), expected) for line in axis.lines)
+    low, high = bands[0].get_paths()[0].vertices[:, 1].min(), bands[0].get_paths()[0].vertices[:, 1].max()
+    assert low == pytest.approx(first["scaled"].min() * np.exp(factors.mean() - factors.std(ddof=1)))
+    assert high == pytest.approx(first["scaled"].max() * np.exp(factors.mean() + factors.std(ddof=1)))
+
+
+def test_fewer_seeds_are_lines():
+    axis = Figure().subplots()
+    panel = _seeded(4)
+    draw_layer(panel, panel.layers[0], axis)
+    assert not [band for band in axis.collections if band.get_alpha() == 0.25]
+    assert len(axis.lines) == WIDTH + 2 * 3 * 4  # of the whole batch, then groups, indices and seeds
+
+
+def test_the_footer_says_how_seeds_are_shown(drawn, tmp_path):
+    for seeds, text in ((5, "5 seeds: mean and standard deviation"), (4, "4 seeds: a line for each")):
+        draw_panel(_seeded(seeds), tmp_path / "a.png")
+        assert text in " ".join(_texts(drawn[-1]).split())

@@ -44,7 +44,7 @@ def verdicts(tests: pd.DataFrame) -> dict[Key, str]:
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     found: dict[Key, str] = {}
     for row in primary.to_dict("records"):
-        text = "no valid test"
+        text = "not tested"
         if np.isfinite(row["p_family"]):
             text = f"p = {row['p_family']:.3f}" + (f", {row['larger']} larger" if row["p_family"] < 0.05 else "")
         found[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
@@ -52,10 +52,14 @@ def verdicts(tests: pd.DataFrame) -> dict[Key, str]:
 
 
 def left_out(tests: pd.DataFrame) -> tuple[str, ...]:
-    """Which pairs are not tested in which layers, and why."""
+    """Which pairs are not tested in which layers, and why: a sentence for each reason and choice of layers."""
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
-    said = []
+    layers = primary["layer"].nunique()
+    where: dict[tuple[str, str], list[str]] = {}
     for (note, a, b), rows in primary[primary["note"] != ""].groupby(["note", "group_a", "group_b"], sort=False):
-        layers = "" if len(rows) == primary["layer"].nunique() else f" in {', '.join(rows['layer'])}"
-        said.append(f"{a} / {b} has no valid test{layers}: {note}.")
-    return tuple(said)
+        place = "" if len(rows) == layers else f" in {', '.join(rows['layer'])}"
+        where.setdefault((note, place), []).append(f"{a} / {b}")
+    return tuple(
+        f"{' and '.join(pairs)} {'is' if len(pairs) == 1 else 'are'} not tested{place}: {note}."
+        for (note, place), pairs in where.items()
+    )

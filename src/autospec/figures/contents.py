@@ -73,7 +73,8 @@ class DifferencePanel:
     ``ratios``: layer, group_a, group_b, epoch, index, log2_ratio (NaN where it cannot be compared).
     ``tests``: what is drawn on the margins: layer, group_a, group_b, per, at, n, p, median_log2_ratio, of the paper's
     tests where ``paper``. ``cosines``: layer, group_a, group_b, epoch, cosine, cancellation. ``verdicts`` say in a few
-    words what the test of a layer and pair found; ``left_out`` what is not shown or not tested, and why.
+    words what the test of a layer and pair found; ``left_out`` what is not shown or not tested, and why. ``pair_names``
+    are for readers.
     """
 
     letter: str
@@ -87,4 +88,5 @@ class DifferencePanel:
     paper: bool = True
     verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    pair_names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     seeds: int = 1

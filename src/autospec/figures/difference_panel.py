@@ -17,14 +17,17 @@ from autospec.figures.contents import DifferencePanel, LayerTitle
 from autospec.figures.style import LEFT_OUT_GREY, Frame
 
 COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.62
+VERDICT_IN = 0.35
+"""The height of what a block's test found; the colour bar begins below it."""
 LARGEST_RATIO = 2.0
 """The log2 ratio at which the colours end: a factor of four."""
 COLOURS = "RdBu_r"
+UNIT = "log$_2$ ratio"
 FEWEST = 3
 """A margin's bar over fewer values than this is not drawn."""
 SIGNIFICANT = 0.05
 FEW_EPOCHS = 25
-"""With fewer tested epochs each is a point: a line would show only neighbours."""
+"""With fewer tested epochs the marks of those that differ are larger."""
 DARK, PALE = "#333333", "#BBBBBB"
 
 
@@ -53,19 +56,19 @@ def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, colu
         row, column = divmod(number, columns)
         axes = _draw_block(block, part, grid[row, column], first=column == 0, last=number >= len(blocks) - columns)
         if column == 0 and len(panel.pairs) > 1:
-            _name_pair(block.pair, axes)
+            _name_pair(panel.pair_names.get(block.pair, f"{block.pair[0]} against {block.pair[1]}"), axes)
     _draw_colour_bar(part, frame)
 
 
 def _draw_colour_bar(part: SubFigure, frame: Frame) -> None:
-    """The colours of the maps, at the right of the first row."""
-    height = min(frame.inner_height, 1.2) / frame.height
+    """The colours of the maps, at the right of the first row, below what its test found."""
+    height = min(frame.inner_height - VERDICT_IN, 0.85) / frame.height
     left = 1 - (frame.right - 0.1) / frame.width
-    axis = part.add_axes((left, 1 - frame.top / frame.height - height, 0.07 / frame.width, height))
+    axis = part.add_axes((left, 1 - (frame.top + VERDICT_IN) / frame.height - height, 0.07 / frame.width, height))
     colours = ScalarMappable(Normalize(-LARGEST_RATIO, LARGEST_RATIO), COLOURS)
     bar = part.colorbar(colours, cax=axis, extend="both", ticks=[-2, -1, 0, 1, 2])
     bar.outline.set_visible(False)
-    bar.set_label("log$_2$ ratio", labelpad=1)
+    bar.set_label(UNIT, labelpad=1)
 
 
 def blocks_of(panel: DifferencePanel) -> list[Block]:
@@ -100,19 +103,19 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
         axis.tick_params(labelbottom=False)
     over_indices.tick_params(labelleft=False)
     if first:
-        for axis, text in ((cosine, "cosine"), (over_epochs, "median"), (heat, "index")):
+        for axis, text in ((cosine, "cosine"), (over_epochs, f"median\n{UNIT}"), (heat, "index")):
             axis.set_ylabel(text, rotation=0, ha="right", va="center")
             axis.yaxis.set_label_coords(-0.3 / (axis.get_position().width * figure.bbox.width / figure.dpi), 0.5)
     if last:
         heat.set_xlabel("epoch", labelpad=1)
-        over_indices.set_xlabel("median", labelpad=1)
+        over_indices.set_xlabel(UNIT, labelpad=1)
     return cosine
 
 
-def _name_pair(pair: tuple[str, str], top: Axes) -> None:
+def _name_pair(name: str, top: Axes) -> None:
     """Which groups a row of blocks compares, above its first."""
     top.annotate(
-        f"{pair[0]} against {pair[1]}",
+        name,
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 13),
@@ -147,13 +150,17 @@ def _draw_map(axis: Axes, ratios: pd.DataFrame) -> None:
 
 
 def _draw_epoch_margin(axis: Axes, tests: pd.DataFrame) -> None:
-    """The median log2 ratio over indices, dark at epochs where the test over indices is below 0.05."""
+    """The median log2 ratio over indices; a dark mark at each epoch where the test over indices is below 0.05.
+
+    Marks, not a line: one of a single epoch would have no length.
+    """
     axis.axhline(0, color=PALE, lw=0.5)
     kept = tests["n"] >= FEWEST
     median = tests["median_log2_ratio"].where(kept)
     axis.plot(tests["at"], median, color=PALE, lw=0.8)
-    marker = "o" if len(tests) < FEW_EPOCHS else ""
-    axis.plot(tests["at"], median.where(tests["p"] < SIGNIFICANT), marker=marker, color=DARK, lw=1.6, ms=2.2)
+    size = 2.2 if len(tests) < FEW_EPOCHS else 1.4
+    found = tests["p"] < SIGNIFICANT
+    axis.plot(tests["at"][found], median[found], "o", color=DARK, ms=size, mew=0)
     reach = max(0.5, float(median.abs().max())) if kept.any() else 0.5
     axis.set_ylim(-1.1 * reach, 1.1 * reach)
     axis.yaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))

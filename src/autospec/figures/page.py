@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
-from autospec.figures.difference_panel import blocks_of, draw_differences
+from autospec.figures.difference_panel import DARK, blocks_of, draw_differences
 from autospec.figures.spectra_panel import FEWEST_FOR_BAND, draw_spectra, rows_needed
 from autospec.figures.style import (
     COLUMN_IN,
@@ -29,7 +29,7 @@ from autospec.store.write import replaced
 Panel = SpectraPanel | DifferencePanel
 
 SPECTRA_ROW_IN, DIFFERENCE_ROW_IN, HEAD_IN, LINE_IN = 1.55, 1.9, 0.42, 0.105
-DIFFERENCE_ROOM = {"left": 0.66, "right": 0.55}
+DIFFERENCE_ROOM = {"left": 0.8, "right": 0.55}
 
 mpl.use("Agg")  # pictures go to files; no display is needed
 
@@ -56,7 +56,7 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
 
 def draw_panel(panel: Panel, path: Path) -> None:
     """Draw one panel by itself, one column wide."""
-    footer = _footer_lines([panel], width=84)
+    footer = _footer_lines([panel], width=80)
     heights = [0.24, _height(panel, COLUMN_IN), LINE_IN * (len(footer) + 1)]
     with print_style():
         figure = Figure(figsize=(COLUMN_IN, sum(heights)))
@@ -111,6 +111,7 @@ def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
         handles.append(Patch(color=FLOOR_GREY, label="noise"))
     if len(spectra) < len(panels):
         handles.append(Patch(color=LEFT_OUT_GREY, label="cannot be compared"))
+        handles.append(Line2D([], [], color=DARK, ls="", marker="o", ms=2.5, label=_dark_means(panels)))
     part.legend(
         handles=handles,
         loc="lower left",
@@ -121,6 +122,12 @@ def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
         handlelength=1.0,
         handletextpad=0.4,
     )
+
+
+def _dark_means(panels: Sequence[Panel]) -> str:
+    """What a dark mark or bar on a margin says."""
+    paper = {panel.paper for panel in panels if isinstance(panel, DifferencePanel)}
+    return " / ".join(["q < 0.05"] * (False in paper) + ["paper's p < 0.05 (descriptive)"] * (True in paper))
 
 
 def _foot(part: SubFigure, lines: Sequence[str]) -> None:
@@ -158,17 +165,19 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
     sentences = [
         "Differences: log2 ratio of the first group's singular values to the second's, grey where it cannot be "
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
-        "cancellation, near 0 where they are opposite. A difference is an association with the label, not its effect."
+        "cancellation, near 0 where they are opposite. A difference is an association with the label, which need not "
+        "be its cause.",
+        "p: people's labels exchanged; one distance over the trajectory, family-wise over layers and pairs.",
     ]
     if any(panel.paper for panel in panels):
         sentences.append(
-            "Margins: medians, dark where the paper's t-test has p < 0.05; these tests are descriptive, not calibrated."
+            "Margins: medians, dark where the paper's t-test of scaled values has p < 0.05; these t-tests are "
+            "descriptive, not calibrated."
         )
     if not all(panel.paper for panel in panels):
         sentences.append(
-            "p: people's labels exchanged; one distance over the trajectory, family-wise over layers and pairs. "
             "Margins: medians less those of exchanged labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
-            "plain medians where there is no valid test."
+            "plain medians where there is no test."
         )
     return sentences + [f"{panel.letter}: {text}" for panel in panels for text in panel.left_out]
 
