@@ -10,7 +10,8 @@ from autospec.config.checks import checked
 from autospec.config.grid import composed
 from autospec.methods import methods_paragraph
 from autospec.plan import planned
-from autospec.retraining import retrained
+from autospec.retraining import retrained, retrained_null
+from autospec.store.read import open_spectra
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TINY = ["figure=fig4", "epochs=4", "width=3", "dataset.features=[Left-Hippocampus,Left-Amygdala,Right-Amygdala]"]
@@ -26,22 +27,65 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
         experiment.run(plan)
     assert "relabelled people took" in caplog.text
     text = methods_paragraph(plan.folder.path)
-    made = ("Simulated data", "HC 63, SZ 61", "autoencoder for 4 epochs")
-    for expected in (*made, "30 permutations", "within sex", "at 2 epochs"):
+    made = ("simulated FreeSurfer volumes of 124 people (HC 63, SZ 61)", "Each feature was z-scored.")
+    trained = (
+        "A multi-layer perceptron (width 3, depth 1, ReLU)",
+        "as an autoencoder (mean squared error) for 4 epochs",
+    )
+    tested = ("SZ (61 people)", "exchanged 30 times within sex", "at 2 epochs", "of the 31 partitions", "association")
+    for expected in (*made, *trained, *tested):
         assert expected in text
 
 
 def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
     plan = planned(_config(tmp_path, "panel=B"))
     experiment.run(plan)
-    assert "Groups were not tested: diagnosis is what the network is trained" in methods_paragraph(plan.folder.path)
+    text = methods_paragraph(plan.folder.path)
+    assert "to classify diagnosis (cross-entropy)" in text
+    assert "Not tested: HC and SZ (diagnosis is what the network is trained to tell apart" in text
+    assert "permutations of" not in text
 
 
-def test_retraining_tests_what_is_classified(tmp_path):
-    table = retrained(_config(tmp_path, "panel=B"), 19)
+def test_retraining_tests_what_is_classified(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        table = retrained(_config(tmp_path, "panel=B"), 19)
+    assert "retrain: 19 runs with permuted labels take about" in caplog.text
     whole = table[(table.per == "trajectory") & (table.test == "permutation")]
     assert set(whole.layer) == {"hidden.0", "head"}
     assert whole.p.between(0.05, 1).all()
     assert np.allclose(whole.p * 20, (whole.p * 20).round())
-    with pytest.raises(AutoSpecError, match="retrain: is for a classifier of two classes"):
-        retrained(_config(tmp_path, "panel=A"), 19)
+    assert set(whole.strata) == {"sex"}
+
+
+def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(tmp_path):
+    """The observed partition is the run itself; another is a run on data whose labels were permuted so."""
+    config = _config(tmp_path, "panel=B")
+    null = retrained_null(config, 19)
+    assert null.epochs.tolist() == [0, 1, 2, 3]
+    ratios = null.ratios["hidden.0"]["log_norm"]
+    assert ratios.shape == (4, 1, 20)
+    assert len(np.unique(ratios[0, 0])) > 15
+    plan = planned(config)
+    experiment.run(plan)
+    spectra = open_spectra(plan.folder.spectra)
+    scaled = spectra.scaled("hidden.0")
+    norm = (scaled**2).sum("index") ** 0.5
+    a, b = null.pairs[0]
+    assert ratios[:, 0, 0] == pytest.approx(np.log2(norm.sel(group=a) / norm.sel(group=b)).values, abs=1e-4)
+
+
+MISTAKES = {
+    "panel=A": "task=autoencoding learns no labels",
+    "panel=B dataset.group_by=[diagnosis,sex]": r"the groups are .*; add dataset.group_by=\[diagnosis\]",
+}
+
+
+@pytest.mark.parametrize("overrides", MISTAKES)
+def test_what_cannot_be_retrained_says_what_to_do(overrides, tmp_path):
+    with pytest.raises(AutoSpecError, match=MISTAKES[overrides]):
+        retrained(_config(tmp_path, *overrides.split()), 19)
+
+
+def test_too_few_retrainings_are_refused(tmp_path):
+    with pytest.raises(AutoSpecError, match="permutations=18: with fewer than 19 no p can reach 0.05"):
+        retrained(_config(tmp_path, "panel=B"), 18)

@@ -9,10 +9,28 @@ from omegaconf import OmegaConf
 
 from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
-from autospec.store.null import NullSpectra, read_null
+from autospec.relabelling import NOT_ASKED
+from autospec.store.null import NullSpectra, Pair, read_null
 from autospec.store.read import Spectra, open_spectra
 
-TASKS = {"autoencoding": "autoencoder", "classification": "classifier"}
+LEARNED = {"autoencoding": "as an autoencoder (mean squared error)", "classification": "to classify {} (cross-entropy)"}
+NETWORKS = {
+    "mlp": "multi-layer perceptron",
+    "rnn": "recurrent network of Elman cells",
+    "lstm": "long short-term memory network",
+    "bert": "BERT encoder",
+    "cnn1d": "one-dimensional convolutional network",
+    "cnn2d": "two-dimensional convolutional network",
+    "cnn3d": "three-dimensional convolutional network",
+}
+ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
+SCALINGS = {
+    "feature": "Each feature was z-scored",
+    "person": "Each person's time-courses were z-scored",
+    "global": "Values were z-scored together",
+    "unit": "Values were scaled to between 0 and 1",
+    "none": "Values were not scaled",
+}
 
 
 def methods_paragraph(folder: Path) -> str:
@@ -22,55 +40,74 @@ def methods_paragraph(folder: Path) -> str:
     if "architecture" not in config:
         raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
     null = read_null(spectra.path, spectra.layers)
-    return " ".join([_data(spectra, config), _training(spectra, config), _recording(config), _testing(null)])
+    return " ".join([_data(spectra, config), _training(spectra, config), _recording(spectra, config), _testing(null)])
 
 
 def _data(spectra: Spectra, config: dict[str, Any]) -> str:
+    dataset = config["dataset"]
     sizes = spectra.groups[~spectra.groups["margin"]].set_index("group")["size"]
-    people = ", ".join(f"{name} {size:.0f}" for name, size in sizes.items() if name != "all")
-    made = "Simulated data" if spectra.simulated else "Data"
-    taken_out = config["dataset"].get("residualize") or []
-    out = f"; the linear effect of {', '.join(taken_out)} was taken out of every value" if taken_out else ""
-    return (
-        f"{made} ({spectra.attributes.get('source', 'of unknown source')}) of {sizes['all']:.0f} people or samples "
-        f"({people}) were scaled ({config['dataset']['scaling']}){out}."
-    )
+    each = ", ".join(f"{name} {size:.0f}" for name, size in sizes.items() if name != "all")
+    unit = "people" if "people" in dataset else "samples"
+    source = str(spectra.attributes.get("source", "of unknown source"))
+    simulated = " (simulated)" if spectra.simulated and "simulated" not in source else ""
+    held_out = f"; a share of {dataset['holdout']:g} was held out" if dataset["holdout"] else ""
+    text = f"Data were {source}{simulated} of {sizes['all']:.0f} {unit} ({each}){held_out}."
+    taken_out = dataset.get("residualize") or []
+    out = f", and the linear effect of {' and '.join(taken_out)} was taken out" if taken_out else ""
+    return f"{text} {SCALINGS.get(dataset['scaling'], 'Values were scaled')}{out}."
 
 
 def _training(spectra: Spectra, config: dict[str, Any]) -> str:
     batch = "the full batch" if config["batch_size"] is None else f"batches of {config['batch_size']}"
     last = spectra.training.iloc[-1]
-    learned = f" of {config['dataset']['target']}" if config["task"] == "classification" else ""
     return (
-        f"A network of type {config['architecture']} (width {config['width']}, depth {config['depth']}, "
-        f"{config['activation']}) was trained as {TASKS[config['task']]}{learned} for {config['epochs']} epochs with "
-        f"Adam (learning rate {config['learning_rate']:g}, {batch}, seed {config['seed']}; PyTorch "
+        f"A {NETWORKS[config['architecture']]} (width {config['width']}, depth {config['depth']}, "
+        f"{ACTIVATIONS[config['activation']]}) was trained "
+        f"{LEARNED[config['task']].format(config['dataset']['target'])} for {config['epochs']} epochs with Adam "
+        f"(learning rate {config['learning_rate']:g}, {batch}, seed {config['seed']}; PyTorch "
         f"{spectra.attributes.get('torch_version', '')}) to a training loss of {last['training_loss']:.4g}."
     )
 
 
-def _recording(config: dict[str, Any]) -> str:
+def _recording(spectra: Spectra, config: dict[str, Any]) -> str:
     every = config["introspection"]["every"]
-    when = "At every epoch" if every == 1 else f"At every {every}th epoch"
+    when = "At every epoch" if every == 1 else f"Every {every} epochs"
     return (
-        f"{when} the weight gradient of each layer was split into the parts that the groups contribute, each divided "
-        "by its group's weight in the loss (the group's mean gradient), and its singular values were taken; those "
-        "below the noise floor of rounding or beyond the rank bound were left out (AutoSpec)."
+        f"{when} the weight gradient of each layer was split into the parts that the groups contribute, each part was "
+        "divided by its group's weight in the loss, which gives the group's mean gradient, and its singular values "
+        f"were taken (AutoSpec {spectra.attributes.get('autospec_version', '')}). Values below the noise floor of "
+        "rounding or beyond the rank bound were left out."
     )
 
 
 def _testing(null: NullSpectra | None) -> str:
     if null is None or not null.pairs:
-        reasons = sorted(set(null.refused.values())) if null else ["the run recorded no relabelled partitions"]
-        return f"Groups were not tested: {'; '.join(reasons)}."
-    pairs = ", ".join(f"{a} and {b}" for a, b in null.pairs)
+        return _untested(null)
+    pairs = "; ".join(f"{a} ({n_a} people) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(null))
     strata = sorted({name for text in null.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
     return (
-        f"{pairs} were compared by {null.permutations} permutations of the labels of people{within} at fixed weights, "
-        f"at {len(null.epochs)} epochs. The statistic of a layer is the mean, over indices and epochs, of the squared "
-        "log-ratio of singular values, studentised over all partitions; p is the share of partitions with as large a "
-        "value, and family-wise p compares the largest over layers and pairs. Finer tests are exploratory "
-        "(Benjamini-Hochberg). Epochs at which the groups' gradients cancel "
-        f"(‖∇a + ∇b‖ below {CANCELLED:g} of ‖∇a‖ + ‖∇b‖) were left out. A difference is an association with the label."
+        f"Compared were {pairs}: the labels of people were exchanged {null.permutations} times{within}, and the "
+        f"gradients of the exchanged groups taken at the same weights at {len(null.epochs)} epochs. The statistic of a "
+        "layer and pair is the squared log-ratio of the groups' singular values, studentised over all partitions, "
+        f"averaged over indices and epochs; p is the share of the {1 + null.permutations} partitions, the observed one "
+        "among them, whose statistic is as large, and family-wise p compares with the largest over layers and pairs. "
+        "Tests of single epochs and indices are exploratory (Benjamini-Hochberg). Epochs at which the groups' "
+        f"gradients cancel (‖∇a + ∇b‖ below {CANCELLED:g} of ‖∇a‖ + ‖∇b‖) were left out. A difference is an "
+        "association with the label, which need not be its cause."
     )
+
+
+def _sized(null: NullSpectra) -> list[tuple[Pair, tuple[int, int]]]:
+    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.people, strict=True)]
+
+
+def _untested(null: NullSpectra | None) -> str:
+    """Why there is no test: for the pairs that were asked for, each reason once."""
+    if null is None:
+        return "Groups were not tested: the run recorded no relabelled partitions."
+    asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED} or null.refused
+    pairs: dict[str, list[str]] = {}
+    for (a, b), reason in asked.items():
+        pairs.setdefault(reason, []).append(f"{a} and {b}")
+    return " ".join(f"Not tested: {', '.join(names)} ({reason})." for reason, names in pairs.items())

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Members = npt.NDArray[np.int8]
 
+NOT_ASKED = "not among introspection.permutation_pairs"
+"""Why a pair is not relabelled that the configuration does not name."""
+
 
 @dataclass(frozen=True)
 class Relabelling:

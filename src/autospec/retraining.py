@@ -54,8 +54,7 @@ def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
             f"retrain: permutations={permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05"
         )
     data = datasets.load(config.dataset)
-    if config.task is not Task.classification or data.groups != data.classes or len(data.classes) != 2:
-        raise AutoSpecError("retrain: is for a classifier of two classes that are its groups; other pairs need none")
+    _check(config, data)
     introspection = replace(config.introspection, permutations=permutations, permutation_pairs=None)
     every = max(1, (config.epochs - 1) // max(introspection.permutation_epochs - 1, 1))
     schedule = Schedule(every, config.epochs)
@@ -75,6 +74,23 @@ def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
                 rest_s = (time.monotonic() - started) * (permutations - number)
                 log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
     return _null(runs, observed, plan.epochs)
+
+
+def _check(config: ExperimentConfig, data: Dataset) -> None:
+    """AutoSpecError where the groups are not the two classes of a classifier."""
+    target = config.dataset.target
+    if config.task is not Task.classification:
+        raise AutoSpecError(
+            f"retrain: task={config.task.value} learns no labels, so its groups are tested at fixed weights; "
+            "see introspection.permutations"
+        )
+    if len(data.classes) != 2:
+        raise AutoSpecError(f"retrain: compares two classes, but {target} has {len(data.classes)}")
+    if data.groups != data.classes:
+        raise AutoSpecError(
+            f"retrain: compares the classes {' and '.join(data.classes)}, but the groups are "
+            f"{', '.join(data.groups)}; add dataset.group_by=[{target}]"
+        )
 
 
 def _run(

@@ -18,7 +18,7 @@ from autospec.config.schema import IntrospectionConfig
 from autospec.datasets.dataset import Dataset
 from autospec.errors import AutoSpecError
 from autospec.groups import pairs_of
-from autospec.relabelling import Members, Relabelling, Relabellings
+from autospec.relabelling import NOT_ASKED, Members, Relabelling, Relabellings
 
 DEFAULT_STRATA = ("sex", "site")
 """Columns within which labels are exchanged, as far as a data set has them."""
@@ -72,7 +72,7 @@ def relabellings(
     pairs, refused = [], {}
     for question in _questions(data, group_by):
         if (question.a, question.b) not in _wanted(config, data):
-            reason = "not among introspection.permutation_pairs"
+            reason = NOT_ASKED
         else:
             reason = _refusal(question, target, residualized, bool(mixed), config.permutations)
         found = None if reason else _relabelled(question, people, data.groups, config, target, group_by)
@@ -136,7 +136,7 @@ def _refusal(
     if target is not None and target in question.compared:
         return (
             f"{target} is what the network is trained to tell apart, so weights depend on the compared labels; "
-            "only retraining with permuted labels would test it (scripts/retrain.py)"
+            "only retraining with permuted labels would test it (scripts/retrain.py, with the classes as groups)"
         )
     taken_out = sorted(question.compared & set(residualized))
     if taken_out:
