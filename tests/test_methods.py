@@ -32,7 +32,13 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
         "A multi-layer perceptron (width 3, depth 1, ReLU)",
         "as an autoencoder (mean squared error) for 4 epochs",
     )
-    tested = ("SZ (61 people)", "exchanged 30 times within sex", "at 2 epochs", "of the 31 partitions", "association")
+    tested = (
+        "HC (63 people) and SZ (61)",
+        "exchanged 30 times within sex",
+        "at 2 epochs",
+        "of the 31 partitions",
+        "association",
+    )
     for expected in (*made, *trained, *tested):
         assert expected in text
 
