@@ -52,7 +52,7 @@ lint: $(READY) ## check style, types and the direction of imports
 faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
 	$(BIN)/python scripts/faults.py $(ARGS)
 
-calibrate: $(READY) ## run thousands of studies without a difference through every test (half an hour)
+calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from autospec.calibration.conditions import BALANCED, NULLS
-from autospec.calibration.rates import COLUMNS, clopper_pearson, markdown, rates, within
-from autospec.calibration.study import NO_EFFECT, Condition, study
+from autospec.calibration.conditions import BALANCED, CONFOUNDED, NULLS, POWER
+from autospec.calibration.rates import COLUMNS, clopper_pearson, markdown, merged, rates, read, within, write
+from autospec.calibration.study import NO_EFFECT, RETRAINED, SHUFFLED, TESTS, Condition, study
 from autospec.config.checks import checked
 from autospec.config.grid import composed
+from autospec.config.schema import Task
 from autospec.figures.calibration import draw_calibration
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -36,10 +37,48 @@ def test_rates_count_what_is_at_most_alpha():
     assert within(table) == (1, 1)
 
 
-def test_every_kind_of_study_is_planned():
-    conditions = [cell.condition for cell in NULLS]
-    assert {condition.task.value for condition in conditions} == {"autoencoding", "classification"}
-    assert {condition.groups for condition in conditions} == {"24:24", "12:36"}
+def _rates(null, rate, groups="3:9"):
+    studies = pd.DataFrame({"test": "t", "stage": "late", "p": [0.01] * rate + [0.5] * (100 - rate)})
+    return rates(studies, null, groups)
+
+
+def test_a_page_has_a_table_for_each_learner_and_one_for_power():
+    kinds = {"autoencoder, effect zero": 5, "classifier, effect zero": 40, "autoencoder, effect 2": 90}
+    table = pd.concat([_rates(null, rate) for null, rate in kinds.items()])
+    lines = markdown(table).splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        "### Autoencoder",
+        "### Classifier",
+        "### Autoencoder: power",
+    ]
+    assert "| test | effect zero, 3:9 |" in lines
+    assert "| t, late | 0.050 |" in lines
+    assert "| t, late | **0.400** |" in lines
+    assert "| t, late | 0.900 |" in lines  # no null: there is nothing to cover
+
+
+def test_what_is_counted_again_replaces_its_own_rows_only(tmp_path):
+    path = tmp_path / "rates.csv"
+    assert merged(read(path), _rates("a", 5)).rate.tolist() == [0.05]
+    write(pd.concat([_rates("a", 5), _rates("a", 6, "3:3"), _rates("b", 7)]), path)
+    after = merged(read(path), _rates("a", 9))
+    assert dict(zip(after.null + after.groups, after.rate, strict=True)) == {"a3:9": 0.09, "a3:3": 0.06, "b3:9": 0.07}
+
+
+def test_every_kind_of_study_is_planned_balanced_and_one_to_three():
+    planned = {(cell.condition.task.value, cell.condition.null, cell.condition.groups) for cell in NULLS}
+    for groups in ("24:24", "12:36"):
+        for null in (SHUFFLED, NO_EFFECT):
+            assert ("autoencoding", null, groups) in planned
+            assert ("classification", null, groups) in planned
+        assert ("classification", RETRAINED, groups) in planned
+
+
+def test_no_two_studies_share_a_seed():
+    cells = (*NULLS, *CONFOUNDED, *POWER)
+    seeds = [seed for cell in cells for seed in cell.seeds(1000)]
+    assert len(set(seeds)) == len(seeds)
+    assert len({(cell.name, cell.condition.groups) for cell in cells}) == len(cells)
 
 
 def test_a_study_is_the_same_again_and_its_picture_is_drawn(base, tmp_path):
@@ -50,6 +89,14 @@ def test_a_study_is_the_same_again_and_its_picture_is_drawn(base, tmp_path):
     table = pd.concat([rates(first, "a null", "24:24"), rates(first, "autoencoder, effect 2", "24:24")])
     draw_calibration(table, tmp_path / "calibration.png")
     assert (tmp_path / "calibration.png").stat().st_size > 10_000
+
+
+def test_what_a_classifier_learns_is_studied_by_retraining(base):
+    found = study(Condition(RETRAINED, (6, 6), Task.classification), base, 3)
+    assert set(found.stage) == {"early", "late"}
+    assert set(TESTS) <= set(found.test)
+    assert not found.test.str.startswith("paper").any()
+    assert np.allclose(found.p[found.test.isin(TESTS)] * 20, (found.p[found.test.isin(TESTS)] * 20).round())
 
 
 @pytest.mark.slow

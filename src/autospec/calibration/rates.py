@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 ALPHA, LEVEL = 0.05, 0.99
+EFFECT = "effect [0-9]"
+"""What the name of a study of power holds."""
 COLUMNS = {
     "test": "The test, and the stage of training.",
     "null": "The task, and what makes the data null; for power the simulated effect.",
@@ -40,14 +42,26 @@ def rates(studies: pd.DataFrame, null: str, groups: str) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of rates: a row for each test, a column for each null and its groups; bold where 0.05 is not covered."""
+    """Tables of rates, one for each learner and one for power, with their headings."""
+    learner = table["null"].str.split(",").str[0].str.capitalize()
+    heading = learner.where(~table["null"].str.contains(EFFECT), learner + ": power")
+    # named apart by what comes after the learner
+    short = table.assign(null=table["null"].str.split(", ", n=1).str[-1])
+    return "\n\n".join(f"### {name}\n\n{_grid(short[heading == name])}" for name in heading.drop_duplicates())
+
+
+def _grid(table: pd.DataFrame) -> str:
+    """A row for each test, a column for each null and its groups; bold where the interval does not cover 0.05."""
     covered = (table["low"] <= table["alpha"]) & (table["alpha"] <= table["high"])
     rate = table["rate"].map("{:.3f}".format)
-    cells = table.assign(text=rate.where(covered, "**" + rate + "**"), column=table["null"] + ", " + table["groups"])
+    power = table["null"].str.contains(EFFECT)
+    cells = table.assign(
+        text=rate.where(covered | power, "**" + rate + "**"), column=table["null"] + ", " + table["groups"]
+    )
     tests, columns = cells["test"].drop_duplicates().tolist(), cells["column"].drop_duplicates().tolist()
-    text = cells.set_index(["test", "column"])["text"]
+    text = cells.set_index(["test", "column"])["text"].to_dict()
     lines = [f"| test | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    lines += [f"| {test} | {' | '.join(str(text[test, column]) for column in columns)} |" for test in tests]
+    lines += [f"| {test} | {' | '.join(str(text.get((test, column), '')) for column in columns)} |" for test in tests]
     return "\n".join(lines)
 
 
