@@ -1,17 +1,20 @@
 """What is said of a run, and the test by whole runs with permuted labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from autospec import AutoSpecError, experiment
+from autospec import AutoSpecError, datasets, experiment, models
 from autospec.config.checks import checked
 from autospec.config.grid import composed
 from autospec.methods import methods_paragraph
 from autospec.plan import planned
 from autospec.retraining import retrained, retrained_null
 from autospec.store.read import open_spectra
+from autospec.testable import relabellings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 TINY = ["figure=fig4", "epochs=4", "width=3", "dataset.features=[Left-Hippocampus,Left-Amygdala,Right-Amygdala]"]
@@ -78,6 +81,29 @@ def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(
     norm = (scaled**2).sum("index") ** 0.5
     a, b = null.pairs[0]
     assert ratios[:, 0, 0] == pytest.approx(np.log2(norm.sel(group=a) / norm.sel(group=b)).values, abs=1e-4)
+
+
+def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
+    """Against a loop in torch alone: train on the permuted labels, then one gradient for each permuted group."""
+    config = _config(tmp_path, "panel=B")
+    null = retrained_null(config, 19)
+    data = datasets.load(config.dataset)
+    introspection = replace(config.introspection, permutations=19)
+    plan = relabellings(data, introspection, config.dataset.group_by, None, [0, 1, 2, 3])
+    place = 7
+    label = torch.from_numpy(plan.pairs[0].members[place][plan.person].astype(np.int64)) - 1
+    assert (label.numpy() != data.target).any()
+    model, inputs = models.build(config, data.inputs.shape[1:], 2), torch.from_numpy(data.inputs)
+    weight = model.get_parameter("hidden.0.weight")
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    for epoch in range(4):
+        losses = torch.nn.functional.cross_entropy(model(inputs), label, reduction="none")
+        norms = [torch.autograd.grad(losses[label == c].mean(), weight, retain_graph=True)[0].norm() for c in (0, 1)]
+        expected = float(torch.log2(norms[0] / norms[1]))
+        assert null.ratios["hidden.0"]["log_norm"][epoch, 0, place] == pytest.approx(expected, abs=1e-3)
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
 
 
 MISTAKES = {

@@ -58,7 +58,7 @@ def left_out(tests: pd.DataFrame) -> tuple[str, ...]:
     where: dict[tuple[str, str], list[str]] = {}
     for (note, a, b), rows in primary[primary["note"] != ""].groupby(["note", "group_a", "group_b"], sort=False):
         place = "" if len(rows) == layers else f" in {', '.join(rows['layer'])}"
-        where.setdefault((note, place), []).append(f"{a} / {b}")
+        where.setdefault((str(note), place), []).append(f"{a} / {b}")
     return tuple(
         f"{' and '.join(pairs)} {'is' if len(pairs) == 1 else 'are'} not tested{place}: {note}."
         for (note, place), pairs in where.items()
