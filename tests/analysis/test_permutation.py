@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 
 from autospec.analysis.distances import CANCEL
 from autospec.analysis.permutation import COLUMNS, permutation_tests
@@ -161,3 +162,12 @@ def test_the_loss_has_one_row_and_nothing_cancels_in_it():
     assert rows.layer.tolist() == [""]
     assert rows.p.notna().all()
     assert rows.cancellation.isna().all()
+
+
+def test_q_is_over_all_layers_and_places_of_one_test():
+    table = _tests(_null(seed=9))
+    for per, places in (("epoch", EPOCHS), ("index", INDICES)):
+        rows = table[(table.test == "permutation") & (table.per == per)]
+        assert len(rows) == 2 * places
+        # the call: scipy.stats.false_discovery_control(p, method="bh")
+        assert rows.q.to_numpy() == pytest.approx(false_discovery_control(rows.p.to_numpy()))

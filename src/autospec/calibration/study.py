@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -105,9 +106,25 @@ class Condition:
 
 def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
     """One study from its seed: ``STUDY_COLUMNS``, one row for each test that a reader might rely on."""
-    for name in ("datasets", "retraining"):  # a thousand cohorts need no account
-        logging.getLogger(f"autospec.{name}").setLevel(logging.ERROR)
-    config = condition.config(base, seed)
+    with _quiet():
+        return _study(condition, condition.config(base, seed), seed)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A thousand cohorts need no account."""
+    loggers = [logging.getLogger(f"autospec.{name}") for name in ("datasets", "retraining")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
         null = retrained_null(config, RETRAININGS)
         rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
