@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from autospec.errors import AutoSpecError
 from autospec.layout import GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
-from autospec.spectra.statistics import ROWS, Statistic
+from autospec.spectra.statistics import Statistic
 from autospec.spectra.sums import GRADIENT, LayerSums
 
 Measured = dict[Field, npt.ArrayLike | None]
@@ -33,13 +33,15 @@ class EpochSums:
         *,
         mean_loss: bool,
         bins: int | None,
+        chains: Mapping[int, int],
         warn: Warn,
     ) -> None:
         needs = frozenset().union(*(statistic.needs for statistic in statistics))
         self._layers: dict[str, LayerSums] = {}
         for use in uses:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
-            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins)
+            chain = chains.get(id(use.layer.parameter))
+            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, chain)
         self._grouping = grouping
         self._statistics = statistics
         self._mean_loss = mean_loss
@@ -111,7 +113,7 @@ class EpochSums:
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
-            if not statistic.needs <= sums.keep or (sums.only_gradients and statistic is ROWS):
+            if not statistic.needs <= sums.keep or not statistic.known(sums):
                 continue
             value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
