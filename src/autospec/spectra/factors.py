@@ -34,7 +34,8 @@ class Factors:
         transposed: bool = False,
         row_counts: Tensor | None = None,
     ) -> None:
-        self.stored = (_with_blocks(activation.detach()), _with_blocks(adjoint.detach()))
+        # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
+        self.stored = (_with_blocks(activation.detach()).contiguous(), _with_blocks(adjoint.detach()).contiguous())
         self.first_row = first_row
         self.transposed = transposed
         self._row_counts = row_counts
