@@ -230,7 +230,8 @@ class _Direction:
 
         self.layer, self.steps, self.reverse = layer, steps, direction == 1
         self.suffix = _suffix(run.depth, direction)
-        self.entered, self.projected, self.delta = steps.rows(run.entered), part(run.projected), part(adjoint.projected)
+        self.entered, self.projected = steps.rows(run.entered), part(run.projected)
+        self.delta = part(adjoint.projected).contiguous()  # it is a factor of two weights
         self.start = [state[direction] for state in run.start]
         self.earlier = steps.one_back(part(run.output), self.start[0], self.reverse)
         self.of_output, self.of_final = part(adjoint.output), adjoint.final[direction]
