@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from autospec.capture.aliased import AliasedEngine
+from autospec.capture.aliased import AliasedEngine, GroupGradients
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
 from autospec.capture.selection import Selection
@@ -36,7 +36,7 @@ def listening_engine(
     model: nn.Module,
     selection: Selection,
     take_factors: Callable[[Use, Factors], None],
-    take_gradients: Callable[[Layer, Tensor], None],
+    take_gradients: GroupGradients,
     check_every: int | None,
 ) -> tuple[Engine, list[Use]]:
     """An engine for the chosen weights of a model, and every use of them that it tells apart."""

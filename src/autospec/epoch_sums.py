@@ -74,9 +74,9 @@ class EpochSums:
         if use.name != use.layer.name:
             self._layers[use.layer.name].add_gradient(factors, cells)
 
-    def add_matrices(self, layer: Layer, gradients: Tensor) -> None:
-        """Add one weight's gradient, split by cell already: (cells, out, in)."""
-        self._layers[layer.name].add_matrices(gradients)
+    def add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
+        """Add one weight's gradient, split by cell already: (cells, out, in), from numbers of a spacing ``eps``."""
+        self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, cells: Cells, loss_sums: Tensor | None) -> None:
         """Count the samples of one batch and their losses, (cells,) where given."""
@@ -89,8 +89,10 @@ class EpochSums:
             self._loss += loss_sums.cpu()
 
     def whole_gradient(self, layer: Layer) -> tuple[Tensor, float]:
-        """The gradient of all samples so far, (out, in), and what naive summation of its rows may be off by."""
+        """The gradient of all samples so far, (out, in), and what naive summation of its terms may be off by."""
         sums = self._layers[layer.name]
+        if sums.only_gradients:
+            return sums.gradient.gradients()[0], sums.eps * float(sums.gradient.norms_of_cells().sum())
         rows = float(self._grouping.sums(sums.rows)[0])
         return sums.gradient.gradients()[0], sums.eps * (1 + rows**0.5 / 64) * float(sums.norm_product()[0])
 

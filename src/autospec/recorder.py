@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autospec.batch import Batch, labelled_cells
 from autospec.capture.chains import chain_bounds
-from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer, Use
 from autospec.capture.leaves import leaf_gradients
 from autospec.capture.schedule import Schedule
@@ -100,6 +100,7 @@ class SpectralRecorder:
         self._mean_loss = reduction == "mean"
         self._leading, self._bins = leading, bins
         self._scaler = scaler
+        self._engine_name = engine
         self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
         self._chains = chain_bounds(model)
         self._header = Header(
@@ -145,7 +146,7 @@ class SpectralRecorder:
             return
         cells = labelled_cells(group, self.grouping, self._uses[0])
         self._batch = batch = Batch(cells, self._null.people_of(samples, cells) if self._null else None)
-        first = isinstance(self._engine, HookListener) and not self._checked
+        first = not self._checked
         try:
             with leaf_gradients(self._layers() if first else []) as left, self._engine.listening(cells):
                 yield batch
@@ -157,7 +158,7 @@ class SpectralRecorder:
                     f"call loss.backward() inside recorder.batch(...){compiled}"
                 )
             if first and any(GRADIENT in statistic.needs for statistic in self.statistics):
-                check_against(left, self._layers(), self._sums, self._loss_scale)
+                check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
             self._sums.count(cells, batch.loss_sums)
             if self._null is not None and batch.person is not None:
@@ -299,10 +300,10 @@ class SpectralRecorder:
         if self._null is not None and self._batch.person is not None:
             self._null.add(use, factors, self._batch.person)
 
-    def _add_matrices(self, layer: Layer, gradients: Tensor) -> None:
+    def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None
         self._batch.heard = True
-        self._sums.add_matrices(layer, gradients / self._loss_scale)
+        self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
     @property
     def _loss_scale(self) -> float:

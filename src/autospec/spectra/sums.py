@@ -78,10 +78,10 @@ class LayerSums:
             self.positions.add(factors, cells)
         return rows
 
-    def add_matrices(self, gradients: Tensor) -> None:
+    def add_matrices(self, gradients: Tensor, eps: float) -> None:
         """Add gradients that are split already, (cells, out, in); their factors are not known."""
         self.arrived = self.only_gradients = True
-        self.eps = max(self.eps, torch.finfo(gradients.dtype).eps)
+        self.eps = max(self.eps, eps)
         self.gradient.add_matrices(gradients)
 
     def rows_floor(self, name: str) -> Tensor:
