@@ -16,6 +16,10 @@ def goes_step_by_step(layer: nn.RNNBase, device: torch.device, packed: bool) -> 
     return single and not packed and device.type == "cpu"
 
 
+_sigmoid_backward, _tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+"""An adjoint before an activation from that after it and the activation's value."""
+
+
 @dataclass(frozen=True)
 class _Forward:
     """What the steps of one direction came to, first to last in its own order: (steps, n, ...) each.
@@ -79,27 +83,20 @@ def _run(gates: Tensor, recurrence: Tensor, start: Tensor, cell: Tensor) -> _For
 
 
 def _back(ran: _Forward, recurrence: Tensor, of_output: Tensor, of_hidden: Tensor, of_cell: Tensor) -> Tensor:
-    """(steps, n, 4 · width): the adjoints of the gates' pre-activations, last step to first."""
-    entry, forget, new, show = ran.gates.chunk(4, dim=-1)
-    # by the chain rule each is the adjoint of the cell, of the hidden state for the last, times this
-    delta = torch.cat(
-        (
-            new * entry * (1 - entry),
-            ran.cells[:-1] * forget * (1 - forget),
-            entry * (1 - new.square()),
-            ran.shown * show * (1 - show),
-        ),
-        dim=-1,
-    )
-    through_cell = show * (1 - ran.shown.square())
-    samples, width = of_hidden.shape
-    by_step = (delta.unbind(), of_output.unbind(), through_cell.unbind(), forget.unbind())
-    for step in reversed(range(len(delta))):
-        of_hidden = by_step[1][step] + of_hidden
-        of_cell = torch.addcmul(of_cell, of_hidden, by_step[2][step])
-        gate = by_step[0][step]
-        gate[:, : 3 * width].view(samples, 3, width).mul_(of_cell[:, None])
-        gate[:, 3 * width :].mul_(of_hidden)
-        of_hidden = gate @ recurrence
-        of_cell = of_cell * by_step[3][step]
-    return delta
+    """(steps, n, 4 · width): the adjoints of the gates' pre-activations, which take the place of the gates."""
+    by_step = (ran.gates.unbind(), ran.cells.unbind(), ran.shown.unbind(), of_output.unbind())
+    for step in reversed(range(len(ran.gates))):
+        gate, cell, shown, arrived = (of_steps[step] for of_steps in by_step)
+        entry, forget, new, show = gate.chunk(4, dim=1)
+        of_hidden = arrived + of_hidden
+        of_cell = of_cell + _tanh_backward(of_hidden * show, shown)
+        before = of_cell * forget
+        of_gates = (
+            _sigmoid_backward(of_cell * new, entry),
+            _sigmoid_backward(of_cell * cell, forget),
+            _tanh_backward(of_cell * entry, new),
+            _sigmoid_backward(of_hidden * shown, show),
+        )
+        torch.cat(of_gates, dim=1, out=gate)
+        of_hidden, of_cell = gate @ recurrence, before
+    return ran.gates
