@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,12 +31,9 @@ from autospec.spectra.cells import Grouping, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
 from autospec.spectra.sums import GRADIENT
-from autospec.store.begin import begun_table
+from autospec.store.file import SpectraFile
 from autospec.store.read import Spectra
-from autospec.store.write import Header, spectra_bytes, write_spectra
-
-WRITE_SHARE = 0.02
-"""The largest share of a run's time that writing the file may take."""
+from autospec.store.write import Header
 
 
 class SpectralRecorder:
@@ -113,15 +109,14 @@ class SpectralRecorder:
         )
         self._relabellings = relabellings
         self.relabelling_s = 0.0
-        self.table = begun_table(self.path, self._header, resume, overwrite)
+        self._file = SpectraFile(self.path, self._header, resume, overwrite)
+        self.table = self._file.table
         self.epoch = self.table.trained
         self._closed = False
         self._compiled = is_compiled(model)
         self._spoilt = False
         self._checked = False
         self._warned: set[str] = set()
-        self._last_write = time.monotonic()
-        self._write_cost_s = 0.0
         self._batch: Batch | None = None
         self._begin_sums()
 
@@ -204,22 +199,17 @@ class SpectralRecorder:
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
         self._begin_sums()
-        if self.path and time.monotonic() - self._last_write > max(1.0, self._write_cost_s / WRITE_SHARE):
+        if self._file.is_due:
             self.write()
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
-        if self.path is None:
-            return
-        started = time.monotonic()
-        write_spectra(self.path, self.table, self._header)
-        self._last_write = time.monotonic()
-        self._write_cost_s = self._last_write - started
+        self._file.write()
 
     @property
     def spectra(self) -> Spectra:
         """Everything recorded so far, labelled; with or without a file."""
-        return Spectra(spectra_bytes(self.table, self._header))
+        return self._file.spectra()
 
     def close(self, complete: bool = True) -> None:
         """Take all hooks off the model and write the file; ``complete`` says whether the run ended well."""
