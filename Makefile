@@ -37,8 +37,8 @@ status: $(READY) ## say how far a sweep is: done, running, failed, stale: OUTPUT
 test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
 
-test-slow: $(READY) ## run the slow tests, those on a local SLURM among them
-	$(BIN)/python -m pytest -m "slow or slurm" $(ARGS)
+test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in WORKERS=2 processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" $(ARGS)
 
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
 	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_grid_runs.py

@@ -4,8 +4,9 @@
     python scripts/faults.py --kills 10 --runs 3 --seed 7
 
 A sweep of tiny runs is begun, killed (SIGKILL), begun again with the same command, until it is done; then the next
-one. After every kill each file must open and hold every epoch up to its checkpoint once; in the end each must hold
-the numbers of a sweep that nobody disturbed. Takes about ten minutes.
+one. After every kill each file must open and hold every epoch up to its checkpoint once, with the spectra of those at
+which they are taken; in the end each must be complete and hold the numbers of a sweep that nobody disturbed. Takes
+about half an hour.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autospec.store.read import open_spectra
+
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ("dataset.per_digit=10", "width=4", "epochs=120", "batch_size=20", "introspection.every=2", "checkpoint_s=0.02")
+EVERY = 2
+TINY = ("dataset.per_digit=10", "width=4", "epochs=120", "batch_size=20", "checkpoint_s=0.02")
 EARLY = 0.15
 """The share of kills while a launch still starts; the others come up to so many seconds after its training began."""
 AFTER_S = 2.5
@@ -104,7 +108,7 @@ class Campaign:
         return {path.parent.name: _numbers(path) for path in _spectra(self.folder / "undisturbed")}
 
     def _launched(self, output_dir: Path, runs: int) -> subprocess.Popen[bytes]:
-        sweep = [*TINY, f"seed=range(1,{runs + 1})", f"output_dir={output_dir}"]
+        sweep = [*TINY, f"introspection.every={EVERY}", f"seed=range(1,{runs + 1})", f"output_dir={output_dir}"]
         compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
         with (self.folder / "log").open("wb") as messages:
             command = [sys.executable, str(ROOT / "run.py"), "-m", *sweep]
@@ -144,9 +148,11 @@ class Campaign:
     def _check(self, output_dir: Path) -> None:
         """Every file opens, and holds each epoch up to the last checkpoint once."""
         for path in _spectra(output_dir):
-            found = _epochs(path)
+            found, recorded = _epochs(path), _epochs(path, "epoch")
             if not np.array_equal(found, np.arange(len(found))):
                 raise Loss(f"{path} holds epochs {found.tolist()}")
+            if not np.array_equal(recorded[recorded % EVERY == 0], np.arange(0, len(found), EVERY)):
+                raise Loss(f"{path} holds {len(found)} epochs and spectra of {recorded.tolist()}")
             saved = max([self.reached.get(path, 0), *_saved_epochs(path.parent)])
             if len(found) < saved:
                 raise Loss(f"{path} holds {len(found)} epochs, a checkpoint {saved}")
@@ -184,8 +190,8 @@ def _numbers(path: Path) -> dict[str, bytes]:
     return found
 
 
-def _epochs(path: Path) -> npt.NDArray[np.int64]:
-    return np.frombuffer(_numbers(path).get("training/epoch", b""), dtype=np.int64)
+def _epochs(path: Path, dataset: str = "training/epoch") -> npt.NDArray[np.int64]:
+    return np.frombuffer(_numbers(path).get(dataset, b""), dtype=np.int64)
 
 
 def _compare(output_dir: Path, undisturbed: dict[str, dict[str, bytes]]) -> None:
@@ -193,6 +199,8 @@ def _compare(output_dir: Path, undisturbed: dict[str, dict[str, bytes]]) -> None
     if set(found) != set(undisturbed):
         raise Loss(f"{output_dir.name} has the runs {sorted(found)}, undisturbed they are {sorted(undisturbed)}")
     for run, path in found.items():
+        if not open_spectra(path).complete:
+            raise Loss(f"{run} is not complete, and nothing more is done for it")
         numbers = _numbers(path)
         if numbers != undisturbed[run]:
             different = [name for name in undisturbed[run] if numbers.get(name) != undisturbed[run][name]]

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from autospec.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
 from autospec.config.mistakes import explained
 from autospec.errors import AutoSpecError
-from autospec.figure_files import seed_plans, update_figure
+from autospec.figure_files import check_comparisons, seed_plans, update_figure
 from autospec.plan import Plan, planned
 from autospec.progress import ConsoleHandler, duration
 
@@ -50,6 +50,7 @@ def main() -> None:
         panels = [plan for plans in figures.values() for plan in plans.values()]
         runs = {own.folder.path: own for plan in panels for own in seed_plans(plan)}
         if not all(plan.done for plan in runs.values()):
+            _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
         for plans in figures.values():
             update_figure(plans)
@@ -81,6 +82,15 @@ def _chosen(figure: str) -> list[str]:
 
 def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
     return {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+
+
+def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:
+    """Refuse figures that could not be drawn; what their data sets say of themselves, the runs will say."""
+    logger = logging.getLogger("autospec.datasets")
+    logger.setLevel(logging.WARNING)
+    for plans in figures:
+        check_comparisons(plans)
+    logger.setLevel(logging.NOTSET)
 
 
 def _seeds(panels: Collection[Plan]) -> list[str]:

@@ -8,8 +8,9 @@ estimated already. Its layout is recognised, or chosen with --layout:
     bids   participants.tsv, sub-*/[ses-*/]func/*_bold.nii.gz (confounds of fMRIPrep beside them)
     indi   COBRE_phenotypic_data.csv, <ID>/session_1/rest_1/rest.nii.gz
     niak   phenotypic_data.tsv.gz, fmri_<ID>.nii.gz (confounds in fmri_<ID>.tsv.gz)
-    gift   GIFT's *_sub001_timecourses_ica_s1_.nii and *_component_ica_s1_.nii, or *_ica_c1-1.mat, *_ica_br1.mat;
-           people are numbered there, so that --ids must say who is who
+    gift   GIFT's *_sub001_timecourses_ica_s1_.nii and *_component_ica_s1_.nii, or *_ica_c1-1.mat, *_ica_br1.mat
+           (both versions of .mat; maps too, where GIFT's mask is at hand); people are numbered there, so that --ids
+           must say who is who
     hdf5   COBRE_dataset (157, 14000), a CSV of components and one of labels (1 SZ, 2 HC)
 
 Scans are decomposed by spatially constrained ICA, one person at a time in each worker. What is done stands in
@@ -91,9 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     people.add_argument("--labels", type=Path, help="hdf5: the CSV of labels, where there are several")
     scans = parser.add_argument_group("scans")
     scans.add_argument("--template", type=Path, help="the NeuroMark template, 53 maps; resampled to the scans' grid")
-    scans.add_argument("--mask", type=Path, help="a brain mask (default: what is bright in every first volume)")
+    scans.add_argument(
+        "--mask",
+        type=Path,
+        help="a brain mask (default: what is bright in every first volume); gift: the mask of the analysis, which maps "
+        "in .mat files need (default: *Mask.nii in the folder)",
+    )
     scans.add_argument("--scans", metavar="PATTERN", help="where scans lie, such as 'sub-{id}/func/*run-1_bold.nii.gz'")
     scans.add_argument("--files", dest="files_column", metavar="COLUMN", help="the table's column that names the scans")
+    scans.add_argument(
+        "--motion",
+        metavar="PATTERN",
+        help="where everybody's six parameters of rigid motion lie, such as '{id}/rp_*.txt': SPM's .txt, FSL's .par, "
+        "AFNI's .1D, or a table of fMRIPrep or NIAK (default: what lies beside a scan under its name)",
+    )
     scans.add_argument("--tr", dest="tr_s", type=float, help="repetition time in s (default: BIDS sidecar or header)")
     scans.add_argument("--preparation", default="rt", choices=("rt", "rv", "vn"), help="of volumes (default: rt)")
     scans.add_argument("--raw", dest="clean", action="store_false", help="leave the time-courses as ICA gives them")

@@ -30,7 +30,31 @@ MISTAKES = {
     ),
     "an unknown activation": (["activation=gelu"], "expected one of [relu, tanh, sigmoid]"),
     "no seed": (["seed=null"], "seed: field 'seed' is not Optional"),
-    "a learning rate of zero": (["learning_rate=0"], "learning_rate=0.0: must be above 0"),
+    "a learning rate of zero": (["learning_rate=0"], "learning_rate=0.0: must be above 0 and finite"),
+    "a learning rate without end": (["learning_rate=inf"], "learning_rate=inf: must be above 0 and finite"),
+    "a width beyond use": (["width=1000000000"], "width=1000000000: must be at most 1000000"),
+    "a number of threads beyond use": (["threads=100000"], "threads=100000: must be at most 1024"),
+    "no list": (["introspection.layers=head"], "introspection.layers=head: must be a list, such as [head]"),
+    "no list of lists": (["figure.pairs=[SZ,HC]"], "figure.pairs=[SZ,HC]: must be a list"),
+    "a mapping for a list": (["dataset.digits={a: 1}"], "dataset.digits={a: 1}: must be a list"),
+    "a value for many keys": (["introspection=3"], "give them as introspection.<key>=<value>"),
+    "a key left out": (["~width"], "width: has no value; width=... gives it one"),
+    "a nested key left out": (["~introspection.every"], "~introspection.every: no key can be left out"),
+    "a group left out": (["~dataset"], "dataset: cannot be left out; choose another instead"),
+    "a figure that is null": (["figure=null"], "a configuration group needs a name, not a number and not null"),
+    "a pair of one": (["figure.pairs=[[SZ]]"], "figure.pairs: ['SZ'] is not a pair of two groups"),
+    "differences of one group": (
+        ["figure=fig1", "panel=G", "dataset.digits=[1]", "epochs=1"],
+        "panels G and H compare two groups, but there is 1 (1)",
+    ),
+    "differences of a group that is not there": (
+        ["figure=fig1", "panel=H", "dataset.digits=[0,1]", "epochs=1"],
+        "figure.pairs: '3' is no group of the run; there are 0, 1",
+    ),
+    "a seed where nothing is simulated": (
+        ["dataset.seed=1"],
+        "dataset.seed: no key of the data set that is chosen; it is one of sinusoid, freesurfer, cobre",
+    ),
     "an empty batch": (["batch_size=0"], "batch_size=0: must be 1 or more, or null"),
     "an unknown statistic": (
         ["introspection.statistics=[gradients]"],
@@ -70,6 +94,16 @@ def test_a_mistake_ends_in_a_short_message_and_leaves_nothing(run, tmp_path, mis
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 GB")])
+def test_memory_that_runs_out_is_named(run, tmp_path, monkeypatch, error):
+    def grown(*_):
+        raise error
+
+    monkeypatch.setattr("autospec.models.build", grown)
+    assert run(*TINY).startswith("there is not enough memory for this run: a smaller width")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_cuda_where_there_is_none(run, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "device=cuda: torch finds no CUDA GPU on this machine" in run("device=cuda", *TINY)
@@ -81,7 +115,7 @@ def test_every_mistake_of_a_sweep_is_listed_and_nothing_is_launched(run, tmp_pat
     assert message.splitlines() == [
         "nothing was launched:",
         "  width=-1: must be 1 or more (2 of 4 jobs, the first: width=-1 learning_rate=0.1)",
-        "  learning_rate=-0.1: must be above 0 (2 of 4 jobs, the first: width=-1 learning_rate=-0.1)",
+        "  learning_rate=-0.1: must be above 0 and finite (2 of 4 jobs, the first: width=-1 learning_rate=-0.1)",
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -103,6 +137,18 @@ def test_a_run_leaves_its_spectra_configuration_provenance_and_log(run, tmp_path
     assert provenance["device"] == "cpu"
     assert provenance["sessions"][0]["wall_s"] > 0
     assert list(tmp_path.iterdir()) == [tmp_path / "outputs"]
+
+
+def test_a_run_of_people_keeps_its_account_and_the_balance_of_its_groups(run, tmp_path):
+    options = ("epochs=1", "width=4", "introspection.permutations=0", "dataset.age.shift=2")
+    assert run("figure=fig4", "panel=A", *options) == ""
+    (folder,) = _runs(tmp_path)
+    told = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+    assert "124 people; groups: HC 63, SZ 61" in told["account"]
+    age = next(one for one in told["balance"] if one["covariate"] == "age")
+    assert (age["one"], age["other"], age["large"]) == ("HC", "SZ", True)
+    assert -3 < age["standardised"] < -0.25
+    assert any(line.startswith("age is not balanced") for line in told["account"])
 
 
 def test_the_same_run_again_is_complete_and_panels_that_share_it_too(run, tmp_path, caplog):

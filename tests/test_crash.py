@@ -1,5 +1,7 @@
 """Runs that are killed: the file always opens, and the same command goes on to the same numbers."""
 
+import contextlib
+import json
 import random
 import subprocess
 import sys
@@ -12,7 +14,9 @@ from references import content
 from autospec import open_spectra
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ["dataset.per_digit=20", "epochs=900", "width=8", "batch_size=40", "introspection.every=3"]
+RUN = ["dataset.per_digit=20", "epochs=600", "width=8", "batch_size=40", "introspection.every=3", "checkpoint_s=0.1"]
+KILLS = 4
+PATIENCE_S = 120
 
 
 def _start(output_dir: Path) -> subprocess.Popen:
@@ -22,40 +26,54 @@ def _start(output_dir: Path) -> subprocess.Popen:
 
 def _finished(output_dir: Path) -> Path:
     process = _start(output_dir)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     (folder,) = (output_dir / "runs").iterdir()
     return folder / "spectra.h5"
+
+
+def _checkpoint(output_dir: Path) -> tuple[int, ...]:
+    """What tells one checkpoint from the next; empty where there is none."""
+    return tuple(path.stat().st_ino for path in output_dir.glob("runs/*/checkpoint.pt"))
+
+
+def _killed_after_a_checkpoint(output_dir: Path, more_s: float) -> None:
+    """Begin the run, or go on with it, and kill it so many seconds after it has saved something new."""
+    before = _checkpoint(output_dir)
+    process = _start(output_dir)
+    deadline = time.monotonic() + PATIENCE_S
+    while _checkpoint(output_dir) in ((), before):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "nothing was saved"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(more_s)
+    assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.communicate()
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_if_undisturbed(tmp_path):
     undisturbed = content(_finished(tmp_path / "undisturbed"))
     moments = random.Random(3)
-    last_epoch = -1
-    for _ in range(4):
-        process = _start(tmp_path / "killed")
-        deadline = time.monotonic() + 60
-        path = None
-        while path is None and time.monotonic() < deadline and process.poll() is None:
-            path = next(iter((tmp_path / "killed").glob("runs/*/spectra.h5")), None)
-            if path is None:
-                process_wait(process, 0.05)
-        process_wait(process, moments.uniform(0.2, 3.0))
-        process.kill()
-        process.communicate()
+    reached = 0
+    for _ in range(KILLS):
+        _killed_after_a_checkpoint(tmp_path / "killed", moments.uniform(0, 0.2))
+        (path,) = (tmp_path / "killed").glob("runs/*/spectra.h5")
         spectra = open_spectra(path)
-        reached = int(spectra.training.shape[0])
-        assert reached >= last_epoch  # nothing that a checkpoint held is ever lost
-        last_epoch = reached if not spectra.complete else last_epoch
+        assert not spectra.complete
+        assert len(spectra.training) > reached  # what a checkpoint held is never lost, and each launch comes further
+        reached = len(spectra.training)
     assert content(_finished(tmp_path / "killed")) == undisturbed
-    leftovers = [path.name for path in path.parent.iterdir()]
-    assert sorted(leftovers) == ["config.yaml", "provenance.json", "run.log", "spectra.h5"]
-
-
-def process_wait(process: subprocess.Popen, seconds: float) -> None:
-    """Let a process go on for a while, or until it ends."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
+    sessions = json.loads((path.parent / "provenance.json").read_text())["sessions"]
+    assert len(sessions) == KILLS + 1
+    assert all(0 < session["from_epoch"] < session["to_epoch"] for session in sessions[1:])
+    assert all(session["wall_s"] > 0 and session["peak_memory_mb"] > 0 for session in sessions)
+    assert sorted(left.name for left in path.parent.iterdir()) == [
+        "config.yaml",
+        "provenance.json",
+        "run.log",
+        "spectra.h5",
+    ]

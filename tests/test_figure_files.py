@@ -1,6 +1,7 @@
 """From tiny runs to the files of figure 1."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from autospec import AutoSpecError
 from autospec.analysis.table import COLUMNS
 from autospec.config.grid import figure_names, panels_of_figure
-from autospec.figure_files import update_figure
+from autospec.figure_files import check_comparisons, update_figure
 from autospec.plan import planned
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -90,14 +91,35 @@ def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
 
 def test_differences_need_two_groups(tmp_path):
     plans = _trained(tmp_path, "dataset.digits=[3]", "epochs=1")
-    with pytest.raises(AutoSpecError, match=r"panels G and H compare two groups, but run .* has 1 \(3\)"):
+    with pytest.raises(AutoSpecError, match=r"panels G and H compare two groups, but there is 1 \(3\)"):
         update_figure(plans)
 
 
 def test_pairs_in_front_must_exist(tmp_path):
     plans = _trained(tmp_path, "figure.pairs=[['0','7']]", "epochs=1")
-    with pytest.raises(AutoSpecError, match="'7' is no group of run .*; there are 0, 1, 2, 3"):
+    with pytest.raises(AutoSpecError, match="'7' is no group of the run; there are 0, 1, 2, 3"):
         update_figure(plans)
+
+
+INCOMPARABLE = {
+    "one group": ("dataset", {"digits": [3]}, "panels G and H compare two groups, but there is 1"),
+    "no such group": ("figure", {"pairs": [["0", "7"]]}, "figure.pairs: '7' is no group of the run"),
+    "no gradient": ("introspection", {"statistics": ["adjoint"]}, "a figure shows gradient spectra; add gradient"),
+}
+
+
+@pytest.mark.parametrize("mistake", INCOMPARABLE)
+def test_what_could_not_be_compared_is_known_before_anything_is_trained(made, mistake):
+    node, values, expected = INCOMPARABLE[mistake]
+    plans, _ = made
+    check_comparisons(plans)
+
+    def changed(plan):
+        changes = {node: replace(getattr(plan.config, node), **values)}
+        return replace(plan, config=replace(plan.config, **changes))
+
+    with pytest.raises(AutoSpecError, match=expected):
+        check_comparisons({panel: changed(plan) for panel, plan in plans.items()})
 
 
 def test_figures_are_known_by_number():

@@ -23,6 +23,12 @@ def test_importing_autospec_loads_nothing_heavy():
     assert not heavy & _loaded_by("import autospec")
 
 
+def test_neuroimaging_is_reached_from_autospec_and_is_light_until_used():
+    heavy = {"torch", "nibabel", "nilearn", "sklearn", "scipy", "pandas"}
+    assert not heavy & _loaded_by("import autospec; autospec.neuroimaging.constrained_ica")
+    assert "nilearn" in _loaded_by("import autospec; autospec.neuroimaging.NeuroMarkICA")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -487,6 +487,20 @@ def _epochs(recorder, model, optimizer, until):
         recorder.end_epoch(loss=0.5)
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_the_file_is_written_every_so_often_unless_checkpoints_do_it(tmp_path, monkeypatch, periodic):
+    minutes = iter(range(0, 10_000, 60))
+    monkeypatch.setattr("autospec.store.file.time.monotonic", lambda: next(minutes))
+    path, model = tmp_path / "spectra.h5", _model()
+    recorder = SpectralRecorder(model, path, groups=["a", "b"], periodic=periodic)
+    _step(recorder, model, torch.randn(4, 6), [0, 1, 0, 1])
+    recorder.end_epoch()
+    assert path.exists() is periodic
+    recorder.state_dict()
+    assert path.exists()
+    recorder.close()
+
+
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_checkpoint_goes_on_to_the_same_numbers(tmp_path, on_disk):
     paths = [tmp_path / "one.h5", tmp_path / "two.h5"] if on_disk else [None, None]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from references import content
 
-from autospec import open_spectra
+from autospec import open_spectra, recorder
+from autospec.runs.checkpoint import Checkpoints
 from autospec.runs.status import statuses
 from autospec.training import Training
 
@@ -79,6 +80,18 @@ def test_a_signal_stops_after_the_epoch_and_the_run_goes_on_there(
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "provenance.json", "run.log", "spectra.h5"]
 
 
+def test_spectra_are_written_with_each_checkpoint_and_in_the_end(run, monkeypatch):
+    """The recorder's own timer, which would say at each epoch that it is time, decides nothing."""
+    written = []
+    monkeypatch.setattr(recorder.SpectralRecorder, "_write_is_due", lambda self: True)
+    write = recorder.write_spectra
+    monkeypatch.setattr(recorder, "write_spectra", lambda path, *rest: written.append(path.name) or write(path, *rest))
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, state: save(self, state) or written.append("checkpoint"))
+    assert run(*RUN) == ""
+    assert written == ["spectra.h5", "checkpoint"] * 12 + ["spectra.h5"]
+
+
 def test_a_signal_stops_the_whole_sweep(run, stopped, tmp_path):
     stopped(signal.SIGTERM)
     assert run("-m", *RUN, "seed=1,2,3") == "143"
@@ -115,12 +128,26 @@ def test_other_code_or_devices_must_be_accepted(run, stopped, undisturbed, tmp_p
     (folder / "provenance.json").write_text(json.dumps(provenance | {key: value}))
     before = (folder / "spectra.h5").read_bytes()
     message = run(*RUN)
-    assert message.startswith(f"run {folder.name} began under other conditions: {expected}")
+    assert message.startswith(f"run {folder.name} began under other conditions, or may have: {expected}")
     assert message.endswith("Go on all the same with accept_changes=true, or remove its folder to begin anew")
     assert (folder / "spectra.h5").read_bytes() == before
     assert run(*RUN, "accept_changes=true") == ""
     assert _sessions(folder)[-1]["accepted_changes"][0].startswith(expected)
     assert content(folder / "spectra.h5") == undisturbed
+
+
+@pytest.mark.parametrize(("left", "expected"), [(None, "is missing"), ("{", "is damaged")])
+def test_conditions_that_nobody_knows_any_more_must_be_accepted(run, stopped, undisturbed, tmp_path, left, expected):
+    stopped(signal.SIGTERM)
+    run(*RUN)
+    provenance = _folder(tmp_path) / "provenance.json"
+    provenance.unlink()
+    if left is not None:
+        provenance.write_text(left)
+    assert f"{provenance} {expected}, so nobody knows them. Go on all the same with accept_changes=true" in run(*RUN)
+    assert run(*RUN, "accept_changes=true") == ""
+    assert _sessions(_folder(tmp_path))[-1]["accepted_changes"] == [f"{provenance} {expected}, so nobody knows them"]
+    assert content(_folder(tmp_path) / "spectra.h5") == undisturbed
 
 
 def test_another_number_of_threads_must_be_accepted(run, stopped, tmp_path):

@@ -11,11 +11,13 @@ from pathlib import Path
 import h5py
 import pytest
 from hydra.core.plugins import Plugins
+from submitit.core.utils import UncompletedJobError
 
 from autospec import open_spectra
 from autospec.config.grid import composed
 from autospec.plan import planned
 from autospec.runs.folder import locked
+from autospec.runs.status import statuses
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ["dataset.per_digit=6", "epochs=3", "width=4"]
@@ -110,7 +112,64 @@ def _finish_thousand(output_dir):
             folder = planned(replace(config, seed=seed)).folder
             folder.path.mkdir(parents=True)
             with h5py.File(folder.spectra, "w") as file:
-                file.attrs.update({"schema_version": 1, "complete": True})
+                file.attrs.update({"schema_version": 1, "run_id": folder.run_id, "complete": True})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"schema_version": 1, "run_id": "another"}, "spectra.h5 is of run another, so this run cannot go on with it"),
+        ({"schema_version": 1}, "spectra.h5 is not of a run, so this run cannot go on with it"),
+        ({"schema_version": 2}, "spectra.h5 has schema_version 2; this program reads 1"),
+        ({}, "spectra.h5 is an HDF5 file, but not of spectra"),
+    ],
+    ids=["another run", "no run", "a newer schema", "no spectra"],
+)
+def test_a_file_that_is_not_the_run_s_is_named_and_left_alone(run, launched, tmp_path, attributes, expected):
+    folder = planned(composed(ROOT / "conf", [*TINY, "seed=1", f"output_dir={tmp_path / 'outputs'}"])).folder
+    folder.path.mkdir(parents=True)
+    with h5py.File(folder.spectra, "w") as file:
+        file.attrs.update(attributes)
+    before = folder.spectra.read_bytes()
+    alone, sweep = run(*TINY, "seed=1"), run("-m", *TINY, "seed=1,2")
+    assert alone.startswith(f"{folder.path}/{expected}")
+    assert len(alone.splitlines()) == 1
+    assert sweep.splitlines() == ["nothing was launched:", f"  {alone} (seed=1)"]
+    assert launched == []
+    assert list(folder.path.iterdir()) == [folder.spectra]
+    assert folder.spectra.read_bytes() == before
+
+
+def test_a_key_of_the_data_set_that_only_the_jobs_have(run, launched):
+    """Hydra looks for it in the default data set, as long as the jobs' own are not chosen."""
+    assert run("-m", "figure=fig5,fig6", "panel=A", "dataset.time_points=20", "dataset.group_by=[diagnosis]") == ""
+    assert [job.plan.config.dataset.time_points for job in launched] == [20, 20]
+    assert [job.plan.config.dataset.group_by for job in launched] == [["diagnosis"]] * 2
+    launched.clear()
+    message = run("-m", "dataset=sinusoid,mnist", "dataset.per_class=5", "architecture=mlp")
+    expected = "dataset.per_class: no key of the data set that is chosen; it is one of sinusoid"
+    assert message.splitlines()[1] == f"  {expected} (dataset=mnist)"
+    assert launched == []
+
+
+def test_what_several_jobs_name_is_launched_once_as_the_first_has_it(run, launched):
+    assert run("-m", "figure=fig1", "panel=G,A,B,H,C", *TINY) == ""
+    assert [job.label for job in launched] == ["panel=G", "panel=B", "panel=C"]
+
+
+def test_a_job_whose_time_was_up_too_often_says_which_key_allows_more(run, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    monkeypatch.setattr("autospec.training.Training.run", stopped)
+    line = run("-m", *TINY, "seed=1,2").splitlines()[1]
+    assert "its time was up more often than hydra.launcher.max_num_timeout allows" in line
+    assert "its time was up more often" in statuses(tmp_path / "outputs")[0].detail
+
+
+def test_a_sweep_may_be_asked_for_anywhere_in_the_line(run, launched):
+    assert run(*TINY, "--multirun", "seed=1,2") == ""
+    assert len(launched) == 2
 
 
 def test_a_run_that_is_being_worked_on_is_left_and_named(run, tmp_path):

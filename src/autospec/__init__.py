@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autospec import neuroimaging
     from autospec.capture.rules.registry import Call, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
     from autospec.recorder import SpectralRecorder
@@ -30,10 +31,12 @@ _HOMES = {
     "AutoSpecWarning": "autospec.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 (the names are strings)
+__all__ = [*_HOMES, "__version__", "neuroimaging"]  # noqa: PLE0604 (the names are strings)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "neuroimaging":
+        return import_module("autospec.neuroimaging")
     if name not in _HOMES:
         raise AttributeError(f"module 'autospec' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

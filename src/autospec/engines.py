@@ -12,8 +12,8 @@ from autospec.capture.hooks import HookListener
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError
+from autospec.layout import GRADIENT
 from autospec.spectra.factors import Factors
-from autospec.spectra.sums import GRADIENT
 
 Engine = HookListener | AliasedEngine
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from autospec.capture.layers import Layer, Use
 from autospec.errors import AutoSpecError
-from autospec.layout import GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
+from autospec.layout import GRADIENT, GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import Statistic
-from autospec.spectra.sums import GRADIENT, LayerSums
+from autospec.spectra.sums import LayerSums
 
 Measured = dict[Field, npt.ArrayLike | None]
 Warn = Callable[[str, str], None]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +16,11 @@ from torch import Tensor
 from autospec import __version__, datasets, models
 from autospec.capture.schedule import Schedule
 from autospec.config.checks import as_yaml
-from autospec.config.schema import Device, Task
+from autospec.config.schema import Device, Shows, Task
 from autospec.datasets.dataset import Dataset, Mask
 from autospec.determinism import deterministic
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, DamagedFile
+from autospec.groups import pairs_in_front
 from autospec.plan import Plan
 from autospec.progress import bar
 from autospec.recorder import SpectralRecorder
@@ -48,9 +52,26 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
         if plan.done:  # another process has ended it since it was planned
             log.info("%s is complete; nothing to do", folder.run_id)
             return
-        data = datasets.load(config.dataset)
-        _set_aside_if_damaged(folder)
-        _train(plan, _training(plan, data, provenance), provenance, command)
+        with memory_named():
+            data = datasets.load(config.dataset)
+            if config.panel.shows is Shows.differences:
+                pairs_in_front(config.figure.pairs, [*data.groups, *data.margins])
+            _set_aside_if_damaged(folder)
+            _train(plan, data, provenance, command)
+
+
+@contextlib.contextmanager
+def memory_named() -> Iterator[None]:
+    """A context in which memory that runs out is an AutoSpecError; torch and NumPy each have errors of their own."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        of_torch = isinstance(error, torch.OutOfMemoryError) or re.search("allocate memory|Storage size", str(error))
+        if not of_torch and not isinstance(error, MemoryError):
+            raise
+        raise AutoSpecError(
+            "there is not enough memory for this run: a smaller width, depth, batch_size or data set needs less"
+        ) from error
 
 
 def device_name(device: Device) -> str:
@@ -73,6 +94,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         model,
         plan.folder.spectra,
         resume=True,
+        periodic=False,  # at checkpoints, together with them
         groups=data.groups,
         margins=data.margins,
         statistics=config.introspection.statistics,
@@ -135,50 +157,66 @@ def _attributes(plan: Plan, data: Dataset, provenance: Provenance) -> dict[str, 
     )
 
 
-def _train(plan: Plan, training: Training, provenance: Provenance, command: str) -> None:
+def _write_cohort(data: Dataset, path: Path) -> None:
+    """Who was found and left out, and how alike the groups are, where the samples are people with an account."""
+    if data.account:
+        with replaced(path) as temporary:
+            told = {"account": data.account, "balance": data.balance}
+            temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def _train(plan: Plan, data: Dataset, provenance: Provenance, command: str) -> None:
     """Train to the end from wherever the last checkpoint is."""
-    folder = plan.folder
+    folder, training = plan.folder, _training(plan, data, provenance)
     checkpoints = Checkpoints(folder, plan.config.checkpoint_s)
     accepted = _resume(plan, training, checkpoints, provenance)
     provenance.begin(command, training.epoch, accepted)
-    for path in (folder.checkpoint, folder.config, folder.provenance):
+    for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
         remove_leftovers(path)
     with replaced(folder.config) as temporary:
         temporary.write_text(as_yaml(plan.config))
     provenance.write(folder.provenance)
+    _write_cohort(data, folder.cohort)
     begins = f"goes on after {training.epoch} of" if training.epoch else "begins:"
     log.info("%s %s %d epochs", folder.run_id, begins, plan.config.epochs)
     try:
-        _epochs(plan, training, checkpoints)
+        _epochs(plan, training, checkpoints, provenance)
     finally:
-        provenance.end(training.epoch, _peak_gpu_memory_mb(provenance.device))
         with contextlib.suppress(AutoSpecError):  # a full disk has been named by then
-            provenance.write(folder.provenance)
+            _note(provenance, training, folder)
     checkpoints.remove()
     if training.recorder.relabelling_s:
         log.info("%s: relabelled people took %.1f s of it", folder.run_id, training.recorder.relabelling_s)
     log.info("%s is complete: %d epochs, %s s", folder.run_id, training.epoch, provenance.sessions[-1]["wall_s"])
 
 
-def _epochs(plan: Plan, training: Training, checkpoints: Checkpoints) -> None:
+def _note(provenance: Provenance, training: Training, folder: RunFolder) -> None:
+    """Note how far this launch has come and what it has cost."""
+    provenance.reached(training.epoch, _peak_gpu_memory_mb(provenance.device))
+    provenance.write(folder.provenance)
+
+
+def _epochs(plan: Plan, training: Training, checkpoints: Checkpoints, provenance: Provenance) -> None:
     """Train epoch after epoch; a signal to stop is obeyed between two of them, after a checkpoint."""
     epochs = plan.config.epochs
+
+    def state() -> dict[str, Any]:
+        _note(provenance, training, plan.folder)  # a launch that is killed has said what it cost until here
+        random = random_state(provenance.device)
+        return {"epoch": training.epoch, "training": training.state_dict(), "random": random}
+
     with postponed() as signals, training.recorder, _shown(plan, training.epoch) as show:
 
         def after_epoch(loss: float) -> None:
             show(loss)
             if checkpoints.due or signals.names:
-                checkpoints.save(lambda: _state(training, plan.config.device))
+                checkpoints.save(state)
             if signals.names:
                 done = f"{training.epoch} of {epochs} epochs"
                 log.warning("%s was saved after %s on %s", plan.folder.run_id, done, signals.names)
                 signals.act()
 
         training.run(epochs, after_epoch)
-
-
-def _state(training: Training, device: Device) -> dict[str, Any]:
-    return {"epoch": training.epoch, "training": training.state_dict(), "random": random_state(device_name(device))}
 
 
 def _resume(plan: Plan, training: Training, checkpoints: Checkpoints, provenance: Provenance) -> list[str]:
@@ -190,14 +228,17 @@ def _resume(plan: Plan, training: Training, checkpoints: Checkpoints, provenance
     if state is None:
         training.recorder.rewind(0)
         return []
-    earlier = read_provenance(plan.folder.provenance)
-    differences = provenance.differences(earlier) if earlier else []
+    try:
+        earlier = read_provenance(plan.folder.provenance)
+        differences = provenance.differences(earlier)
+        provenance.sessions = earlier.sessions
+    except AutoSpecError as error:
+        differences = [str(error)]
     if differences and not plan.config.accept_changes:
         raise AutoSpecError(
-            f"run {plan.folder.run_id} began under other conditions: {'; '.join(differences)}. "
+            f"run {plan.folder.run_id} began under other conditions, or may have: {'; '.join(differences)}. "
             "Go on all the same with accept_changes=true, or remove its folder to begin anew"
         )
-    provenance.sessions = earlier.sessions if earlier else []
     training.load_state_dict(state["training"])
     restore_random_state(state["random"])
     return differences
@@ -213,7 +254,7 @@ def _set_aside_if_damaged(folder: RunFolder) -> None:
         return
     try:
         read_table(folder.spectra)
-    except AutoSpecError as error:
+    except DamagedFile as error:
         taken = len(list(folder.path.glob("spectra.damaged*.h5")))
         aside = folder.spectra.with_name(f"spectra.damaged{taken or ''}.h5")
         folder.spectra.replace(aside)

@@ -13,12 +13,15 @@ import pandas as pd
 
 import autospec.analysis
 import autospec.figures
+from autospec import datasets
 from autospec.analysis.table import panel_table, write_table
 from autospec.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.errors import AutoSpecError
 from autospec.figures.page import Panel, draw_figure, draw_panel
 from autospec.figures.requested import draw_ranks, draw_tied
-from autospec.panels import difference_panel, pairs_in_front, spectra_panel
+from autospec.groups import pairs_in_front
+from autospec.layout import GRADIENT
+from autospec.panels import difference_panel, spectra_panel
 from autospec.plan import Plan, planned
 from autospec.store.read import Spectra, open_spectra
 from autospec.store.write import replaced
@@ -50,6 +53,17 @@ class FigureFiles:
         return self.output_dir / "figures" / f".figure_{self.number}.json"
 
 
+def check_comparisons(plans: Mapping[str, Plan]) -> None:
+    """AutoSpecError where what a figure compares will not be there once its runs are trained."""
+    configs = [plans[letter].config for letter in _tested(plans)]
+    for config in {repr(config.dataset): config for config in configs}.values():
+        statistics = config.introspection.statistics
+        if GRADIENT not in statistics:
+            raise AutoSpecError(f"introspection.statistics={statistics}: a figure shows gradient spectra; add gradient")
+        data = datasets.load(config.dataset)
+        pairs_in_front(config.figure.pairs, [*data.groups, *data.margins])
+
+
 def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     """Test and draw one figure from the runs of its panels A–H, unless that is done already.
 
@@ -69,7 +83,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
         log.info("figure %d is up to date", files.number)
         return files
     for letter in _tested(plans):  # before anything is written
-        pairs_in_front(plans[letter].config, open_spectra(plans[letter].folder.spectra))
+        pairs_in_front(plans[letter].config.figure.pairs, open_spectra(plans[letter].folder.spectra).group_names)
     for folder in (files.table.parent, files.stamp.parent):
         _make(folder)
     files.stamp.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
+from autospec.errors import AutoSpecError
 from autospec.layout import ALL
 
 
@@ -15,3 +16,19 @@ def pairs_of(groups: Sequence[str], members: Mapping[str, frozenset[str]]) -> li
     single = [group for group in compared if group not in margins]
     among = [*combinations(single, 2), *combinations(margins, 2)]
     return [(a, b) for a, b in among if not members[a] & members[b]]
+
+
+def pairs_in_front(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The pairs that panels G and H draw: ``figure.pairs``, or else the first of a run's groups and the last.
+
+    AutoSpecError where there are fewer than two groups, or a pair names another.
+    """
+    groups = [group for group in groups if group != ALL]
+    if len(groups) < 2:
+        raise AutoSpecError(
+            f"panels G and H compare two groups, but there is {len(groups)} ({', '.join(groups)}); "
+            "the keys of the data set say which there are"
+        )
+    for name in {name for pair in pairs for name in pair} - set(groups):
+        raise AutoSpecError(f"figure.pairs: {name!r} is no group of the run; there are {', '.join(groups)}")
+    return tuple((pair[0], pair[1]) for pair in pairs) or ((groups[0], groups[-1]),)

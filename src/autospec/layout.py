@@ -52,6 +52,12 @@ class Field:
         return self.dimensions[:1] == (NULL_EPOCH,)
 
 
+GRADIENT, ACTIVATION, ADJOINT, RANK, TIED = "gradient", "activation", "adjoint", "rank", "tied"
+SPECTRUM_NAMES = (GRADIENT, ACTIVATION, ADJOINT)
+"""The statistics that are one spectrum per group."""
+STATISTIC_NAMES = (*SPECTRUM_NAMES, RANK, TIED)
+"""What a user may ask for."""
+
 RECORDED_EPOCHS = Field("epoch", (EPOCH,), "int64")
 GROUP_ROWS = Field("groups/rows", (EPOCH, GROUP), "int64")
 GROUP_WEIGHT = Field("groups/weight", (EPOCH, GROUP))

@@ -12,6 +12,7 @@ from autospec.analysis.shown import drawn_rows, left_out, oriented, verdicts
 from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
+from autospec.groups import pairs_in_front
 from autospec.layout import ALL
 from autospec.store.read import Spectra
 
@@ -43,7 +44,7 @@ def spectra_panel(letter: str, config: ExperimentConfig, seeds: Sequence[Spectra
 
 def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, tests: pd.DataFrame) -> DifferencePanel:
     """Panels G and H: the differences of the pairs in front; ``tests`` is the panel's part of the table."""
-    pairs = pairs_in_front(config, spectra)
+    pairs = pairs_in_front(config.figure.pairs, spectra.group_names)
     drawn = oriented(tests[tests["statistic"] == "gradient"], pairs)
     paper = config.figure.tests == "paper"
     compared = " and ".join(f"{_label(config, a)} against {b}" for a, b in pairs)
@@ -61,22 +62,6 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
         left_out=() if paper else left_out(drawn),
         seeds=1 + len(set(config.figure.seeds) - {config.seed}),
     )
-
-
-def pairs_in_front(config: ExperimentConfig, spectra: Spectra) -> tuple[tuple[str, str], ...]:
-    """The pairs of groups that panels G and H draw; AutoSpecError where there are fewer than two groups."""
-    groups = [group for group in spectra.group_names if group != ALL]
-    if len(groups) < 2:
-        raise AutoSpecError(
-            f"figure {config.figure.number}: panels G and H compare two groups, but run {spectra.run_id} has "
-            f"{len(groups)} ({', '.join(groups)}); see dataset.group_by"
-        )
-    pairs = tuple((pair[0], pair[1]) for pair in config.figure.pairs) or ((groups[0], groups[-1]),)
-    for name in {name for pair in pairs for name in pair} - set(groups):
-        raise AutoSpecError(
-            f"figure.pairs: {name!r} is no group of run {spectra.run_id}; there are {', '.join(groups)}"
-        )
-    return pairs
 
 
 def _titles(config: ExperimentConfig, spectra: Spectra) -> tuple[LayerTitle, ...]:

@@ -10,7 +10,7 @@ from autospec import datasets
 from autospec.config.checks import checked
 from autospec.config.identity import run_id
 from autospec.config.schema import ExperimentConfig
-from autospec.errors import AutoSpecError
+from autospec.errors import DamagedFile
 from autospec.runs.folder import RunFolder, run_folder
 
 
@@ -24,10 +24,13 @@ class Plan:
 
     @property
     def done(self) -> bool:
-        """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs."""
+        """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs.
+
+        AutoSpecError where the spectra are another run's or of another schema.
+        """
         try:
             return self.folder.complete
-        except AutoSpecError:
+        except DamagedFile:
             return False
 
 

@@ -24,13 +24,21 @@ from autospec.engines import check_engine, layer_attributes, listening_engine
 from autospec.epoch_sums import EpochSums
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.first_batch import check_against
-from autospec.layout import EPOCH, NULL_EPOCH, RECORDED_EPOCHS, TRAINING_CURVES, TRAINING_EPOCH, TRAINING_EPOCHS, Field
+from autospec.layout import (
+    EPOCH,
+    GRADIENT,
+    NULL_EPOCH,
+    RECORDED_EPOCHS,
+    TRAINING_CURVES,
+    TRAINING_EPOCH,
+    TRAINING_EPOCHS,
+    Field,
+)
 from autospec.null_sums import NullSums
 from autospec.relabelling import Relabellings
 from autospec.spectra.cells import Grouping, checked_grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.statistics import chosen_statistics
-from autospec.spectra.sums import GRADIENT
 from autospec.store.file import SpectraFile
 from autospec.store.read import Spectra
 from autospec.store.write import Header
@@ -57,6 +65,7 @@ class SpectralRecorder:
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
+        periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
         relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
@@ -83,6 +92,7 @@ class SpectralRecorder:
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        periodic: bool = True,
         group_sizes: Sequence[int] | None = None,
         relabellings: Relabellings | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -112,6 +122,7 @@ class SpectralRecorder:
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
         self.table = self._file.table
         self.epoch = self.table.trained
+        self._periodic = periodic
         self._closed = False
         self._compiled = is_compiled(model)
         self._spoilt = False
@@ -199,7 +210,7 @@ class SpectralRecorder:
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
         self._begin_sums()
-        if self._file.is_due:
+        if self._periodic and self._file.is_due:
             self.write()
 
     def write(self) -> None:

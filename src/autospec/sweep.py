@@ -29,11 +29,12 @@ log = logging.getLogger("autospec.sweep")
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep: its command line, what of it distinguishes the job from others, and its plan."""
+    """One job of a sweep: its command line, what distinguishes it from other jobs, its plan, whether it is done."""
 
     overrides: tuple[str, ...]
     label: str
     plan: Plan
+    done: bool
 
 
 class Sweep(BasicSweeper):
@@ -45,7 +46,7 @@ class Sweep(BasicSweeper):
     def sweep(self, arguments: list[str]) -> None:
         jobs, problems = self._checked(self._combinations(arguments))
         distinct = list({job.plan.folder.path: job for job in reversed(jobs)}.values())[::-1]
-        unfinished = [job for job in distinct if not job.plan.done]
+        unfinished = [job for job in distinct if not job.done]
         taken = {job.plan.folder.path: who for job in unfinished if (who := holder(job.plan.folder))}
         free = [job for job in unfinished if job.plan.folder.path not in taken]
         problems += self._launcher_problems(free) if free else []
@@ -83,7 +84,8 @@ class Sweep(BasicSweeper):
         for overrides in combinations:
             label = " ".join(text for text in overrides if text not in common)
             try:
-                jobs.append(Job(tuple(overrides), label, planned(composition.config(overrides))))
+                plan = planned(composition.config(overrides))
+                jobs.append(Job(tuple(overrides), label, plan, plan.done))
             except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
                 for problem in explained(error).splitlines():
                     labels_of.setdefault(problem, []).append(label)

@@ -10,6 +10,7 @@ from autospec.config.schema import (
     ExperimentConfig,
     FreesurferConfig,
     MnistConfig,
+    Shows,
     Task,
 )
 
@@ -46,7 +47,6 @@ CHANGES = {
     "dataset.digits": [0, 1],
     "dataset.holdout": 0.2,
     "dataset.holdout_seed": 1,
-    "dataset.seed": 1,
     "dataset.per_digit": 5,
     "introspection.every": 2,
     "introspection.engine": "aliased",
@@ -80,7 +80,7 @@ def test_whatever_decides_the_numbers_makes_another_name(config):
         ("threads", 2),
         ("output_dir", "elsewhere"),
         ("figure.number", 1),
-        ("panel.name", "G"),
+        ("panel.shows", Shows.differences),
         ("supplement", True),
         ("accept_changes", True),
         ("dataset.path", "elsewhere"),
@@ -93,5 +93,6 @@ def test_where_and_how_a_run_is_made_does_not(config, key, value):
 def test_how_a_cohort_would_be_simulated_decides_nothing_where_a_real_one_is_read(config):
     simulated = _changed(config, "dataset", FreesurferConfig(age_effects={}, sex_effects={}, diagnosis_effects={}))
     real = _changed(simulated, "dataset.table", "table.tsv")
-    assert run_id(_changed(simulated, "dataset.effect", 0.0), "data") != run_id(simulated, "data")
-    assert run_id(_changed(real, "dataset.effect", 0.0), "data") == run_id(real, "data")
+    for key, value in (("dataset.effect", 0.0), ("dataset.seed", 1)):
+        assert run_id(_changed(simulated, key, value), "data") != run_id(simulated, "data")
+        assert run_id(_changed(real, key, value), "data") == run_id(real, "data")

@@ -45,6 +45,40 @@ def test_a_warning_names_covariate_groups_and_size() -> None:
     ]
 
 
+def test_every_difference_is_handed_over_and_kept_as_a_record() -> None:
+    table = people(age=[50.0, 20, 52, 22, 54, 24, 56, 26], motion=[0.1, np.nan] * 4)
+    members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
+    age, motion, sex = note_balance(table, members, ["diagnosis"], Account())
+    assert (age.covariate, age.one, age.other, age.large) == ("age", "SZ", "HC", True)
+    assert age.standardised == pytest.approx(30 / np.std([50, 52, 54, 56], ddof=1))
+    assert motion.record() == {
+        "covariate": "motion", "one": "SZ", "other": "HC", "standardised": None, "large": False,
+    }  # fmt: skip
+    assert (sex.covariate, sex.standardised, sex.large) == ("sex F", 0, False)
+
+
+def test_groups_without_overlap_are_far_apart_though_no_number_says_so() -> None:
+    table = people(age=[50.0, 20, 50, 20])
+    members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
+    account = Account()
+    first = note_balance(table, members, ["diagnosis"], account)[0]
+    assert first.record()["standardised"] is None
+    assert first.record()["large"]
+    assert account.warnings[0].startswith("age is not balanced: standardised difference of SZ and HC +inf")
+
+
+def test_the_limit_is_a_quarter_of_a_standard_deviation() -> None:
+    spread = np.array([-1.0, 1, -1, 1]) / np.std([-1, 1, -1, 1], ddof=1)
+    for difference, warned in ((0.24, False), (0.26, True)):
+        account = Account()
+        ages = np.empty(8)
+        ages[0::2], ages[1::2] = 40 + difference + spread, 40 + spread
+        table = people(age=list(ages))
+        members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
+        note_balance(table, members, ["diagnosis"], account)
+        assert bool(account.warnings) == warned
+
+
 def test_site_is_compared_label_by_label_and_grouping_columns_are_not(config: Make) -> None:
     account = Account()
     table = people(site=["A", "B", "A", "B", "A", "C", "A", "C"])
@@ -139,3 +173,20 @@ def test_time_courses_are_not_residualized(config: Make) -> None:
 def test_too_few_people_for_a_fit_are_an_error() -> None:
     with pytest.raises(AutoSpecError, match="2 training people are too few for 1 covariates"):
         residualized(np.ones((2, 3)), np.ones((2, 1)), np.ones(2, dtype=bool))
+
+
+def test_a_covariate_that_is_the_same_in_everybody_is_named(config: Make) -> None:
+    account = Account()
+    cohort(people(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
+    assert account.warnings == ["dataset.residualize: site is the same in all training people; nothing is taken out"]
+
+
+def test_a_feature_that_covariates_tell_altogether_is_named() -> None:
+    rng = np.random.default_rng(2)
+    size = rng.normal(1500, 100, size=(20, 1))
+    data = np.column_stack([rng.normal(size=20), 2 * size[:, 0] + 3, np.full(20, 4.0)])
+    training = np.ones(20, dtype=bool)
+    with pytest.raises(AutoSpecError, match=r"dataset.residualize: the covariates tell all of ICV; leave it out of"):
+        residualized(data, size, training, ["Hippocampus", "ICV", "constant"])
+    with pytest.raises(AutoSpecError, match="the covariates tell all of 1 of 3 values"):
+        residualized(data, size, training)

@@ -159,6 +159,19 @@ def test_maps_that_cannot_be_used_are_named(config: Make, folder: Path) -> None:
     assert reasons["sub-9"] == "is in maps but has no row in the phenotype table"
 
 
+@pytest.mark.parametrize("place", [20, 40, 60])
+def test_a_map_that_is_damaged_within_is_named(config: Make, folder: Path, place: int) -> None:
+    """Not cut off: bytes within the compressed stream are others."""
+    write_map(folder, 1, np.random.default_rng(0).normal(size=(8, 6, 4)))
+    damaged = folder / "maps" / "sub-1_map.nii.gz"
+    content = bytearray(damaged.read_bytes())
+    content[place : place + 8] = b"\xff" * 8
+    damaged.write_bytes(bytes(content))
+    assert any(
+        line.startswith("left out: sub-1: sub-1_map.nii.gz cannot be read") for line in load(config, folder).account
+    )
+
+
 @pytest.mark.parametrize("other", ["shape", "affine"])
 def test_a_map_on_another_grid_is_an_error(config: Make, folder: Path, other: str) -> None:
     shape = (8, 6, 5) if other == "shape" else (8, 6, 4)

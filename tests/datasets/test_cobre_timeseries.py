@@ -158,8 +158,12 @@ def test_mistakes_end_in_one_line(config: Make, tmp_path: Path) -> None:
             datasets.load(config("cobre_timeseries", *overrides))
 
 
-def test_a_component_that_never_moves_is_an_error(config: Make, tmp_path: Path) -> None:
+def test_a_person_with_a_component_that_never_moves_is_left_out_by_name(config: Make, tmp_path: Path) -> None:
     timecourses = np.random.default_rng(0).normal(size=(4, 30, 53))
     timecourses[2, :, 5] = 1
-    with pytest.raises(AutoSpecError, match="the values at index 2 0 5 are constant"):
+    data = datasets.load(config("cobre_timeseries", f"dataset.path={cohort_file(tmp_path, timecourses)}"))
+    assert data.people == ("s0", "s1", "s3")
+    assert "left out: s2: component 6 (from 1) is constant in cohort.h5" in data.account
+    timecourses[..., 5] = 1
+    with pytest.raises(AutoSpecError, match=r"cohort.h5: everybody has a component that is constant over time"):
         datasets.load(config("cobre_timeseries", f"dataset.path={cohort_file(tmp_path, timecourses)}"))

@@ -112,8 +112,9 @@ def test_a_label_that_cannot_name_a_group_is_an_error(config: Make, label: str) 
 def test_a_column_that_the_cohort_lacks_and_a_cohort_of_nobody_are_errors(config: Make) -> None:
     with pytest.raises(AutoSpecError, match="the cohort has no column 'site'; it has id, row, diagnosis, sex"):
         cohort(FOUR, config("freesurfer", "dataset.group_by=[site]"), Account())
-    with pytest.raises(AutoSpecError, match="nobody has a usable value of diagnosis"):
-        cohort(table(("BP", "M")), config("freesurfer"), Account())
+    message = r"nobody has a usable value of diagnosis \(diagnosis is '', 'BP', 'case'\); see dataset.labels"
+    with pytest.raises(AutoSpecError, match=message):
+        cohort(table(("BP", "M"), ("case", "F"), ("BP", "F"), ("", "F")), config("freesurfer"), Account())
 
 
 def test_people_are_held_out_within_target_and_sex(config: Make) -> None:

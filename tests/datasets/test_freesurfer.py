@@ -32,9 +32,11 @@ PEOPLE = [
 def load(config: Make, write_table: Make) -> Callable[..., Dataset]:
     """A function (rows of the table, overrides …) → the data set of these rows and PEOPLE."""
 
-    def make(rows: list[list[object]], *overrides: str, header: list[str] = HEADER) -> Dataset:
-        table, people = write_table("aseg.tsv", header, *rows), write_table("people.tsv", *PEOPLE)
-        paths = (f"dataset.table={table}", f"dataset.participants={people}")
+    def make(
+        rows: list[list[object]], *overrides: str, header: list[str] = HEADER, people: list[list[str]] = PEOPLE
+    ) -> Dataset:
+        table, participants = write_table("aseg.tsv", header, *rows), write_table("people.tsv", *people)
+        paths = (f"dataset.table={table}", f"dataset.participants={participants}")
         return datasets.load(config("freesurfer", *paths, *overrides))
 
     return make
@@ -71,6 +73,21 @@ def test_a_missing_value_leaves_the_person_out_by_name(load: Callable[..., Datas
     data = load(rows)
     assert data.people == ("sub-001", "sub-002", "sub-003")
     assert "left out: sub-004: no value of Left-Hippocampus" in data.account
+
+
+def test_a_column_that_is_constant_once_people_are_left_out_is_named(load: Callable[..., Dataset]) -> None:
+    """Only a person who is dropped later had another value: without that person the column says nothing."""
+    rows = [[*row[:3], 2.0, 0] for row in ROWS]
+    rows[3][3] = 2.5
+    assert load(rows, "dataset.features=all").inputs.shape == (4, 3)
+    people = [row if row[0] != "sub-004" else ["sub-004", "BP", "M"] for row in PEOPLE]
+    data = load(rows, "dataset.features=all", people=people)
+    assert data.inputs.shape == (3, 2)
+    assert "columns that are constant in the 3 training people are left out: lh_G_cuneus_thickness" in data.account
+    assert "left out: sub-004: diagnosis is 'BP', which dataset.labels.diagnosis does not name" in data.account
+    assert "2 features: Left-Hippocampus, Left-Thalamus-Proper" in data.account
+    with pytest.raises(AutoSpecError, match="every column is constant in the 3 training people"):
+        load(rows, "dataset.features=[lh_G_cuneus_thickness]", people=people)
 
 
 def test_a_column_that_is_empty_for_all_is_left_out_not_the_people(load: Callable[..., Dataset]) -> None:

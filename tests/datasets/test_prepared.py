@@ -40,6 +40,14 @@ def test_labels_are_text_and_covariates_numbers(file: Path) -> None:
     assert np.isnan(people["age"][1])
 
 
+def test_ids_and_covariates_that_are_kept_as_numbers_lose_no_digit(tmp_path: Path) -> None:
+    people = pd.DataFrame({"id": [40001234, 40001235], "head_size": [1483726.53, 0.1 + 0.2]})
+    write_prepared(tmp_path / "cohort.h5", people, DATA, "a source")
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses").people
+    assert list(found["id"]) == ["40001234", "40001235"]
+    assert list(found["head_size"]) == [1483726.53, 0.1 + 0.2]
+
+
 def test_h5py_alone_reads_it(file: Path) -> None:
     with h5py.File(file) as root:
         assert root.attrs["schema_version"] == 1

@@ -83,3 +83,12 @@ def test_text_among_numbers_names_file_column_and_subject() -> None:
 )
 def test_ids_lose_prefix_and_leading_zeros(text: str, plain: str) -> None:
     assert plain_id(text) == plain
+
+
+@pytest.mark.parametrize("place", [12, 20, 40])
+def test_a_table_that_is_damaged_within_is_named(tmp_path: Path, place: int) -> None:
+    content = bytearray(gzip.compress(b"".join(b"%d\t%d\n" % (k, k * k) for k in range(500))))
+    content[place : place + 8] = b"\xff" * 8
+    (tmp_path / "people.tsv.gz").write_bytes(bytes(content))
+    with pytest.raises(AutoSpecError, match=r"people.tsv.gz: cannot be read as a table"):
+        read_table(tmp_path / "people.tsv.gz")

@@ -62,6 +62,50 @@ def test_the_state_of_a_gpu_that_is_no_longer_there_is_left(monkeypatch):
     restore_random_state({"cpu": torch.get_rng_state(), "cuda": torch.get_rng_state()})
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only the test moves."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    moved = Clock()
+    monkeypatch.setattr("autospec.runs.checkpoint.time", moved)
+    return moved
+
+
+@pytest.mark.parametrize("cost_s", [0.001, 0.05, 3.0])
+def test_checkpoints_take_less_than_two_per_cent_of_a_run(folder, clock, cost_s):
+    """From when the first has been paid for: what it costs is known only then."""
+
+    def state():
+        clock.now += cost_s
+        return {"epoch": 1}
+
+    checkpoints, taken = Checkpoints(folder), 0
+    while clock.now < 1000:
+        clock.now += 0.25  # an epoch
+        if checkpoints.due:
+            checkpoints.save(state)
+            taken += 1
+            assert taken == 1 or taken * cost_s <= 0.02 * clock.now
+            assert taken * 2 <= clock.now
+    assert taken >= min(1000 / 2.5, 0.02 * 1000 / cost_s - 1)
+
+
+def test_an_interval_that_is_asked_for_is_kept(folder, clock):
+    checkpoints, moments = Checkpoints(folder, interval_s=10), []
+    while clock.now < 50:
+        clock.now += 1
+        if checkpoints.due:
+            checkpoints.save(lambda: {"epoch": 1})
+            moments.append(clock.now)
+    assert moments == [10, 20, 30, 40, 50]
+
+
 def test_a_full_disk_is_named_and_the_old_checkpoint_stays(folder, monkeypatch):
     checkpoints = Checkpoints(folder)
     checkpoints.save(lambda: {"epoch": 1})

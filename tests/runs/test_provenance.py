@@ -16,7 +16,7 @@ def test_it_holds_what_a_run_was_made_with(made, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     made.begin("python run.py width=8", 5, [])
-    made.end(9, None)
+    made.reached(9, None)
     made.write(tmp_path / "provenance.json")
     found = json.loads((tmp_path / "provenance.json").read_text())
     assert set(found["packages"]) >= {"torch", "numpy", "h5py", "scipy", "hydra-core"}
@@ -69,7 +69,10 @@ def test_the_digest_of_the_code_sees_an_edit_but_not_one_of_pictures(tmp_path, m
     assert digests[0] != digests[1] == digests[2]
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "provenance.json").write_text("{")
-    with pytest.raises(AutoSpecError, match=r"provenance\.json is damaged"):
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    with pytest.raises(AutoSpecError, match=r"provenance\.json is missing"):
         read_provenance(tmp_path / "provenance.json")
+    for damaged in ("{", "[1]", '{"run_id": "run", "colour": "red"}'):
+        (tmp_path / "provenance.json").write_text(damaged)
+        with pytest.raises(AutoSpecError, match=r"provenance\.json is damaged"):
+            read_provenance(tmp_path / "provenance.json")

@@ -29,7 +29,7 @@ def _run(output_dir, name, epochs, complete=False):
     folder.path.mkdir(parents=True)
     folder.config.write_text("width: 8\nepochs: 100\nseed: 1\n")
     with h5py.File(folder.spectra, "w") as file:
-        file.attrs.update({"schema_version": 1, "complete": complete})
+        file.attrs.update({"schema_version": 1, "run_id": name, "complete": complete})
         file["training/epoch"] = np.arange(epochs)
     return folder
 
@@ -84,6 +84,16 @@ def test_the_lock_of_a_dead_process_is_no_sign_of_life(folder):
 def test_damaged_spectra_are_stale(folder):
     folder.spectra.write_bytes(b"not an archive")
     assert (status(folder).state, "damaged" in status(folder).detail) == ("stale", True)
+
+
+def test_spectra_of_another_run_are_no_progress_of_this_one(folder):
+    with h5py.File(folder.spectra, "a") as file:
+        file.attrs["run_id"] = "another"
+    found = status(folder)
+    assert (found.state, found.detail) == (
+        "failed",
+        f"{folder.spectra} is of run another, so this run cannot go on with it; move it elsewhere",
+    )
 
 
 def test_a_mistake_leaves_no_log_unless_nobody_may_be_looking(folder):

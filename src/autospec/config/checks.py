@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from autospec.config.grid import ARCHITECTURES_OF, STATISTIC_NAMES
+from autospec.config.grid import ARCHITECTURES_OF
 from autospec.config.mistakes import explained
 from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
+from autospec.layout import STATISTIC_NAMES
 
 ENGINES = ("hooks", "aliased")
 FEWEST_PERMUTATIONS = 19
 FIGURE_TESTS = ("permutation", "paper")
+LARGEST = {"width": 1_000_000, "depth": 1_000, "epochs": 10_000_000, "threads": 1_024}
+"""Beyond any use: a slip of the finger, which would end in a crash."""
 
 
 def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -39,7 +42,19 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
     except OmegaConfBaseException as error:
         raise AutoSpecError(explained(error)) from error
     assert isinstance(experiment, ExperimentConfig)
+    if missing := list(_without_value(experiment)):
+        raise AutoSpecError("\n".join(f"{key}: has no value; {key}=... gives it one" for key in missing))
     return experiment
+
+
+def _without_value(node: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of a configuration node that are left open."""
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        if is_dataclass(value):
+            yield from _without_value(value, f"{prefix}{entry.name}.")
+        elif value == MISSING:
+            yield prefix + entry.name
 
 
 def _typed(config: DictConfig) -> DictConfig:
@@ -64,21 +79,21 @@ def _problems(config: ExperimentConfig) -> Iterator[str]:
 
 
 def _range_problems(config: ExperimentConfig) -> Iterator[str]:
-    for key in ("width", "depth", "epochs", "threads"):
+    for key, largest in LARGEST.items():
         value = getattr(config, key)
         if value < 1:
             yield f"{key}={value}: must be 1 or more"
+        elif value > largest:
+            yield f"{key}={value}: must be at most {largest}"
     if not 0 < config.learning_rate < float("inf"):
-        yield f"learning_rate={config.learning_rate}: must be above 0"
+        yield f"learning_rate={config.learning_rate}: must be above 0 and finite"
     if config.batch_size is not None and config.batch_size < 1:
         yield f"batch_size={config.batch_size}: must be 1 or more, or null for the full batch"
     if config.checkpoint_s is not None and not config.checkpoint_s >= 0:
         yield f"checkpoint_s={config.checkpoint_s}: must be 0 or more, or null"
-    seeds = {
-        "seed": config.seed,
-        "dataset.seed": config.dataset.seed,
-        "dataset.holdout_seed": config.dataset.holdout_seed,
-    }
+    seeds = {"seed": config.seed, "dataset.holdout_seed": config.dataset.holdout_seed}
+    if hasattr(config.dataset, "seed"):
+        seeds["dataset.seed"] = config.dataset.seed
     for key, seed in seeds.items():
         if not 0 <= seed < 2**63:
             yield f"{key}={seed}: must be between 0 and 2^63 - 1"
@@ -117,6 +132,7 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
 def _figure_problems(config: ExperimentConfig) -> Iterator[str]:
     if config.figure.tests not in FIGURE_TESTS:
         yield f"figure.tests={config.figure.tests}: allowed are {', '.join(FIGURE_TESTS)}"
+    yield from _pair_problems("figure.pairs", config.figure.pairs)
 
 
 def _permutation_problems(config: ExperimentConfig) -> Iterator[str]:
@@ -132,6 +148,10 @@ def _permutation_problems(config: ExperimentConfig) -> Iterator[str]:
         )
     if introspection.permutations and introspection.engine == "aliased":
         yield f"introspection.permutations={introspection.permutations}: engine=aliased does not know single samples"
-    for pair in introspection.permutation_pairs or ():
+    yield from _pair_problems("introspection.permutation_pairs", introspection.permutation_pairs or ())
+
+
+def _pair_problems(key: str, pairs: Sequence[Sequence[str]]) -> Iterator[str]:
+    for pair in pairs:
         if len(pair) != 2 or pair[0] == pair[1]:
-            yield f"introspection.permutation_pairs: {pair} is not a pair of two groups"
+            yield f"{key}: {pair} is not a pair of two groups"

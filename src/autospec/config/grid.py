@@ -21,8 +21,6 @@ ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {
 series, a convolution of more dimensions an image or map of as many (components × time is an image, one sinusoid is
 none), and a perceptron anything, flattened."""
 
-STATISTIC_NAMES = ("gradient", "activation", "adjoint", "rank", "tied")
-
 SPECTRA_PANELS = ("A", "B", "C", "D", "E", "F")
 DIFFERENCE_PANELS = {"G": "A", "H": "B"}
 """Panels of group differences, and the panel whose run they show."""

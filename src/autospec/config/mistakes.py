@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from autospec.config.schema import DATASET_SCHEMAS, ExperimentConfig
+from autospec.config.schema import DATASET_SCHEMAS, DatasetConfig, ExperimentConfig
 from autospec.errors import AutoSpecError
 
 GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
@@ -31,7 +31,11 @@ def explained(error: BaseException) -> str:
 def in_one_line(error: BaseException) -> str:
     """The first line of what an exception says, with its type where it is nobody's mistake but ours."""
     name = type(error).__name__
-    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in ("hydra", "omegaconf")
+    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in (
+        "hydra",
+        "omegaconf",
+        "submitit",
+    )
     first = next(iter((explained(error) if known else str(error)).splitlines()), "")
     return first if known and first else f"{name}: {first}" if first else name
 
@@ -47,8 +51,12 @@ def known_keys() -> list[str]:
     """Every key that a command line may name."""
     keys = set(_keys(ExperimentConfig()))
     for schema in DATASET_SCHEMAS.values():
-        keys.update(f"dataset.{key}" for key in _keys(schema()))
+        keys |= _dataset_keys(schema)
     return sorted(keys | set(GROUPS))
+
+
+def _dataset_keys(schema: type[DatasetConfig]) -> set[str]:
+    return set(_keys(schema(), "dataset."))
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
@@ -63,6 +71,9 @@ def _unknown_key(found: re.Match[str], text: str) -> str:
     key = found.group(1)
     if key.startswith("hydra."):
         return f"unknown key {key!r}; the files in conf/hydra list the keys of launchers"
+    owners = [name for name, schema in DATASET_SCHEMAS.items() if key in _dataset_keys(schema)]
+    if owners:
+        return f"{key}: no key of the data set that is chosen; it is one of {', '.join(owners)}"
     close = get_close_matches(key, known_keys(), n=1)
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
 
@@ -76,7 +87,26 @@ def _unknown_choice(found: re.Match[str], text: str) -> str:
 
 
 def _number_for_group(found: re.Match[str], text: str) -> str:
-    return "a configuration group needs a name, not a number: figure=fig1, not figure=1"
+    return "a configuration group needs a name, not a number and not null: figure=fig1, not figure=1; panel=none"
+
+
+def _left_out_group(found: re.Match[str], text: str) -> str:
+    left_out = set(re.findall(r"\$\{(\w+)\}", found.group(1))) - set(found.group(2).split(", "))
+    return f"{', '.join(sorted(left_out))}: cannot be left out; choose another instead"
+
+
+def _left_out_key(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: no key can be left out; give it another value instead"
+
+
+def _no_list(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: must be a list" + (f", such as [{value}]" if re.fullmatch(r"[\w.*!/-]+", value) else "")
+
+
+def _no_mapping(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: {key} has keys of its own; give them as {key}.<key>=<value>"
 
 
 def _comma_without_sweep(found: re.Match[str], text: str) -> str:
@@ -92,11 +122,23 @@ def _wrong_type(found: re.Match[str], text: str) -> str:
     return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
 
 
+def _out_of_time(found: re.Match[str], text: str) -> str:
+    return (
+        "its time was up more often than hydra.launcher.max_num_timeout allows; the same command goes on with it, "
+        "hydra.launcher.timeout_min gives it longer"
+    )
+
+
 def _failed_plugin(found: re.Match[str], text: str) -> str:
     return f"{found.group(1)}: {found.group(2)}"
 
 
 _EXPLANATIONS = (
+    (r"Error resolving interpolation '([^']*)', possible interpolation keys: ([^\n]*)", _left_out_group),
+    (r"Error merging override (~[^\s=]+)", _left_out_key),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*(?:is not a ListConfig|DictConfig with ListConfig)", _no_list),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*is not a subclass of \w+Config", _no_mapping),
+    (r"Job not requeued because: timed-out too many times", _out_of_time),
     (r"Error in call to target '([^']+)':\n([^\n]+)", _failed_plugin),
     (r"Could not override '([^']+)'", _unknown_key),
     (r"Key '([^']+)' is not in struct", _unknown_key),

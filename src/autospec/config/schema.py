@@ -44,6 +44,13 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class Shows(Enum):
+    """What a panel draws of its run."""
+
+    spectra = "spectra"
+    differences = "differences"
+
+
 @dataclass
 class DatasetConfig:
     """What every data set has; ``conf/dataset/`` says what each adds."""
@@ -55,7 +62,6 @@ class DatasetConfig:
     scaling: str = MISSING
     holdout: float = 0.0
     holdout_seed: int = 314159
-    seed: int = 314159
 
 
 @dataclass
@@ -78,6 +84,7 @@ class SinusoidConfig(DatasetConfig):
     target: str = "class"
     group_by: list[str] = field(default_factory=lambda: ["class"])
     scaling: str = "none"
+    seed: int = 314159
     classes: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
     per_class: int = 100
     time_points: int = 64
@@ -122,6 +129,7 @@ class CohortConfig(DatasetConfig):
     labels: dict[str, dict[str, list[str]]] = MISSING
     motion_cut: float | None = None
     residualize: list[str] = field(default_factory=list)
+    seed: int = 314159
     people: PeopleConfig = field(default_factory=PeopleConfig)
     age: CovariateConfig = field(default_factory=CovariateConfig)
     motion: CovariateConfig = field(default_factory=CovariateConfig)
@@ -215,10 +223,9 @@ class FigureConfig:
 
 @dataclass
 class PanelConfig:
-    """Which panel a run stands for; takes no part in a run."""
+    """What a panel shows of its run; differences need groups to compare, and nothing else depends on it."""
 
-    name: str | None = None
-    shows: str = "spectra"
+    shows: Shows = Shows.spectra
 
 
 @dataclass

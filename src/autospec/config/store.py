@@ -12,6 +12,8 @@ def register_schemas() -> None:
     """Register the experiment's schema and that of every data set; safe to call again."""
     Plugins.instance()  # finds the launchers, which register their choices
     store = ConfigStore.instance()
+    if "schema.yaml" in store.repo:
+        return
     store.repo["hydra"]["launcher"].pop("joblib.yaml", None)  # the one in conf/ takes its place and explains its keys
     store.store(name="schema", node=ExperimentConfig)
     for name, node in DATASET_SCHEMAS.items():

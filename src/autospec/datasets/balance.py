@@ -7,6 +7,7 @@ covariate (Stuart 2010, Stat Sci 25:1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
@@ -24,11 +25,34 @@ Values = npt.NDArray[np.float64]
 Members = Mapping[str, npt.NDArray[np.bool_]]
 
 
-def note_balance(people: pd.DataFrame, members: Members, group_by: Sequence[str], account: Account) -> None:
-    """Say of every covariate what it is in each group, and warn where two neighbouring groups differ.
+@dataclass(frozen=True)
+class Difference:
+    """How far two groups are apart in a covariate, or in the share of one of its labels (``sex F``)."""
+
+    covariate: str
+    one: str
+    other: str
+    standardised: float
+
+    @property
+    def large(self) -> bool:
+        """Whether it is too large for regression to be trusted; what cannot be had counts as none."""
+        return abs(self.standardised) > LARGE
+
+    def record(self) -> dict[str, str | float | bool | None]:
+        """As a file keeps it: what is no number (NaN, infinite) is None there."""
+        value = self.standardised if np.isfinite(self.standardised) else None
+        return {**asdict(self), "standardised": value, "large": self.large}
+
+
+def note_balance(
+    people: pd.DataFrame, members: Members, group_by: Sequence[str], account: Account
+) -> tuple[Difference, ...]:
+    """Say of every covariate what it is in each group, and warn where two neighbouring groups differ; all differences.
 
     Neighbours differ in one of the ``group_by`` columns alone; a covariate that the groups are made by is left out.
     """
+    differences: list[Difference] = []
     pairs = list(_neighbours(list(members)))
     for name in (*NUMERIC, *LABELS):
         if name not in people.columns or name in group_by:
@@ -38,12 +62,18 @@ def note_balance(people: pd.DataFrame, members: Members, group_by: Sequence[str]
             continue
         account.note(f"{name}: {_summary(columns, people[name], members)}")
         for one, other in pairs:
-            label, difference = _largest(columns, members[one], members[other])
-            if abs(difference) > LARGE:
+            found = [
+                Difference(label, one, other, standardised_difference(values[members[one]], values[members[other]]))
+                for label, values in columns.items()
+            ]
+            differences += found
+            worst = max(found, key=lambda pair: -1.0 if np.isnan(pair.standardised) else abs(pair.standardised))
+            if worst.large:
                 account.warn(
-                    f"{label} is not balanced: standardised difference of {one} and {other} {difference:+.2f}, "
-                    f"more than {LARGE:g} apart"
+                    f"{worst.covariate} is not balanced: standardised difference of {one} and {other} "
+                    f"{worst.standardised:+.2f}, more than {LARGE:g} apart"
                 )
+    return tuple(differences)
 
 
 def standardised_difference(one: Values, other: Values) -> float:
@@ -94,11 +124,3 @@ def _neighbours(groups: Sequence[str]) -> Iterator[tuple[str, str]]:
     for one, other in combinations(groups, 2):
         if sum(a != b for a, b in zip(one.split("/"), other.split("/"), strict=True)) == 1:
             yield one, other
-
-
-def _largest(
-    columns: Mapping[str, Values], one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
-) -> tuple[str, float]:
-    """The column in which two groups differ most; a difference that cannot be had counts as none."""
-    found = [(label, standardised_difference(values[one], values[other])) for label, values in columns.items()]
-    return max(found, key=lambda pair: abs(pair[1]) if not np.isnan(pair[1]) else -1.0)

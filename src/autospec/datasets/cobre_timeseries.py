@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from autospec.config.schema import CobreTimeseriesConfig
-from autospec.datasets.account import Account
+from autospec.datasets.account import Account, named
 from autospec.datasets.cohort import check_cohort, cohort, dataset_of
 from autospec.datasets.dataset import Dataset
 from autospec.datasets.phenotype import joined, with_complete_data
@@ -67,5 +68,17 @@ def _prepared(
         raise AutoSpecError(f"dataset.time_points={config.time_points}: {file} holds {time_points}")
     data = prepared.data[:, : config.time_points]
     people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
-    people = with_complete_data(people, data, account, file.name)
+    people = _with_varying_data(with_complete_data(people, data, account, file.name), data, account, file.name)
     return people, data, prepared.source, prepared.simulated
+
+
+def _with_varying_data(people: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+    """The people all of whose components vary over time; the account names the others."""
+    still = np.ptp(data[people["row"]], axis=1) == 0
+    for subject, constant in zip(people["id"], still, strict=True):
+        if constant.any():
+            components = named(str(index + 1) for index in np.flatnonzero(constant))
+            account.drop(subject, f"component {components} (from 1) is constant in {source}")
+    if still.any(axis=1).all():
+        raise AutoSpecError(f"{source}: everybody has a component that is constant over time")
+    return people[~still.any(axis=1)].reset_index(drop=True)

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.config.schema import CohortConfig
-from autospec.datasets.account import Account
-from autospec.datasets.balance import note_balance
+from autospec.datasets.account import Account, named
+from autospec.datasets.balance import Difference, note_balance
 from autospec.datasets.dataset import Dataset, Integers, Mask, held_out
 from autospec.datasets.phenotype import NUMERIC
-from autospec.datasets.residuals import Design, check_residualize, design, residualized, with_covariates
+from autospec.datasets.residuals import Design, check_residualize, design, note_constants, residualized, with_covariates
 from autospec.datasets.scaling import check_scaling, scaled
 from autospec.datasets.tables import is_missing
 from autospec.errors import AutoSpecError
@@ -27,7 +27,8 @@ RESERVED = "all"
 class Cohort:
     """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset.
 
-    ``covariates`` (n, k) are those to be taken out of the data; ``columns`` is the phenotype table, as text.
+    ``covariates`` (n, k) are those to be taken out of the data; ``columns`` is the phenotype table, as text;
+    ``balance`` are the groups' differences in other covariates.
     """
 
     row: Integers
@@ -40,6 +41,7 @@ class Cohort:
     training: Mask
     covariates: Design
     columns: Mapping[str, tuple[str, ...]]
+    balance: tuple[Difference, ...] = ()
 
 
 def check_cohort(config: CohortConfig) -> None:
@@ -70,10 +72,13 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
     group, groups = _codes(cells, _cells(labelled, config))
     sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
     account.note(f"{len(labelled)} people; groups: {', '.join(sizes)}")
-    note_balance(labelled, {name: group == code for code, name in enumerate(groups)}, config.group_by, account)
+    members = {name: group == code for code, name in enumerate(groups)}
+    balance = note_balance(labelled, members, config.group_by, account)
     ids = tuple(str(own) for own in labelled["id"])
     sex = labelled["sex"] if "sex" in labelled.columns else [""] * len(labelled)
     strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
+    training = held_out(ids, strata, config.holdout, config.holdout_seed)
+    note_constants(labelled[training], config.residualize, account)
     return Cohort(
         row=labelled["row"].to_numpy(dtype=np.int64),
         people=ids,
@@ -82,19 +87,29 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
         group=group,
         groups=groups,
         margins=margins,
-        training=held_out(ids, strata, config.holdout, config.holdout_seed),
+        training=training,
         covariates=design(labelled, config.residualize),
         columns=_columns(labelled),
+        balance=balance,
     )
 
 
 def dataset_of(
-    found: Cohort, inputs: npt.NDArray, config: CohortConfig, account: Account, source: str, simulated: bool
+    found: Cohort,
+    inputs: npt.NDArray,
+    config: CohortConfig,
+    account: Account,
+    source: str,
+    simulated: bool,
+    features: Sequence[str] = (),
 ) -> Dataset:
-    """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs."""
+    """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs.
+
+    ``features`` are the names of the columns of a table (n, columns), for messages.
+    """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
     if config.residualize:
-        inputs, fitted = residualized(inputs, found.covariates, found.training)
+        inputs, fitted = residualized(inputs, found.covariates, found.training, features)
     result = scaled(inputs, config.scaling, found.training)
     return Dataset(
         inputs=result.inputs,
@@ -110,6 +125,7 @@ def dataset_of(
         scaling={**fitted, **result.fitted},
         account=account.text(),
         columns=found.columns,
+        balance=tuple(one.record() for one in found.balance),
     )
 
 
@@ -128,7 +144,8 @@ def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig
         labelled[column] = pd.Series(labels, index=people.index, dtype=object)
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:
-        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)}; see dataset.labels")
+        found = "; ".join(f"{column} is {named(sorted({repr(text) for text in people[column]}))}" for column in columns)
+        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
     return labelled
 
 

@@ -23,7 +23,7 @@ class Dataset:
     none; ``margins`` are unions of groups; ``people`` are the ids of the samples' people; ``training`` (n,) marks the
     samples that are trained on. ``source`` says in a few words where the data come from, ``scaling`` what the inputs
     were scaled with, ``account`` line by line who was found and who left out; ``columns`` (n,) are further labels of
-    people by name, such as sex and site.
+    people by name, such as sex and site; ``balance`` says how far groups are apart in what is not being compared.
     """
 
     inputs: Floats
@@ -39,6 +39,7 @@ class Dataset:
     scaling: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     account: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    balance: tuple[Mapping[str, str | float | bool | None], ...] = ()
 
     def group_sizes(self) -> list[int]:
         """The number of training people in ``all``, in each group and in each margin."""

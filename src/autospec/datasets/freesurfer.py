@@ -8,13 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from autospec.config.schema import FreesurferConfig
 from autospec.datasets.account import Account, named
 from autospec.datasets.cohort import check_cohort, cohort, dataset_of
-from autospec.datasets.dataset import Dataset
+from autospec.datasets.dataset import Dataset, Mask
 from autospec.datasets.freesurfer_cortex import CORTEX_FEATURES, note_kinds, note_mixture
 from autospec.datasets.freesurfer_simulation import effects, simulated_table
 from autospec.datasets.freesurfer_stats import read_subjects, stats_files
@@ -73,11 +72,14 @@ def load(config: FreesurferConfig) -> Dataset:
     account = Account()
     files = sources(config)
     people, table = _real(files[-1], config, account) if files else _simulated(config, account)
-    people, values = _usable(people, table, account)
+    people, table = _usable(people, table, account)
     found = cohort(people, config, account)
+    values = _varying(table.iloc[found.row], found.training, account)
+    account.note(f"{values.shape[1]} features: {named(values.columns)}")
     account.log(log)
     source = _source(config) if files else "simulated FreeSurfer volumes"
-    return dataset_of(found, values[found.row], config, account, source, simulated=not files)
+    inputs = values.to_numpy(dtype=np.float64)
+    return dataset_of(found, inputs, config, account, source, not files, list(values.columns))
 
 
 def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -162,10 +164,8 @@ def _check_columns(wanted: list[str], columns: list[str]) -> None:
             raise AutoSpecError(f"dataset.features: the table has no column {name!r}{hint}")
 
 
-def _usable(
-    people: pd.DataFrame, table: pd.DataFrame, account: Account
-) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
-    """The people without a missing value, after columns that say nothing (empty or constant) are left out."""
+def _usable(people: pd.DataFrame, table: pd.DataFrame, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The people without a missing value and their values, less columns that say nothing (empty or constant)."""
     values = table.iloc[people["row"]].reset_index(drop=True)
     silent = [str(name) for name in values if values[name].nunique(dropna=True) < 2]
     if silent:
@@ -179,6 +179,16 @@ def _usable(
     complete = ~missing.any(axis=1)
     if not complete.any():
         raise AutoSpecError(f"nobody has a value in each of {named(values.columns)}")
-    account.note(f"{values.shape[1]} features: {named(values.columns)}")
     kept = people[complete].reset_index(drop=True)
-    return kept.assign(row=np.arange(len(kept))), values[complete].to_numpy(dtype=np.float64)
+    return kept.assign(row=np.arange(len(kept))), values[complete]
+
+
+def _varying(values: pd.DataFrame, training: Mask, account: Account) -> pd.DataFrame:
+    """The columns that vary among the people who are trained on, once everybody else has been left out."""
+    silent = [str(name) for name in values if values[name][training].nunique() < 2]
+    if silent:
+        people = f"the {training.sum()} training people"
+        account.note(f"columns that are constant in {people} are left out: {', '.join(silent)}")
+    if len(silent) == values.shape[1]:
+        raise AutoSpecError(f"dataset.features: every column is constant in the {training.sum()} training people")
+    return values.drop(columns=silent)

@@ -1,4 +1,4 @@
-"""The 53 NeuroMark components and their seven domains (Du et al. 2020, NeuroImage: Clinical 28:102375)."""
+"""The NeuroMark components as the simulated cohorts use them: counts by domain, places, couplings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
+from autospec.neuroimaging.domains import DOMAINS as TEMPLATE_DOMAINS
+from autospec.neuroimaging.domains import N_COMPONENTS
 
-DOMAINS = {"SC": 5, "AU": 2, "SM": 9, "VI": 9, "CC": 17, "DM": 7, "CB": 4}
-"""Components of each domain, in the template's order: subcortical, auditory, sensorimotor, visual, cognitive control,
-default mode, cerebellar."""
+DOMAINS = {domain.abbreviation: len(domain.indices) for domain in TEMPLATE_DOMAINS}
+"""Components of each domain, in the template's order."""
 
-COMPONENTS = sum(DOMAINS.values())
+COMPONENTS = N_COMPONENTS
 
 DOMAIN_OF = np.repeat(np.arange(len(DOMAINS)), list(DOMAINS.values()))
 """(53,) The index of each component's domain."""

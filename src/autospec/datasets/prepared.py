@@ -184,7 +184,12 @@ def _people(root: Any, length: int, file: Path) -> pd.DataFrame:
 def _column(name: str, node: Any) -> list[str] | list[float]:
     """A phenotype column: numbers for a covariate, text for a label, which may be coded as a number."""
     is_text = h5py.check_string_dtype(node.dtype) is not None
-    values = [str(text) for text in node.asstr()[:]] if is_text else [f"{value:g}" for value in node[:]]
+    values = [str(text) for text in node.asstr()[:]] if is_text else [_text(value) for value in node[:].tolist()]
     if name not in NUMERIC:
         return values
     return [np.nan if (value := number(text)) is None else value for text in values]
+
+
+def _text(value: float) -> str:
+    """A number to its last digit, a whole one without a point: an id that is kept as a number stays itself."""
+    return str(int(value)) if float(value).is_integer() else str(value)

@@ -9,11 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.config.schema import CohortConfig
-from autospec.datasets.account import Account
+from autospec.datasets.account import Account, named
 from autospec.datasets.dataset import Mask
 from autospec.datasets.phenotype import NUMERIC
 from autospec.datasets.tables import is_missing
 from autospec.errors import AutoSpecError
+
+ROUNDING = 1e-9
+"""A standard deviation that is so much smaller than before is rounding."""
 
 Design = npt.NDArray[np.float64]
 
@@ -53,6 +56,13 @@ def with_covariates(people: pd.DataFrame, columns: Sequence[str], account: Accou
     return people[kept].reset_index(drop=True)
 
 
+def note_constants(training: pd.DataFrame, columns: Sequence[str], account: Account) -> None:
+    """Say which covariates are the same in all training people, so that nothing can be learned of them."""
+    for column in columns:
+        if training[column].nunique(dropna=False) < 2:
+            account.warn(f"dataset.residualize: {column} is the same in all training people; nothing is taken out")
+
+
 def design(people: pd.DataFrame, columns: Sequence[str]) -> Design:
     """(n, k) Numbers as they are, and a column of zeros and ones for each label of a column of text but the first."""
     parts: list[Design] = []
@@ -66,12 +76,12 @@ def design(people: pd.DataFrame, columns: Sequence[str]) -> Design:
 
 
 def residualized(
-    inputs: npt.NDArray, covariates: Design, training: Mask
+    inputs: npt.NDArray, covariates: Design, training: Mask, features: Sequence[str] = ()
 ) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
     """Inputs (n, ...) less what a linear fit on the training people says of the covariates (n, k), and that fit.
 
     The mean stays: covariates are taken relative to their mean over training people. AutoSpecError where there are
-    too few training people for a fit.
+    too few training people for a fit, and naming a feature that the covariates tell altogether, such as head size.
     """
     if training.sum() < covariates.shape[1] + 2:
         raise AutoSpecError(
@@ -84,5 +94,15 @@ def residualized(
     known = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0)
     z = (covariates - centre) * known
     fit = np.linalg.lstsq(z[training], flat[training] - flat[training].mean(axis=0), rcond=None)[0]
+    left = flat - z @ fit
+    _check_left(left[training].std(axis=0), flat[training].std(axis=0), features)
     fitted = {"residualize_centre": centre, "residualize_slope": fit * known[:, None]}
-    return (flat - z @ fit).reshape(inputs.shape), fitted
+    return left.reshape(inputs.shape), fitted
+
+
+def _check_left(left: Design, before: Design, features: Sequence[str]) -> None:
+    """AutoSpecError for values of which rounding alone is left, which scaling would blow up."""
+    gone = np.flatnonzero((before > 0) & (left <= ROUNDING * before))
+    if gone.size:
+        label = named(features[index] for index in gone.tolist()) if features else f"{gone.size} of {left.size} values"
+        raise AutoSpecError(f"dataset.residualize: the covariates tell all of {label}; leave it out of either")

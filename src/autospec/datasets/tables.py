@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,17 +18,22 @@ MISSING_TEXTS = frozenset({"", "na", "n/a", "nan", "-9999", "-9999.0"})
 """What stands in a table where a value is missing, in lower case (-9999 as FreeSurfer and COINS write it)."""
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A tab- or comma-separated file, plain or gzipped, with every cell as stripped text."""
+def cells_of(path: Path) -> pd.DataFrame:
+    """Every cell of a tab- or comma-separated file, plain or gzipped, as stripped text; row 0 is the header."""
     try:
         cells = pd.read_csv(
             path, sep=_separator(path), header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
     except FileNotFoundError as error:
         raise AutoSpecError(f"{path}: there is no such file") from error
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    return cells.fillna("").apply(lambda column: column.str.strip())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of cells under its header, whose columns have different names."""
+    cells = cells_of(path)
     header = [str(name) for name in cells.iloc[0]]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_maps(
     for index, (file, subject) in enumerate(zip(files, ids, strict=True)):
         try:
             values, affine = _read(file)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             account.drop(subject, f"{file.name} cannot be read: {' '.join(str(error).split())}")
             continue
         grid = grid or (file.name, values.shape, affine)

@@ -40,8 +40,8 @@ def name_of(image: ImageLike, kind: str = "scan") -> str:
     return image.get_filename() or f"the {kind} in memory"
 
 
-def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
-    """The image, its voxels not yet read; AutoSpecError where it is missing, no image, or of other dimensions."""
+def loaded(image: ImageLike, kind: str) -> Any:
+    """The image, its voxels not yet read; AutoSpecError where it is missing or no image."""
     if not isinstance(image, str | PathLike) and not hasattr(image, "dataobj"):
         raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
     name = name_of(image, kind)
@@ -50,9 +50,17 @@ def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
             raise AutoSpecError(f"{kind} {name}: there is no such file")
         with _readable(kind, name):
             image = nibabel.load(image)
+    return image
+
+
+def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
+    """As ``loaded``, of so many dimensions; AutoSpecError for another number."""
+    image = loaded(image, kind)
     if len(image.shape) != dimensions:
         wanted = {3: "(x, y, z)", 4: "(x, y, z, time)" if kind == "scan" else "(x, y, z, maps)"}[dimensions]
-        raise AutoSpecError(f"{kind} {name}: has {len(image.shape)} dimensions {image.shape}, not {wanted}")
+        raise AutoSpecError(
+            f"{kind} {name_of(image, kind)}: has {len(image.shape)} dimensions {image.shape}, not {wanted}"
+        )
     return image
 
 

@@ -19,7 +19,8 @@ State = dict[str, Any]
 
 SHARE = 0.02
 """The largest share of a run's time that checkpoints may take."""
-SHORTEST_INTERVAL_S = 1.0
+SHORTEST_INTERVAL_S = 2.0
+"""The first comes after so long, when nothing is known of its cost."""
 
 
 class Checkpoints:
@@ -28,14 +29,18 @@ class Checkpoints:
     def __init__(self, folder: RunFolder, interval_s: float | None = None) -> None:
         self._folder = folder
         self._interval_s = interval_s
-        self._saved_at = time.monotonic()
+        self._began_at = self._saved_at = time.monotonic()
         self._cost_s = 0.0
+        self._costs_s = 0.0
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save again."""
-        cheap_s = max(SHORTEST_INTERVAL_S, self._cost_s / SHARE)
-        return time.monotonic() - self._saved_at >= (cheap_s if self._interval_s is None else self._interval_s)
+        """Whether it is time to save again: the interval is over, or the run long enough to pay for one more."""
+        now = time.monotonic()
+        if self._interval_s is not None:
+            return now - self._saved_at >= self._interval_s
+        paid_for = now - self._began_at >= (self._costs_s + self._cost_s) / SHARE
+        return paid_for and now - self._saved_at >= SHORTEST_INTERVAL_S
 
     def save(self, state: Callable[[], State]) -> None:
         """Save the state that ``state()`` gives; its cost counts in. AutoSpecError where the disk refuses."""
@@ -48,6 +53,7 @@ class Checkpoints:
                 self._folder.checkpoint.replace(self._folder.previous_checkpoint)
         self._saved_at = time.monotonic()
         self._cost_s = self._saved_at - started
+        self._costs_s += self._cost_s
 
     def load(self, recorded: int) -> State | None:
         """The newest state that can be read and that ``recorded`` epochs reach, or None; others are named or removed.

@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from autospec.errors import AutoSpecError
+
+if TYPE_CHECKING:
+    import h5py
 
 RUNS = "runs"
 
@@ -44,6 +47,10 @@ class RunFolder:
         return self.path / "provenance.json"
 
     @property
+    def cohort(self) -> Path:
+        return self.path / "cohort.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "run.log"
 
@@ -61,13 +68,26 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended well; AutoSpecError where its spectra cannot be read."""
-        from autospec.store.read import opened
-
+        """Whether the run ended well; raises as ``own_spectra`` does."""
         if not self.spectra.is_file():
             return False
-        with opened(self.spectra) as file:
+        with self.own_spectra() as file:
             return bool(file.attrs.get("complete", False))
+
+    @contextlib.contextmanager
+    def own_spectra(self) -> Iterator[h5py.File]:
+        """The run's spectra opened for reading.
+
+        DamagedFile where they cannot be read, AutoSpecError where they are another run's or of another schema.
+        """
+        from autospec.store.read import opened
+
+        with opened(self.spectra) as file:
+            own = str(file.attrs.get("run_id", ""))
+            if own != self.run_id:
+                of = f"of run {own}" if own else "not of a run"
+                raise AutoSpecError(f"{self.spectra} is {of}, so this run cannot go on with it; move it elsewhere")
+            yield file
 
 
 def run_folder(output_dir: str, run_id: str) -> RunFolder:

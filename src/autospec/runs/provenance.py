@@ -108,8 +108,8 @@ class Provenance:
             }
         )
 
-    def end(self, epoch: int, peak_gpu_memory_mb: float | None) -> None:
-        """Note how the launch ended: epochs done, wall time and the largest memory that was held."""
+    def reached(self, epoch: int, peak_gpu_memory_mb: float | None) -> None:
+        """Note how far the launch has come: epochs done, wall time and the largest memory that was held."""
         self.sessions[-1] |= {
             "to_epoch": epoch,
             "wall_s": round(time.monotonic() - self._clock_s, 2),
@@ -129,14 +129,14 @@ def _differences(now: Provenance, earlier: Provenance) -> Iterator[str]:
             yield f"{package} was {before} and is {after}"
 
 
-def read_provenance(path: Path) -> Provenance | None:
-    """The provenance of an earlier launch, or None; AutoSpecError for a damaged file."""
+def read_provenance(path: Path) -> Provenance:
+    """The provenance of an earlier launch; AutoSpecError for a file that is missing or damaged."""
     if not path.is_file():
-        return None
+        raise AutoSpecError(f"{path} is missing, so nobody knows them")
     try:
         return Provenance(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise AutoSpecError(f"{path} is damaged: {error}") from error
+        raise AutoSpecError(f"{path} is damaged, so nobody knows them") from error
 
 
 def _slurm_job() -> str | None:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, DamagedFile
 from autospec.layout import TRAINING_EPOCHS
 from autospec.progress import duration
 from autospec.runs.folder import RUNS, RunFolder, holder
 from autospec.runs.log import last_message
-from autospec.store.read import opened
 
 STATES = ("done", "running", "failed", "stale")
-"""Complete; being worked on; ended by an error; neither, so that the same command goes on with it."""
+"""Complete; being worked on; ended by an error, or the spectra another run's; else the same command goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,10 @@ def status(folder: RunFolder) -> Status:
     held = holder(folder) is not None  # before its files are read: it may end in between
     try:
         progress = _progress(folder)
-    except AutoSpecError:
+    except DamagedFile:
         return Status(folder.run_id, "stale", "its spectra are damaged: the same command sets them aside, begins anew")
+    except AutoSpecError as error:
+        return Status(folder.run_id, "failed", str(error))
     if progress.complete:
         return Status(folder.run_id, "done", progress.reached)
     if held:
@@ -80,7 +81,7 @@ def summary(found: list[Status], output_dir: Path) -> str:
 def _progress(folder: RunFolder) -> _Progress:
     if not folder.spectra.is_file():
         return _Progress(False, 0, _epochs_of(folder), 0.0)
-    with opened(folder.spectra) as file:
+    with folder.own_spectra() as file:
         epochs = len(file[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in file else 0
         complete = bool(file.attrs.get("complete", False))
     return _Progress(complete, epochs, None if complete else _epochs_of(folder), folder.spectra.stat().st_mtime)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.layout import GROUP, INDEX, OTHER_GROUP, POSITION
+from autospec.layout import ACTIVATION, ADJOINT, GRADIENT, GROUP, INDEX, OTHER_GROUP, POSITION, RANK, TIED
 from autospec.spectra.rank import chain_bound, effective_rank, gradient_floor, numerical_rank, rank_bound
-from autospec.spectra.sums import ACTIVATION, ADJOINT, GRADIENT, POSITIONS, LayerSums
+from autospec.spectra.sums import POSITIONS, LayerSums
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     ),
     ACTIVATION: _of_rows(ACTIVATION),
     ADJOINT: _of_rows(ADJOINT),
-    "rank": (
+    RANK: (
         Statistic("rank/bound", (GROUP,), _OF_ALL, rank_bound),
         Statistic("rank/chain", (), _OF_ALL, chain_bound, known=lambda sums: sums.chain is not None),
         _rank("numerical", numerical_rank),
         _rank("effective", effective_rank),
     ),
-    "tied": (
+    TIED: (
         Statistic(
             "tied/gradient", (GROUP, POSITION, INDEX), frozenset({POSITIONS}), lambda sums: sums.positions.spectra()
         ),

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from autospec.layout import GROUP, OTHER_GROUP
+from autospec.layout import ACTIVATION, ADJOINT, GRADIENT, GROUP, OTHER_GROUP
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors, at_least_float32
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.positions import PositionSums
 from autospec.spectra.rows import RowStack
 
-GRADIENT, ACTIVATION, ADJOINT, POSITIONS = "gradient", "activation", "adjoint", "positions"
+POSITIONS = "positions"
 
 
 class LayerSums:

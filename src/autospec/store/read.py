@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, DamagedFile
 from autospec.layout import (
+    ACTIVATION,
+    ADJOINT,
+    GRADIENT,
     GROUP,
     GROUP_IS_MARGIN,
     GROUP_MEMBERS,
@@ -25,6 +28,7 @@ from autospec.layout import (
     OTHER_GROUP,
     RECORDED_EPOCHS,
     SCHEMA_VERSION,
+    SPECTRUM_NAMES,
     TRAINING_CURVES,
     TRAINING_EPOCHS,
     Field,
@@ -122,7 +126,7 @@ class Spectra:
                     found[name.replace("/", "_")] = self._labelled(file, item)
 
             file[f"{LAYERS}/{layer}"].visititems(visit)
-            for name in ("activation", "adjoint"):  # as wide as their rows; one index for all would pad the others
+            for name in (ACTIVATION, ADJOINT):  # as wide as their rows; one index for all would pad the others
                 if name in found:
                     found[name] = found[name].rename({INDEX: f"{name}_{INDEX}"})
             return xr.Dataset(found, attrs=dict(file[f"{LAYERS}/{layer}"].attrs))
@@ -137,16 +141,16 @@ class Spectra:
         return _spectra_of(values, statistic) * self._scale(values, statistic)
 
     def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
-        if statistic not in ("gradient", "activation", "adjoint"):
-            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are gradient, activation, adjoint")
+        if statistic not in SPECTRUM_NAMES:
+            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
         # a run may have gone on writing since the layer was read
         weight = self.weight.reindex(epoch=values["epoch"])
         weight = weight.where(weight > 0)
-        if statistic == "gradient":
+        if statistic == GRADIENT:
             return 1 / weight
         counted: xr.DataArray = values["own_rows"] if "own_rows" in values else values["rows"]
         rows = counted.where(counted > 0) ** 0.5
-        return 1 / rows if statistic == "activation" else rows / weight
+        return 1 / rows if statistic == ACTIVATION else rows / weight
 
     def to_frame(self, statistic: str = "gradient") -> pd.DataFrame:
         """A tidy table, one row per singular value.
@@ -224,12 +228,15 @@ def read_table(path: Path) -> SpectraTable:
 
 @contextlib.contextmanager
 def opened(path: Path | bytes) -> Iterator[h5py.File]:
-    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise."""
+    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise.
+
+    DamagedFile, which is one, where it cannot be read at all.
+    """
     name = "the file" if isinstance(path, bytes) else str(path)
     if isinstance(path, Path) and not path.is_file():
         raise AutoSpecError(f"{name}: no such file")
     if isinstance(path, Path) and not h5py.is_hdf5(path):
-        raise AutoSpecError(f"{name} is not an HDF5 file")
+        raise DamagedFile(f"{name} is not an HDF5 file")
     try:
         with h5py.File(io.BytesIO(path) if isinstance(path, bytes) else path, "r") as file:
             version = file.attrs.get("schema_version")
@@ -241,4 +248,4 @@ def opened(path: Path | bytes) -> Iterator[h5py.File]:
     except AutoSpecError:
         raise
     except (OSError, KeyError, RuntimeError) as error:
-        raise AutoSpecError(f"{name} is truncated or damaged and cannot be read") from error
+        raise DamagedFile(f"{name} is truncated or damaged and cannot be read") from error

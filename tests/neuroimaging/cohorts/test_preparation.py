@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +92,98 @@ def test_only_what_changed_is_prepared_again(
     assert seen[9:] == ["sub-02"]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from autospec.neuroimaging.cohorts import scan_parts
+from autospec.neuroimaging.cohorts.options import Options
+from autospec.neuroimaging.cohorts.preparation import prepare
+
+original, done = scan_parts.write_part, []
+
+def write_part(*given):
+    if len(done) == 2:
+        Path(str(given[0]) + ".part").write_bytes(b"half a part")
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(original(*given))
+
+scan_parts.write_part = write_part
+prepare(Options(Path(sys.argv[1]), Path(sys.argv[2]), template=Path(sys.argv[3])))
+"""
+
+
+@pytest.mark.slow
+def test_a_preparation_that_was_killed_goes_on_and_ends_the_same(
+    bids: Path, prepared: Prepare, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autospec.neuroimaging.cohorts import scan_parts
+
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, bids, output, bids.parent / "template.nii.gz"], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not output.exists()
+    assert len(list((output.parent / "cohort.h5.parts").glob("*.h5"))) == 2
+    seen: list[str] = []
+    original = scan_parts.prepare_scan
+    monkeypatch.setattr(
+        scan_parts, "prepare_scan", lambda model, job: (seen.append(job.source.id), original(model, job))[1]
+    )
+    prepared(bids)
+    assert seen == ["sub-03", "sub-04"]
+    prepared(bids, output=output.with_name("second.h5"))
+    assert output.read_bytes() == output.with_name("second.h5").read_bytes()
+
+
+def test_one_scan_is_in_memory_at_a_time(bids: Path, prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autospec.neuroimaging import neuromark
+    from autospec.neuroimaging.cohorts import preparation
+
+    alive: list[Any] = []
+
+    def watched(original: Any, of: Any) -> Any:
+        def call(*given: Any) -> Any:
+            assert not any(reference() is not None for reference in alive), "somebody else's data are still there"
+            found = original(*given)
+            if (held := of(found)) is not None:
+                alive.append(weakref.ref(held))
+            return found
+
+        return call
+
+    monkeypatch.setattr(neuromark, "values", watched(neuromark.values, lambda found: found))
+    monkeypatch.setattr(preparation, "read_part", watched(preparation.read_part, lambda found: found.maps))
+    prepared(bids)
+    assert len(alive) == 4 + 2 * 4  # the scans, then everybody's maps: for their maximum, and to be stored
+
+
+def test_an_id_may_have_underscores_where_the_pattern_tells_its_end(
+    bids: Path, prepared: Prepare, output: Path
+) -> None:
+    rows = ["participant_id\tdiagnosis"]
+    for number in range(1, 5):
+        write_image(bids / "other" / f"S_0{number}" / "rest.nii.gz", scan(number))
+        rows.append(f"S_0{number}\t{'SZ' if number % 2 else 'HC'}")
+    (bids / "participants.tsv").write_text("\n".join(rows) + "\n")
+    assert not prepared(bids, scans="other/{id}/rest.nii.gz").dropped
+    assert list(read_prepared(output, "timecourses").people["id"]) == ["S_01", "S_02", "S_03", "S_04"]
+
+
+def test_who_hardly_matches_the_template_is_named(
+    bids: Path, prepared: Prepare, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autospec.neuroimaging.cohorts import parts
+
+    prepared(bids)
+    with h5py.File(output) as root:
+        worst = root["template_match"][:].min(axis=1)
+    order = np.argsort(worst)
+    monkeypatch.setattr(parts, "POOR_MATCH", float(worst[order[:2]].mean()))
+    account = prepared(bids)
+    assert len(account.warnings) == 1
+    assert account.warnings[0].endswith(f": sub-0{order[0] + 1}")
+
+
 def test_everybody_who_cannot_be_used_is_named_with_the_reason(bids: Path, prepared: Prepare, output: Path) -> None:
     rows = (bids / "participants.tsv").read_text() + "sub-05\tHC\tM\t40\n7\tSZ\tF\t41\n"
     rows += "sub-8\tSZ\tF\t41\n08\tHC\tF\t42\n"
@@ -121,6 +217,7 @@ def test_everybody_who_cannot_be_used_is_named_with_the_reason(bids: Path, prepa
     assert "not 8 × 9 × 7 voxels of 6 × 6 × 6 mm" in reasons["sub-11"]
     assert reasons["12"].startswith("has 2 scans (sub-12/func/sub-12_task-rest_run-1_bold.nii.gz, ")
     assert "sub-10: the first 30 of 40 volumes are used" in account.lines
+    assert "diagnosis: HC 3, missing 1" in account.lines
     with h5py.File(output) as root:
         assert root["account"].asstr()[:].tolist() == list(account.text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,31 +57,111 @@ def test_gift_volumes_belong_to_the_ids_in_gifts_order(folder: Path, prepared: P
     assert maximum.affine is not None and maximum.affine[0, 0] == 6
 
 
+INSIDE = np.random.default_rng(3).random((4, 3, 2)) > 0.3
+
+
+def rows(number: int) -> np.ndarray:
+    """A person's maps as GIFT keeps them: (components, voxels of the mask), x fastest."""
+    return np.stack([MAPS[number][..., k].ravel(order="F")[INSIDE.ravel(order="F")] for k in range(5)])
+
+
 def write_version_5(folder: Path, number: int) -> None:
     sets = np.zeros((1, 2), dtype=[("ic", object), ("tc", object)])
-    sets[0, 0] = (np.zeros((5, 30)), COURSES[number].T)
-    sets[0, 1] = (np.zeros((5, 30)), COURSES[number].T + 1)
+    sets[0, 0] = (rows(number), COURSES[number].T)
+    sets[0, 1] = (rows(number) + 1, COURSES[number].T + 1)
     savemat(folder / f"cobre_ica_br{number + 1}.mat", {"compSet": sets})
 
 
 def write_version_7(folder: Path, number: int) -> None:
     with h5py.File(folder / f"cobre_ica_br{number + 1}.mat", "w", userblock_size=512) as file:
         group = file.create_group("compSet")
-        group["ic"], group["tc"] = np.zeros((30, 5)), COURSES[number]
+        group["ic"], group["tc"] = rows(number).T, COURSES[number]
 
 
-@pytest.mark.parametrize("write", [write_version_5, write_version_7])
-def test_back_reconstructions_of_both_versions(folder: Path, prepared: Prepare, tmp_path: Path, write: Any) -> None:
+def write_calibrated(folder: Path, number: int) -> None:
+    savemat(folder / f"cobre_ica_c{number + 1}-1.mat", {"ic": rows(number), "tc": COURSES[number]})
+
+
+def write_mask(file: Path, inside: np.ndarray = INSIDE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), np.diag([6.0, 6, 6, 1])), file)
+    return file
+
+
+@pytest.mark.parametrize("write", [write_version_5, write_version_7, write_calibrated])
+def test_mat_files_of_every_kind_and_version(folder: Path, prepared: Prepare, tmp_path: Path, write: Any) -> None:
     for number in range(3):
         write(folder, number)
-    prepared(folder, ids=tmp_path / "ids.txt")
+    account = prepared(folder, ids=tmp_path / "ids.txt")
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
-    assert np.allclose(found.data[list(found.people["id"]).index("sub-3")], COURSES[0], atol=1e-6)
-    if write is write_version_5:
-        second = gift.read(Source("a", folder / "cobre_ica_br1.mat"), Options(folder, tmp_path / "x.h5", session=2))
-        assert np.allclose(second.timecourses, COURSES[0] + 1)
-        with pytest.raises(AutoSpecError, match="compSet holds no session 3"):
-            gift.read(Source("a", folder / "cobre_ica_br1.mat"), Options(folder, tmp_path / "x.h5", session=3))
+    first = list(found.people["id"]).index("sub-3")
+    assert np.allclose(found.data[first], COURSES[0], atol=1e-6)
+    assert any(line.endswith("where their voxels lie; name GIFT's mask with --mask") for line in account.lines)
+    with pytest.raises(AutoSpecError, match="has no /map_maximum"):
+        read_prepared(tmp_path / "cohort.h5", "map_maximum")
+    write_mask(folder / "cobreMask.nii")
+    account = prepared(folder, ids=tmp_path / "ids.txt")
+    assert not any("--mask" in line for line in account.lines)
+    maximum = read_prepared(tmp_path / "cohort.h5", "map_maximum")
+    assert np.allclose(maximum.data[first], np.where(INSIDE, MAPS[0].max(axis=3), 0), atol=1e-6)
+    assert maximum.affine is not None and maximum.affine[0, 0] == 6
+    with h5py.File(tmp_path / "cohort.h5") as root:
+        assert np.allclose(root["maps"][first], MAPS[0][INSIDE].T, atol=1e-6)
+
+
+def test_a_second_session_has_its_own_time_courses_and_maps(folder: Path, tmp_path: Path) -> None:
+    write_version_5(folder, 0)
+    mask = write_mask(folder / "cobreMask.nii")
+    file = folder / "cobre_ica_br1.mat"
+    second = gift.read(Source("a", file, maps=file), Options(folder, tmp_path / "x.h5", session=2, mask=mask))
+    assert np.allclose(second.timecourses, COURSES[0] + 1)
+    assert second.maps is not None and np.allclose(second.maps, MAPS[0][INSIDE].T + 1)
+    with pytest.raises(AutoSpecError, match="compSet holds no session 3"):
+        gift.read(Source("a", file), Options(folder, tmp_path / "x.h5", session=3))
+
+
+def test_a_mask_that_is_not_gifts_is_an_error(folder: Path, prepared: Prepare, tmp_path: Path) -> None:
+    for number in range(3):
+        write_version_7(folder, number)
+    mask, ids = write_mask(tmp_path / "mask.nii", INSIDE[::-1]), tmp_path / "ids.txt"
+    savemat(folder / "cobre_ica.mat", {"mask_ind": np.flatnonzero(INSIDE.ravel(order="F"))[:, None] + 1.0})
+    with pytest.raises(AutoSpecError, match=r"mask.nii: has other voxels than mask_ind in cobre_ica.mat"):
+        prepared(folder, ids=ids, mask=mask)
+    prepared(folder, ids=ids, mask=write_mask(mask))
+    with pytest.raises(AutoSpecError, match=rf"maps of {INSIDE.sum()} voxels, but the mask .* has 24"):
+        prepared(folder, ids=ids, mask=write_mask(mask, np.ones((4, 3, 2))))
+    with pytest.raises(AutoSpecError, match="is zero everywhere, a mask without voxels"):
+        prepared(folder, ids=ids, mask=write_mask(mask, np.zeros((4, 3, 2))))
+
+
+def test_one_persons_maps_are_in_memory_at_a_time(
+    folder: Path, prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_niftis(folder)
+    alive: list[Any] = []
+    read = gift.image_maps
+
+    def track(file: Path) -> np.ndarray:
+        assert not any(reference() is not None for reference in alive), "somebody else's maps are still there"
+        maps = read(file)
+        alive.append(weakref.ref(maps))
+        return maps
+
+    monkeypatch.setattr(gift, "image_maps", track)
+    prepared(folder, ids=tmp_path / "ids.txt")
+    assert len(alive) >= 6
+
+
+def test_a_component_that_never_varies_and_gaps_in_maps_are_named(
+    folder: Path, prepared: Prepare, tmp_path: Path
+) -> None:
+    write_niftis(folder)
+    still, gaps = COURSES[1].copy(), MAPS[2].copy()
+    still[:, 4], gaps[1, 1, 1, 0] = 3, np.nan
+    nibabel.save(nibabel.Nifti1Image(still, np.eye(4)), folder / "cobre_sub002_timecourses_ica_s1_.nii")
+    nibabel.save(nibabel.Nifti1Image(gaps, np.diag([6.0, 6, 6, 1])), folder / "cobre_sub003_component_ica_s1_.nii")
+    account = prepared(folder, ids=tmp_path / "ids.txt")
+    assert account.dropped == {"sub-1": "the time-course of component 5 (from 1) is constant"}
+    assert "sub-2: 1 values of the maps are NaN or infinite; figure 8 will leave sub-2 out" in account.lines
 
 
 def test_chosen_components_lacking_people_and_gaps_are_named(folder: Path, prepared: Prepare, tmp_path: Path) -> None:
@@ -115,7 +196,7 @@ def test_gift_people_are_never_guessed(
         prepared(folder, ids=None if ids is None else tmp_path / "ids.txt")
 
 
-def test_real_outputs_of_gift() -> None:
+def test_real_outputs_of_gift(tmp_path: Path) -> None:
     real = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "gift_outputs"
     if not real.is_dir():
         pytest.skip(f"there are no outputs of GIFT at {real}")
@@ -125,6 +206,18 @@ def test_real_outputs_of_gift() -> None:
     mean = real / "fbirnp3_rest_mean_timecourses_ica_s_all_.nii"
     assert gift.read(Source("a", mean), options).timecourses.shape == (161, 100)
     unmixing = read_mat(real / "lores_ica.mat")
+    # what grid they lie on the files do not say: any that is large enough
+    shape = (40, 40, int(unmixing["mask_ind"].max()) // 1600 + 1)
+    flat = np.zeros(np.prod(shape), dtype=bool)
+    flat[unmixing["mask_ind"].astype(int).ravel() - 1] = True
+    inside = flat.reshape(shape, order="F")
+    mask = write_mask(tmp_path / "loresMask.nii", inside)
+    match = real / "lores_ica_br1_match.mat"
+    maps = gift.read(Source("a", match, maps=match), Options(real, Path("x.h5"), mask=mask)).maps
+    assert maps is not None and maps.shape == (20, 4848)
+    volume = np.zeros(inside.shape)
+    volume[inside] = maps[7]
+    assert np.array_equal(volume.ravel(order="F")[flat], read_mat(match)["compSet"][0]["ic"][7])
     assert unmixing["icasig"].shape == (20, 4848)
     assert unmixing["mask_ind"].shape == (4848, 1)
 

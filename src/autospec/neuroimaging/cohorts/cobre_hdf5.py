@@ -49,7 +49,7 @@ def found(options: Options, account: Account) -> Folder:
     return Folder("hdf5", sources, people=people)
 
 
-def read(source: Source, options: Options) -> Part:
+def read(source: Source, options: Options, with_maps: bool = True) -> Part:
     """A person's time-courses (140, 53): a row holds one component after the other."""
     with h5py.File(source.file, "r") as file:
         row = np.asarray(file[DATASET][source.position], dtype=np.float64)

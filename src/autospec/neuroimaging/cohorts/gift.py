@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 
 from autospec.datasets.account import Account, named
 from autospec.datasets.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.cohorts.cobre_hdf5 import component_positions
+from autospec.neuroimaging.cohorts.gift_maps import image_maps, image_values, in_mask, is_mat, maps_of, mask_of
 from autospec.neuroimaging.cohorts.matfiles import Struct, read_mat
 from autospec.neuroimaging.cohorts.options import Options
 from autospec.neuroimaging.cohorts.parts import Part
@@ -42,20 +41,30 @@ def found(options: Options, account: Account) -> Folder:
     """One person per number in GIFT's file names, called by the ids of ``--ids``."""
     files = _files(options)
     ids = _ids(options, max(files))
+    mask = mask_of(options)
     sources = []
     for number, own in enumerate(ids, start=1):
         if number not in files:
             account.drop(own, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of")
             continue
-        sources.append(Source(own, files[number], maps=_maps_of(files[number])))
+        sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
+    if mask is None and any(is_mat(source.file) for source in sources):
+        account.note(
+            f"{options.folder.name}: no maps, since .mat files do not say where their voxels lie; "
+            "name GIFT's mask with --mask"
+        )
     account.note(f"{options.folder.name}: GIFT outputs of {len(files)} people, session {options.session}")
     return Folder("gift", sources, options.phenotype or options.folder / "participants.tsv", options.columns)
 
 
-def read(source: Source, options: Options) -> Part:
-    """A person's time-courses (T, components), and maps where GIFT's volumes of them are at hand."""
-    courses = _timecourses(source.file, options.session)
-    maps = None if source.maps is None else _image_maps(source.maps)
+def read(source: Source, options: Options, with_maps: bool = True) -> Part:
+    """A person's time-courses (T, components), and maps (components, voxels of ``grid``) where they are at hand."""
+    content = read_mat(source.file) if is_mat(source.file) else {}
+    one = _session(content, options.session, source.file)
+    courses = _timecourses(one, source.file) if content else image_values(source.file)
+    if courses.ndim != 2:
+        raise AutoSpecError(f"{source.file}: time-courses are {courses.shape}, not (time, components)")
+    maps = _maps(one, source, options) if with_maps and source.maps is not None else None
     if maps is not None and len(maps) != courses.shape[1]:
         raise AutoSpecError(f"{source.maps}: {len(maps)} maps for {courses.shape[1]} time-courses")
     if options.components is not None:
@@ -99,31 +108,30 @@ def _ids(options: Options, people: int) -> list[str]:
     return ids
 
 
-def _maps_of(timecourses: Path) -> Path | None:
-    """The volumes of a person's component maps, beside the time-courses."""
-    name = timecourses.name.replace("_timecourses_ica_", "_component_ica_")
-    file = timecourses.with_name(name)
-    return file if name != timecourses.name and file.is_file() else None
-
-
-def _timecourses(file: Path, session: int) -> Array:
-    courses = _image(file) if file.name.endswith((".nii", ".nii.gz")) else _mat_timecourses(file, session)
-    if courses.ndim != 2:
-        raise AutoSpecError(f"{file}: time-courses are {courses.shape}, not (time, components)")
-    return courses
-
-
-def _mat_timecourses(file: Path, session: int) -> Array:
-    """(time, components): ``tc`` of one session, or one element of ``compSet``, which is (components, time)."""
-    content = read_mat(file)
+def _session(content: Struct, session: int, file: Path) -> Struct:
+    """The variables of one session: an element of ``compSet``, or what the file holds."""
     if "compSet" not in content:
-        return _matrix(content, "tc", file)
+        return content
     sets = content["compSet"]
     if not isinstance(sets, list) or len(sets) < session:
         raise AutoSpecError(f"{file}: compSet holds no session {session}")
-    element = sets[session - 1]
-    courses, n_maps = _matrix(element, "tc", file), len(_matrix(element, "ic", file))
-    return courses.T if courses.shape[0] == n_maps else courses
+    element: Struct = sets[session - 1]
+    return element
+
+
+def _timecourses(content: Struct, file: Path) -> Array:
+    """(time, components): ``tc``, which a back-reconstruction has the other way round; ``ic`` tells which it is."""
+    courses = _matrix(content, "tc", file)
+    return courses.T if "ic" in content and len(courses) == len(_matrix(content, "ic", file)) else courses
+
+
+def _maps(content: Struct, source: Source, options: Options) -> Array:
+    assert source.maps is not None
+    if source.maps != source.file:
+        return image_maps(source.maps)
+    mask = mask_of(options)
+    assert mask is not None
+    return in_mask(_matrix(content, "ic", source.file), mask, source.file)
 
 
 def _matrix(content: Struct, name: str, file: Path) -> Array:
@@ -131,30 +139,3 @@ def _matrix(content: Struct, name: str, file: Path) -> Array:
     if not isinstance(value, np.ndarray) or value.ndim != 2:
         raise AutoSpecError(f"{file}: holds no matrix {name!r}; it has {', '.join(content)}")
     return value.astype(np.float64)
-
-
-def _image(file: Path) -> Array:
-    try:
-        return np.asarray(nibabel.load(file).dataobj, dtype=np.float64)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
-        raise AutoSpecError(f"{file}: is truncated, damaged or no image ({' '.join(str(error).split())})") from error
-
-
-def _image_maps(file: Path) -> Array:
-    """(components, voxels) of a volume (x, y, z, components)."""
-    volume = _image(file)
-    if volume.ndim != 4:
-        raise AutoSpecError(f"{file}: maps are {volume.shape}, not (x, y, z, components)")
-    return volume.reshape(-1, volume.shape[3]).T
-
-
-def grid(sources: list[Source]) -> tuple[tuple[int, ...], Array] | None:
-    """(shape, affine) of everybody's maps; None unless all have maps."""
-    if not sources or any(source.maps is None for source in sources):
-        return None
-    images = [(source, nibabel.load(source.maps)) for source in sources]
-    first, image = images[0]
-    for source, other in images[1:]:
-        if other.shape != image.shape or not np.allclose(other.affine, image.affine, atol=1e-3):
-            raise AutoSpecError(f"{source.maps}: subject {source.id} has maps on another grid than {first.id}")
-    return tuple(image.shape[:3]), np.asarray(image.affine)

@@ -28,7 +28,10 @@ def draw_maps(
 
     They take the lowest ``share`` of the figure; ``names`` are labels and their colours.
     """
-    title = "Mean map of each component, cut at the height of its peak; in colour what is above half of the peak"
+    title = (
+        "Mean map of each component over the MNI brain, cut at the height of its peak (z in mm); in colour what is "
+        "above half of the peak; left is left"
+    )
     figure.text(LEFT, share * 0.985, title, va="top", fontsize=9)
     top, width, height = share * 0.95, (1 - 2 * LEFT) / COLUMNS, share * 0.94 / rows_of(len(maps))
     for index, (values, (name, colour)) in enumerate(zip(maps, names, strict=True)):

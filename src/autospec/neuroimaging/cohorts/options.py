@@ -29,6 +29,7 @@ class Options:
     session: int = 1
     labels: Path | None = None
     components: Path | None = None
+    motion: str | None = None
     tr_s: float | None = None
     preparation: str = "rt"
     clean: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from autospec.datasets.tables import plain_id
 
 Array = npt.NDArray[np.floating]
+
+POOR_MATCH = 0.2
+"""A correlation of a map with its template map below this calls for a look."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,8 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
             root["match"][:] if "match" in root else None,
             float(root.attrs["motion_mm"]),
         )
+
+
+def poorly_matched(people: Sequence[str], match: Array) -> list[str]:
+    """The people of whom a map hardly resembles the template's; ``match`` is (people, components)."""
+    return [own for own, row in zip(people, match, strict=True) if row.min() < POOR_MATCH]

@@ -14,19 +14,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec import __version__
-from autospec.datasets.account import Account
+from autospec.datasets.account import Account, named
 from autospec.datasets.phenotype import joined, phenotype
 from autospec.datasets.prepared import Origin, Rows, write_cohort
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.cohorts import cobre_hdf5, gift
+from autospec.neuroimaging.cohorts import cobre_hdf5, gift, gift_maps
 from autospec.neuroimaging.cohorts.layouts import SCAN_LAYOUTS, found
+from autospec.neuroimaging.cohorts.motion import read_motion
 from autospec.neuroimaging.cohorts.options import Options
-from autospec.neuroimaging.cohorts.parts import Part, read_part
-from autospec.neuroimaging.cohorts.sources import Folder, Source, listed_scans
+from autospec.neuroimaging.cohorts.parts import POOR_MATCH, Part, poorly_matched, read_part
+from autospec.neuroimaging.cohorts.sources import Folder, Source, listed_scans, with_motion
 
 log = logging.getLogger(__name__)
 
-READERS: dict[str, Callable[[Source, Options], Part]] = {"gift": gift.read, "hdf5": cobre_hdf5.read}
+LABELS = ("diagnosis", "sex", "site")
+"""Columns whose values the account counts, so that a value that nobody has mapped is seen at once."""
+
+READERS: dict[str, Callable[[Source, Options, bool], Part]] = {"gift": gift.read, "hdf5": cobre_hdf5.read}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ def prepare(options: Options) -> Account:
     sources = list(folder.sources)
     if options.files_column:
         sources = listed_scans(options.folder, people, options.files_column, account)
+    if options.motion:
+        sources = with_motion(options.folder, sources, options.motion, account)
     people = joined(people, [source.id for source in sources], account, options.folder.resolve().name)
     # from here on everybody has the id of the phenotype table
     sources = [replace(sources[row], id=own) for own, row in zip(people["id"], people["row"], strict=True)]
@@ -89,24 +95,34 @@ def _of_scans(people: pd.DataFrame, sources: list[Source], folder: Folder, optio
 
 
 def _ready(people: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
-    """Components that are there already; whoever's file cannot be used is named."""
+    """Components that are there already, read anew whenever asked for; whoever's file cannot be used is named."""
     by_id = {source.id: source for source in sources}
-    reader = READERS[folder.layout]
-    for own, source in by_id.items():
+
+    def load(own: str, with_maps: bool) -> Part:
+        part = READERS[folder.layout](by_id[own], options, with_maps)
+        return replace(part, motion_mm=read_motion(by_id[own].confounds).mean_displacement_mm)
+
+    for own in by_id:
         try:
-            _check_finite(reader(source, options))
+            _check(own, load(own, True), account)
         except AutoSpecError as error:
             account.drop(own, str(error))
     usable = people[~people["id"].isin(account.dropped)]
-    place = gift.grid([by_id[own] for own in usable["id"]])
-    grid = None if place is None else Grid(np.ones(place[0], dtype=bool), place[1])
-    return Parts(usable, lambda own, maps: reader(by_id[own], options), grid)
+    place = gift_maps.grid([by_id[own] for own in usable["id"]], options)
+    return Parts(usable, load, None if place is None else Grid(*place))
 
 
-def _check_finite(part: Part) -> None:
+def _check(own: str, part: Part, account: Account) -> None:
+    """AutoSpecError for time-courses with gaps or without variance; gaps in maps, for figure 8 alone, are noted."""
     missing = int((~np.isfinite(part.timecourses)).sum())
     if missing:
         raise AutoSpecError(f"{missing} values of the time-courses are NaN or infinite")
+    still = np.flatnonzero(np.ptp(part.timecourses, axis=0) == 0)
+    if still.size:
+        raise AutoSpecError(f"the time-course of component {named(str(one + 1) for one in still)} (from 1) is constant")
+    gaps = 0 if part.maps is None else int((~np.isfinite(part.maps)).sum())
+    if gaps:
+        account.note(f"{own}: {gaps} values of the maps are NaN or infinite; figure 8 will leave {own} out")
 
 
 def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> None:
@@ -119,12 +135,32 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
     if parts.grid is not None:
         data |= _map_data(parts, ids, courses.shape[2], options.maps)
     if all(part.match is not None for part in loaded.values()):
-        data["template_match"] = np.stack([np.asarray(loaded[own].match) for own in ids])
-    if "motion" not in people.columns and np.isfinite([part.motion_mm for part in loaded.values()]).any():
-        people = people.assign(motion=[loaded[own].motion_mm for own in ids])
+        data["template_match"] = match = np.stack([np.asarray(loaded[own].match) for own in ids])
+        poor = poorly_matched(ids, match)
+        if poor:
+            account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
+    people = _with_motion(people, [loaded[own].motion_mm for own in ids], account)
+    for column in LABELS:
+        if column in people.columns:
+            counts = Counter(str(text) or "missing" for text in people[column])
+            account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
     account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
     write_cohort(options.output, people.drop(columns="row"), data, origin)
+
+
+def _with_motion(people: pd.DataFrame, found_mm: list[float], account: Account) -> pd.DataFrame:
+    """The people with a motion column: the phenotype table's own, or the displacement of their files of motion."""
+    known = np.isfinite(found_mm)
+    if not known.any():
+        return people
+    if "motion" in people.columns:
+        account.note("motion: the phenotype table's column; displacements in files of motion are not used for it")
+        return people
+    account.note(f"motion: mean framewise displacement of {known.sum()} of {len(people)} people, from their files")
+    if not known.all():
+        account.warn(f"motion is not known, nor regressed out, for {', '.join(people['id'][~known])}")
+    return people.assign(motion=found_mm)
 
 
 def _of_one_length(parts: Parts, wanted: int | None, account: Account) -> tuple[pd.DataFrame, int]:
@@ -185,4 +221,5 @@ def _settings(folder: Folder, options: Options) -> str:
         name: getattr(options, name) for name in ("template", "mask", "ids", "labels", "components")
     }
     names = {name: path.name for name, path in files.items() if path is not None}
-    return json.dumps({"autospec": __version__, "layout": folder.layout, **names, **options.settings()}, sort_keys=True)
+    given = {"autospec": __version__, "layout": folder.layout, "motion": options.motion}
+    return json.dumps({**given, **names, **options.settings()}, sort_keys=True)

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from autospec.datasets.account import named
 from autospec.datasets.prepared import read_prepared
 from autospec.neuroimaging.cohorts.map_pictures import draw_maps, rows_of
-from autospec.neuroimaging.domains import DOMAINS, N_COMPONENTS
+from autospec.neuroimaging.cohorts.parts import POOR_MATCH, poorly_matched
+from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
-POOR_MATCH = 0.2
 WIDTH_IN, NUMBERS_IN, MAP_ROW_IN = 13, 6.2, 1.75
 
 Array = npt.NDArray[np.float64]
@@ -101,8 +102,8 @@ def _names(quality: Quality) -> list[tuple[str, str]]:
     """The label and the colour of each component."""
     if not quality.neuromark:
         return [(str(index + 1), "#333333") for index in range(len(quality.connectivity))]
-    return [(f"{domain.abbreviation} {index + 1}", colour)
-            for domain, colour in zip(DOMAINS, COLOURS, strict=True) for index in domain.indices]  # fmt: skip
+    colours = [colour for domain, colour in zip(DOMAINS, COLOURS, strict=True) for _ in domain.indices]
+    return list(zip(COMPONENT_NAMES, colours, strict=True))
 
 
 def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
@@ -135,9 +136,10 @@ def _draw_match(axes: Any, quality: Quality) -> None:
         axes.plot(np.full(len(values), place), values, ".", color=colour, markersize=3, alpha=0.6)
         axes.plot([place - 0.35, place + 0.35], [np.median(values)] * 2, color=colour, linewidth=2)
     axes.axhline(POOR_MATCH, color="#999999", linewidth=0.7, linestyle=":")
-    poor = [(own, row.min()) for own, row in zip(quality.people, quality.match, strict=True) if row.min() < POOR_MATCH]
+    poor = poorly_matched(quality.people, quality.match)
+    told = f"below {POOR_MATCH}: {named(poor)}" if poor else f"nobody has a map below {POOR_MATCH}"
     axes.set(xlim=(0.2, len(places) + 0.8), ylim=(min(0.0, float(quality.match.min())) - 0.02, 1), ylabel="r")
-    axes.set_xlabel(f"component; a dot is a person, a bar the median; {len(poor)} people have a map below {POOR_MATCH}")
+    axes.set_xlabel(f"component; a dot is a person, a bar the median; {told}")
     if quality.neuromark:
         _label_domains(axes)
 
