@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("nothing_is_kept", database=None, deadline=None)
+settings.load_profile("nothing_is_kept")
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "autospec-hypothesis")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -122,6 +122,39 @@ def test_cosine_cancellation_and_group_loss():
     assert recorder.table["groups/loss"][0].tolist() == pytest.approx([float(value) for value in expected])
 
 
+def test_cancellation_counts_the_samples_of_no_group_as_one_part():
+    """Without them the parts would not add up to the whole, which could then exceed them all together."""
+    model, inputs = _model(torch.float64), torch.randn(10, 6, dtype=torch.float64)
+    labels = [0, 1, *[-1] * 8]
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    _step(recorder, model, inputs, labels)
+    recorder.end_epoch()
+    per_sample = sample_gradients(model, "0.weight", inputs, _losses)
+    whole, *parts = group_sums(per_sample, labels, 2)
+    norms = [float(part.norm()) for part in (*parts, per_sample[2:].sum(0))]
+    assert float(whole.norm()) > norms[0] + norms[1]
+    assert recorder.table["layers/0/cancellation"][0] == pytest.approx(float(whole.norm()) / sum(norms))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_loss_weight_scales_a_group_to_its_mean_gradient(reduction):
+    """Over batches of unequal size, whichever way the loss is reduced: the sum over samples of ∇ / n of its group."""
+    model, inputs = _model(torch.float64), torch.randn(8, 6, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1, 0, 1, 0, -1])
+    recorder = SpectralRecorder(model, groups=["a", "b"], reduction=reduction)
+    total, weight = 0.0, 0.0
+    for part in (slice(0, 3), slice(3, 8)):
+        with recorder.batch(labels[part]):
+            getattr(_losses(model, inputs[part]), reduction)().backward()
+        of_sum = sample_gradients(model, "0.weight", inputs[part], _losses) * len(inputs[part])
+        share = 1 / len(inputs[part]) if reduction == "mean" else 1.0
+        total = total + share * of_sum[labels[part] == 0].sum(0)
+        weight += share * int((labels[part] == 0).sum())
+    recorder.end_epoch()
+    scaled = recorder.spectra.scaled("0").sel(group="a").values[0]
+    assert abs(scaled - full_spectrum(total / weight)).max() < 1e-12
+
+
 def _trained(record):
     model, inputs = _model(), torch.randn(30, 6, generator=torch.Generator().manual_seed(5))
     model = nn.Sequential(model, nn.Dropout(0.3))
@@ -264,6 +297,8 @@ def test_nan_warning_names_the_layer():
         (torch.tensor([0, 1, 2, 0]), r"group label 2 is outside the 2 groups \(a, b\); allowed are 0 to 1"),
         (torch.tensor([0, -2, 1, 0]), "group label -2 is outside"),
         (torch.tensor([0, 1]), "layer '2' saw a batch of 4 samples, but 2 group labels"),
+        (["HC", "SZ", "HC", "HC"], r"an index into groups for each sample \(a = 0, b = 1; -1 for none\)"),
+        ([[0, 1], [0]], "group labels must be integers, an index into groups"),
         (torch.zeros(4), "integers, not .* of torch.float32"),
         (torch.zeros(4, 1, dtype=torch.long), r"\(batch,\) tensor of integers"),
         (torch.tensor([0, 1, 0, 1], device="meta"), "layer '0' is on cpu, the group labels on meta"),
@@ -294,25 +329,11 @@ def test_use_out_of_order_is_an_error_that_says_so():
 
 
 def test_an_activation_changed_in_place_is_an_error():
-    class Changing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(3, 3)
-
-        def forward(self, x):
-            y = self.layer(x)
-            with torch.no_grad():
-                x.data.add_(1)
-            return y
-
-    model = Changing()
+    model, inputs = nn.ModuleDict({"layer": nn.Linear(3, 3)}), torch.randn(2, 3)
     recorder = SpectralRecorder(model, groups=["a"])
-    inputs = torch.randn(2, 3)
-    with (
-        pytest.raises((AutoSpecError, RuntimeError), match="in place|inplace"),
-        recorder.batch(torch.zeros(2, dtype=torch.long)),
-    ):
-        out = model(inputs)
+    message = "layer 'layer': its input was changed in place before backward"
+    with pytest.raises(AutoSpecError, match=message), recorder.batch(torch.zeros(2, dtype=torch.long)):
+        out = model["layer"](inputs)
         inputs.add_(1)
         out.sum().backward()
 
@@ -325,6 +346,12 @@ def test_an_activation_changed_in_place_is_an_error():
         ({"groups": ["a", "a"]}, "'a' is not a distinct name"),
         ({"groups": ["all"]}, "reserved"),
         ({"groups": ["a"], "margins": {"m": ["b"]}}, "'m' names 'b', which is no group"),
+        ({"groups": ["a", "b"], "margins": {"m": "ab"}}, "margins: 'm': 'ab' must be a list of at least one group"),
+        ({"groups": ["a"], "margins": {"m": []}}, r"'m': \[\] must be a list of at least one group"),
+        ({"groups": ["a"], "group_sizes": [3]}, "group_sizes has 1 numbers, but there are 2 groups to report: all, a"),
+        ({"groups": ["a"], "leading": 0}, "leading=0: must be 1 or more"),
+        ({"groups": ["a"], "check_every": 2}, "check_every=2: must be 1 or more, and is for engine='aliased' alone"),
+        ({"groups": ["a"], "engine": "aliased", "check_every": 0}, "check_every=0: must be 1 or more"),
         (
             {"groups": ["a"], "statistics": ["gradients"]},
             "unknown 'gradients'; allowed are gradient, activation, adjoint",
@@ -332,7 +359,14 @@ def test_an_activation_changed_in_place_is_an_error():
         ({"groups": ["a"], "statistics": []}, "none given"),
         ({"groups": ["a"], "every": 0}, "every=0: must be 1 or more"),
         ({"groups": ["a"], "reduction": "max"}, "allowed are mean, sum"),
-        ({"groups": ["a"], "layers": ["decoder.*"]}, r"named like 'decoder.\*'; there are 0, 2"),
+        (
+            {"groups": ["a"], "layers": ["decoder.*"]},
+            r"no trained weight matrix is named like 'decoder.\*'; there are 0, 2",
+        ),
+        ({"groups": ["a"], "layers": ["!typo.*"]}, r"nothing to leave out is named like 'typo.\*'; there are 0, 2"),
+        ({"groups": ["a"], "layers": ["!*"]}, "the model has no trained weight matrix to watch"),
+        ({"groups": ["a"], "layers": []}, r"layers=\[\] names nothing"),
+        ({"groups": ["a"], "layers": [3]}, "layers: 3 is neither a name pattern nor a module type"),
         ({"groups": ["a"], "layers": "0"}, "must be a list of patterns"),
         ({"groups": ["a"], "layers": [nn.Conv1d]}, "no trained Conv1d"),
         ({"groups": ["a"], "path": "/nowhere/at/all/spectra.h5"}, "there is no folder"),
@@ -343,15 +377,70 @@ def test_arguments_that_do_not_fit(arguments, message):
         SpectralRecorder(_model(), **arguments)
 
 
-def test_layers_are_chosen_by_pattern_and_type():
+ENGINES = pytest.mark.parametrize("engine", ["hooks", "aliased"])
+
+
+@ENGINES
+def test_layers_are_chosen_by_pattern_and_type(engine):
     model = nn.ModuleDict({"encoder": nn.Linear(2, 3), "decoder": nn.Linear(3, 2)})
-    assert _recorded(model, ["enc*"]) == ["encoder"]
-    assert _recorded(model, ["!enc*"]) == ["decoder"]
-    assert _recorded(model, [nn.Linear, "!decoder"]) == ["encoder"]
+    assert _recorded(model, ["enc*"], engine) == ["encoder"]
+    assert _recorded(model, ["!enc*"], engine) == ["decoder"]
+    assert _recorded(model, [nn.Linear, "!decoder"], engine) == ["encoder"]
+    with pytest.raises(AutoSpecError, match="no trained Conv1d"):
+        _recorded(model, [nn.Conv1d], engine)
+    model["encoder"].requires_grad_(False)
+    assert _recorded(model, ["!encoder"], engine) == ["decoder"]
+    with pytest.raises(AutoSpecError, match="no trained weight matrix is named like 'enc\\*'; there are decoder"):
+        _recorded(model, ["enc*", "decoder"], engine)
 
 
-def _recorded(model, selection):
-    return list(SpectralRecorder(model, groups=["a"], layers=selection)._header.layers)
+def _recorded(model, selection, engine="hooks"):
+    return SpectralRecorder(model, groups=["a"], layers=selection, engine=engine).layers
+
+
+class OneSided(nn.Module):
+    """Weights with a side of 1, and parameters beside them that are rows of tokens or vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.wide, self.norm, self.score = nn.Linear(1, 6), nn.LayerNorm(6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.score(self.norm(self.wide(x) + self.token[0]))
+
+
+@ENGINES
+def test_a_weight_with_a_side_of_1_has_one_singular_value_and_a_token_none(engine):
+    model, inputs = OneSided().double(), torch.randn(5, 1, dtype=torch.float64)
+    assert _recorded(model, None, engine) == ["wide", "score"]
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with recorder.batch([0, 1, 1, 0, 0]):
+        model(inputs).square().mean().backward()
+    recorder.end_epoch()
+    for name in ("wide", "score"):
+        per_sample = sample_gradients(model, f"{name}.weight", inputs, lambda net, x: net(x).square().mean(1))
+        expected = [[float(part.norm())] for part in group_sums(per_sample, [0, 1, 1, 0, 0], 2)]
+        assert recorder.table[f"layers/{name}/gradient"][0] == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_a_weight_with_a_side_of_1_and_no_rule_is_an_error_too():
+    with pytest.raises(AutoSpecError, match="layer '1' is a weight of Bilinear"):
+        SpectralRecorder(nn.Sequential(nn.Linear(2, 2), nn.Bilinear(2, 2, 1)), groups=["a"])
+
+
+@ENGINES
+def test_a_type_chooses_all_uses_of_a_shared_weight(engine):
+    model = nn.ModuleDict({"words": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    model["head"].weight = model["words"].weight
+    assert _recorded(model, [nn.Linear], engine) == _recorded(model, ["words"], engine) == ["words"]
+    if engine == "hooks":
+        recorder = SpectralRecorder(model, groups=["a"], layers=[nn.Linear])
+        with recorder.batch([0, 0]):
+            model["head"](model["words"](torch.tensor([1, 2]))).square().sum().backward()
+        recorder.end_epoch()
+        expected = full_spectrum(model["words"].weight.grad)
+        assert abs(recorder.table["layers/words/gradient"][0, 0] - expected).max() < 1e-5
 
 
 def test_a_weight_without_a_rule_is_an_error_that_says_what_to_do():
@@ -401,7 +490,7 @@ def _epochs(recorder, model, optimizer, until):
 @pytest.mark.parametrize("periodic", [True, False])
 def test_the_file_is_written_every_so_often_unless_checkpoints_do_it(tmp_path, monkeypatch, periodic):
     minutes = iter(range(0, 10_000, 60))
-    monkeypatch.setattr("autospec.recorder.time.monotonic", lambda: next(minutes))
+    monkeypatch.setattr("autospec.store.file.time.monotonic", lambda: next(minutes))
     path, model = tmp_path / "spectra.h5", _model()
     recorder = SpectralRecorder(model, path, groups=["a", "b"], periodic=periodic)
     _step(recorder, model, torch.randn(4, 6), [0, 1, 0, 1])
@@ -450,6 +539,43 @@ def test_a_checkpoint_ahead_of_the_file_is_an_error(tmp_path):
     recorder = SpectralRecorder(_model(), groups=["a"])
     with pytest.raises(AutoSpecError, match="ends before epoch 0, but the checkpoint is of epoch 7"):
         recorder.load_state_dict({"epoch": 7, "arrays": {}, "dimensions": {}})
+
+
+def _steps(recorder, model, optimizer, steps):
+    inputs = torch.randn(6, 6, generator=torch.Generator().manual_seed(2))
+    for step in steps:
+        optimizer.zero_grad()
+        _step(recorder, model, inputs, torch.arange(6) % 2)
+        optimizer.step()
+        recorder.record(step=step, loss=float(step))
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_checkpoint_of_steps_goes_on_to_the_same_numbers(tmp_path, on_disk):
+    """Steps are labels: of three recorded ones none is lost, and ``every`` counts on where it was."""
+    path = tmp_path / "s.h5" if on_disk else None
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    undisturbed = SpectralRecorder(model, groups=["a", "b"], every=2)
+    _steps(undisturbed, model, optimizer, [10, 20, 30, 40, 50])
+
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = SpectralRecorder(model, path, groups=["a", "b"], every=2)
+    _steps(first, model, optimizer, [10, 20, 30])
+    weights, state = {name: value.clone() for name, value in model.state_dict().items()}, first.state_dict()
+    _steps(first, model, optimizer, [40])
+    first.write()
+    model.load_state_dict(weights)
+    second = SpectralRecorder(model, path, groups=["a", "b"], every=2, resume=True)
+    second.load_state_dict(state)
+    assert (second.epoch, second.table.training_epochs, second.table.epochs) == (3, [10, 20, 30], [10, 30])
+    _steps(second, model, optimizer, [40, 50])
+    for array in undisturbed.table:
+        assert np.array_equal(array.values, second.table[array.field.path], equal_nan=True)
+    assert second.spectra.training["training_loss"].to_dict() == {10: 10.0, 20: 20.0, 30: 30.0, 40: 40.0, 50: 50.0}
+    second.end_epoch()  # without a number, it comes next
+    assert second.table.training_epochs[-1] == 51
 
 
 def test_steps_instead_of_epochs():

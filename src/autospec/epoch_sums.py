@@ -14,7 +14,7 @@ from autospec.errors import AutoSpecError
 from autospec.layout import GRADIENT, GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
 from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
-from autospec.spectra.statistics import ROWS, Statistic
+from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.spectra.sums import LayerSums
 
@@ -34,6 +34,7 @@ class EpochSums:
         *,
         mean_loss: bool,
         bins: int | None,
+        chains: Mapping[int, int],
         warn: Warn,
         directions: int = 1,
         earlier: Mapping[str, Subspaces] | None = None,
@@ -42,8 +43,8 @@ class EpochSums:
         self._layers: dict[str, LayerSums] = {}
         for use in uses:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
-            before = (earlier or {}).get(use.name)
-            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, directions, before)
+            chain, before = chains.get(id(use.layer.parameter)), (earlier or {}).get(use.name)
+            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
         self._grouping = grouping
         self._statistics = statistics
         self._mean_loss = mean_loss
@@ -76,9 +77,9 @@ class EpochSums:
         if use.name != use.layer.name:
             self._layers[use.layer.name].add_gradient(factors, cells)
 
-    def add_matrices(self, layer: Layer, gradients: Tensor) -> None:
-        """Add one weight's gradient, split by cell already: (cells, out, in)."""
-        self._layers[layer.name].add_matrices(gradients)
+    def add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
+        """Add one weight's gradient, split by cell already: (cells, out, in), from numbers of a spacing ``eps``."""
+        self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, cells: Cells, loss_sums: Tensor | None) -> None:
         """Count the samples of one batch and their losses, (cells,) where given."""
@@ -91,8 +92,10 @@ class EpochSums:
             self._loss += loss_sums.cpu()
 
     def whole_gradient(self, layer: Layer) -> tuple[Tensor, float]:
-        """The gradient of all samples so far, (out, in), and what naive summation of its rows may be off by."""
+        """The gradient of all samples so far, (out, in), and what naive summation of its terms may be off by."""
         sums = self._layers[layer.name]
+        if sums.only_gradients:
+            return sums.gradient.gradients()[0], sums.eps * float(sums.gradient.norms_of_cells().sum())
         rows = float(self._grouping.sums(sums.rows)[0])
         return sums.gradient.gradients()[0], sums.eps * (1 + rows**0.5 / 64) * float(sums.norm_product()[0])
 
@@ -119,7 +122,7 @@ class EpochSums:
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
-            if not statistic.needs <= sums.keep or (sums.only_gradients and statistic is ROWS):
+            if not statistic.needs <= sums.keep or not statistic.known(sums):
                 continue
             value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():

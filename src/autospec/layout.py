@@ -72,7 +72,7 @@ GROUP_NAMES = "groups/name"
 GROUP_SIZES = "groups/size"
 GROUP_IS_MARGIN = "groups/margin"
 GROUP_MEMBERS = "groups/members"
-"""(group, group): which disjoint groups each group is made of."""
+"""(group, other_group): which disjoint groups each group is made of."""
 
 TRAINING_EPOCHS = Field("training/epoch", (TRAINING_EPOCH,), "int64")
 TRAINING_CURVES = tuple(

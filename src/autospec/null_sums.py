@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from autospec.capture.layers import Use
+from autospec.errors import AutoSpecError
 from autospec.layout import NULL_EPOCHS, NULL_LOSS, NULL_RATIOS, Field, null_field
 from autospec.relabelling import Relabellings
+from autospec.spectra.cells import Cells
 from autospec.spectra.factors import Factors
 from autospec.spectra.relabelled import PersonSums, Ratios, loss_ratios
 
@@ -30,6 +32,17 @@ class NullSums:
         self._counts = torch.zeros(relabellings.people, dtype=torch.float64)
         self._losses: Tensor | None = torch.zeros(relabellings.people, dtype=torch.float64)
         self.cost_s = 0.0
+
+    def people_of(self, samples: Tensor | None, cells: Cells) -> Tensor:
+        """(n,): whose each sample of a batch is; AutoSpecError where ``samples`` do not say it."""
+        person = torch.from_numpy(self._relabellings.person)
+        person = person if samples is None else person[samples.cpu()]
+        if len(person) != len(cells.of_sample):
+            raise AutoSpecError(
+                f"{len(cells.of_sample)} labels, but relabellings of {len(person)} samples; "
+                "recorder.batch(group, samples=...) says which samples a batch holds"
+            )
+        return person.to(cells.of_sample.device)
 
     def add(self, use: Use, factors: Factors, person: Tensor) -> None:
         """Add one weight's factors from one backward pass."""

@@ -148,6 +148,9 @@ def test_passes_without_gradient_run_unsplit():
     recorder.end_epoch()
     assert "layers/head/rows" not in recorder.table
     assert recorder.table["layers/head/floor/gradient"].shape == (1, 2)
+    frame = recorder.spectra.to_frame()  # although nothing is known of rows
+    assert frame["scaled"].tolist() == frame["value"].tolist()  # one group, a weight of 1
+    assert set(frame.query("layer == 'head'").rank_bound) == {3}
 
 
 def test_a_batch_without_a_backward_is_an_error():

@@ -1,15 +1,18 @@
 """Layers in the situations that training loops put them in; each against samples taken one by one."""
 
+import contextlib
 import gc
 import warnings
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from references import full_spectrum, group_sums, sample_gradients
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
+from autospec import AutoSpecError, AutoSpecWarning, Factors, SpectralRecorder, register_rule
 
 N = 6
 LABELS = [0, 1, 1, 0, 0, 1]
@@ -56,6 +59,8 @@ class GivesTuple(Net):
 
 
 class GivesDict(nn.Module):
+    """Its layers have two names each."""
+
     def __init__(self):
         super().__init__()
         self.net = Net()
@@ -107,24 +112,122 @@ def _losses(model, x):
 
 NETS = [Net, UsedTwice, Tied, InPlace, GivesTuple, GivesDict, WithDropout, ChannelsLast]
 NETS += [Checkpointed, CheckpointedReentrant]
+SITUATIONS = [(net, engine) for net in NETS for engine in ("hooks", "aliased")]
+SITUATIONS.remove((CheckpointedReentrant, "aliased"))  # refused, see below
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("net", NETS)
-def test_spectra_are_those_of_samples_taken_alone(net, dtype):
-    model, inputs = net().to(dtype), torch.randn(N, 5, dtype=dtype)
-    recorder = SpectralRecorder(model, groups=["a", "b"])
-    with recorder.batch(LABELS):
-        _losses(model, inputs).mean().backward()
-    recorder.end_epoch()
-    names = [name for name in recorder._header.layers if name.endswith(("first", "second"))]
+def is_close(recorder, model, inputs, dtype, losses=_losses, labels=LABELS):
+    """Whether every layer's record is that of samples taken alone, to 1e-10 or 1e-5 of ‖A‖‖Δ‖."""
+    names = [name for name in recorder.layers if name.endswith(("first", "second"))]
     assert len(names) == 2
     for name in names:
-        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, _losses), LABELS, 2)
+        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, losses), labels, 2)
         scale = float(recorder.table[f"layers/{name}/floor/gradient"][0, 0]) / torch.finfo(dtype).eps
         tolerance = (1e-10 if dtype == torch.float64 else 1e-5) * scale
         for values, matrix in zip(recorder.table[f"layers/{name}/gradient"][0], expected, strict=True):
             assert abs(values - full_spectrum(matrix)).max() <= tolerance
+    return True
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("net", "engine"), SITUATIONS)
+def test_spectra_are_those_of_samples_taken_alone(net, engine, dtype):
+    model, inputs = net().to(dtype), torch.randn(N, 5, dtype=dtype)
+    before = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with recorder.batch(LABELS):
+        _losses(model, inputs).mean().backward()
+    recorder.end_epoch()
+    assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == before
+    assert is_close(recorder, model, inputs, dtype)
+
+
+def test_a_checkpoint_that_runs_past_the_aliases_is_refused():
+    model = CheckpointedReentrant()
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine="aliased")
+    message = "layer 'first': .* do not add up .* use_reentrant=True; use engine='hooks'"
+    with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
+        _losses(model, torch.randn(N, 5)).mean().backward()
+
+
+class GivesContainer(nn.Linear):
+    """A layer whose own output is a container of tensors, the last of them a second time and untrained."""
+
+    def __init__(self, container):
+        super().__init__(4, 5)
+        self.container = container
+
+    def forward(self, x):
+        y = nn.functional.linear(x, self.weight, self.bias)
+        return self.container(y, y.detach())
+
+
+def _model_output(y, other):
+    from transformers.modeling_outputs import BaseModelOutput
+
+    return BaseModelOutput(last_hidden_state=y, hidden_states=(other,))
+
+
+CONTAINERS = {
+    "tuple": (lambda y, other: (y, other), lambda output: output[0]),
+    "list": (lambda y, other: [y, [other]], lambda output: output[0]),
+    "dict": (lambda y, other: {"y": y, "more": {"other": other}}, lambda output: output["y"]),
+    "ModelOutput": (_model_output, lambda output: output.last_hidden_state),
+}
+
+
+@register_rule(GivesContainer)
+def gives_container(layer, call):
+    return {"weight": Factors(call.activation, call.adjoint)}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_layer_whose_output_is_a_container(container):
+    wrap, unwrap = CONTAINERS[container]
+    if container == "ModelOutput":
+        pytest.importorskip("transformers")
+
+    class Wrapping(Net):
+        def __init__(self):
+            super().__init__()
+            self.second = GivesContainer(wrap)
+
+        def forward(self, x):
+            return unwrap(self.second(torch.tanh(self.first(x))))
+
+    model, inputs = Wrapping().double(), torch.randn(N, 5, dtype=torch.float64)
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with recorder.batch(LABELS):
+        _losses(model, inputs).mean().backward()
+    recorder.end_epoch()
+    assert is_close(recorder, model, inputs, torch.float64)
+
+
+class Dropping(Net):
+    """Dropout with the mask of its last call kept, to be used again sample by sample."""
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        if len(x) == N:
+            self.mask = nn.functional.dropout(torch.ones_like(hidden), 0.5)
+        return self.second(hidden * self.mask)
+
+
+def test_dropout():
+    model, inputs = Dropping().double(), torch.randn(N, 5, dtype=torch.float64)
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with recorder.batch(LABELS):
+        _losses(model, inputs).mean().backward()
+    recorder.end_epoch()
+    assert 0 < (model.mask == 0).sum() < model.mask.numel()
+    places = iter(range(2 * N))
+    masks = model.mask
+
+    def losses(net, x):
+        net.mask = masks[next(places) % N]
+        return _losses(net, x)
+
+    assert is_close(recorder, model, inputs, torch.float64, losses)
 
 
 def test_a_shared_weight_is_one_layer_and_its_rows_are_kept_per_use():
@@ -137,15 +240,43 @@ def test_a_shared_weight_is_one_layer_and_its_rows_are_kept_per_use():
     assert "layers/second/uses/third/activation" in recorder.table
     assert "layers/second/uses/third/gradient" not in recorder.table
 
+    for use in ("", "uses/third/"):
+        assert recorder.table[f"layers/second/{use}activation"].shape == (1, 3, 4)
 
-def test_frozen_weights_are_left_out():
-    model = Net()
-    model.second.requires_grad_(False)
-    recorder = SpectralRecorder(model, groups=["a", "b"])
-    with recorder.batch(LABELS):
-        _losses(model, torch.randn(N, 5)).mean().backward()
+
+def test_what_is_said_of_a_shared_weight_is_of_the_right_rows():
+    """The gradient is of the rows of all uses, whose ranks add up; activations and adjoints are of one use each."""
+    model = Tied().double()
+    statistics = ("gradient", "activation", "adjoint", "rank")
+    recorder = SpectralRecorder(model, groups=["a", "b"], statistics=statistics)
+    labels = [0, 1, 1, 1, 1, 1]
+    with recorder.batch(labels):
+        _losses(model, torch.randn(N, 5, dtype=torch.float64)).mean().backward()
     recorder.end_epoch()
-    assert list(recorder._header.layers) == ["first"]
+    table, layer = recorder.table, "layers/second"
+    assert table[f"{layer}/rows"].tolist() == [[12, 2, 10]]
+    assert table[f"{layer}/own_rows"].tolist() == table[f"{layer}/uses/third/rows"].tolist() == [[6, 1, 5]]
+    assert "layers/first/own_rows" not in table
+    assert table[f"{layer}/rank/numerical"][0, 1] == 2  # one sample, two uses
+    assert (table[f"{layer}/rank/numerical"] <= table[f"{layer}/rank/bound"]).all()
+    scaled = recorder.spectra.scaled("second", "activation").values[0]
+    assert scaled == pytest.approx(table[f"{layer}/activation"][0] / np.sqrt([[6], [1], [5]]))
+
+
+@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("frozen", ["first", "second"])
+def test_frozen_weights_are_left_out_and_the_others_are_right(frozen, engine):
+    model, inputs = Net().double(), torch.randn(N, 5, dtype=torch.float64)
+    model.get_submodule(frozen).requires_grad_(False)
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with recorder.batch(LABELS):
+        _losses(model, inputs).mean().backward()
+    recorder.end_epoch()
+    (trained,) = {"first", "second"} - {frozen}
+    assert recorder.layers == [trained]
+    expected = group_sums(sample_gradients(model, f"{trained}.weight", inputs, _losses), LABELS, 2)
+    for values, matrix in zip(recorder.table[f"layers/{trained}/gradient"][0], expected, strict=True):
+        assert abs(values - full_spectrum(matrix)).max() < 1e-12
 
 
 def test_a_layer_that_gets_no_gradient_is_nan_with_a_warning():
@@ -234,6 +365,80 @@ def test_the_scale_of_a_grad_scaler_is_undone(engine):
         tables.append(recorder.table)
     plain, scaled = (table["layers/second/gradient"] for table in tables)
     assert plain == pytest.approx(scaled, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+def test_float16_under_a_grad_scaler(engine):
+    """Adjoints that would vanish in float16 are there, and the scale is not."""
+    model, inputs = Net(), torch.randn(N, 5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+    def tiny(net, x):
+        return 1e-7 * _losses(net, x)
+
+    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine)
+    with recorder.batch(LABELS):
+        with torch.autocast("cpu", torch.float16):
+            output = model(inputs)
+        scaler.scale(1e-7 * output.float().square().sum(1).mean()).backward()
+    recorder.end_epoch()
+    for name in ("first", "second"):
+        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, tiny), LABELS, 2)
+        for values, matrix in zip(recorder.table[f"layers/{name}/gradient"][0], expected, strict=True):
+            assert abs(values - full_spectrum(matrix)).max() < 5e-3 * float(matrix.norm())
+        # of float16, though the scale is undone in float32
+        assert recorder.table[f"layers/{name}/floor/gradient"][0, 0] >= torch.finfo(torch.float16).eps * values[0]
+
+
+@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+def test_a_scale_that_overflows_is_nan_with_a_warning_and_the_run_goes_on(engine):
+    model, inputs = Net(), torch.randn(N, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120, backoff_factor=2.0**-116)
+    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine)
+    for overflows in (True, False):
+        with recorder.batch(LABELS):
+            scaler.scale(1e20 * _losses(model, inputs).mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if overflows:
+            with pytest.warns(AutoSpecWarning, match="NaN or infinity in its gradient at epoch 0"):
+                recorder.end_epoch()
+        else:
+            recorder.end_epoch()
+    gradient = recorder.table["layers/first/gradient"]
+    assert np.isnan(gradient[0]).all()
+    assert np.isfinite(gradient[1]).all()
+
+
+@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("ends", ["well", "with an exception", "with a layer that cannot be explained"])
+def test_no_hook_attribute_or_graph_is_left(engine, ends):
+    model = Checkpointed()
+    before = {name: _fingerprint(module) for name, module in model.named_modules()}
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    inputs = torch.randn(N, 5)
+    in_graph = weakref.ref(inputs)
+    with contextlib.suppress(RuntimeError, AutoSpecError), recorder.batch(LABELS[:-1] if "layer" in ends else LABELS):
+        loss = _losses(model, inputs).mean()
+        if ends == "with an exception":
+            raise RuntimeError("own")
+        loss.backward()
+    with contextlib.suppress(UnboundLocalError):
+        del loss
+    del inputs
+    gc.collect()
+    assert in_graph() is None
+    assert {name: _fingerprint(module) for name, module in model.named_modules()} == before
+    recorder.close()
+    assert {name: _fingerprint(module) for name, module in model.named_modules()} == before
+
+
+def _fingerprint(module):
+    """Everything that a module holds, its parameters by identity."""
+    held = {name: dict(value) if isinstance(value, dict) else value for name, value in vars(module).items()}
+    return {name: [*map(id, value.values())] if name == "_parameters" else value for name, value in held.items()}
 
 
 @pytest.fixture

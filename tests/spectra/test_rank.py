@@ -34,6 +34,70 @@ def test_no_gradient_exceeds_its_bound():
     assert recorder.table["layers/2/rank/bound"][0].tolist()[2] == 1
 
 
+IN, OUT, SAMPLES, POSITIONS = 9, 7, 40, 3
+"""Large group: samples 0 to 36; small group: the last three."""
+
+
+def _of_rank(rank, width, n=SAMPLES):
+    return torch.randn(n, rank, dtype=torch.float64) @ torch.randn(rank, width, dtype=torch.float64)
+
+
+def _repeated(width):
+    """Rows of which the small group has three times the same."""
+    rows = torch.randn(SAMPLES, width, dtype=torch.float64)
+    rows[-3:] = rows[-1]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("inputs", "seeds", "large", "small"),
+    [
+        (_of_rank(IN, IN), _of_rank(OUT, OUT), OUT, 3),  # the layer's sides; the small group's rows
+        (_of_rank(4, IN), _of_rank(OUT, OUT), 4, 3),  # rank A
+        (_of_rank(2, IN), _of_rank(OUT, OUT), 2, 2),
+        (_of_rank(IN, IN), _of_rank(5, OUT), 5, 3),  # rank Δ
+        (_repeated(IN), _of_rank(OUT, OUT), OUT, 1),  # rank A of the small group alone
+        (_of_rank(IN, IN), _repeated(OUT), OUT, 1),  # rank Δ of the small group alone
+        (
+            _of_rank(IN, IN)[:, None].expand(-1, POSITIONS, -1),
+            _of_rank(OUT, OUT)[:, None].expand(-1, POSITIONS, -1),
+            OUT,
+            3,
+        ),
+        (torch.randn(SAMPLES, POSITIONS, IN).double(), torch.randn(SAMPLES, POSITIONS, OUT).double(), OUT, OUT),
+    ],
+    ids=["sides and rows", "activation", "both", "adjoint", "small activation", "small adjoint", "repeats", "sequence"],
+)
+def test_the_bound_is_the_smallest_of_what_bounds_and_a_gradient_in_general_position_reaches_it(
+    inputs, seeds, large, small
+):
+    model = nn.Linear(IN, OUT, bias=False).double()
+    labels = torch.tensor([0] * (SAMPLES - 3) + [1] * 3)
+    with SpectralRecorder(model, groups=["large", "small"], statistics=["gradient", "rank"]) as recorder:
+        with recorder.batch(labels):
+            model(inputs).backward(seeds)
+        recorder.end_epoch()
+    assert recorder.table["layers/weight/rank/bound"].tolist() == [[large, large, small]]
+    assert recorder.table["layers/weight/rank/numerical"].tolist() == [[large, large, small]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_floor_of_rows_is_the_spacing_of_their_numbers_times_the_largest(dtype):
+    """eps √min(shape) σ₁, with as many rows as a group has."""
+    model = nn.Linear(9, 7, bias=False).to(dtype)
+    inputs, seeds = torch.randn(12, 9, dtype=dtype), torch.randn(12, 7, dtype=dtype)
+    labels = torch.tensor([0] * 10 + [1] * 2)
+    with SpectralRecorder(model, groups=["a", "b"], statistics=["activation", "adjoint"]) as recorder:
+        with recorder.batch(labels):
+            model(inputs).backward(seeds)
+        recorder.end_epoch()
+    for name, rows, width in (("activation", inputs, 9), ("adjoint", seeds, 7)):
+        for place, members in enumerate((labels >= 0, labels == 0, labels == 1)):
+            largest = float(torch.linalg.matrix_norm(rows[members].double(), 2))
+            expected = torch.finfo(dtype).eps * min(int(members.sum()), width) ** 0.5 * largest
+            assert recorder.table[f"layers/weight/floor/{name}"][0, place] == pytest.approx(expected, rel=1e-5)
+
+
 def test_only_the_leading_singular_values_are_stored_and_they_are_exact():
     model, inputs = nn.Linear(9, 7).double(), torch.randn(30, 9, dtype=torch.float64)
     tables = []

@@ -75,6 +75,7 @@ def test_the_file_follows_the_schema_with_h5py_alone(path):
         assert [name.decode() for name in file["groups/name"]] == ["all", "SZ", "HC"]
         assert file["groups/size"][()].tolist() == [30, 20, 10]
         assert file["training/loss"].shape == (3,)
+        assert [dimension.label for dimension in file["groups/members"].dims] == ["group", "other_group"]
 
 
 def test_labelled_arrays(path):
@@ -85,7 +86,7 @@ def test_labelled_arrays(path):
     assert float(spectra.scaled("net.0").sel(epoch=2, group="HC", index=1)) == pytest.approx(9.0)
     assert spectra.layers == ["net.0", "net.10", "net.2"]
     assert (spectra.run_id, spectra.complete, spectra.simulated) == ("r1", True, True)
-    assert spectra.training["training_loss"].tolist() == pytest.approx([0, 0.1, 0.2])
+    assert spectra.training["training_loss"].to_dict() == pytest.approx({0: 0, 1: 0.1, 2: 0.2})
     assert spectra.groups["group"].tolist() == ["all", "SZ", "HC"]
     assert "3 layers" in repr(spectra)
 

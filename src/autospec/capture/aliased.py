@@ -21,11 +21,13 @@ from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.spectra.cells import Cells
 
-GroupGradients = Callable[[Layer, Tensor], None]
-"""Takes a layer and its gradient of every cell, (cells, out, in)."""
+GroupGradients = Callable[[Layer, Tensor, float], None]
+"""Takes a layer, its gradient of every cell, (cells, out, in), and the spacing of the numbers it was computed in."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""The largest difference between the split and the unsplit pass, relative to the latter; 0.05 in half precision."""
+"""The largest difference between the split and the unsplit pass, relative to the latter."""
+HALF_TOLERANCE = 0.05
+"""The same where half precision takes part."""
 
 
 class AliasedEngine:
@@ -40,18 +42,19 @@ class AliasedEngine:
     ) -> None:
         refuse_coupling(model)
         self._model = model
-        self._layers = {layer.parameter: layer for layer in layers}
+        self._layers = {id(layer.parameter): layer for layer in layers}
         self._take = take
         self._check_every = check_every
         self._batches = 0
-        self._aliases: list[tuple[int, dict[str, Tensor]]] = []
+        self._eps = 0.0
+        self._aliases: list[tuple[int, dict[int, Tensor]]] = []
         self._inside = False
 
     @contextlib.contextmanager
     def listening(self, cells: Cells) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         forward = self._model.forward
-        self._aliases = []
+        self._aliases, self._eps = [], 0.0
         self._model.forward = self._standing_in(forward, cells)
         try:
             yield
@@ -69,6 +72,7 @@ class AliasedEngine:
             if self._inside or not torch.is_grad_enabled() or not self._model.training:
                 return forward(*inputs, **keywords)
             self._inside = True
+            self._eps = max(self._eps, _autocast_eps(self._model))
             try:
                 if self._batches == 0 or (self._check_every and self._batches % self._check_every == 0):
                     self._check(inputs, keywords, cells)
@@ -84,26 +88,37 @@ class AliasedEngine:
         for cell, samples in enumerate(cells.samples):
             if not len(samples):
                 continue
-            aliases = {name: weight.view_as(weight) for name, weight in self._model.named_parameters()}
-            for name, weight in self._model.named_parameters():
-                if weight in self._layers:
-                    aliases[name].retain_grad()
+            aliases = {id(weight): weight.view_as(weight) for weight in self._model.parameters()}
+            for key in self._layers:
+                aliases[key].retain_grad()
             self._aliases.append((cell, aliases))
             chosen_inputs, chosen_keywords = rows_of((inputs, keywords), samples, cells)
-            parts.append(functional_call(self._model, aliases, chosen_inputs, chosen_keywords))
+            # a weight stands in for itself wherever it is: torch's own tying swaps a module with two names twice over,
+            # and leaves it without its parameters
+            named = {name: aliases[id(weight)] for name, weight in self._places()}
+            parts.append(functional_call(self._model, named, chosen_inputs, chosen_keywords, tie_weights=False))
         return joined(parts, cells)
 
+    def _places(self) -> list[tuple[str, nn.Parameter]]:
+        """Every parameter at every module that holds it, each module under one of its names."""
+        return [
+            (f"{name}.{local_name}".lstrip("."), parameter)
+            for name, module in self._model.named_modules()
+            for local_name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
+
     def _hand_over(self, cells: Cells) -> None:
-        names = {weight: name for name, weight in self._model.named_parameters()}
-        for weight, layer in self._layers.items():
+        for key, layer in self._layers.items():
             arrived: dict[int, Tensor] = {}
             for cell, aliases in self._aliases:
-                gradient = aliases[names[weight]].grad
+                gradient = aliases[key].grad
                 if gradient is not None:
                     arrived[cell] = arrived[cell] + gradient.flatten(1) if cell in arrived else gradient.flatten(1)
             if arrived:
                 zeros = torch.zeros_like(next(iter(arrived.values())))
-                self._take(layer, torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))]))
+                gradients = torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))])
+                self._take(layer, gradients, max(self._eps, torch.finfo(gradients.dtype).eps))
 
     def _check(self, inputs: Any, keywords: Any, cells: Cells) -> None:
         """Compare a split with an unsplit pass, dropout off; the random state stays as it was."""
@@ -113,16 +128,26 @@ class AliasedEngine:
             whole = self._model(*inputs, **keywords)
             pairs = list(zip(_trained(split), _trained(whole), strict=True))
             for part, unsplit in pairs:
-                _agree(part, unsplit, "the outputs", self._model)
-            weights = {weight: name for name, weight in self._model.named_parameters() if weight in self._layers}
+                self._agree(part, unsplit, "the outputs")
+            weights = [layer.parameter for layer in self._layers.values()]
             seeds = [torch.cos(torch.arange(w.numel(), device=w.device)).reshape(w.shape).to(w.dtype) for _, w in pairs]
-            of_whole = torch.autograd.grad([w for _, w in pairs], list(weights), seeds, allow_unused=True)
-            roots = [alias for _, named in aliases for alias in (named[name] for name in weights.values())]
+            of_whole = torch.autograd.grad([w for _, w in pairs], weights, seeds, allow_unused=True)
+            roots = [of_cell[key] for _, of_cell in aliases for key in self._layers]
             of_parts = torch.autograd.grad([s for s, _ in pairs], roots, seeds, allow_unused=True)
-            for place, (weight, expected) in enumerate(zip(weights, of_whole, strict=True)):
+            for place, (layer, expected) in enumerate(zip(self._layers.values(), of_whole, strict=True)):
                 found = [part for part in of_parts[place :: len(weights)] if part is not None]
                 if expected is not None and found:
-                    _agree(torch.stack(found).sum(0), expected, f"layer {self._layers[weight].name!r}", self._model)
+                    self._agree(torch.stack(found).sum(0), expected, f"layer {layer.name!r}")
+
+    def _agree(self, found: Tensor, expected: Tensor, what: str) -> None:
+        difference = float((found - expected).detach().norm() / expected.detach().norm().clamp_min(1e-30))
+        tolerance = HALF_TOLERANCE if self._eps else TOLERANCE.get(expected.dtype, HALF_TOLERANCE)
+        if not difference <= tolerance:
+            raise AutoSpecError(
+                f"engine='aliased': {what} of {type(self._model).__name__} run group by group differ from those of the "
+                f"whole batch (by {difference:.1e} of their norm): its samples depend on one another; "
+                "use engine='hooks'"
+            )
 
 
 def refuse_coupling(model: nn.Module) -> None:
@@ -189,10 +214,7 @@ def _trained(output: Any) -> list[Tensor]:
     return [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
 
 
-def _agree(found: Tensor, expected: Tensor, what: str, model: nn.Module) -> None:
-    difference = float((found - expected).detach().norm() / expected.detach().norm().clamp_min(1e-30))
-    if not difference <= TOLERANCE.get(expected.dtype, 0.05):
-        raise AutoSpecError(
-            f"engine='aliased': {what} of {type(model).__name__} run group by group differ from those of the whole "
-            f"batch (by {difference:.1e} of their norm): its samples depend on one another; use engine='hooks'"
-        )
+def _autocast_eps(model: nn.Module) -> float:
+    """The spacing of the numbers that autocast computes in; 0 where it is off."""
+    device = next(model.parameters()).device.type
+    return torch.finfo(torch.get_autocast_dtype(device)).eps if torch.is_autocast_enabled(device) else 0.0

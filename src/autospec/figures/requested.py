@@ -39,7 +39,11 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
 
 
 def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
-    """Over epochs and by group: numerical rank (line), effective rank (dotted), and the bound that always holds."""
+    """Over epochs and by group: numerical rank (line), effective rank (dotted), and the bound that always holds.
+
+    In grey, where a layer stands in a linear chain, the bound that the rest of the chain puts on all groups alike.
+    """
+    chained = any("rank_chain" in values for _, values in layers)
     with print_style():
         figure = Figure(figsize=(COLUMN_IN, 0.6 + 1.2 * len(layers)), layout="constrained")
         for axis, (name, values) in zip(figure.subplots(len(layers), 1, squeeze=False)[:, 0], layers, strict=True):
@@ -48,11 +52,14 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
                 axis.plot(values["epoch"], of_group["rank_numerical"], color=colour, lw=0.9, label=str(group))
                 axis.plot(values["epoch"], of_group["rank_effective"], color=colour, lw=0.9, ls=":")
                 axis.plot(values["epoch"], of_group["rank_bound"], color=colour, lw=0.5, ls="--")
+            if "rank_chain" in values:
+                axis.plot(values["epoch"], values["rank_chain"], color=TEXT_GREY, lw=0.7, ls="-.", label="chain")
             axis.set_title(short_name(name), loc="left")
             axis.set_ylabel("rank")
             axis.set_ylim(bottom=0)
         axis.legend(frameon=False, ncols=3)
-        figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound. {footer}", fontsize=5.5)
+        chain = "; dash-dot: bound by the linear chain that the layer stands in" if chained else ""
+        figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound{chain}. {footer}", fontsize=5.5)
         _save(figure, path)
 
 

@@ -103,6 +103,8 @@ def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]
         if not isinstance(name, str) or name == ALL or names.count(name) > 1:
             raise AutoSpecError(f"groups: {name!r} is not a distinct name ({ALL!r} is reserved for the whole batch)")
     for margin, parts in margins.items():
+        if isinstance(parts, str) or not parts:
+            raise AutoSpecError(f"margins: {margin!r}: {parts!r} must be a list of at least one group")
         unknown = [part for part in parts if part not in groups]
         if unknown:
             raise AutoSpecError(f"margins: {margin!r} names {unknown[0]!r}, which is no group ({', '.join(groups)})")

@@ -25,6 +25,9 @@ class Factors:
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
 
+    _rounded_before = 0.0
+    """The spacing of numbers that a factor was once held in."""
+
     def __init__(
         self,
         activation: Tensor,
@@ -34,7 +37,8 @@ class Factors:
         transposed: bool = False,
         row_counts: Tensor | None = None,
     ) -> None:
-        self.stored = (_with_blocks(activation.detach()), _with_blocks(adjoint.detach()))
+        # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
+        self.stored = (_with_blocks(activation.detach()).contiguous(), _with_blocks(adjoint.detach()).contiguous())
         self.first_row = first_row
         self.transposed = transposed
         self._row_counts = row_counts
@@ -81,8 +85,9 @@ class Factors:
 
     @property
     def eps(self) -> float:
-        """The spacing of the coarser of the two factors' numbers."""
-        return max(torch.finfo(factor.dtype).eps for factor in self.stored if factor.is_floating_point())
+        """The spacing of the coarser of the two factors' numbers, as they came."""
+        now = (torch.finfo(factor.dtype).eps for factor in self.stored if factor.is_floating_point())
+        return max(self._rounded_before, *now)
 
     @property
     def samples_at_once(self) -> int:
@@ -123,6 +128,7 @@ class Factors:
     def scaled(self, factor: float) -> Factors:
         """The factors of a loss that is ``factor`` times as large."""
         other = copy.copy(self)
+        other._rounded_before = self.eps
         other.stored = (self.stored[0], at_least_float32(self.stored[1]) * factor)
         return other
 

@@ -48,11 +48,12 @@ class GradientSum:
         self.dtype = torch.float32
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self._matrices: Tensor | None = None
-        self._inner_products: Tensor | None = None
+        self._between_cells: Tensor | None = None
+        self._spectra: Tensor | None = None
 
     def add(self, factors: Factors, cells: Cells) -> None:
         """Add one use of the weight in one batch."""
-        self._inner_products = None
+        self._between_cells = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, factors.dtype)
         if self._matrices is None and self._stays_small(factors):
             self._keep(factors, cells)
@@ -66,7 +67,7 @@ class GradientSum:
 
     def add_matrices(self, matrices: Tensor) -> None:
         """Add gradients that are already split: (cells, out, in)."""
-        self._inner_products = None
+        self._between_cells = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, matrices.dtype)
         self._form(matrices.device)
         assert self._matrices is not None
@@ -74,9 +75,11 @@ class GradientSum:
 
     def spectra(self) -> Tensor:
         """(reported, min(shape)) float64: singular values of every reported group's gradient, descending."""
-        if self._matrices is None:
-            return torch.stack([self._kept_spectrum(row) for row in self.grouping.members])
-        return of_matrix(self.gradients(), self.dtype)
+        if self._spectra is None and self._matrices is None:
+            self._spectra = torch.stack([self._kept_spectrum(row) for row in self.grouping.members])
+        elif self._spectra is None:
+            self._spectra = of_matrix(self.gradients(), self.dtype)
+        return self._spectra
 
     def gradients(self) -> Tensor:
         """(reported, out, in) float64: every reported group's gradient."""
@@ -86,11 +89,18 @@ class GradientSum:
 
     def inner_products(self) -> Tensor:
         """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
-        if self._inner_products is None:
-            between_cells = self._of_kept() if self._matrices is None else self._of_matrices(self._matrices)
-            # twice over: a NaN of one cell must spoil only the groups that hold it
-            self._inner_products = self.grouping.sums(self.grouping.sums(between_cells).mT.contiguous())
-        return self._inner_products
+        # twice over: a NaN of one cell must spoil only the groups that hold it
+        return self.grouping.sums(self.grouping.sums(self._of_cells()).mT.contiguous())
+
+    def norms_of_cells(self) -> Tensor:
+        """(cells,) float64: the Frobenius norm of each cell's gradient, the last that of the samples of no group."""
+        return self._of_cells().diagonal().clamp_min(0.0).sqrt()
+
+    def _of_cells(self) -> Tensor:
+        """(cells, cells): Frobenius inner products between the cells' gradients."""
+        if self._between_cells is None:
+            self._between_cells = self._of_kept() if self._matrices is None else self._of_matrices(self._matrices)
+        return self._between_cells
 
     def _of_matrices(self, matrices: Tensor) -> Tensor:
         flat = matrices.flatten(1)

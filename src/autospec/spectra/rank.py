@@ -30,13 +30,26 @@ def effective_rank(spectra: Tensor, floor: Tensor) -> Tensor:
 def rank_bound(sums: LayerSums) -> Tensor:
     """(reported,): ``min(rows_c, in, out, rank A_c, rank Δ_c)``, which no gradient exceeds in exact arithmetic.
 
-    Rows are samples times positions. The ranks of A and Δ are the measured ones, where they are recorded.
+    Rows are samples times positions. The ranks of A and Δ are the measured ones, where they are recorded; those of a
+    weight that other modules use too are left out, since they are kept per use and the gradient is of all uses.
     """
     bound = sums.grouping.sums(sums.rows).double().clamp_max(min(sums.shape))
-    for name, stack in sums.stacks.items():
+    for name, stack in ({} if sums.used_elsewhere else sums.stacks).items():
         measured = numerical_rank(stack.spectra(), sums.rows_floor(name))
         bound = torch.minimum(bound, measured.cpu())
     return bound
+
+
+def chain_bound(sums: LayerSums) -> Tensor:
+    """(): the bound that the other layers of a linear chain put on the gradient's rank, of any group alike.
+
+    Each backward pass adds a gradient of at most that rank, whose directions move with the weights. NaN where the
+    measured rank is higher: then the layers are not called one after the other.
+    """
+    assert sums.chain is not None
+    bound = min(sums.chain * sums.passes, *sums.shape)
+    measured = numerical_rank(sums.gradient.spectra(), gradient_floor(sums))
+    return torch.tensor(math.nan if (measured > bound).any() else bound, dtype=torch.float64)
 
 
 def gradient_floor(sums: LayerSums) -> Tensor:

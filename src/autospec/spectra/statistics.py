@@ -26,7 +26,7 @@ from autospec.layout import (
     SUBSPACE,
     TIED,
 )
-from autospec.spectra.rank import effective_rank, gradient_floor, numerical_rank, rank_bound
+from autospec.spectra.rank import chain_bound, effective_rank, gradient_floor, numerical_rank, rank_bound
 from autospec.spectra.subspace import between_epochs, between_groups
 from autospec.spectra.sums import POSITIONS, LayerSums
 
@@ -36,13 +36,14 @@ class Statistic:
     """A quantity of one layer at one recorded epoch.
 
     ``name`` is its path below the layer, ``dimensions`` those after the epoch, ``needs`` what of gradient,
-    activation and adjoint must be summed for it, ``value`` the computation.
+    activation and adjoint must be summed for it, ``value`` the computation; ``known`` says of which layers it is had.
     """
 
     name: str
     dimensions: tuple[str, ...]
     needs: frozenset[str]
     value: Callable[[LayerSums], Tensor]
+    known: Callable[[LayerSums], bool] = lambda sums: True
 
 
 def cosines(sums: LayerSums) -> Tensor:
@@ -54,10 +55,13 @@ def cosines(sums: LayerSums) -> Tensor:
 
 
 def cancellation(sums: LayerSums) -> Tensor:
-    """``‖∇_all‖ / Σ_c ‖∇_c‖`` over the disjoint groups: 1 where they agree, 0 where they cancel."""
-    norms = sums.gradient.inner_products().diagonal().clamp_min(0.0).sqrt()
-    parts = norms[1 : 1 + sums.grouping.disjoint].sum()
-    return torch.where(parts > 0, norms[0] / parts, torch.nan)
+    """``‖∇_all‖ / Σ_c ‖∇_c‖``: 1 where the parts agree, 0 where they cancel.
+
+    The parts are the disjoint groups and the samples of no group together, so that they add up to ``∇_all``.
+    """
+    whole = sums.gradient.inner_products()[0, 0].clamp_min(0.0).sqrt()
+    parts = sums.gradient.norms_of_cells().sum()
+    return torch.where(parts > 0, whole / parts, torch.nan)
 
 
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
@@ -68,7 +72,22 @@ def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     )
 
 
-ROWS = Statistic("rows", (GROUP,), frozenset(), lambda sums: sums.grouping.sums(sums.rows))
+_ROWS = (
+    Statistic(
+        "rows",
+        (GROUP,),
+        frozenset(),
+        lambda sums: sums.grouping.sums(sums.rows),
+        known=lambda sums: not sums.only_gradients,
+    ),
+    Statistic(
+        "own_rows",
+        (GROUP,),
+        frozenset(),
+        lambda sums: sums.grouping.sums(sums.own_rows),
+        known=lambda sums: sums.used_elsewhere,
+    ),
+)
 _OF_GRADIENT = frozenset({GRADIENT})
 _OF_ALL = frozenset({GRADIENT, ACTIVATION, ADJOINT})
 
@@ -90,6 +109,7 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     ADJOINT: _of_rows(ADJOINT),
     RANK: (
         Statistic("rank/bound", (GROUP,), _OF_ALL, rank_bound),
+        Statistic("rank/chain", (), _OF_ALL, chain_bound, known=lambda sums: sums.chain is not None),
         _rank("numerical", numerical_rank),
         _rank("effective", effective_rank),
     ),
@@ -115,4 +135,4 @@ def chosen_statistics(names: Iterable[str]) -> tuple[Statistic, ...]:
             f"statistics={list(names)}: {'unknown ' + repr(unknown[0]) if unknown else 'none given'}; "
             f"allowed are {', '.join(STATISTICS)}"
         )
-    return (ROWS, *(statistic for name in dict.fromkeys(names) for statistic in STATISTICS[name]))
+    return (*_ROWS, *(statistic for name in dict.fromkeys(names) for statistic in STATISTICS[name]))

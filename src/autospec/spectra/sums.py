@@ -24,8 +24,9 @@ class LayerSums:
     """The sums over an epoch's batches of one weight: its group gradients, its rows and their norms.
 
     ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
-    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``. ``directions`` is the
-    dimension of ``subspaces``, and ``earlier`` are those at the record before, where they are known.
+    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
+    bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
+    ``earlier`` are those at the record before, where they are known.
     """
 
     def __init__(
@@ -34,18 +35,23 @@ class LayerSums:
         grouping: Grouping,
         keep: Collection[str],
         bins: int | None = None,
+        chain: int | None = None,
         directions: int = 1,
         earlier: Subspaces | None = None,
     ) -> None:
         self.shape = shape
         self.grouping = grouping
         self.keep = frozenset(keep)
+        self.chain = chain
+        self.passes = 0
         self.directions = directions
         self.earlier = earlier
         self.gradient = GradientSum(shape, grouping)
         self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
         self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
+        self.own_rows = self.rows.clone()
+        self.used_elsewhere = False
         self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
         self.arrived = False
@@ -54,27 +60,35 @@ class LayerSums:
 
     def add(self, factors: Factors, cells: Cells) -> None:
         """Add one use of the weight in one batch."""
-        self.add_gradient(factors, cells)
+        self.own_rows += self._added(factors, cells)
         for name in (ACTIVATION, ADJOINT):
             if name in self.keep:
                 self._add_rows(name, factors, cells)
 
     def add_gradient(self, factors: Factors, cells: Cells) -> None:
         """Add one use to the gradient alone: that of a shared weight under another module."""
+        self.used_elsewhere = True
+        self._added(factors, cells)
+
+    def _added(self, factors: Factors, cells: Cells) -> Tensor:
+        """Add one use to all that does not depend on which module it is of; its rows per cell."""
         self.arrived = True
+        self.passes += 1
         self.shared |= cells.shared
         self.eps = max(self.eps, factors.eps, product_eps(factors.device))
-        self.rows += cells.sums(factors.rows_per_sample).cpu()
+        rows = cells.sums(factors.rows_per_sample).cpu()
+        self.rows += rows
         self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
         if GRADIENT in self.keep:
             self.gradient.add(factors, cells)
         if POSITIONS in self.keep:
             self.positions.add(factors, cells)
+        return rows
 
-    def add_matrices(self, gradients: Tensor) -> None:
+    def add_matrices(self, gradients: Tensor, eps: float) -> None:
         """Add gradients that are split already, (cells, out, in); their factors are not known."""
         self.arrived = self.only_gradients = True
-        self.eps = max(self.eps, torch.finfo(gradients.dtype).eps)
+        self.eps = max(self.eps, eps)
         self.gradient.add_matrices(gradients)
 
     @cached_property

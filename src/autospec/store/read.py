@@ -30,7 +30,9 @@ from autospec.layout import (
     SCHEMA_VERSION,
     SIDE,
     SIDES,
+    SPECTRUM_NAMES,
     TRAINING_CURVES,
+    TRAINING_EPOCHS,
     Field,
 )
 from autospec.store.table import SpectraTable
@@ -88,16 +90,15 @@ class Spectra:
 
     @cached_property
     def training(self) -> pd.DataFrame:
-        """One row per epoch: training and validation loss and metric, as far as they were given."""
+        """One row per epoch, by its number or step: training and validation loss and metric, as far as given."""
         import pandas as pd
 
         with opened(self.path) as file:
             curves = {
                 field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file
             }
-        frame = pd.DataFrame(curves)
-        frame.index.name = "epoch"
-        return frame
+            epochs = file[TRAINING_EPOCHS.path][()] if TRAINING_EPOCHS.path in file else np.empty(0, dtype=np.int64)
+        return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
 
     @property
     def weight(self) -> xr.DataArray:
@@ -142,15 +143,16 @@ class Spectra:
         return _spectra_of(values, statistic) * self._scale(values, statistic)
 
     def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
-        counted: xr.DataArray = values["rows"]
-        rows = counted.where(counted > 0) ** 0.5
+        if statistic not in SPECTRUM_NAMES:
+            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
         # a run may have gone on writing since the layer was read
-        weight = self.weight.reindex(epoch=counted["epoch"])
+        weight = self.weight.reindex(epoch=values["epoch"])
         weight = weight.where(weight > 0)
-        factors = {GRADIENT: 1 / weight, ACTIVATION: 1 / rows, ADJOINT: rows / weight}
-        if statistic not in factors:
-            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(factors)}")
-        return factors[statistic]
+        if statistic == GRADIENT:
+            return 1 / weight
+        counted: xr.DataArray = values["own_rows"] if "own_rows" in values else values["rows"]
+        rows = counted.where(counted > 0) ** 0.5
+        return 1 / rows if statistic == ACTIVATION else rows / weight
 
     def to_frame(self, statistic: str = "gradient") -> pd.DataFrame:
         """A tidy table, one row per singular value.

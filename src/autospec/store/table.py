@@ -68,8 +68,18 @@ class SpectraTable:
 
     @property
     def training_epochs(self) -> list[int]:
-        """Every epoch so far, recorded or not."""
+        """Every epoch so far, recorded or not: its number, or the step that it was recorded as."""
         return [int(epoch) for epoch in self[TRAINING_EPOCHS.path]] if TRAINING_EPOCHS.path in self else []
+
+    @property
+    def last_epoch(self) -> int:
+        """The last of ``training_epochs``, -1 before the first."""
+        return int(self[TRAINING_EPOCHS.path][-1]) if self.trained else -1
+
+    @property
+    def trained(self) -> int:
+        """How many epochs there are so far, recorded or not."""
+        return len(self[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in self else 0
 
     @property
     def null_epochs(self) -> list[int]:
@@ -95,8 +105,13 @@ class SpectraTable:
         array = self._arrays[field.path] = GrowingArray(field, values.shape[1:])
         array.extend(values)
 
+    def keep_first(self, epochs: int) -> None:
+        """Forget everything after so many epochs."""
+        if epochs < self.trained:
+            self.truncate(self.training_epochs[epochs])
+
     def truncate(self, epoch: int) -> None:
-        """Forget everything from an epoch on."""
+        """Forget everything from an epoch on, by its number or step."""
         recorded = sum(taken < epoch for taken in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
         relabelled = sum(label < epoch for label in self.null_epochs)

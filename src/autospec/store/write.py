@@ -28,6 +28,7 @@ from autospec.layout import (
     NULL_REASONS,
     NULL_REFUSED,
     NULL_STRATA,
+    OTHER_GROUP,
     SCHEMA_VERSION,
 )
 from autospec.relabelling import Relabellings
@@ -105,7 +106,9 @@ def _write_groups(file: h5py.File, header: Header) -> None:
         file.create_dataset(GROUP_SIZES, data=np.asarray(header.group_sizes, dtype=np.int64)).dims[0].label = GROUP
     margin = np.array([name in header.margins for name in header.groups])
     file.create_dataset(GROUP_IS_MARGIN, data=margin).dims[0].label = GROUP
-    file.create_dataset(GROUP_MEMBERS, data=_members(header)).dims[0].label = GROUP
+    members = file.create_dataset(GROUP_MEMBERS, data=_members(header))
+    for axis, label in enumerate((GROUP, OTHER_GROUP)):
+        members.dims[axis].label = label
 
 
 def _write_null(file: h5py.File, null: Relabellings | None) -> None:

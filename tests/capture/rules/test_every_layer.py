@@ -77,21 +77,24 @@ def test_group_spectra_are_those_of_samples_taken_alone(case, dtype):
 @given(
     case=st.sampled_from([*CASES, *DROPPING]),
     labels=st.lists(st.integers(-1, 2), min_size=SAMPLES, max_size=SAMPLES),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
-def test_the_parts_of_any_groups_add_up_to_the_gradient_that_backward_left(case, labels):
-    model, batch = case.model(torch.float64), case.inputs(torch.float64)
+@settings(max_examples=90, deadline=None, derandomize=True)
+def test_the_parts_of_any_groups_add_up_to_the_gradient_that_backward_left(case, labels, dtype):
+    """In bfloat16 the optimizer's own gradient is rounded, and fused kernels round inside."""
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    model, batch = case.model(dtype), case.inputs(dtype)
     labels = torch.tensor(labels)
     for name, parts in factors_of(case, model, batch).items():
         (parameter,) = (p for full, p in model.named_parameters() if layer_name(full) == name)
-        total = torch.zeros_like(parameter.flatten(1))
+        total = torch.zeros_like(parameter.flatten(1), dtype=torch.float64)
         norms = torch.zeros(2, dtype=torch.float64)
         for part in parts:
             for label in range(-1, 3):
                 rows = slice(part.first_row, part.first_row + part.height)
                 total[rows] += part.product((labels == label).nonzero()[:, 0])
             norms += torch.stack([norm.sum() for norm in part.squared_norms()])
-        assert (total - parameter.grad.flatten(1)).norm() <= 1e-10 * norms.prod().sqrt()
+        assert (total - parameter.grad.flatten(1)).norm() <= tolerance * norms.prod().sqrt()
 
 
 @each([*CASES, *DROPPING])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from autospec.capture.rules.lstm_steps import goes_step_by_step, lstm_rows
 from autospec.capture.rules.registry import Call, register_rule
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import Factors
@@ -40,12 +41,15 @@ def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
     """A row is a step: its ``A`` is the input for ``W_ih``, the hidden state one step back for ``W_hh``.
 
     The adjoints (paper, eq. 1) of the gates' pre-activations come from the fused kernel itself: given those
-    pre-activations for its input, through identity weights, their adjoint is the gradient of its input.
+    pre-activations for its input, through identity weights, their adjoint is the gradient of its input. Those of the
+    commonest LSTM come from its equations, which is quicker on a CPU.
     """
     data, steps = _steps(layer, call)
     if call.random_state and data.device.type != "cpu":
         raise AutoSpecError(UNREPLAYABLE)
     initial = _initial(layer, call, data, len(steps.lengths))
+    if goes_step_by_step(layer, data.device, steps.packed is not None):
+        return _step_by_step(layer, call, data, steps, initial)
     with torch.enable_grad(), call.replaying():
         runs = _run(layer, data, steps, initial, call.training)
     if call.random_state:
@@ -55,6 +59,22 @@ def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
     for run, adjoint in zip(runs, adjoints, strict=True):
         for direction in range(_directions(layer)):
             factors |= _of_direction(_Direction(layer, steps, run, adjoint, direction))
+    return factors
+
+
+def _step_by_step(
+    layer: nn.RNNBase, call: Call, data: Tensor, steps: _Steps, initial: Sequence[Tensor]
+) -> dict[str, Factors]:
+    """The factors of a single LSTM by its equations."""
+    arrived = [call.adjoints[0], *call.adjoints[-2:]]
+    if arrived[0] is not None:
+        arrived[0] = _as_called(layer, steps, arrived[0])
+    factors: dict[str, Factors] = {}
+    for direction in range(_directions(layer)):
+        began, delta = (steps.rows(rows) for rows in lstm_rows(layer, data, initial, arrived, direction))
+        suffix, delta = _suffix(0, direction), delta.contiguous()  # a factor of two weights
+        factors[f"weight_ih{suffix}"] = Factors(steps.rows(data), delta)
+        factors[f"weight_hh{suffix}"] = Factors(began, delta)
     return factors
 
 
@@ -230,7 +250,8 @@ class _Direction:
 
         self.layer, self.steps, self.reverse = layer, steps, direction == 1
         self.suffix = _suffix(run.depth, direction)
-        self.entered, self.projected, self.delta = steps.rows(run.entered), part(run.projected), part(adjoint.projected)
+        self.entered, self.projected = steps.rows(run.entered), part(run.projected)
+        self.delta = part(adjoint.projected).contiguous()  # it is a factor of two weights
         self.start = [state[direction] for state in run.start]
         self.earlier = steps.one_back(part(run.output), self.start[0], self.reverse)
         self.of_output, self.of_final = part(adjoint.output), adjoint.final[direction]

@@ -1,0 +1,63 @@
+"""A recorder's file: where it begins, and when it is written again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from autospec.errors import AutoSpecError
+from autospec.store.read import Spectra, open_spectra, read_table
+from autospec.store.table import SpectraTable
+from autospec.store.write import Header, remove_leftovers, spectra_bytes, write_spectra
+
+WRITE_SHARE = 0.02
+"""The largest share of a run's time that writing the file may take."""
+
+
+class SpectraFile:
+    """The arrays and the header of one run, and the file that they are written to; ``path`` None is none.
+
+    Raises AutoSpecError for a file that exists, unless it may be gone on with (``resume``) or lost (``overwrite``).
+    """
+
+    def __init__(self, path: Path | None, header: Header, resume: bool, overwrite: bool) -> None:
+        self.path = path
+        self.header = header
+        self.table = begun_table(path, header, resume, overwrite)
+        self._last_write = time.monotonic()
+        self._cost_s = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has gone by since the last writing."""
+        return time.monotonic() - self._last_write > max(1.0, self._cost_s / WRITE_SHARE)
+
+    def write(self) -> None:
+        """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        if self.path is None:
+            return
+        started = time.monotonic()
+        write_spectra(self.path, self.table, self.header)
+        self._last_write = time.monotonic()
+        self._cost_s = self._last_write - started
+
+    def spectra(self) -> Spectra:
+        """Everything so far, labelled; with or without a file."""
+        return Spectra(spectra_bytes(self.table, self.header))
+
+
+def begun_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
+    """The arrays to append to; AutoSpecError for a file that exists, unless it may be gone on with or lost."""
+    if path is None:
+        return SpectraTable()
+    if not path.parent.is_dir():
+        raise AutoSpecError(f"cannot write {path}: there is no folder {path.parent}")
+    remove_leftovers(path)
+    if not path.exists() or overwrite:
+        return SpectraTable()
+    if not resume:
+        raise AutoSpecError(f"{path} exists; pass resume=True to go on with it or overwrite=True to lose it")
+    found = open_spectra(path)
+    if found.group_names != list(header.groups) or found.layers != list(header.layers):
+        raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed")
+    return read_table(path)
