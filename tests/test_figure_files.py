@@ -79,6 +79,7 @@ def test_a_picture_that_was_lost_is_drawn_again(made):
     assert files.panel("C").exists()
 
 
+@pytest.mark.slow
 def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
     plans, _ = made
     runs = plans["A"].folder.path.parent

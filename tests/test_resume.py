@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from references import content
 
-from autospec import open_spectra, recorder
+from autospec import open_spectra
 from autospec.runs.checkpoint import Checkpoints
 from autospec.runs.status import statuses
+from autospec.store import file as store_file
 from autospec.training import Training
 
 RUN = ["dataset.per_digit=10", "epochs=12", "width=4", "batch_size=15", "dataset.holdout=0.2", "checkpoint_s=0"]
@@ -83,9 +84,10 @@ def test_a_signal_stops_after_the_epoch_and_the_run_goes_on_there(
 def test_spectra_are_written_with_each_checkpoint_and_in_the_end(run, monkeypatch):
     """The recorder's own timer, which would say at each epoch that it is time, decides nothing."""
     written = []
-    monkeypatch.setattr(recorder.SpectralRecorder, "_write_is_due", lambda self: True)
-    write = recorder.write_spectra
-    monkeypatch.setattr(recorder, "write_spectra", lambda path, *rest: written.append(path.name) or write(path, *rest))
+    monkeypatch.setattr(store_file.SpectraFile, "is_due", True)
+    write = store_file.write_spectra
+    noted = lambda path, *rest: written.append(path.name) or write(path, *rest)  # noqa: E731
+    monkeypatch.setattr(store_file, "write_spectra", noted)
     save = Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda self, state: save(self, state) or written.append("checkpoint"))
     assert run(*RUN) == ""
