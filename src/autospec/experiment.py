@@ -187,7 +187,7 @@ def _train(plan: Plan, data: Dataset, provenance: Provenance, command: str) -> N
             _note(provenance, training, folder)
     checkpoints.remove()
     if training.recorder.relabelling_s:
-        log.info("%s: relabelled people took %.1f s of it", folder.run_id, training.recorder.relabelling_s)
+        log.info("%s: relabelling took %.1f s of it", folder.run_id, training.recorder.relabelling_s)
     log.info("%s is complete: %d epochs, %s s", folder.run_id, training.epoch, provenance.sessions[-1]["wall_s"])
 
 

@@ -154,5 +154,7 @@ def _provenance(config: ExperimentConfig, spectra: Spectra) -> Provenance:
 
 
 def _layers_sentence(config: ExperimentConfig, spectra: Spectra) -> str:
-    shown, recorded = len(_shown(config, spectra)), len(spectra.layers)
-    return "" if shown == recorded else f"{shown} of {recorded} layers are shown; the table holds all."
+    shown, recorded = _shown(config, spectra), len(spectra.layers)
+    if len(shown) == recorded:
+        return ""
+    return f"{len(shown)} of {recorded} layers are shown ({', '.join(shown)}); the table holds all."

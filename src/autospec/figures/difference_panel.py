@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.gridspec import SubplotSpec
-from matplotlib.ticker import MaxNLocator
 
 from autospec.figures.contents import DifferencePanel, LayerTitle
 from autospec.figures.style import LEFT_OUT_GREY, Frame
@@ -161,9 +161,9 @@ def _draw_epoch_margin(axis: Axes, tests: pd.DataFrame) -> None:
     size = 2.2 if len(tests) < FEW_EPOCHS else 1.4
     found = tests["p"] < SIGNIFICANT
     axis.plot(tests["at"][found], median[found], "o", color=DARK, ms=size, mew=0)
-    reach = max(0.5, float(median.abs().max())) if kept.any() else 0.5
+    reach = _reach(median)
     axis.set_ylim(-1.1 * reach, 1.1 * reach)
-    axis.yaxis.set_major_locator(MaxNLocator(2, integer=reach > 1, symmetric=True))
+    axis.set_yticks([-reach, reach], [f"{-reach:.1f}", f"{reach:.1f}"])
 
 
 def _draw_index_margin(axis: Axes, tests: pd.DataFrame) -> None:
@@ -172,10 +172,15 @@ def _draw_index_margin(axis: Axes, tests: pd.DataFrame) -> None:
     colours = np.where(kept["p"] < SIGNIFICANT, DARK, PALE)
     axis.barh(kept["at"], kept["median_log2_ratio"], height=0.7, color=colours)
     axis.axvline(0, color=PALE, lw=0.5)
-    reach = max(0.5, float(kept["median_log2_ratio"].abs().max())) if len(kept) else 0.5
-    reach = round(reach, 1)
+    reach = _reach(kept["median_log2_ratio"])
     axis.set_xlim(-1.3 * reach, 1.3 * reach)
-    axis.set_xticks([-reach, reach], [f"{-reach:.1f}", f"{reach:.1f}"])
+    axis.set_xticks([-reach, 0, reach], ["", f"±{reach:.1f}", ""])  # a margin is too narrow for two numbers
+
+
+def _reach(medians: pd.Series) -> float:
+    """How far a margin's axis reaches from 0, to one digit: the largest median, and at least half a doubling."""
+    largest = float(medians.abs().max())  # NaN where there is none
+    return max(0.5, math.ceil(10 * largest) / 10) if math.isfinite(largest) else 0.5
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

@@ -45,7 +45,8 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
     with print_style():
         figure = Figure(figsize=(PAGE_IN, sum(heights)))
         parts = _stacked(figure, heights)
-        _head(parts[0], f"Figure {number}   {title}", panels)
+        simulated = " (simulated data)" if panels[0].provenance.simulated else ""
+        _head(parts[0], f"Figure {number}   {title}{simulated}", panels)
         for row, part, height in zip(rows, parts[1:-1], heights[1:-1], strict=True):
             places = part.subfigures(1, len(row), squeeze=False, wspace=0).flat
             for panel, place in zip(row, places, strict=True):
@@ -167,7 +168,7 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
         "cancellation, near 0 where they are opposite. A difference is an association with the label, which need not "
         "be its cause.",
-        "p: people's labels exchanged; one distance over the trajectory, family-wise over layers and pairs.",
+        "p: labels exchanged at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
     ]
     if any(panel.paper for panel in panels):
         sentences.append(
