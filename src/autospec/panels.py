@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 import pandas as pd
 
@@ -60,8 +61,8 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
         cosines=_cosines(spectra, pairs),
         provenance=_provenance(config, spectra),
         paper=paper,
-        verdicts=verdicts(drawn),
-        left_out=(_cells_left_out(compared), *left_out(drawn)),
+        verdicts=verdicts(drawn, partial(_label, config)),
+        left_out=(_cells_left_out(compared), *left_out(drawn, partial(_label, config))),
         seeds=1 + len(set(config.figure.seeds) - {config.seed}),
     )
 

@@ -60,3 +60,13 @@ def test_a_pair_turned_round_changes_its_signs_and_sides():
     assert (epoch.group_a, epoch.group_b, epoch.size_a, epoch.size_b) == ("HC", "SZ", 4, 3)
     assert (epoch.excess_log2_ratio, epoch.log2_ratio) == (-0.3, -0.5)
     assert verdicts(turned)["one", "HC", "SZ"] == "p = 0.020, HC larger"
+
+
+def test_groups_are_named_for_readers():
+    named = verdicts(_table(), label=lambda group: f"group {group}")
+    assert {text.split(", ")[1] for text in named.values() if "larger" in text} <= {
+        "group SZ larger",
+        "group HC larger",
+    }
+    assert any("group " in text for text in named.values())
+    assert all("group " in sentence for sentence in left_out(_table(), label=lambda group: f"group {group}"))

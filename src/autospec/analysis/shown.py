@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -39,26 +39,29 @@ def drawn_rows(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else tests.iloc[:0]
 
 
-def verdicts(tests: pd.DataFrame) -> dict[Key, str]:
-    """What the primary test of each layer and pair found, in a few words."""
+def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key, str]:
+    """What the primary test of each layer and pair found, in a few words; ``label`` names a group for readers."""
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     found: dict[Key, str] = {}
     for row in primary.to_dict("records"):
         text = "not tested"
         if np.isfinite(row["p_family"]):
-            text = f"p = {row['p_family']:.3f}" + (f", {row['larger']} larger" if row["p_family"] < 0.05 else "")
+            text = f"p = {row['p_family']:.3f}" + (f", {label(row['larger'])} larger" if row["p_family"] < 0.05 else "")
         found[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
     return found
 
 
-def left_out(tests: pd.DataFrame) -> tuple[str, ...]:
-    """Which pairs are not tested in which layers, and why: a sentence for each reason and choice of layers."""
+def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[str, ...]:
+    """Which pairs are not tested in which layers, and why: a sentence for each reason and choice of layers.
+
+    ``label`` names a group for readers.
+    """
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     layers = primary["layer"].nunique()
     where: dict[tuple[str, str], list[str]] = {}
     for (note, a, b), rows in primary[primary["note"] != ""].groupby(["note", "group_a", "group_b"], sort=False):
         place = "" if len(rows) == layers else f" in {', '.join(rows['layer'])}"
-        where.setdefault((str(note), place), []).append(f"{a} / {b}")
+        where.setdefault((str(note), place), []).append(f"{label(str(a))} / {label(str(b))}")
     return tuple(
         f"{' and '.join(pairs)} {'is' if len(pairs) == 1 else 'are'} not tested{place}: {note}."
         for (note, place), pairs in where.items()
