@@ -26,6 +26,7 @@ from autospec.errors import AutoSpecError
 from autospec.figure_files import check_comparisons, seed_plans, update_figure
 from autospec.plan import Plan, planned
 from autospec.progress import ConsoleHandler, duration
+from autospec.runs.folder import holder
 
 log = logging.getLogger("autospec.figures")
 
@@ -40,11 +41,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         names = _chosen(arguments.figure)
-        for override in arguments.overrides:
-            if override.split("=")[0].lstrip("+~") in ("figure", "panel", "preset"):
-                raise AutoSpecError(
-                    f"{override}: figures are chosen by --figure, with all their panels; --preset likewise"
-                )
+        _check_overrides(arguments.overrides)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
         figures = {name: _plans(name, overrides) for name in names}
         panels = [plan for plans in figures.values() for plan in plans.values()]
@@ -67,6 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for run.py")
     return parser
+
+
+def _check_overrides(overrides: Collection[str]) -> None:
+    """AutoSpecError for what a figure takes by an option or key of its own."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.lstrip("+~") in ("figure", "panel", "preset"):
+            raise AutoSpecError(f"{override}: figures are chosen by --figure, with all their panels; --preset likewise")
+        if key == "seed" and "," in value:
+            raise AutoSpecError(f"{override}: a figure of several seeds is figure.seeds=[{value.strip('[]')}]")
 
 
 def _chosen(figure: str) -> list[str]:
@@ -113,17 +120,19 @@ def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[P
 
 
 def _show_progress(process: subprocess.Popen[bytes], runs: Collection[Plan]) -> None:
-    """Say how many runs are done and about how long the rest takes, whenever one more is."""
+    """Say how many runs are done, which are being made and about how long the rest takes, whenever that changes."""
     started, before = time.monotonic(), sum(plan.done for plan in runs)
-    shown = before
+    shown = ""
     while process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(2)
         done = sum(plan.done for plan in runs)
-        if done > shown:
-            left_s = (time.monotonic() - started) / (done - before) * (len(runs) - done)
-            log.info("%d of %d runs done, about %s left", done, len(runs), duration(left_s))
-            shown = done
+        now = [plan.folder.run_id for plan in runs if not plan.done and holder(plan.folder)]
+        text = f"{done} of {len(runs)} runs done, now {' and '.join(now)}"
+        if now and text != shown:
+            left_s = (time.monotonic() - started) / (done - before) * (len(runs) - done) if done > before else None
+            log.info("%s%s", text, "" if left_s is None else f", about {duration(left_s)} left")
+            shown = text
 
 
 if __name__ == "__main__":

@@ -81,6 +81,14 @@ MISTAKES = {
     "an architecture that does not fit": (["architecture=rnn"], "architecture=rnn does not take dataset=mnist"),
     "a sweep without -m": (["panel=A,B"], "panel=A,B: several values are a sweep; add -m"),
     "a launcher without -m": (["hydra/launcher=joblib"], "launchers work in sweeps only; add -m"),
+    "pairs of other groups": (
+        ["figure=fig7", "panel=A", "dataset.group_by=[sex]"],
+        "'SZ/men' is no group; there are men, women (in figures they follow figure.pairs=[[men,women]])",
+    ),
+    "a pair in front of another group": (
+        ["figure=fig4", "panel=G", "introspection.permutations=0", "figure.pairs=[[SZ,XX]]"],
+        "figure.pairs: 'XX' is no group of the run; there are HC, SZ",
+    ),
     "no key at all": (["width"], "cannot read the argument 'width'; write key=value"),
 }
 

@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 from autospec import datasets
 from autospec.config.checks import checked
 from autospec.config.identity import run_id
-from autospec.config.schema import ExperimentConfig
-from autospec.errors import DamagedFile
+from autospec.config.schema import ExperimentConfig, Shows
+from autospec.datasets.group_names import group_names
+from autospec.errors import AutoSpecError, DamagedFile
+from autospec.groups import pairs_in_front
 from autospec.runs.folder import RunFolder, run_folder
 
 
@@ -38,5 +40,22 @@ def planned(config: DictConfig | ExperimentConfig) -> Plan:
     """The plan of a configuration; AutoSpecError for every value that cannot run."""
     experiment = checked(config)
     datasets.check(experiment.dataset)
+    _check_pairs(experiment)
     fingerprint = datasets.fingerprint(experiment.dataset)
     return Plan(experiment, fingerprint, run_folder(experiment.output_dir, run_id(experiment, fingerprint)))
+
+
+def _check_pairs(config: ExperimentConfig) -> None:
+    """AutoSpecError for a pair that names no group, as far as that can be told without the data."""
+    names = group_names(config.dataset)
+    if names is None:
+        return
+    if config.panel.shows is Shows.differences:
+        pairs_in_front(config.figure.pairs, names)
+    relabelled = config.introspection.permutation_pairs if config.introspection.permutations else None
+    for name in (name for pair in relabelled or () for name in pair):
+        if name not in names:
+            raise AutoSpecError(
+                f"introspection.permutation_pairs: {name!r} is no group; there are {', '.join(names)} "
+                f"(in figures they follow figure.pairs=[[{names[0]},{names[-1]}]])"
+            )

@@ -121,7 +121,7 @@ def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
     """The pairs to be tested, in either order; every one unless the configuration names some."""
     names = [*data.groups, *data.margins]
     given = config.permutation_pairs
-    if given is None:
+    if given is None or not config.permutations:
         return {(a, b) for a in names for b in names}
     for name in (name for pair in given for name in pair):
         if name not in names:
