@@ -78,6 +78,19 @@ def test_both_routes_give_the_spectra_of_the_summed_gradient(n, batches, dtype):
     assert torch.allclose(total.gradients(), torch.stack(expected), atol=tolerance)
 
 
+@pytest.mark.parametrize("n", [2, 40])
+def test_parts_of_a_weights_rows_are_placed_where_they_stand_however_few_their_rows_are(n):
+    """A cross-attention's three projections, of rows that would be few enough to be kept for a whole weight."""
+    groups, labels = grouping(("a",), {}), torch.zeros(n, dtype=torch.int64)
+    total, expected = GradientSum((18, 8), groups), []
+    for place in range(3):
+        activation, adjoint = _random(place, n, 8), _random(9 + place, n, 6)
+        total.add(Factors(activation, adjoint, first_row=6 * place), Cells.of(labels, groups.cells))
+        expected.append(adjoint.T @ activation)
+    assert torch.allclose(total.gradients()[1], torch.cat(expected), atol=1e-12)
+    assert abs(total.spectra()[1].numpy() - full_spectrum(torch.cat(expected))).max() < 1e-12
+
+
 def test_a_margin_is_the_sum_of_its_groups_and_a_nan_stays_in_its_own():
     groups = grouping(("a", "b", "c"), {"ab": ("a", "b")})
     sums = groups.sums(torch.tensor([1.0, 2.0, float("nan"), 8.0]))

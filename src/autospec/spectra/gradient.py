@@ -118,9 +118,9 @@ class GradientSum:
     def _stays_small(self, factors: Factors) -> bool:
         """Whether the rows so far are few enough for the QR of the factors to be the cheaper exact route."""
         rows = sum(len(cell) for _, _, cell in self._kept) + factors.samples * factors.positions
-        return (
-            type(factors) is Factors and factors.blocks == 1 and factors.first_row == 0 and 2 * rows <= min(self.shape)
-        )
+        # a part of the weight's rows (the queries of a cross-attention) has its place in the formed matrix alone
+        is_whole = type(factors) is Factors and factors.blocks == 1 and factors.height == self.shape[0]
+        return is_whole and 2 * rows <= min(self.shape)
 
     def _keep(self, factors: Factors, cells: Cells) -> None:
         activation, adjoint = (

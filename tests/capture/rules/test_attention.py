@@ -148,3 +148,19 @@ def test_a_sum_in_place_after_the_layer(need_weights, batch_first):
     found = captured(layer, lambda: layer(x, x, x, need_weights=need_weights)[0].add_(x).square().sum().backward())
     for name, parameter in (("in_proj_weight", layer.in_proj_weight), ("out_proj", layer.out_proj.weight)):
         assert torch.allclose(found[name][0].product(torch.arange(3)), parameter.grad, atol=1e-13)
+
+
+def test_cross_attention_over_few_rows_in_a_decoder_layer():
+    torch.manual_seed(0)
+    layer = nn.TransformerDecoderLayer(64, 2, 16, dropout=0.0, batch_first=True).double()
+    target, memory = torch.randn(2, 3, 4, 64, dtype=torch.float64)
+    with SpectralRecorder(layer, groups=["a", "b"]) as recorder:
+        with recorder.batch([0, 0, 1]):
+            layer(target, memory).square().sum().backward()
+        recorder.end_epoch()
+    layer.zero_grad()
+    layer(target[:2], memory[:2]).square().sum().backward()
+    for name in ("self_attn.in_proj_weight", "multihead_attn.in_proj_weight", "multihead_attn.out_proj.weight"):
+        expected = full_spectrum(layer.get_parameter(name).grad)
+        stored = recorder.table[f"layers/{name.removesuffix('.weight')}/gradient"][0, 1]
+        assert abs(stored - expected).max() < 1e-10 * expected[0]
