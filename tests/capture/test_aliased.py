@@ -157,3 +157,13 @@ def test_a_batch_without_a_backward_is_an_error():
     recorder = SpectralRecorder(Attending(), groups=["a"], engine="aliased")
     with pytest.raises(AutoSpecError, match="without a backward pass"), recorder.batch([0, 0]):
         pass
+
+
+def test_a_forward_that_the_user_put_on_the_model_stays():
+    model = nn.Sequential(nn.Linear(4, 3))
+    of_class = model.forward
+    model.forward = doubled = lambda x: 2 * of_class(x)
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine="aliased")
+    with recorder.batch([0, 1, 0]):
+        model(torch.randn(3, 4)).square().sum().backward()
+    assert vars(model)["forward"] is doubled

@@ -53,7 +53,7 @@ class AliasedEngine:
     @contextlib.contextmanager
     def listening(self, cells: Cells) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
-        forward = self._model.forward
+        forward, own = self._model.forward, "forward" in vars(self._model)
         self._aliases, self._eps = [], 0.0
         self._model.forward = self._standing_in(forward, cells)
         try:
@@ -61,7 +61,10 @@ class AliasedEngine:
             self._hand_over(cells)
             self._batches += 1
         finally:
-            del self._model.forward  # the class's own shows again
+            if own:
+                self._model.forward = forward
+            else:
+                del self._model.forward  # the class's own shows again
             self._aliases = []
 
     def close(self) -> None:
