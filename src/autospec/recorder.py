@@ -49,6 +49,9 @@ from autospec.store.write import Header
 class SpectralRecorder:
     """Records the spectra of every layer's gradient, activations and adjoints by group while a model trains.
 
+    The sample is the first dimension of what every layer gets, but for recurrent and attention layers with
+    ``batch_first=False``.
+
     Args:
         model: the model; its weights, gradients, loss and random state stay the same to the last bit.
         path: the HDF5 file to write, or None to keep the spectra in memory (``recorder.spectra``).

@@ -495,3 +495,37 @@ def test_memory_does_not_grow_over_a_thousand_steps():
         if step in (10, 999):
             counts.append(tensors())
     assert counts[1] <= counts[0]
+
+
+class StepsFirst(nn.Module):
+    """A recurrent layer that takes steps first, and a head on all of its steps or on the last."""
+
+    def __init__(self, every_step):
+        super().__init__()
+        self.rnn, self.head, self.every_step = nn.LSTM(3, 5), nn.Linear(5, 2), every_step
+
+    def forward(self, x):
+        states = self.rnn(x)[0]
+        return self.head(states if self.every_step else states[-1])
+
+
+@pytest.mark.parametrize("layers", [None, ["head"]])
+def test_as_many_steps_as_samples_cannot_be_told_apart(layers):
+    model = StepsFirst(every_step=True)
+    recorder = SpectralRecorder(model, groups=["a", "b"], layers=layers)
+    message = "layer 'head' sees 6 samples and as many steps, and layer 'rnn' takes steps first: .* batch_first=True"
+    with pytest.raises(AutoSpecError, match=message), recorder.batch([0, 0, 0, 1, 1, 1]):
+        model(torch.randn(6, 6, 3)).square().sum().backward()
+
+
+def test_as_many_steps_as_samples_are_no_matter_where_the_head_sees_the_last_step():
+    model = StepsFirst(every_step=False).double()
+    x = torch.randn(6, 6, 3, dtype=torch.float64)
+    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+        with recorder.batch([0, 0, 0, 1, 1, 1]):
+            model(x).square().sum().backward()
+        recorder.end_epoch()
+    model.zero_grad()
+    model(x[:, :3]).square().sum().backward()
+    for name, weight in (("head", model.head.weight), ("rnn.weight_ih_l0", model.rnn.weight_ih_l0)):
+        assert abs(recorder.table[f"layers/{name}/gradient"][0, 1] - full_spectrum(weight.grad)).max() < 1e-10

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.rules.registry import Call
 from autospec.errors import AutoSpecError
+from autospec.layout import layer_name
 from autospec.spectra.cells import Cells
 from autospec.spectra.factors import Factors
 
@@ -34,6 +35,8 @@ class HookListener:
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
         self._listening = False
+        self._time_first = _time_first(model)
+        self._samples: int | None = None
         self._stays = is_compiled(model)
         if self._stays:
             self._attach()
@@ -44,6 +47,7 @@ class HookListener:
         if not self._handles:
             self._attach()
         self._listening = True
+        self._samples = None if cells is None else len(cells.of_sample)
         try:
             yield
         except BaseException:
@@ -74,6 +78,7 @@ class HookListener:
             raise AutoSpecError(
                 f"layer {watched.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
             )
+        self._refuse_steps_for_samples(watched, call.output[0])
         with torch.no_grad(), _full_precision(call.output[0].device):
             with _naming(watched):
                 factors = watched.rule.explain(watched.module, call)
@@ -81,6 +86,16 @@ class HookListener:
                 parts = factors[use.local_name]
                 for part in (parts,) if isinstance(parts, Factors) else parts:
                     self._sink(use, part)
+
+    def _refuse_steps_for_samples(self, watched: WatchedModule, output: Tensor) -> None:
+        """AutoSpecError where the first dimension may be the steps of another layer, of which there are as many."""
+        if self._time_first is None or hasattr(watched.module, "batch_first"):
+            return
+        if output.dim() > 2 and self._samples and output.shape[:2] == (self._samples,) * 2 != (1, 1):
+            raise AutoSpecError(
+                f"layer {watched.name!r} sees {self._samples} samples and as many steps, and layer "
+                f"{self._time_first!r} takes steps first: samples and steps cannot be told apart; use batch_first=True"
+            )
 
     @property
     def is_listening(self) -> bool:
@@ -171,6 +186,13 @@ def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return output, _as_it_is
     shape, strides = output.shape, output.stride()
     return base, lambda adjoint: adjoint.contiguous().as_strided(shape, strides)
+
+
+def _time_first(model: nn.Module) -> str | None:
+    """The name of the first module that takes steps before samples, where there is one."""
+    found = (name for name, module in model.named_modules() if getattr(module, "batch_first", None) is False)
+    name = next(found, None)
+    return None if name is None else layer_name(name)
 
 
 def _as_it_is(adjoint: Tensor) -> Tensor:
