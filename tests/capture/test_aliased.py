@@ -167,3 +167,26 @@ def test_a_forward_that_the_user_put_on_the_model_stays():
     with recorder.batch([0, 1, 0]):
         model(torch.randn(3, 4)).square().sum().backward()
     assert vars(model)["forward"] is doubled
+
+
+class Dropping(nn.Module):
+    """Dropout by a function, inside a recurrent layer, and by a module that the user keeps switched off."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, 40, 2, dropout=0.5, batch_first=True), nn.Linear(40, 30)
+        self.off = nn.Dropout(0.5).eval()
+
+    def forward(self, x):
+        return {"out": self.off(nn.functional.dropout(self.head(self.rnn(x)[0]), 0.5, self.training)).mean(1)}
+
+
+def test_the_check_switches_every_dropout_off_and_puts_every_module_back():
+    model = Dropping()
+    seen = []
+    model.head.register_forward_hook(lambda head, inputs, output: seen.append(model.training))
+    recorder = _taken(model, torch.randn(6, 5, 4), torch.arange(6) % 3)
+    assert recorder.table["layers/head/gradient"].shape == (1, 4, 30)
+    assert seen == [False] * 4 + [True] * 3  # three parts and the whole, then the three parts of the training pass
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    assert model.rnn.dropout == 0.5

@@ -198,19 +198,21 @@ def joined(parts: Sequence[Any], cells: Cells) -> Any:
 
 @contextlib.contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """A context in which no module of the model draws random numbers by its training flag or a dropout rate."""
-    active = [
-        module
-        for module in model.modules()
-        if module.training and (isinstance(module, nn.modules.dropout._DropoutNd) or getattr(module, "dropout", False))
-    ]
-    for module in active:
-        module.training = False
+    """A context in which no part of the model draws random numbers by its training flag or a dropout rate."""
+    modes = [(module, module.training) for module in model.modules()]
+    rates = [(module, module.dropout) for module, _ in modes if isinstance(module, nn.RNNBase)]
+    recurrent = {id(module) for module, _ in rates}
     try:
+        for module, _ in modes:
+            module.training = module.training and id(module) in recurrent
+        for module, _ in rates:
+            module.dropout = 0.0  # a GPU's recurrent kernel has no backward pass outside training
         yield
     finally:
-        for module in active:
-            module.training = True
+        for module, training in modes:
+            module.training = training
+        for module, rate in rates:
+            module.dropout = rate
 
 
 def _trained(output: Any) -> list[Tensor]:
