@@ -1,9 +1,13 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from autospec import SpectralRecorder
-from autospec.spectra.rank import effective_rank, numerical_rank
+from autospec import Factors, SpectralRecorder
+from autospec.spectra.cells import Cells, grouping
+from autospec.spectra.rank import effective_rank, gradient_floor, numerical_rank, rank_bound
+from autospec.spectra.sums import LayerSums
 
 
 def test_ranks_of_prescribed_spectra():
@@ -79,6 +83,52 @@ def test_the_bound_is_the_smallest_of_what_bounds_and_a_gradient_in_general_posi
         recorder.end_epoch()
     assert recorder.table["layers/weight/rank/bound"].tolist() == [[large, large, small]]
     assert recorder.table["layers/weight/rank/numerical"].tolist() == [[large, large, small]]
+
+
+@given(
+    n=st.sampled_from([2, 30, 300]),
+    sides=st.tuples(st.sampled_from([1, 2, 7, 250]), st.sampled_from([1, 2, 7])),
+    power=st.tuples(st.sampled_from([0, 0.5, 0.85, 0.9, 0.95, 1, 2]), st.sampled_from([0, 0.5, 0.9, 1, 2])),
+    seed=st.integers(0, 2**20),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_bound_holds_where_the_factors_ranks_are_a_matter_of_the_noise_floor(n, sides, power, seed):
+    """In arithmetic that is exact beside the floor: the factors are in float64, the floor is of float32."""
+    eps = torch.finfo(torch.float32).eps
+    random, count = torch.Generator().manual_seed(seed), min(n, *sides)
+
+    def orthonormal(side):
+        return torch.linalg.qr(torch.randn(side, count, generator=random, dtype=torch.float64)).Q
+
+    left = orthonormal(n)  # the same for both factors, so that the directions of one meet those of the other
+
+    def decaying(width, power):
+        """(n, width): rows with singular values from 1 down to eps to that power, as many as the gradient has."""
+        values = eps ** (power * torch.linspace(0, 1, count, dtype=torch.float64))
+        return (left * values) @ orthonormal(width).T
+
+    factors = Factors(*(decaying(*side) for side in zip(sides, power, strict=True)))
+    groups = grouping(("a", "b"), {})
+    sums = LayerSums((sides[1], sides[0]), groups, ("gradient", "activation", "adjoint"))
+    sums.add(factors, Cells.of(torch.arange(n) % 3 - 1, groups.cells))
+    sums.eps = eps
+    measured = numerical_rank(sums.gradient.spectra(), gradient_floor(sums))
+    assert (measured <= rank_bound(sums)).all()
+
+
+def test_a_direction_that_is_small_in_the_inputs_counts_where_the_gradient_shows_it():
+    """Below the floor of A's own spectrum, above that of the gradient."""
+    n, eps = 1000, torch.finfo(torch.float32).eps
+    inputs, seeds = torch.zeros(n, n), torch.zeros(n, 2)
+    inputs[0, 0], inputs[1, 1] = 1.0, 20 * eps
+    seeds[0, 0] = seeds[1, 1] = 1.0
+    model = nn.Linear(n, 2, bias=False)
+    with SpectralRecorder(model, groups=["a"], statistics=["gradient", "rank"]) as recorder:
+        with recorder.batch([0] * n):
+            model(inputs).backward(seeds)
+        recorder.end_epoch()
+    assert recorder.table["layers/weight/rank/numerical"].tolist() == [[2, 2]]
+    assert recorder.table["layers/weight/rank/bound"].tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -33,7 +33,7 @@ COLUMNS = {
     "p": "Two-sided p of that t; NaN where it is not defined.",
     "median_log2_ratio": "Median of log2 (first group's scaled singular value / second group's).",
     "below_floor": "Values left out because one group's lies below its noise floor.",
-    "beyond_rank": "Values left out because they lie beyond the smaller rank bound, where they are zero.",
+    "beyond_rank": "Values left out because they lie beyond the smaller rank bound, where they are zero or rounding.",
     "note": "Why p is NaN, where it is.",
 }
 """Every column of the table and what it means."""

@@ -28,14 +28,16 @@ def effective_rank(spectra: Tensor, floor: Tensor) -> Tensor:
 
 
 def rank_bound(sums: LayerSums) -> Tensor:
-    """(reported,): ``min(rows_c, in, out, rank A_c, rank Δ_c)``, which no gradient exceeds in exact arithmetic.
+    """(reported,): ``min(rows_c, in, out, rank A_c, rank Δ_c)``: no more of a gradient stands above the noise floor.
 
-    Rows are samples times positions. The ranks of A and Δ are the measured ones, where they are recorded; those of a
-    weight that other modules use too are left out, since they are kept per use and the gradient is of all uses.
+    Rows are samples times positions. The ranks of A and Δ are the measured ones, where they are recorded: above
+    ``eps √min(shape) ‖A_c‖`` with the shape of the gradient, likewise of Δ. What is below has ``σ_k(A) σ₁(Δ)``, and
+    with it ``σ_k(∇)``, under the gradient's floor. Those of a weight that other modules use too are left out, since
+    they are kept per use and the gradient is of all uses.
     """
     bound = sums.grouping.sums(sums.rows).double().clamp_max(min(sums.shape))
     for name, stack in ({} if sums.used_elsewhere else sums.stacks).items():
-        measured = numerical_rank(stack.spectra(), sums.rows_floor(name))
+        measured = numerical_rank(stack.spectra(), _relative_floor(sums) * sums.norms()[name])
         bound = torch.minimum(bound, measured.cpu())
     return bound
 
@@ -60,4 +62,9 @@ def gradient_floor(sums: LayerSums) -> Tensor:
     """
     if sums.only_gradients:
         return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
-    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
+    return _relative_floor(sums) * sums.norm_product()
+
+
+def _relative_floor(sums: LayerSums) -> float:
+    """The noise floor of a gradient relative to the norms of its factors."""
+    return sums.eps * math.sqrt(min(sums.shape))

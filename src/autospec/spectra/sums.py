@@ -102,9 +102,14 @@ class LayerSums:
         shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
         return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
 
+    def norms(self) -> dict[str, Tensor]:
+        """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
+        return dict(zip((ACTIVATION, ADJOINT), self.grouping.sums(self.squared_norms.T).sqrt().unbind(1), strict=True))
+
     def norm_product(self) -> Tensor:
-        """(reported,) float64: ``‖A_c‖ ‖Δ_c‖`` in the Frobenius norm, the scale of the terms of each gradient."""
-        return self.grouping.sums(self.squared_norms.T).sqrt().prod(dim=1)
+        """(reported,) float64: ``‖A_c‖ ‖Δ_c‖``, the scale of the terms of each gradient."""
+        norms = self.norms()
+        return norms[ACTIVATION] * norms[ADJOINT]
 
     def told_apart(self, value: Tensor, dimensions: tuple[str, ...]) -> Tensor:
         """A statistic's value as far as it is known: for ``all`` alone where a use was shared by all samples."""

@@ -158,7 +158,7 @@ class Spectra:
         """A tidy table, one row per singular value.
 
         Columns: layer, epoch, group, index; value (raw) and scaled (see ``scaled``); floor and scaled_floor, below
-        which a value is rounding; rank_bound, beyond whose index a value is zero in exact arithmetic.
+        which a value is rounding; rank_bound, beyond whose index no value stands above the noise floor.
         """
         import pandas as pd
 
