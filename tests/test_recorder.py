@@ -3,6 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from references import full_spectrum, group_sums, sample_gradients
 from torch import nn
 
@@ -642,3 +643,78 @@ def test_statistics_of_unequal_width_do_not_pad_one_another():
     frames = {name: recorder.spectra.to_frame(name) for name in ("gradient", "activation", "adjoint")}
     assert [frame[frame.layer == "0"]["index"].max() for frame in frames.values()] == [4, 6, 4]
     assert all(frame["value"].notna().all() for frame in frames.values())
+
+
+COMPUTED = {
+    "weight_norm": nn.utils.parametrizations.weight_norm,
+    "old weight_norm": nn.utils.weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "pruned": lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("wrap", COMPUTED.values(), ids=COMPUTED)
+def test_a_weight_that_is_computed_from_others_is_an_error_that_names_it(wrap):
+    model = nn.Sequential(wrap(nn.Linear(4, 3)), nn.Linear(3, 2))
+    with pytest.raises(AutoSpecError, match="^'weight' of layer '0' is no parameter but computed .* engine='aliased'"):
+        SpectralRecorder(model, groups=["a"])
+    assert _recorded(model, ["!0.*"]) == ["1"]
+    assert any(name.startswith("0.") for name in SpectralRecorder(model, groups=["a"], engine="aliased").layers)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4), nn.MultiheadAttention(4, 2)], ids=["LSTM", "attention"])
+def test_a_part_of_a_layer_that_is_computed_from_others_is_an_error_too(layer):
+    name = "weight_hh_l0" if isinstance(layer, nn.LSTM) else "in_proj_weight"
+    nn.utils.parametrizations.weight_norm(layer, name)
+    with pytest.raises(AutoSpecError, match=f"^'{name}' of layer '0' is no parameter but computed"):
+        SpectralRecorder(nn.Sequential(layer), groups=["a"])
+
+
+def test_a_lazy_layer_is_recorded_after_its_first_call():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(AutoSpecError, match=r"layer '0' \(LazyLinear\) has no weights before its first call; run"):
+        SpectralRecorder(model, groups=["a"])
+    model(torch.randn(2, 4))
+    assert _recorded(model, None) == ["0"]
+
+
+def test_norms_have_no_spectrum_whatever_their_dimension():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)), nn.LayerNorm([2, 2]), nn.RMSNorm([2, 2]))
+    assert _recorded(model, None) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda call: {"w": autospec.Factors(call.activation, call.adjoint)}, "explains 'weight', but returned 'w'"),
+        (lambda call: {}, "explains 'weight', but returned nothing"),
+        (lambda call: None, "returned a NoneType, not a dict of Factors"),
+        (lambda call: {"weight": (call.activation, call.adjoint)}, "returned a Tensor for 'weight', not autospec.Fact"),
+        (
+            lambda call: {"weight": autospec.Factors(call.adjoint, call.activation)},
+            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; Factors takes the activation first",
+        ),
+    ],
+)
+def test_a_rule_of_ones_own_that_returns_something_else_is_an_error_that_names_the_layer(returned, message):
+    class Own(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight)
+
+    autospec.register_rule(Own)(lambda layer, call: returned(call))
+    model = nn.Sequential(Own(40, 30))
+    for n in (6, 60):
+        recorder = SpectralRecorder(model, groups=["a"])
+        with pytest.raises(AutoSpecError, match=rf"layer '0' \(Own\): .*{message}"), recorder.batch([0] * n):
+            model(torch.randn(n, 40)).square().sum().backward()
+
+
+def test_a_rule_of_ones_own_for_a_weight_that_is_not_there():
+    class Misspelt(nn.Linear):
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight)
+
+    autospec.register_rule(Misspelt, weights=("wieght",))(lambda layer, call: {})
+    with pytest.raises(AutoSpecError, match="layer '0': the rule of Misspelt explains 'wieght', .* weight, bias"):
+        SpectralRecorder(nn.Sequential(Misspelt(4, 3)), groups=["a"])

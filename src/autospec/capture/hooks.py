@@ -12,6 +12,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.hooks import RemovableHandle
 
+from autospec.capture.explained import parts_of
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.rules.registry import Call
 from autospec.errors import AutoSpecError
@@ -82,10 +83,9 @@ class HookListener:
         with torch.no_grad(), _full_precision(call.output[0].device):
             with _naming(watched):
                 factors = watched.rule.explain(watched.module, call)
-            for use in watched.uses:
-                parts = factors[use.local_name]
-                for part in (parts,) if isinstance(parts, Factors) else parts:
-                    self._sink(use, part)
+                explained = [(use, part) for use in watched.uses for part in parts_of(factors, use)]
+            for use, part in explained:
+                self._sink(use, part)
 
     def _refuse_steps_for_samples(self, watched: WatchedModule, output: Tensor) -> None:
         """AutoSpecError where the first dimension may be the steps of another layer, of which there are as many."""

@@ -98,6 +98,12 @@ def _accepted(name: str, module: nn.Module, rule: Rule) -> WatchedModule:
 
 
 def _unexplained(weight: Weight) -> AutoSpecError:
+    if weight.computed:
+        return AutoSpecError(
+            f"{weight.computed} is no parameter but computed from others, {weight.name!r} among them (weight_norm, "
+            "spectral_norm, pruning), for which there is no rule; use engine='aliased', or leave them out with "
+            f"layers=['!{weight.name}', ...]"
+        )
     return AutoSpecError(
         f"layer {weight.name!r} is a weight of {type(weight.module).__name__}, for which there is no rule. Supported: "
         f"{', '.join(supported_types())}. Register one with autospec.register_rule, "

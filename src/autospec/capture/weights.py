@@ -9,6 +9,7 @@ from torch import nn
 
 import autospec.capture.rules  # noqa: F401 (registers the rules)
 from autospec.capture.rules.registry import Rule, rule_of
+from autospec.errors import AutoSpecError
 from autospec.layout import layer_name
 
 
@@ -21,6 +22,8 @@ class Weight:
     module: nn.Module
     local_name: str
     rule: Rule | None
+    computed: str = ""
+    """Where it is one of those that a layer's weight is computed from: which weight, of which layer."""
 
     @property
     def name(self) -> str:
@@ -30,14 +33,17 @@ class Weight:
 
 def weights_of(model: nn.Module) -> list[Weight]:
     """Every use of every weight matrix, trained or not, in the model's order; without a rule, one at its owner."""
+    _refuse_lazy(model)
+    computed = _computed(model)
     explained = dict(_explained(model))
     by_rule = {id(weight.parameter) for own in explained.values() for weight in own}
     found = []
     for name, module in model.named_modules():
         found += explained.get(name, [])
         for local_name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in by_rule and is_matrix(local_name, parameter):
-                found.append(Weight(parameter, name, module, local_name, None))
+            has_spectrum = is_matrix(local_name, parameter) and not isinstance(module, (nn.LayerNorm, nn.RMSNorm))
+            if id(parameter) not in by_rule and has_spectrum:
+                found.append(Weight(parameter, name, module, local_name, None, computed.get(id(parameter), "")))
     return found
 
 
@@ -60,4 +66,43 @@ def _explained(model: nn.Module) -> Iterator[tuple[str, list[Weight]]]:
         if rule is None or id(module) in owned:
             continue
         owned.update(id(module.get_submodule(child)) for child in rule.owns)
-        yield name, [Weight(module.get_parameter(local), name, module, local, rule) for local in rule.weights(module)]
+        parameters = {local: _parameter(name, module, local) for local in rule.weights(module)}
+        weights = [Weight(value, name, module, local, rule) for local, value in parameters.items() if value is not None]
+        if len(weights) == len(parameters):
+            yield name, weights
+
+
+def _parameter(name: str, module: nn.Module, local_name: str) -> nn.Parameter | None:
+    """The weight that a rule names; None where it is computed from parameters, AutoSpecError where there is none."""
+    owner_name, _, last = local_name.rpartition(".")
+    try:
+        owner = module.get_submodule(owner_name)
+        value = getattr(owner, last)
+    except AttributeError:
+        there = ", ".join(name for name, _ in module.named_parameters())
+        raise AutoSpecError(
+            f"layer {layer_name(name)!r}: the rule of {type(module).__name__} explains {local_name!r}, "
+            f"which the layer does not have; there are {there}"
+        ) from None
+    return value if owner._parameters.get(last) is value and value is not None else None
+
+
+def _computed(model: nn.Module) -> dict[int, str]:
+    """What the parameters stand for that a layer's weight is computed from, by their ids."""
+    found: dict[int, str] = {}
+    for name, module in model.named_modules():
+        rule = rule_of(module)
+        for local in () if rule is None else rule.weights(module):
+            if _parameter(name, module, local) is None:
+                what = f"{local!r} of layer {layer_name(name)!r}"
+                found |= {id(parameter): what for parameter in module.parameters() if id(parameter) not in found}
+    return found
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if any(nn.parameter.is_lazy(parameter) for parameter in module.parameters(recurse=False)):
+            raise AutoSpecError(
+                f"layer {layer_name(name)!r} ({type(module).__name__}) has no weights before its first call; run the "
+                "model on one batch, then make the recorder"
+            )

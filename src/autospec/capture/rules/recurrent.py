@@ -20,7 +20,7 @@ UNREPLAYABLE = "dropout between its layers is drawn inside the GPU's kernel and 
 
 def weights(layer: nn.RNNBase) -> list[str]:
     """The names of the layer's weights: input to hidden, hidden to hidden and, where it has one, the projection."""
-    return [name for name, _ in layer.named_parameters(recurse=False) if name.startswith("weight_")]
+    return [name for name in layer._flat_weights_names if name.startswith("weight_")]
 
 
 def drops(layer: nn.RNNBase) -> bool:
