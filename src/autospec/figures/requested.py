@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 from autospec.figures.contents import short_name
 from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
 from autospec.store.write import replaced
+
+DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)))
+"""Of the groups' lines, one kind for each round of the colours."""
 
 Layers = Sequence[tuple[str, xr.Dataset]]
 """Layers' names and statistics, as ``Spectra[layer]`` gives them."""
@@ -28,7 +31,7 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
         axes = figure.subplots(len(layers), len(groups), squeeze=False)
         for row, (name, values) in zip(axes, layers, strict=True):
             last = values["tied_gradient"].isel(epoch=-1)
-            top = max(float(np.nanmax(last)), 1e-30)
+            top = max(float(last.max(skipna=True).fillna(0.0)), 1e-30)
             for axis, group in zip(row, groups, strict=True):
                 image = _draw_positions(axis, last.sel(group=group), LogNorm(top * 1e-6, top))
                 axis.set_title(group)
@@ -47,9 +50,10 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
     with print_style():
         figure = Figure(figsize=(COLUMN_IN, 0.6 + 1.2 * len(layers)), layout="constrained")
         for axis, (name, values) in zip(figure.subplots(len(layers), 1, squeeze=False)[:, 0], layers, strict=True):
-            for colour, group in zip(OKABE_ITO, values["group"].values, strict=False):
+            for (dashes, colour), group in zip(cycle(product(DASHES, OKABE_ITO)), values["group"].values, strict=False):
                 of_group = values.sel(group=group)
-                axis.plot(values["epoch"], of_group["rank_numerical"], color=colour, lw=0.9, label=str(group))
+                ranks = of_group["rank_numerical"]
+                axis.plot(values["epoch"], ranks, color=colour, lw=0.9, ls=dashes, label=str(group))
                 axis.plot(values["epoch"], of_group["rank_effective"], color=colour, lw=0.9, ls=":")
                 axis.plot(values["epoch"], of_group["rank_bound"], color=colour, lw=0.5, ls="--")
             if "rank_chain" in values:
