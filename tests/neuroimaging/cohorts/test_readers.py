@@ -279,6 +279,8 @@ def test_the_hdf5_table_is_read_by_rows_indices_and_labels(
         ("correct_indices_GSP.csv", "0\n1\n", "components must be different numbers from 1 to 100"),
         ("correct_indices_GSP.csv", "5\n5\n", "components must be different numbers from 1 to 100"),
         ("correct_indices_GSP.csv", "1.5\n", "must hold whole numbers"),
+        ("labels_COBRE.csv", "1\n2\nnan\n2\n2\n1\n", "labels_COBRE.csv: must hold whole numbers"),
+        ("labels_COBRE.csv", "1\n2\ninf\n2\n2\n1\n", "labels_COBRE.csv: must hold whole numbers"),
         ("other_labels.csv", "1\n", r"2 files fit \*label\*.csv; name one with --labels"),
     ],
 )
