@@ -61,7 +61,10 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
     columns = list(dict.fromkeys([config.target, *config.group_by]))
     for column in columns:
         if column not in people.columns:
-            raise AutoSpecError(f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}")
+            raise AutoSpecError(
+                f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
+                + _without_diagnosis(column, people.columns)
+            )
     labelled = _labelled(people, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
@@ -127,6 +130,13 @@ def dataset_of(
         columns=found.columns,
         balance=tuple(one.record() for one in found.balance),
     )
+
+
+def _without_diagnosis(column: str, available: Iterable[str]) -> str:
+    """What to compare instead, for the end of a message that a column is lacking; empty where nothing is known."""
+    if column != "diagnosis" or "sex" not in available:
+        return ""
+    return "; without a diagnosis, dataset.target=sex dataset.group_by=[sex] compares men and women"
 
 
 def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:
