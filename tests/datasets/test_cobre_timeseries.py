@@ -139,15 +139,19 @@ def test_a_prepared_cohort_is_read_from_file_or_folder(config: Make, tmp_path: P
     assert not any("volumes are used" in line for line in whole.account)
 
 
-def test_a_cohort_without_a_diagnosis_says_what_can_be_compared(config: Make, tmp_path: Path) -> None:
-    people = pd.DataFrame({"id": list("abcd"), "sex": ["M", "M", "F", "F"]})
+@pytest.mark.parametrize(("lacking", "there"), [("diagnosis", "sex"), ("sex", "diagnosis")])
+def test_a_cohort_without_a_label_says_what_can_be_compared(
+    config: Make, tmp_path: Path, lacking: str, there: str
+) -> None:
+    people = pd.DataFrame({"id": list("abcd"), there: list("xxyy")})
     timecourses = np.random.default_rng(0).normal(size=(4, 30, 53))
     write_prepared(tmp_path / "cohort.h5", people, {"timecourses": timecourses}, "rest")
-    path, of_sex = f"dataset.path={tmp_path}", ["dataset.target=sex", "dataset.group_by=[sex]"]
-    with pytest.raises(AutoSpecError, match="no column 'diagnosis'; it has id, sex, row; ") as error:
+    path, instead = f"dataset.path={tmp_path}", [f"dataset.target={there}", f"dataset.group_by=[{there}]"]
+    with pytest.raises(AutoSpecError, match=f"no column '{lacking}'; it has .*; without it, ") as error:
         datasets.load(config("cobre_timeseries", path))
-    assert all(override in str(error.value) for override in of_sex)
-    assert datasets.load(config("cobre_timeseries", path, *of_sex)).groups == ("men", "women")
+    assert all(override in str(error.value) for override in instead)
+    labels = f"+dataset.labels.{there}={{one: [x], two: [y]}}"
+    assert datasets.load(config("cobre_timeseries", path, *instead, labels)).groups == ("one", "two")
 
 
 def test_people_with_gaps_or_doubled_ids_are_named(config: Make, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
         if column not in people.columns:
             raise AutoSpecError(
                 f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
-                + _without_diagnosis(column, people.columns)
+                + _instead(column, people.columns)
             )
     labelled = _labelled(people, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
@@ -132,11 +132,10 @@ def dataset_of(
     )
 
 
-def _without_diagnosis(column: str, available: Iterable[str]) -> str:
-    """What to compare instead, for the end of a message that a column is lacking; empty where nothing is known."""
-    if column != "diagnosis" or "sex" not in available:
-        return ""
-    return "; without a diagnosis, dataset.target=sex dataset.group_by=[sex] compares men and women"
+def _instead(column: str, available: Iterable[str]) -> str:
+    """What to compare instead, for the end of a message that a label is lacking; empty where nothing is known."""
+    other = {"diagnosis": "sex", "sex": "diagnosis"}.get(column, "")
+    return f"; without it, dataset.target={other} dataset.group_by=[{other}]" if other in available else ""
 
 
 def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:
