@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OURS=THEIRS",
         help="a column of that table: id, diagnosis, sex, age, site, motion or head_size; repeat as needed",
     )
-    people.add_argument("--ids", type=Path, help="gift: a text file with the ids in GIFT's order, one per line")
+    people.add_argument("--ids", type=Path, help="gift: the ids in GIFT's order, one per line, without a header")
     people.add_argument("--labels", type=Path, help="hdf5: the CSV of labels, where there are several")
     scans = parser.add_argument_group("scans")
     scans.add_argument("--template", type=Path, help="the NeuroMark template, 53 maps; resampled to the scans' grid")

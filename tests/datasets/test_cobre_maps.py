@@ -126,6 +126,16 @@ def test_maps_are_resampled_on_request(config: Make, folder: Path) -> None:
     data = load(config, folder, "dataset.resolution_mm=12")
     assert data.inputs.shape == (4, 1, 4, 3, 2)
     assert data.inputs[:, 0, 1, 1, 1].tolist() == [1, 2, 3, 4]
+    assert "maps are resampled to 4 × 3 × 2 voxels of 12 mm: dataset.resolution_mm" in data.account
+    assert not any("resampled" in line for line in load(config, folder).account)
+
+
+def test_columns_have_names_where_a_table_is_read_alone(config: Make, folder: Path) -> None:
+    table = folder / "participants.tsv"
+    table.write_text(table.read_text().replace("sex", "Gender"))
+    assert load(config, folder, "dataset.columns.sex=Gender").groups == ("HC/men", "HC/women", "SZ/men", "SZ/women")
+    with pytest.raises(AutoSpecError, match=r"dataset.path is a prepared cohort with our names; give --column sex="):
+        datasets.check(config("cobre_maps", f"dataset.path={folder / 'cohort.h5'}", "dataset.columns.sex=Gender"))
 
 
 @pytest.mark.parametrize("flip", [1, -1])
@@ -201,7 +211,9 @@ def test_a_prepared_cohort_gives_the_maximum_over_components(config: Make, tmp_p
     file = tmp_path / "maps.h5"
     write_prepared(file, people, {"map_maximum": maps, "affine": AFFINE}, "a cohort")
     assert np.allclose(load(config, file).inputs[:, 0], maps, atol=1e-6)
-    assert max(load(config, file, "dataset.resolution_mm=12").inputs.shape[2:]) <= 5
+    coarse = load(config, file, "dataset.resolution_mm=12")
+    assert max(coarse.inputs.shape[2:]) <= 5
+    assert any(line.endswith("voxels of 12 mm: dataset.resolution_mm") for line in coarse.account)
     write_prepared(file, people, {"map_maximum": maps}, "a cohort")
     with pytest.raises(AutoSpecError, match="has no /affine to resample by"):
         load(config, file, "dataset.resolution_mm=12")

@@ -134,6 +134,24 @@ def test_a_prepared_cohort_is_read_from_file_or_folder(config: Make, tmp_path: P
         assert (data.source, data.simulated) == ("ten minutes of rest", False)
     short = datasets.load(config("cobre_timeseries", f"dataset.path={file}", "dataset.time_points=10"))
     assert short.inputs.shape == (4, 10, 53)
+    assert "the first 10 of 30 volumes are used: dataset.time_points" in short.account
+    whole = datasets.load(config("cobre_timeseries", f"dataset.path={file}", "dataset.time_points=30"))
+    assert not any("volumes are used" in line for line in whole.account)
+
+
+@pytest.mark.parametrize(("lacking", "there"), [("diagnosis", "sex"), ("sex", "diagnosis")])
+def test_a_cohort_without_a_label_says_what_can_be_compared(
+    config: Make, tmp_path: Path, lacking: str, there: str
+) -> None:
+    people = pd.DataFrame({"id": list("abcd"), there: list("xxyy")})
+    timecourses = np.random.default_rng(0).normal(size=(4, 30, 53))
+    write_prepared(tmp_path / "cohort.h5", people, {"timecourses": timecourses}, "rest")
+    path, instead = f"dataset.path={tmp_path}", [f"dataset.target={there}", f"dataset.group_by=[{there}]"]
+    with pytest.raises(AutoSpecError, match=f"no column '{lacking}'; it has .*; without it, ") as error:
+        datasets.load(config("cobre_timeseries", path))
+    assert all(override in str(error.value) for override in instead)
+    labels = f"+dataset.labels.{there}={{one: [x], two: [y]}}"
+    assert datasets.load(config("cobre_timeseries", path, *instead, labels)).groups == ("one", "two")
 
 
 def test_people_with_gaps_or_doubled_ids_are_named(config: Make, tmp_path: Path) -> None:
@@ -149,7 +167,8 @@ def test_people_with_gaps_or_doubled_ids_are_named(config: Make, tmp_path: Path)
 def test_mistakes_end_in_one_line(config: Make, tmp_path: Path) -> None:
     file = cohort_file(tmp_path, np.random.default_rng(0).normal(size=(4, 30, 53)))
     for overrides, message in (
-        (["dataset.time_points=31", f"dataset.path={file}"], "dataset.time_points=31: .*cohort.h5 holds 30"),
+        (["dataset.time_points=31", f"dataset.path={file}"], "31: .*cohort.h5 holds 30; dataset.time_points=null"),
+        ([f"dataset.path={file}", "dataset.columns.sex=Gender"], "give --column sex=Gender when preparing"),
         (["dataset.time_points=1"], "dataset.time_points=1: must be 2 or more, or null for all"),
         ([f"dataset.path={tmp_path / 'none.h5'}"], "there is no prepared cohort"),
         (["dataset.group_by=[site]"], "the cohort has no column 'site'"),

@@ -57,6 +57,15 @@ def test_versions_are_named_and_joined_under_one_name(config: Make, folder: Path
     assert data.source == "FreeSurfer stats of subjects"
 
 
+@pytest.mark.parametrize("column", ["StructName", "Volume_mm3"])
+def test_a_table_without_a_column_leaves_its_subject_out_by_name(config: Make, folder: Path, column: str) -> None:
+    first = folder / "subjects" / "sub-1" / "stats" / "aseg.stats"
+    first.write_text(first.read_text().replace(column, "Other"))
+    data = load(config, folder)
+    assert data.people == ("2", "3", "4")
+    assert f"sub-1: aseg.stats cannot be read: its table has no column {column}" in data.account
+
+
 def test_a_truncated_or_lacking_file_leaves_its_subject_out_by_name(config: Make, folder: Path) -> None:
     first = folder / "subjects" / "sub-1" / "stats" / "aseg.stats"
     first.write_text(first.read_text()[:-60])

@@ -85,6 +85,29 @@ def test_fingerprint_of_a_simulation_is_its_version(config: Make, monkeypatch: p
 
 
 @pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("sinusoid", "dataset.noise_sd=nan"),
+        ("freesurfer", "dataset.effect=inf"),
+        ("freesurfer", "dataset.correlation.tissue=nan"),
+        ("freesurfer", "dataset.age.mean=nan"),
+        ("cobre_timeseries", "dataset.motion_effect=-inf"),
+        ("cobre_timeseries", "dataset.couplings.SC=nan"),
+        ("cobre_maps", "dataset.noise_sd=nan"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named(config: Make, name: str, override: str) -> None:
+    with pytest.raises(AutoSpecError, match=f"{override}: must be a finite number"):
+        datasets.check(config(name, override))
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_a_simulated_cohort_has_no_table_whose_columns_have_names(config: Make, name: str) -> None:
+    with pytest.raises(AutoSpecError, match=r"dataset.columns.sex=Gender: does nothing here, the cohort is simulated"):
+        datasets.check(config(name, "dataset.columns.sex=Gender"))
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("dataset.people.SZ.men=-1", "dataset.people.SZ.men=-1: must be 0 or more"),

@@ -14,7 +14,7 @@ from autospec.datasets.account import Account
 from autospec.datasets.cohort import check_cohort, cohort, dataset_of
 from autospec.datasets.dataset import Dataset
 from autospec.datasets.maps_simulation import effects, simulated_maps
-from autospec.datasets.phenotype import joined, read_people, with_complete_data
+from autospec.datasets.phenotype import joined, read_people, refuse_columns, with_complete_data
 from autospec.datasets.prepared import prepared_file, read_prepared
 from autospec.datasets.simulation import check_people, generators, simulated_people
 from autospec.datasets.volumes import check_resolution, read_maps, resampled
@@ -46,6 +46,8 @@ def check(config: CobreMapsConfig) -> None:
     """AutoSpecError for a value that the maps cannot have."""
     check_cohort(config)
     check_resolution(config.resolution_mm)
+    if config.path is None or not (Path(config.path) / PARTICIPANTS).is_file():
+        refuse_columns(config, None if config.path is None else "dataset.path")
     if config.path is None:
         check_people(config)
         effects(config)
@@ -79,6 +81,8 @@ def _folder(
     ids = [file.name.removesuffix("_map.nii.gz") for file in files]
     people = joined(read_people(participants, config, account), ids, account, "maps")
     maps, readable = read_maps([files[row] for row in people["row"]], list(people["id"]), config.resolution_mm, account)
+    if config.resolution_mm is not None:
+        _note_resolution(maps, config.resolution_mm, account)
     people = people[readable].reset_index(drop=True)
     people = people.assign(row=np.arange(len(people)))
     return with_complete_data(people, maps, account, "its map"), maps
@@ -95,4 +99,10 @@ def _prepared(
         if prepared.affine is None:
             raise AutoSpecError(f"dataset.resolution_mm={config.resolution_mm}: {file} has no /affine to resample by")
         maps = np.stack([resampled(one, prepared.affine, config.resolution_mm) for one in maps])
+        _note_resolution(maps, config.resolution_mm, account)
     return people, maps, prepared.source, prepared.simulated
+
+
+def _note_resolution(maps: npt.NDArray, resolution_mm: int, account: Account) -> None:
+    shape = " × ".join(map(str, maps.shape[1:]))
+    account.note(f"maps are resampled to {shape} voxels of {resolution_mm} mm: dataset.resolution_mm")

@@ -13,7 +13,7 @@ from autospec.config.schema import CobreTimeseriesConfig
 from autospec.datasets.account import Account, named
 from autospec.datasets.cohort import check_cohort, cohort, dataset_of
 from autospec.datasets.dataset import Dataset
-from autospec.datasets.phenotype import joined, with_complete_data
+from autospec.datasets.phenotype import joined, refuse_columns, with_complete_data
 from autospec.datasets.prepared import prepared_file, read_prepared
 from autospec.datasets.residuals import refuse_residualize
 from autospec.datasets.simulation import check_people, generators, simulated_people
@@ -35,6 +35,7 @@ def check(config: CobreTimeseriesConfig) -> None:
     """AutoSpecError for a value that the time-courses cannot have."""
     check_cohort(config)
     refuse_residualize(config)
+    refuse_columns(config, "dataset.path" if config.path is not None else None)
     if config.time_points is not None and config.time_points < 2:
         raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
     if config.path is None:
@@ -65,7 +66,12 @@ def _prepared(
     prepared = read_prepared(file, "timecourses")
     time_points = prepared.data.shape[1]
     if config.time_points is not None and config.time_points > time_points:
-        raise AutoSpecError(f"dataset.time_points={config.time_points}: {file} holds {time_points}")
+        raise AutoSpecError(
+            f"dataset.time_points={config.time_points}: {file} holds {time_points}; "
+            "dataset.time_points=null takes all (preset=quick may have set it)"
+        )
+    if config.time_points is not None and config.time_points < time_points:
+        account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
     data = prepared.data[:, : config.time_points]
     people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
     people = _with_varying_data(with_complete_data(people, data, account, file.name), data, account, file.name)

@@ -61,7 +61,10 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
     columns = list(dict.fromkeys([config.target, *config.group_by]))
     for column in columns:
         if column not in people.columns:
-            raise AutoSpecError(f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}")
+            raise AutoSpecError(
+                f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
+                + _instead(column, people.columns)
+            )
     labelled = _labelled(people, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
@@ -127,6 +130,12 @@ def dataset_of(
         columns=found.columns,
         balance=tuple(one.record() for one in found.balance),
     )
+
+
+def _instead(column: str, available: Iterable[str]) -> str:
+    """What to compare instead, for the end of a message that a label is lacking; empty where nothing is known."""
+    other = {"diagnosis": "sex", "sex": "diagnosis"}.get(column, "")
+    return f"; without it, dataset.target={other} dataset.group_by=[{other}]" if other in available else ""
 
 
 def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from autospec.datasets.freesurfer_simulation import effects, simulated_table
 from autospec.datasets.freesurfer_stats import read_subjects, stats_files
 from autospec.datasets.freesurfer_tables import joint_table, renamed
 from autospec.datasets.freesurfer_volumes import FEATURES as VOLUME_FEATURES
-from autospec.datasets.phenotype import joined, read_people
+from autospec.datasets.phenotype import joined, read_people, refuse_columns
 from autospec.datasets.simulation import check_people, generators, simulated_people
 from autospec.datasets.tables import numbers
 from autospec.errors import AutoSpecError
@@ -62,6 +62,7 @@ def check(config: FreesurferConfig) -> None:
     if isinstance(config.features, str):
         _named_list(config.features, [])
     if not sources(config):
+        refuse_columns(config, None)
         check_people(config)
         effects(config)
 

@@ -83,6 +83,9 @@ def _read(file: Path) -> tuple[str, Row]:
     cells = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if header is None or not cells:
         raise ValueError("it is no table of statistics, or has been cut off")
+    lacking = [name for name in _needed(file) if name not in header]
+    if lacking:
+        raise ValueError(f"its table has no column {', '.join(lacking)}")
     short = [row for row in cells if len(row) < len(header)]
     if short:
         raise ValueError(f"the row of {short[0][0]} has {len(short[0])} of {len(header)} values")
@@ -90,6 +93,10 @@ def _read(file: Path) -> tuple[str, Row]:
     side = file.name.split(".")[0]
     values = _structures(table) if file.name == ASEG else _regions(table, side)
     return _version(lines), {**_measures(lines, "" if file.name == ASEG else side), **values}
+
+
+def _needed(file: Path) -> tuple[str, ...]:
+    return ("StructName", "Volume_mm3") if file.name == ASEG else ("StructName", *SURFACE_MEASURES)
 
 
 def _structures(table: list[Row]) -> Row:

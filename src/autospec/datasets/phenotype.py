@@ -17,6 +17,9 @@ from autospec.datasets.account import Account, named
 from autospec.datasets.tables import number, plain_id, read_table
 from autospec.errors import AutoSpecError
 
+PARTICIPANT = "participant_id"
+"""What BIDS, and so ``dataset.columns.id`` unless told otherwise, calls the column of ids."""
+
 NUMERIC = ("age", "motion", "head_size")
 """Columns of people that are numbers; every other one is a label."""
 
@@ -24,6 +27,19 @@ NUMERIC = ("age", "motion", "head_size")
 def read_people(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
     """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
     return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+
+
+def refuse_columns(config: CohortConfig, prepared: str | None) -> None:
+    """AutoSpecError for a column of another name where no phenotype table is read.
+
+    ``prepared`` is the key that names a prepared cohort, None where the cohort is simulated.
+    """
+    for ours, theirs in config.columns.items():
+        if theirs not in (ours, PARTICIPANT if ours == "id" else ours):
+            reason = "the cohort is simulated, no table of people is read"
+            if prepared is not None:
+                reason = f"{prepared} is a prepared cohort with our names; give --column {ours}={theirs} when preparing"
+            raise AutoSpecError(f"dataset.columns.{ours}={theirs}: does nothing here, {reason}")
 
 
 def phenotype(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import product
 
 import numpy as np
@@ -70,10 +71,23 @@ def simulated_people(config: CohortConfig, random: np.random.Generator) -> Simul
 
 def check_people(config: CohortConfig) -> None:
     """AutoSpecError for people or covariates that cannot be simulated."""
+    check_finite(config)
     _cells(config)
     for key, covariate in (("age", config.age), ("motion", config.motion)):
         if covariate.sd <= 0 or covariate.low >= covariate.high:
             raise AutoSpecError(f"dataset.{key}: sd must be above 0 and low below high, not {covariate}")
+
+
+def check_finite(config: object, key: str = "dataset") -> None:
+    """AutoSpecError naming a number of the configuration, at any depth, that is NaN or infinite."""
+    if is_dataclass(config):
+        values = {one.name: getattr(config, one.name) for one in fields(config)}
+    else:
+        values = dict(config) if isinstance(config, Mapping) else {}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise AutoSpecError(f"{key}.{name}={value}: must be a finite number")
+        check_finite(value, f"{key}.{name}")
 
 
 def check_keys(key: str, given: Mapping[str, object], allowed: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from autospec.config.schema import SinusoidConfig
 from autospec.datasets.account import Account
 from autospec.datasets.dataset import Dataset, Floats, Integers, held_out
 from autospec.datasets.scaling import check_scaling, scaled
+from autospec.datasets.simulation import check_finite
 from autospec.errors import AutoSpecError
 
 SIMULATION = "sinusoid 1"
@@ -69,6 +70,7 @@ def check(config: SinusoidConfig) -> None:
     """AutoSpecError for a value that cannot be generated."""
     check_scaling(config.scaling)
     sources(config)
+    check_finite(config)
     for key in ("per_class", "channels"):
         if getattr(config, key) < 1:
             raise AutoSpecError(f"dataset.{key}={getattr(config, key)}: must be 1 or more")

@@ -92,6 +92,32 @@ def test_only_what_changed_is_prepared_again(
     assert seen[9:] == ["sub-02"]
 
 
+def test_a_corrected_repetition_time_is_taken_up(bids: Path, prepared: Prepare, output: Path) -> None:
+    sidecar = bids / "task-rest_bold.json"
+    sidecar.write_text('{"RepetitionTime": 2.0}')
+    prepared(bids)
+    before = read_prepared(output, "timecourses").data
+    sidecar.write_text('{"RepetitionTime": 1.0}')
+    prepared(bids)
+    found = read_prepared(output, "timecourses").data
+    prepared(bids, output=output.with_name("anew.h5"))
+    assert np.array_equal(found, read_prepared(output.with_name("anew.h5"), "timecourses").data)
+    assert not np.allclose(found, before)
+
+
+def test_parts_of_an_older_version_are_made_anew(
+    bids: Path, prepared: Prepare, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autospec.neuroimaging.cohorts import scan_parts
+
+    prepared(bids)
+    parts = output.with_name("cohort.h5.parts")
+    before = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.h5")}
+    monkeypatch.setattr(scan_parts, "VERSION", scan_parts.VERSION + 1)
+    prepared(bids)
+    assert all(before[file.name] != file.stat().st_mtime_ns for file in parts.glob("*.h5"))
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -301,6 +327,10 @@ def test_indi_and_niak_folders_are_recognised(bids: Path, prepared: Prepare, out
     [
         ({"template": None}, "--template: the NeuroMark template"),
         ({"tr_s": -2.0}, "--tr -2: must be seconds between two volumes"),
+        ({"session": 0}, "--session 0: must be 1 or more"),
+        ({"low_pass_hz": 0.0}, "--low-pass 0: must be a frequency above 0 Hz, or 0 for no filter"),
+        ({"low_pass_hz": -0.1}, "--low-pass -0.1: must be a frequency above 0 Hz"),
+        ({"low_pass_hz": float("nan")}, "--low-pass nan: must be a frequency above 0 Hz"),
         ({"jobs": 0}, "--jobs 0: must be 1 or more"),
         ({"volumes": 400}, "--volumes 400: nobody has so many; the longest scan has 30"),
         ({"columns": {"sex": "Gender"}}, "--column sex: .*participants.tsv has no column 'Gender'; it has"),
@@ -324,10 +354,15 @@ def test_nothing_but_a_prepared_cohort_is_overwritten(bids: Path, prepared: Prep
     assert output.read_text() == "mine"
     with pytest.raises(AutoSpecError, match=r"--output .*: Not a directory"):
         prepared(bids, output=output / "below" / "cohort.h5")
+    output.unlink()
+    output.with_name("cohort.h5.parts").write_text("mine")
+    with pytest.raises(AutoSpecError, match=r"--output .*: .*cohort.h5.parts cannot be made: File exists"):
+        prepared(bids)
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path: Path, prepared: Prepare) -> None:
     with pytest.raises(AutoSpecError, match="its layout is not recognised; choose --layout niak, indi, bids"):
         prepared(tmp_path)
     with pytest.raises(AutoSpecError, match="nowhere: there is no such folder"):
-        prepared(tmp_path / "nowhere")
+        prepared(tmp_path / "nowhere", output=tmp_path / "new" / "cohort.h5")
+    assert not (tmp_path / "new").exists()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autospec.errors import AutoSpecError
 from autospec.neuroimaging.cohorts.quality import draw_quality, mean_connectivity, read_quality
 
 Prepare = Callable[..., Any]
@@ -36,6 +37,8 @@ def test_the_page_is_drawn_with_and_without_maps(bids: Path, prepared: Prepare, 
         assert (quality.mean_maps is not None) == maps
         draw_quality(tmp_path / "cohort.h5", tmp_path / f"{maps}.png")
         assert (tmp_path / f"{maps}.png").stat().st_size > 20_000
+    with pytest.raises(AutoSpecError, match=r"nowhere/page.png: cannot be written: No such file or directory"):
+        draw_quality(tmp_path / "cohort.h5", tmp_path / "nowhere" / "page.png")
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:

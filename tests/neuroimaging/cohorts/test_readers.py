@@ -166,23 +166,25 @@ def test_a_component_that_never_varies_and_gaps_in_maps_are_named(
 
 def test_chosen_components_lacking_people_and_gaps_are_named(folder: Path, prepared: Prepare, tmp_path: Path) -> None:
     write_niftis(folder)
-    (folder / "cobre_sub003_timecourses_ica_s1_.nii").unlink()
-    gaps = COURSES[1].copy()
+    (folder / "cobre_sub002_timecourses_ica_s1_.nii").unlink()
+    gaps = COURSES[2].copy()
     gaps[3, 4] = np.nan
-    nibabel.save(nibabel.Nifti1Image(gaps, np.eye(4)), folder / "cobre_sub002_timecourses_ica_s1_.nii")
+    nibabel.save(nibabel.Nifti1Image(gaps, np.eye(4)), folder / "cobre_sub003_timecourses_ica_s1_.nii")
     chosen = tmp_path / "components.csv"
     chosen.write_text("index\n5\n1\n")
     account = prepared(folder, ids=tmp_path / "ids.txt", components=chosen)
     assert np.allclose(read_prepared(tmp_path / "cohort.h5", "timecourses").data, [COURSES[0][:, [4, 0]]], atol=1e-6)
-    assert account.dropped["sub-1"] == "1 values of the time-courses are NaN or infinite"
-    assert account.dropped["sub-2"] == "is number 3 in ids.txt, which GIFT has no file of"
+    assert account.dropped["sub-2"] == "1 values of the time-courses are NaN or infinite"
+    assert account.dropped["sub-1"] == "is number 2 in ids.txt, which GIFT has no file of"
 
 
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
         (None, "--ids: GIFT numbers people by their order in its analysis"),
-        ("sub-1\nsub-2\n", "2 ids, but GIFT's files count 3 people"),
+        ("sub-1\nsub-2\n", "2 lines, but GIFT's files count 3 people"),
+        ("sub-1\nn/a\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 people; it must have no header line"),
+        ("participant_id\nsub-1\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 people; .* no header line"),
         ("sub-1\nsub-2\nsub-2\n", "twice: sub-2"),
     ],
 )
@@ -194,6 +196,17 @@ def test_gift_people_are_never_guessed(
         (tmp_path / "ids.txt").write_text(ids)
     with pytest.raises(AutoSpecError, match=message):
         prepared(folder, ids=None if ids is None else tmp_path / "ids.txt")
+
+
+@pytest.mark.parametrize("nobody", ["", "n/a"])
+def test_a_line_without_an_id_moves_nobody_up(folder: Path, prepared: Prepare, tmp_path: Path, nobody: str) -> None:
+    write_niftis(folder)
+    (tmp_path / "ids.txt").write_text(f"sub-1\n{nobody}\nsub-2\n\n\n")
+    account = prepared(folder, ids=tmp_path / "ids.txt")
+    assert account.dropped["line 2 of ids.txt"] == "holds no id for GIFT's person there"
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses")
+    assert list(found.people["id"]) == ["sub-1", "sub-2"]
+    assert np.allclose(found.data, COURSES[[0, 2]], atol=1e-6)
 
 
 def test_real_outputs_of_gift(tmp_path: Path) -> None:
@@ -266,6 +279,8 @@ def test_the_hdf5_table_is_read_by_rows_indices_and_labels(
         ("correct_indices_GSP.csv", "0\n1\n", "components must be different numbers from 1 to 100"),
         ("correct_indices_GSP.csv", "5\n5\n", "components must be different numbers from 1 to 100"),
         ("correct_indices_GSP.csv", "1.5\n", "must hold whole numbers"),
+        ("labels_COBRE.csv", "1\n2\nnan\n2\n2\n1\n", "labels_COBRE.csv: must hold whole numbers"),
+        ("labels_COBRE.csv", "1\n2\ninf\n2\n2\n1\n", "labels_COBRE.csv: must hold whole numbers"),
         ("other_labels.csv", "1\n", r"2 files fit \*label\*.csv; name one with --labels"),
     ],
 )

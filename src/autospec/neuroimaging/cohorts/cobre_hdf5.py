@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import h5py
@@ -82,7 +83,7 @@ def whole_numbers(path: Path) -> list[int]:
         values = [float(cell) for row in rows for cell in row]
     except (OSError, ValueError) as error:
         raise AutoSpecError(f"{path}: cannot be read as a list of numbers: {error}") from error
-    if not values or any(value != int(value) for value in values):
+    if not values or any(not math.isfinite(value) or value != int(value) for value in values):
         raise AutoSpecError(f"{path}: must hold whole numbers")
     return [int(value) for value in values]
 

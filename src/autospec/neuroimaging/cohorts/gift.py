@@ -44,10 +44,12 @@ def found(options: Options, account: Account) -> Folder:
     mask = mask_of(options)
     sources = []
     for number, own in enumerate(ids, start=1):
-        if number not in files:
+        if is_missing(own):
+            account.drop(f"line {number} of {options.ids and options.ids.name}", "holds no id for GIFT's person there")
+        elif number not in files:
             account.drop(own, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of")
-            continue
-        sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
+        else:
+            sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
     if mask is None and any(is_mat(source.file) for source in sources):
         account.note(
             f"{options.folder.name}: no maps, since .mat files do not say where their voxels lie; "
@@ -91,6 +93,7 @@ def _files(options: Options) -> dict[int, Path]:
 
 
 def _ids(options: Options, people: int) -> list[str]:
+    """The lines of ``--ids``, one per number of GIFT from 1, also those that hold no id: a line is a person's place."""
     if options.ids is None:
         raise AutoSpecError(
             "--ids: GIFT numbers people by their order in its analysis; name a text file with their ids in this order, "
@@ -100,12 +103,18 @@ def _ids(options: Options, people: int) -> list[str]:
         lines = [line.strip() for line in options.ids.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         raise AutoSpecError(f"--ids {options.ids}: cannot be read: {error}") from error
-    ids = [line for line in lines if not is_missing(line)]
-    if len(ids) < people:
-        raise AutoSpecError(f"--ids {options.ids}: {len(ids)} ids, but GIFT's files count {people} people")
-    if len(set(ids)) < len(ids):
-        raise AutoSpecError(f"--ids {options.ids}: twice: {named(sorted({own for own in ids if ids.count(own) > 1}))}")
-    return ids
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) != people:
+        hint = "; it must have no header line, and none for somebody whom GIFT did not analyse"
+        raise AutoSpecError(
+            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {people} people"
+            + (hint if len(lines) > people else "")
+        )
+    twice = sorted({own for own in lines if lines.count(own) > 1 and not is_missing(own)})
+    if twice:
+        raise AutoSpecError(f"--ids {options.ids}: twice: {named(twice)}")
+    return lines
 
 
 def _session(content: Struct, session: int, file: Path) -> Struct:

@@ -49,6 +49,10 @@ def found(options: Options, account: Account) -> Folder:
     """Everybody's files in the folder; AutoSpecError naming what is not there."""
     if not options.folder.is_dir():
         raise AutoSpecError(f"{options.folder}: there is no such folder")
+    try:
+        next(options.folder.iterdir(), None)
+    except OSError as error:
+        raise AutoSpecError(f"{options.folder}: cannot be read: {error.strerror}") from error
     name = recognised(options.folder) if options.layout == "auto" else options.layout
     if name in READY_LAYOUTS:
         return READY_LAYOUTS[name](options, account)

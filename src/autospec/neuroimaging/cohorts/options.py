@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,14 +48,21 @@ class Options:
             raise AutoSpecError(f"--volumes {self.volumes}: must be 2 or more")
         if self.tr_s is not None and not 0 < self.tr_s < 30:
             raise AutoSpecError(f"--tr {self.tr_s:g}: must be seconds between two volumes, above 0 and below 30")
+        if self.session < 1:
+            raise AutoSpecError(f"--session {self.session}: must be 1 or more")
+        if self.low_pass_hz is not None and not 0 < self.low_pass_hz < math.inf:
+            raise AutoSpecError(f"--low-pass {self.low_pass_hz:g}: must be a frequency above 0 Hz, or 0 for no filter")
         if self.scans and self.files_column:
             raise AutoSpecError("--scans and --files both say where the scans are; give one")
         if self.output.exists() and not is_prepared(self.output):
             raise AutoSpecError(f"--output {self.output}: exists and is no prepared cohort; it is not overwritten")
+
+    def make_folder(self, folder: Path) -> None:
+        """Make a folder that the output needs, with those above it; AutoSpecError where that cannot be."""
         try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise AutoSpecError(f"--output {self.output}: {error.strerror}") from error
+            raise AutoSpecError(f"--output {self.output}: {folder} cannot be made: {error.strerror}") from error
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers, apart from the files; names of files instead of paths."""

@@ -146,6 +146,7 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
             account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
     account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
+    options.make_folder(options.output.parent)
     write_cohort(options.output, people.drop(columns="row"), data, origin)
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from autospec.datasets.account import named
 from autospec.datasets.prepared import read_prepared
+from autospec.errors import AutoSpecError
 from autospec.neuroimaging.cohorts.map_pictures import draw_maps, rows_of
 from autospec.neuroimaging.cohorts.parts import POOR_MATCH, poorly_matched
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
@@ -57,7 +58,10 @@ def draw_quality(cohort: Path, page: Path) -> None:
         _draw_numbers(figure, share, quality)
         if maps is not None:
             draw_maps(figure, share, maps, quality.mask, quality.affine, _names(quality))
-        figure.savefig(page, dpi=110)
+        try:
+            figure.savefig(page, dpi=110)
+        except OSError as error:
+            raise AutoSpecError(f"{page}: cannot be written: {error.strerror or error}") from error
 
 
 def read_quality(cohort: Path) -> Quality:

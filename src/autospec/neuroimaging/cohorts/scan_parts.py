@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +28,9 @@ from autospec.neuroimaging.scans import bright_voxels, grid_of, opened_scan
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+"""Raised when the same scan and settings give other numbers, so that parts of before are made anew."""
+
 Outcome = tuple[str, str | None]
 """A person's id, and why their scan failed, if it did."""
 
@@ -44,12 +47,13 @@ class Job:
 def usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
     """The scans that can be opened, tell their repetition time and share the most common grid; the others are named."""
     grids: dict[str, str] = {}
+    times_s: dict[str, float] = {}
     for source in sources:
         try:
             scan = opened_scan(source.file)
             bright_voxels(scan)
             if options.clean and options.low_pass_hz is not None and options.tr_s is None:
-                repetition_time_s(scan)
+                times_s[source.id] = repetition_time_s(scan)
             grids[source.id] = grid_of(scan)
         except AutoSpecError as error:
             account.drop(source.id, str(error).replace("give tr_s", "give --tr"))
@@ -59,7 +63,11 @@ def usable(sources: Sequence[Source], options: Options, account: Account) -> lis
     for own, grid in grids.items():
         if grid != common:
             account.drop(own, f"the scan's grid is {grid}, not {common} as most have")
-    return [source for source in sources if grids.get(source.id) == common]
+    return [
+        replace(source, tr_s=times_s.get(source.id, options.tr_s))
+        for source in sources
+        if grids.get(source.id) == common
+    ]
 
 
 def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
@@ -81,7 +89,8 @@ def prepared_parts(
 ) -> dict[str, Path]:
     """The part file of each person; whoever's scan fails is named, and the others go on."""
     folder = options.output.with_name(options.output.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
+    # only now: a mistake in the input leaves nothing behind
+    options.make_folder(folder)
     jobs = [_job(source, model, options, folder) for source in sources]
     todo = [job for job in jobs if not has_part(job.file, job.key)]
     if len(todo) < len(jobs):
@@ -102,16 +111,16 @@ def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
     except AutoSpecError as error:
         return job.source.id, str(error)
     except OSError as error:
-        return job.source.id, f"{job.file}: cannot be written ({error.strerror})"
+        return job.source.id, f"{job.file}: cannot be written ({error.strerror or error})"
     return job.source.id, None
 
 
 def _job(source: Source, model: NeuroMarkICA, options: Options, folder: Path) -> Job:
     digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
     digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
-    key = part_key(
-        {"scan": source.file, "confounds": source.confounds}, {**options.settings(), "model": digest.hexdigest()}
-    )
+    # the repetition time may stand in a sidecar, which can be mended while the scan stays as it is
+    settings = {**options.settings(), "model": digest.hexdigest(), "tr_s": source.tr_s, "version": VERSION}
+    key = part_key({"scan": source.file, "confounds": source.confounds}, settings)
     return Job(source, part_file(folder, source.id), key)
 
 

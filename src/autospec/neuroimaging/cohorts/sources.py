@@ -27,6 +27,8 @@ class Source:
     maps: Path | None = None
     position: int = 0
     """The person's place, from 0, in a file that holds several."""
+    tr_s: float | None = None
+    """Seconds between volumes, where they are needed: as given, or as sidecar or header say."""
 
 
 @dataclass(frozen=True)
