@@ -130,7 +130,7 @@ def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
 MISTAKES = {
     "panel=A": "task=autoencoding learns no labels",
     "panel=B dataset.group_by=[diagnosis,sex]": r"the groups are .*; add dataset.group_by=\[diagnosis\]",
-    "panel=B introspection.permutations=0 introspection.engine=aliased": "introspection.engine=aliased: retrain compares people",
+    "panel=B introspection.permutations=0 introspection.engine=aliased": "engine=aliased: retrain compares people",
     "panel=B introspection.leading=2": "introspection.leading=2: retrain .* leave it out",
     "panel=B introspection.layers=[nowhere]": "no trained weight matrix is named like 'nowhere'; there are hidden.0",
 }

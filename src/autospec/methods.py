@@ -40,7 +40,8 @@ def methods_paragraph(folder: Path) -> str:
     if "architecture" not in config:
         raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
     null = read_null(spectra.path, spectra.layers)
-    return " ".join([_data(spectra, config), _training(spectra, config), _recording(spectra, config), testing_sentences(null)])
+    made = [_data(spectra, config), _training(spectra, config), _recording(spectra, config)]
+    return " ".join([*made, testing_sentences(null)])
 
 
 def _data(spectra: Spectra, config: dict[str, Any]) -> str:

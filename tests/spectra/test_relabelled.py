@@ -105,7 +105,7 @@ def _train(recorder, model, inputs, epochs):
             batch.losses(losses)
         with torch.no_grad():
             for weight in model.parameters():
-                weight -= 0.1 * weight.grad
+                weight.sub_(0.1 * weight.grad)
         recorder.end_epoch()
 
 

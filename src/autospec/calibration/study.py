@@ -28,7 +28,7 @@ from autospec.training import Samples, Training
 
 WHOLE = "all epochs"
 STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
-"""The relabelled epochs of each stage of training, of the six that a study has; the table of a run is of all of them."""
+"""The relabelled epochs of each stage of training, of the six that a study has; a run's own table is of all."""
 EPOCHS, EVERY, RELABELLED = 24, 4, 6
 PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"

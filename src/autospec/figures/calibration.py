@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from autospec.calibration.rates import ordered_tests
 from autospec.figures.style import OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
 from autospec.store.write import replaced
 
@@ -20,7 +21,7 @@ def draw_calibration(table: pd.DataFrame, path: Path) -> None:
     power = table["null"].str.contains("effect [0-9]")
     # a label that goes with age and motion, and these with the data, is no null
     nulls = table[~power & ~table["null"].str.endswith("unequal age and motion")]
-    tests = list(dict.fromkeys(nulls["test"]))
+    tests = ordered_tests(nulls)
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.14 * len(tests) + 1.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[2, 1])
