@@ -67,8 +67,8 @@ def _grid(table: pd.DataFrame) -> str:
 
 def ordered_tests(table: pd.DataFrame) -> list[str]:
     """Every test of a table, in the order of the null that has most of them."""
-    fullest = table.groupby(["null", "groups"], sort=False)["test"].size().idxmax() if len(table) else ("", "")
-    first = table.loc[(table["null"] == fullest[0]) & (table["groups"] == fullest[1]), "test"]
+    of_nulls = [part["test"].tolist() for _, part in table.groupby(["null", "groups"], sort=False)]
+    first = max(of_nulls, key=len, default=[])
     return list(dict.fromkeys([*first, *table["test"]]))
 
 
