@@ -23,9 +23,10 @@ from autospec.calibration.study import NO_EFFECT, RETRAINED, SHUFFLED, TESTS, WH
 from autospec.config.checks import checked
 from autospec.config.grid import composed
 from autospec.config.schema import Task
-from autospec.figures.calibration import draw_calibration
+from autospec.figures.calibration import COLOURS, draw_calibration
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = Path(__file__).resolve().parents[2]
+CONF, DOCS = ROOT / "conf", ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,16 @@ def test_a_page_has_a_table_for_each_learner_and_one_for_power():
     assert "| t, late | 0.900 |" in lines  # no null: there is nothing to cover
 
 
+def test_the_page_shows_the_rates_of_its_file():
+    page, table = (DOCS / "calibration.md").read_text(), read(DOCS / "calibration.csv")
+    assert [line for line in markdown(table).splitlines() if line.startswith("|") and line not in page] == []
+    studies = table.drop_duplicates(["null", "groups"]).runs.sum()
+    assert f"{studies:,} studies" in page
+    assert set(zip(table.null, table.groups, strict=True)) <= {
+        (cell.name, cell.condition.groups) for cell in (*NULLS, *CONFOUNDED, *POWER)
+    }
+
+
 def test_what_is_counted_again_replaces_its_own_rows_only(tmp_path):
     path = tmp_path / "rates.csv"
     assert merged(read(path), _rates("a", 5)).rate.tolist() == [0.05]
@@ -85,6 +96,10 @@ def test_every_kind_of_study_is_planned_balanced_and_one_to_three():
             assert ("classification", null, groups) in planned
         assert ("autoencoding", WITHIN_SEXES, groups) in planned
         assert ("classification", RETRAINED, groups) in planned
+
+
+def test_every_null_has_a_colour_of_its_own():
+    assert len({cell.name for cell in NULLS}) <= len(set(COLOURS))
 
 
 def test_no_two_studies_share_a_seed():
