@@ -10,9 +10,11 @@ import torch
 from autospec import AutoSpecError, datasets, experiment, models
 from autospec.config.checks import checked
 from autospec.config.grid import composed
-from autospec.methods import methods_paragraph
+from autospec.methods import methods_paragraph, testing_sentences
 from autospec.plan import planned
+from autospec.relabelling import NOT_ASKED
 from autospec.retraining import retrained, retrained_null
+from autospec.store.null import NullSpectra
 from autospec.store.read import open_spectra
 from autospec.testable import relabellings
 
@@ -53,6 +55,25 @@ def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
     assert "to classify diagnosis (cross-entropy)" in text
     assert "Not tested: HC and SZ (diagnosis is what the network is trained to tell apart" in text
     assert "permutations of" not in text
+
+
+def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
+    learned, few = "diagnosis is learned", "a group of 2 people; 3 are needed"
+    null = NullSpectra(
+        epochs=np.array([0]),
+        pairs=(("HC/men", "HC/women"),),
+        people=np.array([[20, 10]]),
+        strata=("site",),
+        refused={("HC", "SZ"): learned, ("HC/men", "SZ/men"): learned, ("men", "x"): few, ("men", "y"): NOT_ASKED},
+        relabellings="",
+        ratios={"head": {"log_norm": np.zeros((1, 1, 20), dtype=np.float32)}},
+        loss=None,
+    )
+    text = testing_sentences(null)
+    assert "Compared were HC/men (20 people) and HC/women (10)" in text
+    assert f"Not tested: HC and SZ, HC/men and SZ/men ({learned})." in text
+    assert f"Not tested: men and x ({few})." in text
+    assert NOT_ASKED not in text
 
 
 def test_retraining_tests_what_is_classified(tmp_path, caplog):
@@ -109,6 +130,9 @@ def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
 MISTAKES = {
     "panel=A": "task=autoencoding learns no labels",
     "panel=B dataset.group_by=[diagnosis,sex]": r"the groups are .*; add dataset.group_by=\[diagnosis\]",
+    "panel=B introspection.permutations=0 introspection.engine=aliased": "engine=aliased: retrain compares people",
+    "panel=B introspection.leading=2": "introspection.leading=2: retrain .* leave it out",
+    "panel=B introspection.layers=[nowhere]": "no trained weight matrix is named like 'nowhere'; there are hidden.0",
 }
 
 
@@ -116,6 +140,18 @@ MISTAKES = {
 def test_what_cannot_be_retrained_says_what_to_do(overrides, tmp_path):
     with pytest.raises(AutoSpecError, match=MISTAKES[overrides]):
         retrained(_config(tmp_path, *overrides.split()), 19)
+
+
+def test_the_layers_that_are_asked_for_are_retrained(tmp_path):
+    null = retrained_null(_config(tmp_path, "panel=B", "introspection.layers=[head]"), 19)
+    assert list(null.ratios) == ["head"]
+
+
+def test_the_device_is_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    config = _config(tmp_path, "panel=B", "device=cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AutoSpecError, match="device=cuda: torch finds no CUDA GPU"):
+        retrained(config, 19)
 
 
 def test_too_few_retrainings_are_refused(tmp_path):

@@ -40,7 +40,8 @@ def methods_paragraph(folder: Path) -> str:
     if "architecture" not in config:
         raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
     null = read_null(spectra.path, spectra.layers)
-    return " ".join([_data(spectra, config), _training(spectra, config), _recording(spectra, config), _testing(null)])
+    made = [_data(spectra, config), _training(spectra, config), _recording(spectra, config)]
+    return " ".join([*made, testing_sentences(null)])
 
 
 def _data(spectra: Spectra, config: dict[str, Any]) -> str:
@@ -80,9 +81,14 @@ def _recording(spectra: Spectra, config: dict[str, Any]) -> str:
     )
 
 
-def _testing(null: NullSpectra | None) -> str:
-    if null is None or not null.pairs:
-        return _untested(null)
+def testing_sentences(null: NullSpectra | None) -> str:
+    """Which pairs were tested and how, and which were not and why."""
+    if null is None:
+        return "Groups were not tested: the run recorded no relabelled partitions."
+    return " ".join([_tested(null), *_untested(null)] if null.pairs else _untested(null))
+
+
+def _tested(null: NullSpectra) -> str:
     pairs = "; ".join(f"{a} ({n_a} people) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(null))
     strata = sorted({name for text in null.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
@@ -102,12 +108,12 @@ def _sized(null: NullSpectra) -> list[tuple[Pair, tuple[int, int]]]:
     return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.people, strict=True)]
 
 
-def _untested(null: NullSpectra | None) -> str:
-    """Why there is no test: for the pairs that were asked for, each reason once."""
-    if null is None:
-        return "Groups were not tested: the run recorded no relabelled partitions."
-    asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED} or null.refused
+def _untested(null: NullSpectra) -> list[str]:
+    """Why pairs have no test, each reason once; of pairs that nobody asked for only where there is nothing else."""
+    asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED}
+    if not asked and not null.pairs:
+        asked = dict(null.refused)
     pairs: dict[str, list[str]] = {}
     for (a, b), reason in asked.items():
         pairs.setdefault(reason, []).append(f"{a} and {b}")
-    return " ".join(f"Not tested: {', '.join(names)} ({reason})." for reason, names in pairs.items())
+    return [f"Not tested: {', '.join(names)} ({reason})." for reason, names in pairs.items()]

@@ -58,7 +58,7 @@ def difference_panel(letter: str, config: ExperimentConfig, spectra: Spectra, te
         pair_names=names,
         ratios=_ratios(compared),
         tests=drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn),
-        cosines=_cosines(spectra, pairs),
+        cosines=cosines(spectra, pairs),
         provenance=_provenance(config, spectra),
         paper=paper,
         verdicts=verdicts(drawn, partial(_label, config)),
@@ -130,14 +130,24 @@ def _ratios(compared: Sequence[Comparison]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _cosines(spectra: Spectra, pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+def cosines(spectra: Spectra, pairs: tuple[tuple[str, str], ...]) -> pd.DataFrame:
+    """Columns epoch, cosine, cancellation, layer, group_a, group_b: a row for each layer, pair and recorded epoch.
+
+    ``cancellation`` is the pair's own ``‖∇_a + ∇_b‖ / (‖∇_a‖ + ‖∇_b‖)`` of gradients before scaling, by which a test
+    is refused; NaN where a gradient is zero, or only leading singular values are stored.
+    """
     parts = []
     for layer in spectra.layers:
         values = spectra[layer]
-        for a, b in pairs:
-            cosine = values["cosine"].sel(group=a, other_group=b, drop=True)
-            table = cosine.to_dataframe(name="cosine").assign(cancellation=values["cancellation"].to_series())
-            parts.append(table.reset_index().assign(layer=layer, group_a=a, group_b=b))
+        norm = (values["gradient"] ** 2).sum("index", skipna=False) ** 0.5
+        whole = values.sizes["index"] == min(values.attrs["shape"])
+        for group_a, group_b in pairs:
+            cosine = values["cosine"].sel(group=group_a, other_group=group_b, drop=True).astype(float)
+            a, b = (norm.sel(group=group, drop=True).astype(float) for group in (group_a, group_b))
+            of_sum = (a**2 + b**2 + 2 * a * b * cosine).clip(min=0) ** 0.5
+            table = cosine.to_dataframe(name="cosine")
+            table["cancellation"] = (of_sum / (a + b)).to_series() if whole else float("nan")
+            parts.append(table.reset_index().assign(layer=layer, group_a=group_a, group_b=group_b))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -24,6 +24,7 @@ from autospec.config.schema import ExperimentConfig, Task
 from autospec.datasets.dataset import Dataset
 from autospec.determinism import deterministic
 from autospec.errors import AutoSpecError
+from autospec.experiment import device_name
 from autospec.layout import NULL_LOSS, NULL_RATIOS, null_field
 from autospec.progress import duration
 from autospec.recorder import SpectralRecorder
@@ -40,8 +41,8 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
     """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
 
     Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
-    AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, and for so few
-    permutations that no p could be small.
+    AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, for so few
+    permutations that no p could be small, and for an engine or part of the spectra that these runs do not know.
     """
     null = retrained_null(config, permutations)
     return permutation_tests([null], list(null.ratios), list(null.pairs))
@@ -53,6 +54,8 @@ def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
         raise AutoSpecError(
             f"retrain: permutations={permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05"
         )
+    _check_introspection(config)
+    device = device_name(config.device)
     data = datasets.load(config.dataset)
     _check(config, data)
     introspection = replace(config.introspection, permutations=permutations, permutation_pairs=None)
@@ -69,11 +72,25 @@ def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
     with deterministic(config.threads):
         for number, members in enumerate(observed.members):
             started = time.monotonic()
-            runs.append(_run(config, data, plan, members, every))
+            runs.append(_run(config, data, plan, members, every, device))
             if number < 2:  # the first run warms up, so the second corrects what it says
                 rest_s = (time.monotonic() - started) * (permutations - number)
                 log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
     return _null(runs, observed, plan.epochs)
+
+
+def _check_introspection(config: ExperimentConfig) -> None:
+    """AutoSpecError for what a run records elsewhere and these runs cannot."""
+    introspection = config.introspection
+    if introspection.engine != "hooks":
+        raise AutoSpecError(
+            f"introspection.engine={introspection.engine}: retrain compares people, whom only engine=hooks tells apart"
+        )
+    if introspection.leading is not None:
+        raise AutoSpecError(
+            f"introspection.leading={introspection.leading}: retrain stores no spectra and compares every index; "
+            "leave it out"
+        )
 
 
 def _check(config: ExperimentConfig, data: Dataset) -> None:
@@ -94,20 +111,26 @@ def _check(config: ExperimentConfig, data: Dataset) -> None:
 
 
 def _run(
-    config: ExperimentConfig, data: Dataset, plan: Relabellings, members: npt.NDArray[np.int8], every: int
+    config: ExperimentConfig,
+    data: Dataset,
+    plan: Relabellings,
+    members: npt.NDArray[np.int8],
+    every: int,
+    device: str,
 ) -> SpectralRecorder:
     """One run with the labels of one partition, whose own ratios are taken at some epochs."""
     label = members[plan.person].astype(np.int64) - 1
-    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
     pair = Relabelling(data.groups[0], data.groups[1], (), members[None])
     recorder = SpectralRecorder(
         model,
         groups=data.groups,
         every=every,
         epochs=config.epochs,
+        layers=config.introspection.layers,
         relabellings=Relabellings((pair,), {}, plan.person, plan.epochs),
     )
-    chosen = torch.from_numpy(data.inputs[data.training]), torch.from_numpy(label), torch.from_numpy(label)
+    chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
     samples, rate = Samples(*chosen), config.learning_rate
     with recorder:
         training = Training(model, TASKS[config.task], samples, None, recorder, rate, config.batch_size, config.seed)

@@ -113,6 +113,11 @@ def test_student_needs_two_values():
     assert df[0] == 0
 
 
+def test_no_value_has_no_degrees_of_freedom():
+    nothing = np.array([[False, False]])
+    assert np.isnan(student(np.ones((1, 2)), np.ones((1, 2)), nothing, axis=1)).all()
+
+
 def test_pairs_share_nobody():
     members = {
         "all": frozenset("abcd"), "a": frozenset("a"), "b": frozenset("b"), "c": frozenset("c"), "d": frozenset("d"),

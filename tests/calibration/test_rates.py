@@ -5,15 +5,28 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
+from autospec.analysis.permutation import permutation_tests
+from autospec.calibration import study as calibration
 from autospec.calibration.conditions import BALANCED, CONFOUNDED, NULLS, POWER
-from autospec.calibration.rates import COLUMNS, clopper_pearson, markdown, merged, rates, read, within, write
-from autospec.calibration.study import NO_EFFECT, RETRAINED, SHUFFLED, TESTS, Condition, study
+from autospec.calibration.rates import (
+    COLUMNS,
+    clopper_pearson,
+    markdown,
+    merged,
+    ordered_tests,
+    rates,
+    read,
+    within,
+    write,
+)
+from autospec.calibration.study import NO_EFFECT, RETRAINED, SHUFFLED, TESTS, WHOLE, WITHIN_SEXES, Condition, study
 from autospec.config.checks import checked
 from autospec.config.grid import composed
 from autospec.config.schema import Task
-from autospec.figures.calibration import draw_calibration
+from autospec.figures.calibration import COLOURS, draw_calibration
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+ROOT = Path(__file__).resolve().parents[2]
+CONF, DOCS = ROOT / "conf", ROOT / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +70,16 @@ def test_a_page_has_a_table_for_each_learner_and_one_for_power():
     assert "| t, late | 0.900 |" in lines  # no null: there is nothing to cover
 
 
+def test_the_page_shows_the_rates_of_its_file():
+    page, table = (DOCS / "calibration.md").read_text(), read(DOCS / "calibration.csv")
+    assert [line for line in markdown(table).splitlines() if line.startswith("|") and line not in page] == []
+    studies = table.drop_duplicates(["null", "groups"]).runs.sum()
+    assert f"{studies:,} studies" in page
+    assert set(zip(table.null, table.groups, strict=True)) <= {
+        (cell.name, cell.condition.groups) for cell in (*NULLS, *CONFOUNDED, *POWER)
+    }
+
+
 def test_what_is_counted_again_replaces_its_own_rows_only(tmp_path):
     path = tmp_path / "rates.csv"
     assert merged(read(path), _rates("a", 5)).rate.tolist() == [0.05]
@@ -71,7 +94,12 @@ def test_every_kind_of_study_is_planned_balanced_and_one_to_three():
         for null in (SHUFFLED, NO_EFFECT):
             assert ("autoencoding", null, groups) in planned
             assert ("classification", null, groups) in planned
+        assert ("autoencoding", WITHIN_SEXES, groups) in planned
         assert ("classification", RETRAINED, groups) in planned
+
+
+def test_every_null_has_a_colour_of_its_own():
+    assert len({cell.name for cell in NULLS}) <= len(set(COLOURS))
 
 
 def test_no_two_studies_share_a_seed():
@@ -91,9 +119,31 @@ def test_a_study_is_the_same_again_and_its_picture_is_drawn(base, tmp_path):
     assert (tmp_path / "calibration.png").stat().st_size > 10_000
 
 
+def test_the_primary_test_is_also_what_the_table_of_a_run_would_say(base, monkeypatch):
+    """Over all relabelled epochs, two layers and two pairs: against the table of the same relabelled spectra."""
+    seen, rows = [], calibration._permutation_rows
+    monkeypatch.setattr(calibration, "_permutation_rows", lambda null, at: seen.append(null) or rows(null, at))
+    found = study(Condition(WITHIN_SEXES, (12, 12)), base, 3)
+    null = seen[0]
+    table = permutation_tests([null], list(null.ratios), list(null.pairs), finer=False)
+    primary = table[table.test == "permutation"]
+    assert (len(null.epochs), len(primary)) == (6, 4)
+    assert null.pairs == (("HC/men", "SZ/men"), ("HC/women", "SZ/women"))
+    whole = found[found.stage == WHOLE].set_index("test").p
+    assert whole["permutation"] == primary.p.iloc[0]
+    assert whole["permutation, family-wise"] == primary.p_family.min()
+    assert found[found.test == "permutation"].p.nunique() > 1  # the stages are not one another
+
+
+def test_rows_are_in_the_order_of_the_fullest_null():
+    cells = {"a": ("first", "last"), "b": ("first", "between", "last")}
+    table = pd.DataFrame([(test, null, "3:3") for null, tests in cells.items() for test in tests])
+    assert ordered_tests(table.set_axis(["test", "null", "groups"], axis=1)) == ["first", "between", "last"]
+
+
 def test_what_a_classifier_learns_is_studied_by_retraining(base):
     found = study(Condition(RETRAINED, (6, 6), Task.classification), base, 3)
-    assert set(found.stage) == {"early", "late"}
+    assert set(found.stage) == {"early", "late", WHOLE}
     assert set(TESTS) <= set(found.test)
     assert not found.test.str.startswith("paper").any()
     assert np.allclose(found.p[found.test.isin(TESTS)] * 20, (found.p[found.test.isin(TESTS)] * 20).round())

@@ -1,5 +1,7 @@
 """Relabelled partitions against a loop: relabel, sum single samples' gradients, full decomposition."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -84,30 +86,55 @@ def test_the_loss_ratio_is_of_mean_losses():
 
 def test_training_is_the_same_to_the_bit_and_spectra_too():
     with_null, model, _ = _recorded([list(range(9))], epochs=3, relabellings=_relabellings((0, 2)))
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
+    after = torch.get_rng_state()
     without, other, _ = _recorded([list(range(9))], epochs=3)
     assert all(torch.equal(model.get_parameter(n).grad, p.grad) for n, p in other.named_parameters())
     assert with_null.table["layers/0/gradient"].tobytes() == without.table["layers/0/gradient"].tobytes()
     assert with_null.table.null_epochs == [0, 2]
     assert with_null.relabelling_s > 0
-    torch.manual_seed(0)
-    assert torch.equal(state, torch.get_rng_state())
+    _model(), torch.randn(9, 6)  # what the runs draw before they record
+    assert torch.equal(after, torch.get_rng_state())
+
+
+def _train(recorder, model, inputs, epochs):
+    for _ in range(epochs):
+        with recorder.batch(torch.from_numpy(OBSERVED[PEOPLE].astype(np.int64)) - 1) as batch:
+            losses = _losses(model, inputs)
+            model.zero_grad()
+            losses.mean().backward()
+            batch.losses(losses)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.sub_(0.1 * weight.grad)
+        recorder.end_epoch()
 
 
 def test_a_file_keeps_them_and_a_resumed_run_gives_the_same(tmp_path):
-    def run(path, epochs, **options):
-        torch.manual_seed(0)
-        recorder, *_ = _recorded([list(range(9))], epochs, path=path, relabellings=_relabellings((0, 2)), **options)
-        recorder.close()
+    inputs = torch.randn(9, 6)
 
-    run(tmp_path / "whole.h5", 4)
-    run(tmp_path / "resumed.h5", 2)
-    torch.manual_seed(0)
-    recorder, *_ = _recorded([], 0, path=tmp_path / "resumed.h5", relabellings=_relabellings((0, 2)), resume=True)
-    recorder.rewind(1)
-    assert recorder.table.null_epochs == [0]
-    assert {name for name in content(tmp_path / "whole.h5") if name.startswith("null/")} >= {"null/pair", "null/reason"}
+    def recorder_of(model, path, **options):
+        return SpectralRecorder(model, path, groups=["a", "b"], relabellings=_relabellings((0, 2, 3)), **options)
+
+    model = _model()
+    with recorder_of(model, tmp_path / "whole.h5") as recorder:
+        _train(recorder, model, inputs, 4)
+    model = _model()
+    with recorder_of(model, tmp_path / "resumed.h5") as recorder:
+        _train(recorder, model, inputs, 2)
+        weights, state = copy.deepcopy(model.state_dict()), recorder.state_dict()
+        _train(recorder, model, inputs, 1)  # beyond the checkpoint: it is dropped and computed again
+    model = _model()
+    model.load_state_dict(weights)
+    with recorder_of(model, tmp_path / "resumed.h5", resume=True) as recorder:
+        recorder.load_state_dict(state)
+        assert recorder.table.null_epochs == [0]
+        _train(recorder, model, inputs, 2)
+        assert recorder.table.null_epochs == [0, 2, 3]
+        ratios = recorder.table["null/layers/0/log_norm"]
+        assert len({values.tobytes() for values in ratios}) == 3  # weights moved, so a stale epoch would show
+    whole = content(tmp_path / "whole.h5")
+    assert {"null/pair", "null/reason", "null/layers/0/log_norm"} <= set(whole)
+    assert content(tmp_path / "resumed.h5") == whole
 
 
 def test_batches_without_their_samples_are_refused():

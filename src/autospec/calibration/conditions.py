@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autospec.calibration.study import ADJUSTED, NO_EFFECT, RETRAINED, SHUFFLED, UNEQUAL, Condition
+from autospec.calibration.study import ADJUSTED, NO_EFFECT, RETRAINED, SHUFFLED, UNEQUAL, WITHIN_SEXES, Condition
 from autospec.config.schema import Task
 
 BALANCED, ONE_TO_THREE = (24, 24), (12, 36)
@@ -42,6 +42,8 @@ NULLS = (
     _null(NO_EFFECT, ONE_TO_THREE, AUTOENCODER, 4),
     _null(ADJUSTED, BALANCED, AUTOENCODER, 17),
     _null(ADJUSTED, ONE_TO_THREE, AUTOENCODER, 7),
+    _null(WITHIN_SEXES, BALANCED, AUTOENCODER, 25),
+    _null(WITHIN_SEXES, ONE_TO_THREE, AUTOENCODER, 26),
     _null(SHUFFLED, BALANCED, CLASSIFIER, 5),
     # the same again with other seeds: of many intervals some miss by chance, and a larger sample tells
     _null(SHUFFLED, BALANCED, CLASSIFIER, 21, times=3),

@@ -58,11 +58,18 @@ def _grid(table: pd.DataFrame) -> str:
     cells = table.assign(
         text=rate.where(covered | power, "**" + rate + "**"), column=table["null"] + ", " + table["groups"]
     )
-    tests, columns = cells["test"].drop_duplicates().tolist(), cells["column"].drop_duplicates().tolist()
+    tests, columns = ordered_tests(cells), cells["column"].drop_duplicates().tolist()
     text = cells.set_index(["test", "column"])["text"].to_dict()
     lines = [f"| test | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     lines += [f"| {test} | {' | '.join(str(text.get((test, column), '')) for column in columns)} |" for test in tests]
     return "\n".join(lines)
+
+
+def ordered_tests(table: pd.DataFrame) -> list[str]:
+    """Every test of a table, in the order of the null that has most of them."""
+    of_nulls = [part["test"].tolist() for _, part in table.groupby(["null", "groups"], sort=False)]
+    first = max(of_nulls, key=len, default=[])
+    return list(dict.fromkeys([*first, *table["test"]]))
 
 
 def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

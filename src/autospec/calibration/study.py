@@ -26,11 +26,13 @@ from autospec.tasks import TASKS
 from autospec.testable import relabellings
 from autospec.training import Samples, Training
 
-STAGES = {"early": slice(0, 3), "late": slice(-3, None)}
-"""The relabelled epochs of each stage of training, of the six that a study has."""
+WHOLE = "all epochs"
+STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
+"""The relabelled epochs of each stage of training, of the six that a study has; a run's own table is of all."""
 EPOCHS, EVERY, RELABELLED = 24, 4, 6
 PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
+WITHIN_SEXES = "effect zero, two pairs within sexes"
 RETRAINED = "effect zero, trained classes, retrained"
 UNEQUAL, ADJUSTED = "effect zero, unequal age and motion", "effect zero, unequal age and motion, residualized"
 SHIFT = 0.5
@@ -47,7 +49,8 @@ class Condition:
 
     A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
     of labels, and controls are compared with patients. A classifier that is retrained with permuted labels compares
-    what it learns. ``effect`` is the factor of every diagnosis effect.
+    what it learns. Within sexes there are two disjoint pairs, controls and patients of each sex, in one family.
+    ``effect`` is the factor of every diagnosis effect.
     """
 
     null: str
@@ -65,8 +68,11 @@ class Condition:
         return self.task is Task.classification and self.null != RETRAINED
 
     @property
-    def pair(self) -> Pair:
-        return ("HC/men", "HC/women") if self.of_sexes else ("HC", "SZ")
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs that are compared, in one family."""
+        if self.null == WITHIN_SEXES:
+            return ("HC/men", "SZ/men"), ("HC/women", "SZ/women")
+        return (("HC/men", "HC/women"),) if self.of_sexes else (("HC", "SZ"),)
 
     def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
         """The configuration of one study of this kind."""
@@ -78,7 +84,7 @@ class Condition:
             features=FEATURES,
             people=self._people(),
             effect=1.0 if self.null == SHUFFLED else self.effect,
-            group_by=["diagnosis", "sex"] if self.of_sexes else ["diagnosis"],
+            group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
             # sex must say nothing about the data where men are compared with women
             sex_effects={} if self.of_sexes else base.dataset.sex_effects,
             age=_shifted(base.dataset.age, unequal),
@@ -89,7 +95,7 @@ class Condition:
             base.introspection,
             permutations=RETRAININGS if self.null == RETRAINED else PERMUTATIONS,
             permutation_epochs=RELABELLED,
-            permutation_pairs=[list(self.pair)],
+            permutation_pairs=[list(pair) for pair in self.pairs],
             permutation_seed=seed,
         )
         return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
@@ -127,13 +133,13 @@ def _quiet() -> Iterator[None]:
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
         null = retrained_null(config, RETRAININGS)
-        rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
+        rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _loaded(config, condition, seed)
     recorder = _trained(config, data)
-    null = _null(recorder, condition.pair)
-    rows = [row for stage in STAGES for row in _permutation_rows(null, condition.pair, stage)]
-    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pair)], columns=list(STUDY_COLUMNS))
+    null = _null(recorder, condition.pairs)
+    rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
+    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pairs[0])], columns=list(STUDY_COLUMNS))
 
 
 def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
@@ -170,8 +176,8 @@ def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
     return recorder
 
 
-def _null(recorder: SpectralRecorder, pair: Pair) -> NullSpectra:
-    """What a file would hold of the one relabelled pair."""
+def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> NullSpectra:
+    """What a file would hold of the relabelled pairs."""
     table = recorder.table
     floats = {
         layer: {name: table[null_field(layer, name).path].astype(np.float32) for name in NULL_RATIOS}
@@ -179,14 +185,18 @@ def _null(recorder: SpectralRecorder, pair: Pair) -> NullSpectra:
     }
     loss = table[NULL_LOSS.path].astype(np.float32)
     epochs = np.array(table.null_epochs)
-    return NullSpectra(epochs, (pair,), np.zeros((1, 2), dtype=np.int64), ("",), {}, "", floats, loss)
+    people, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
+    return NullSpectra(epochs, pairs, people, strata, {}, "", floats, loss)
 
 
-def _permutation_rows(null: NullSpectra, pair: Pair, stage: str) -> Iterator[tuple[str, str, float]]:
-    """The p of each inferential test of the first layer, the smallest family-wise one, and the finer ones late."""
+def _permutation_rows(null: NullSpectra, stage: str) -> Iterator[tuple[str, str, float]]:
+    """The p of each inferential test of the first layer and pair, the smallest family-wise one, the finer ones late.
+
+    Over all epochs only those of the primary test.
+    """
     at_stage = _at(null, STAGES[stage])
-    for test in TESTS:
-        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios]
+    for test in TESTS if stage != WHOLE else ("permutation",):
+        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios for pair in null.pairs]
         p, p_family = p_values([one.along("trajectory") for one in of_layers])
         yield test, stage, float(p[0][0])
         if test != "permutation":

@@ -9,10 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from autospec.calibration.rates import ordered_tests
 from autospec.figures.style import OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
 from autospec.store.write import replaced
 
 PRIMARY = "permutation, family-wise, early"
+COLOURS = (*OKABE_ITO, "#000000")
+"""As many as there are nulls: the palette with its black."""
 
 
 def draw_calibration(table: pd.DataFrame, path: Path) -> None:
@@ -20,7 +23,7 @@ def draw_calibration(table: pd.DataFrame, path: Path) -> None:
     power = table["null"].str.contains("effect [0-9]")
     # a label that goes with age and motion, and these with the data, is no null
     nulls = table[~power & ~table["null"].str.endswith("unequal age and motion")]
-    tests = list(dict.fromkeys(nulls["test"]))
+    tests = ordered_tests(nulls)
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.14 * len(tests) + 1.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[2, 1])
@@ -37,7 +40,7 @@ def _draw_nulls(axis: Axes, nulls: pd.DataFrame, tests: list[str]) -> None:
     for number, (null, groups) in enumerate(cells):
         part = nulls[(nulls["null"] == null) & (nulls["groups"] == groups)].set_index("test")
         heights = [tests.index(test) + 0.7 * (number / max(len(cells) - 1, 1) - 0.5) for test in part.index]
-        colour = OKABE_ITO[names.index(null) % len(OKABE_ITO)]
+        colour = COLOURS[names.index(null) % len(COLOURS)]
         axis.hlines(heights, part["low"], part["high"], color=colour, lw=0.8)
         label = null if null not in [text.get_label() for text in axis.collections[:-1]] else None
         axis.collections[-1].set_label(label or "_")

@@ -166,8 +166,8 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
     sentences = [
         "Differences: log2 ratio of the first group's singular values to the second's, grey where it cannot be "
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
-        "cancellation, near 0 where they are opposite. A difference is an association with the label, which need not "
-        "be its cause.",
+        "their cancellation, near 0 where they are opposite. A difference is an association with the label, which need "
+        "not be its cause.",
         "p: labels exchanged at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
     ]
     if any(panel.paper for panel in panels):
