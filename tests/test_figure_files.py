@@ -72,6 +72,7 @@ def test_a_second_call_does_nothing(made, caplog):
     assert before == {path: path.stat().st_mtime_ns for path in files.pictures}
 
 
+@pytest.mark.slow
 def test_a_picture_that_was_lost_is_drawn_again(made):
     plans, files = made
     files.panel("C").unlink()

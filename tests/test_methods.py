@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from autospec import AutoSpecError, datasets, experiment, models
+from autospec import AutoSpecError, datasets, experiment, methods, models
 from autospec.config.checks import checked
 from autospec.config.grid import composed
-from autospec.methods import methods_paragraph, testing_sentences
 from autospec.plan import planned
 from autospec.relabelling import NOT_ASKED
 from autospec.retraining import retrained, retrained_null
@@ -31,7 +30,7 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
     with caplog.at_level("INFO"):
         experiment.run(plan)
     assert "relabelling took" in caplog.text
-    text = methods_paragraph(plan.folder.path)
+    text = methods.methods_paragraph(plan.folder.path)
     made = ("simulated FreeSurfer volumes of 124 people (HC 63, SZ 61)", "Each feature was z-scored.")
     trained = (
         "A multi-layer perceptron (width 3, depth 1, ReLU)",
@@ -51,7 +50,7 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
 def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
     plan = planned(_config(tmp_path, "panel=B"))
     experiment.run(plan)
-    text = methods_paragraph(plan.folder.path)
+    text = methods.methods_paragraph(plan.folder.path)
     assert "to classify diagnosis (cross-entropy)" in text
     assert "Not tested: HC and SZ (diagnosis is what the network is trained to tell apart" in text
     assert "permutations of" not in text
@@ -69,7 +68,7 @@ def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
         ratios={"head": {"log_norm": np.zeros((1, 1, 20), dtype=np.float32)}},
         loss=None,
     )
-    text = testing_sentences(null)
+    text = methods.testing_sentences(null)
     assert "Compared were HC/men (20 people) and HC/women (10)" in text
     assert f"Not tested: HC and SZ, HC/men and SZ/men ({learned})." in text
     assert f"Not tested: men and x ({few})." in text
