@@ -34,6 +34,7 @@ def launched(monkeypatch):
     return jobs
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_on_clusters_passes(run, launched):
     page = (ROOT / "docs" / "cluster.md").read_text().replace("\\\n", " ")
     commands = [line.split()[2:] for line in re.findall(r"^python run\.py .*$", page, re.MULTILINE)]

@@ -21,6 +21,7 @@ def _tensors() -> int:
     return sum(type(entry) is torch.Tensor for entry in gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_tensors_do_not_pile_up_over_batches(name):
     model = MODELS[name]()
