@@ -32,3 +32,13 @@ def pairs_in_front(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> tup
     for name in {name for pair in pairs for name in pair} - set(groups):
         raise AutoSpecError(f"figure.pairs: {name!r} is no group of the run; there are {', '.join(groups)}")
     return tuple((pair[0], pair[1]) for pair in pairs) or ((groups[0], groups[-1]),)
+
+
+def check_relabelled(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> None:
+    """AutoSpecError for a pair of ``introspection.permutation_pairs`` that names no group."""
+    for name in (name for pair in pairs for name in pair):
+        if name not in groups:
+            raise AutoSpecError(
+                f"introspection.permutation_pairs: {name!r} is no group; there are {', '.join(groups)} "
+                f"(in figures they follow figure.pairs=[[{groups[0]},{groups[-1]}]])"
+            )

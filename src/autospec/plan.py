@@ -11,8 +11,8 @@ from autospec.config.checks import checked
 from autospec.config.identity import run_id
 from autospec.config.schema import ExperimentConfig, Shows
 from autospec.datasets.group_names import group_names
-from autospec.errors import AutoSpecError, DamagedFile
-from autospec.groups import pairs_in_front
+from autospec.errors import DamagedFile
+from autospec.groups import check_relabelled, pairs_in_front
 from autospec.runs.folder import RunFolder, run_folder
 
 
@@ -52,10 +52,5 @@ def _check_pairs(config: ExperimentConfig) -> None:
         return
     if config.panel.shows is Shows.differences:
         pairs_in_front(config.figure.pairs, names)
-    relabelled = config.introspection.permutation_pairs if config.introspection.permutations else None
-    for name in (name for pair in relabelled or () for name in pair):
-        if name not in names:
-            raise AutoSpecError(
-                f"introspection.permutation_pairs: {name!r} is no group; there are {', '.join(names)} "
-                f"(in figures they follow figure.pairs=[[{names[0]},{names[-1]}]])"
-            )
+    if config.introspection.permutations:
+        check_relabelled(config.introspection.permutation_pairs or [], names)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from autospec.config.schema import IntrospectionConfig
 from autospec.datasets.dataset import Dataset
 from autospec.errors import AutoSpecError
-from autospec.groups import pairs_of
+from autospec.groups import check_relabelled, pairs_of
 from autospec.relabelling import NOT_ASKED, Members, Relabelling, Relabellings
 
 DEFAULT_STRATA = ("sex", "site")
@@ -123,9 +123,7 @@ def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
     given = config.permutation_pairs
     if given is None or not config.permutations:
         return {(a, b) for a in names for b in names}
-    for name in (name for pair in given for name in pair):
-        if name not in names:
-            raise AutoSpecError(f"introspection.permutation_pairs: {name!r} is no group; there are {', '.join(names)}")
+    check_relabelled(given, names)
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 
