@@ -41,7 +41,7 @@ test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" $(ARGS)
 
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
-	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/test_grid_runs.py
+	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py
 
 lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check .

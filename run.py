@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autospec.command_line import main
+from autospec.experiments.launch.command_line import main
 
 if __name__ == "__main__":
     main(Path(__file__).parent / "conf")

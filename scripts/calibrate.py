@@ -21,17 +21,17 @@ import joblib
 import pandas as pd
 import torch
 
-from autospec.calibration.conditions import CONFOUNDED, NULLS, POWER, Cell
-from autospec.calibration.rates import markdown, merged, rates, read, write
-from autospec.calibration.study import study
-from autospec.config.checks import checked
-from autospec.config.grid import composed
-from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
-from autospec.figures.calibration import draw_calibration
-from autospec.progress import ConsoleHandler
+from autospec.experiments.config.checks import checked
+from autospec.experiments.config.grid import composed
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.runs.progress import ConsoleHandler
+from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, Cell
+from autospec.experiments.validation.picture import draw_calibration
+from autospec.experiments.validation.rates import markdown, merged, rates, read, write
+from autospec.experiments.validation.study import study
 
-log = logging.getLogger("autospec.calibration")
+log = logging.getLogger("autospec.experiments.validation")
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 NETWORK = ["dataset=freesurfer", "architecture=mlp", "width=4", "activation=tanh", "learning_rate=0.03"]

@@ -20,13 +20,13 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from autospec.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
-from autospec.config.mistakes import explained
 from autospec.errors import AutoSpecError
-from autospec.figure_files import check_comparisons, seed_plans, update_figure
-from autospec.plan import Plan, planned
-from autospec.progress import ConsoleHandler, duration
-from autospec.runs.folder import holder
+from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
+from autospec.experiments.config.messages import explained
+from autospec.experiments.plan import Plan, planned
+from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
+from autospec.experiments.runs.folder import holder
+from autospec.experiments.runs.progress import ConsoleHandler, duration
 
 log = logging.getLogger("autospec.figures")
 
@@ -93,7 +93,7 @@ def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
 
 def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:
     """Refuse figures that could not be drawn; what their data sets say of themselves, the runs will say."""
-    logger = logging.getLogger("autospec.datasets")
+    logger = logging.getLogger("autospec.experiments.datasets")
     logger.setLevel(logging.WARNING)
     for plans in figures:
         check_comparisons(plans)

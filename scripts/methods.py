@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
-from autospec.methods import methods_paragraph
+from autospec.experiments.report.methods import methods_paragraph
 
 
 def main() -> None:

@@ -29,13 +29,13 @@ import logging
 import sys
 from pathlib import Path
 
-from autospec.datasets.account import Account
+from autospec.cohorts.exclusions import Account
+from autospec.cohorts.folder_layouts import LAYOUTS
+from autospec.cohorts.options import Options
+from autospec.cohorts.prepare import prepare
+from autospec.cohorts.quality import draw_quality
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.cohorts.layouts import LAYOUTS
-from autospec.neuroimaging.cohorts.options import Options
-from autospec.neuroimaging.cohorts.preparation import prepare
-from autospec.neuroimaging.cohorts.quality import draw_quality
-from autospec.progress import ConsoleHandler
+from autospec.experiments.runs.progress import ConsoleHandler
 
 log = logging.getLogger("autospec.cohorts")
 

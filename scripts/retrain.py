@@ -17,16 +17,16 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from autospec.analysis.figure_table import write_table
 from autospec.analysis.permutation import COLUMNS
-from autospec.analysis.table import write_table
-from autospec.config.checks import checked
-from autospec.config.grid import composed
-from autospec.config.mistakes import explained
-from autospec.config.schema import ExperimentConfig
 from autospec.errors import AutoSpecError
-from autospec.plan import planned
-from autospec.progress import ConsoleHandler
-from autospec.retraining import retrained
+from autospec.experiments.config.checks import checked
+from autospec.experiments.config.grid import composed
+from autospec.experiments.config.messages import explained
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.plan import planned
+from autospec.experiments.runs.progress import ConsoleHandler
+from autospec.experiments.validation.retraining import retrained
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
-from autospec.runs.status import statuses, summary
+from autospec.experiments.runs.status import statuses, summary
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import watched_modules
-from autospec.spectra.cells import Cells
 from autospec.spectra.factors import Factors
+from autospec.spectra.groups import Cells
 
 SAMPLES = 6
 LABELS = torch.tensor([0, 1, 0, -1, 1, 1])

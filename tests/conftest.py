@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd) -> Callable[..., str]:
     """Type a command line; its exit message ("" after success). Output goes below the test's own folder."""
-    from autospec.command_line import main
+    from autospec.experiments.launch.command_line import main
 
     def typed(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments, f"output_dir={tmp_path / 'outputs'}"])
@@ -61,3 +61,15 @@ def run(tmp_path, monkeypatch, capfd) -> Callable[..., str]:
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     return typed
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Callable[..., Path]:
+    """A function (file name, rows …) → the path of a tab-separated file of these rows."""
+
+    def write(name: str, *rows: Sequence[object]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+        return path
+
+    return write

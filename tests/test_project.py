@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -33,8 +33,8 @@ def test_neuroimaging_is_reached_from_autospec_and_is_light_until_used():
     "statement",
     [
         "from autospec import open_spectra; open_spectra",
-        "import autospec.analysis.table, autospec.figures.page, autospec.panels, autospec.figure_files",
-        "import autospec.plan, autospec.command_line, autospec.sweep",
+        "import autospec.analysis.figure_table, autospec.figures.page, autospec.experiments.report.panels, autospec.experiments.report.files",
+        "import autospec.experiments.plan, autospec.experiments.launch.command_line, autospec.experiments.launch.sweep",
     ],
 )
 def test_reading_and_planning_never_load_torch(statement):

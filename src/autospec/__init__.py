@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from autospec import neuroimaging
     from autospec.capture.rules.registry import Call, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
-    from autospec.recorder import SpectralRecorder
+    from autospec.recording.recorder import SpectralRecorder
     from autospec.spectra.factors import Factors
     from autospec.spectra.gradient import group_gradients
     from autospec.spectra.singular import singular_values
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "SpectralRecorder": "autospec.recorder",
+    "SpectralRecorder": "autospec.recording.recorder",
     "singular_values": "autospec.spectra.singular",
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",

@@ -5,7 +5,7 @@ from scipy.stats import ttest_ind
 
 from autospec.analysis.comparison import comparisons
 from autospec.analysis.paper_tests import COLUMNS, paper_tests, student
-from autospec.groups import pairs_of
+from autospec.store.groups import pairs_of
 
 
 def _frame(values, weight=(1.0, 0.5, 0.5), floor=0.0, rank=99):

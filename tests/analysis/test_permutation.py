@@ -5,7 +5,7 @@ from scipy.stats import false_discovery_control
 
 from autospec.analysis.distances import CANCEL
 from autospec.analysis.permutation import COLUMNS, permutation_tests
-from autospec.store.null import NullSpectra
+from autospec.store.permutations import NullSpectra
 
 EPOCHS, PARTITIONS, INDICES = 3, 100, 4
 

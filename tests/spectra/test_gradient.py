@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from references import full_spectrum
 
 from autospec import Factors, group_gradients
-from autospec.spectra.cells import Cells, grouping
 from autospec.spectra.gradient import GradientSum
+from autospec.spectra.groups import Cells, grouping
 
 
 def _random(seed, *shape, dtype=torch.float64):

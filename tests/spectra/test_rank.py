@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autospec import Factors, SpectralRecorder
-from autospec.spectra.cells import Cells, grouping
-from autospec.spectra.rank import effective_rank, gradient_floor, numerical_rank, rank_bound
-from autospec.spectra.sums import LayerSums
+from autospec.spectra.groups import Cells, grouping
+from autospec.spectra.layer_sums import LayerSums, gradient_floor
+from autospec.spectra.rank import effective_rank, numerical_rank
+from autospec.spectra.statistics import rank_bound
 
 
 def test_ranks_of_prescribed_spectra():

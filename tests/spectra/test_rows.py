@@ -2,7 +2,7 @@ import pytest
 import torch
 from references import full_spectrum
 
-from autospec.spectra.cells import grouping
+from autospec.spectra.groups import grouping
 from autospec.spectra.rows import RowStack
 
 

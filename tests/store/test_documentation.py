@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autospec import SpectralRecorder
-from autospec.relabelling import Relabelling, Relabellings
+from autospec.store.relabelling import Relabelling, Relabellings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "spectra-file.md").read_text()
 

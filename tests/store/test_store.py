@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from autospec import AutoSpecError, open_spectra
-from autospec.layout import (
+from autospec.store.read import read_table
+from autospec.store.schema import (
     EPOCH,
     GROUP_ROWS,
     GROUP_WEIGHT,
@@ -14,7 +15,6 @@ from autospec.layout import (
     layer_field,
     layer_name,
 )
-from autospec.store.read import read_table
 from autospec.store.table import SpectraTable
 from autospec.store.write import CHUNK_EPOCHS, Header, attributes_of, replaced, write_spectra
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autospec.analysis.exceedance import studentised
-from autospec.analysis.known import Floats, mean, median
-from autospec.store.null import NullSpectra, Pair
+from autospec.analysis.nan_statistics import Floats, mean, median
+from autospec.analysis.p_values import studentised
+from autospec.store.permutations import NullSpectra, Pair
 
 Mask = npt.NDArray[np.bool_]
 

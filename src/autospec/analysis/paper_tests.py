@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from autospec.analysis.comparison import Comparison, Floats, Mask, comparisons
-from autospec.analysis.known import median
+from autospec.analysis.nan_statistics import median
 
 TESTS = ("paper", "paper_scaled")
 

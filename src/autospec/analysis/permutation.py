@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.analysis.distances import TESTS, Distances, averaged, distances
-from autospec.analysis.exceedance import benjamini_hochberg, p_values, studentised
-from autospec.analysis.known import median
-from autospec.store.null import NullSpectra, Pair
+from autospec.analysis.nan_statistics import median
+from autospec.analysis.p_values import benjamini_hochberg, p_values, studentised
+from autospec.store.permutations import NullSpectra, Pair
 
 NO_RELABELLINGS = "the file holds no relabelled partitions"
 

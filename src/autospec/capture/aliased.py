@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
-from autospec.spectra.cells import Cells
+from autospec.spectra.groups import Cells
 
 GroupGradients = Callable[[Layer, Tensor, float], None]
 """Takes a layer, its gradient of every cell, (cells, out, in), and the spacing of the numbers it was computed in."""

@@ -12,13 +12,13 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.hooks import RemovableHandle
 
-from autospec.capture.explained import parts_of
 from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import Call
 from autospec.errors import AutoSpecError
-from autospec.layout import layer_name
-from autospec.spectra.cells import Cells
 from autospec.spectra.factors import Factors
+from autospec.spectra.groups import Cells
+from autospec.store.schema import layer_name
 
 Sink = Callable[[Use, Factors], None]
 

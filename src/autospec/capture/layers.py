@@ -11,7 +11,7 @@ from autospec.capture.rules.registry import Rule, supported_types
 from autospec.capture.selection import Selection, chosen_weights
 from autospec.capture.weights import Weight, weights_of
 from autospec.errors import AutoSpecError
-from autospec.layout import layer_name
+from autospec.store.schema import layer_name
 
 
 @dataclass(frozen=True)

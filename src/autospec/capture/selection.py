@@ -9,7 +9,7 @@ from torch import nn
 
 from autospec.capture.weights import Weight
 from autospec.errors import AutoSpecError
-from autospec.layout import layer_name
+from autospec.store.schema import layer_name
 
 Selection = Sequence[str | type[nn.Module]] | None
 

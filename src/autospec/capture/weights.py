@@ -10,7 +10,7 @@ from torch import nn
 import autospec.capture.rules  # noqa: F401 (registers the rules)
 from autospec.capture.rules.registry import Rule, rule_of
 from autospec.errors import AutoSpecError
-from autospec.layout import layer_name
+from autospec.store.schema import layer_name
 
 
 @dataclass(frozen=True)

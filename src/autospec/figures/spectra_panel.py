@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
 from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded
-from autospec.layout import ALL
+from autospec.store.schema import ALL
 
 MOST_COLUMNS = 2
 FEWEST_FOR_BAND = 5

@@ -17,7 +17,7 @@ import numpy as np
 
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.ascent import Objective, climbed, unit_rows
-from autospec.neuroimaging.preparation import PREPARATIONS
+from autospec.neuroimaging.normalisation import PREPARATIONS
 from autospec.neuroimaging.voxels import Matrix, Voxels, as_double, namespace
 
 log = logging.getLogger(__name__)

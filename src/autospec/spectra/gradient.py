@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
+from autospec.spectra.groups import Cells, Grouping
 from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.spectra.cells import Cells, Grouping
 from autospec.spectra.factors import Factors
 from autospec.spectra.gradient import GradientSum
+from autospec.spectra.groups import Cells, Grouping
 
 
 class PositionSums:

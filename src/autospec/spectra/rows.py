@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autospec.spectra.cells import Grouping
+from autospec.spectra.groups import Grouping
 from autospec.spectra.singular import of_gram, on_capable_device, triangle
 
 

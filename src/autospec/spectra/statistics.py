@@ -5,6 +5,7 @@ Recorder and store know nothing else of them; a new one is one entry here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.layout import (
+from autospec.spectra.layer_sums import POSITIONS, LayerSums, gradient_floor, relative_floor
+from autospec.spectra.rank import effective_rank, numerical_rank
+from autospec.spectra.subspace import principal_angles
+from autospec.store.schema import (
     ACTIVATION,
     ADJOINT,
     ANGLE,
@@ -26,9 +30,6 @@ from autospec.layout import (
     SUBSPACE,
     TIED,
 )
-from autospec.spectra.rank import chain_bound, effective_rank, gradient_floor, numerical_rank, rank_bound
-from autospec.spectra.subspace import between_epochs, between_groups
-from autospec.spectra.sums import POSITIONS, LayerSums
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,47 @@ def cancellation(sums: LayerSums) -> Tensor:
     whole = sums.gradient.inner_products()[0, 0].clamp_min(0.0).sqrt()
     parts = sums.gradient.norms_of_cells().sum()
     return torch.where(parts > 0, whole / parts, torch.nan)
+
+
+def rank_bound(sums: LayerSums) -> Tensor:
+    """(reported,): ``min(rows_c, in, out, rank A_c, rank Δ_c)``: no more of a gradient stands above the noise floor.
+
+    Rows are samples times positions. The ranks of A and Δ are the measured ones, where they are recorded: above
+    ``eps √min(shape) ‖A_c‖`` with the shape of the gradient, likewise of Δ. What is below has ``σ_k(A) σ₁(Δ)``, and
+    with it ``σ_k(∇)``, under the gradient's floor. Those of a weight that other modules use too are left out, since
+    they are kept per use and the gradient is of all uses.
+    """
+    bound = sums.grouping.sums(sums.rows).double().clamp_max(min(sums.shape))
+    for name, stack in ({} if sums.used_elsewhere else sums.stacks).items():
+        measured = numerical_rank(stack.spectra(), relative_floor(sums) * sums.norms()[name])
+        bound = torch.minimum(bound, measured.cpu())
+    return bound
+
+
+def chain_bound(sums: LayerSums) -> Tensor:
+    """(): the bound that the other layers of a linear chain put on the gradient's rank, of any group alike.
+
+    Each backward pass adds a gradient of at most that rank, whose directions move with the weights. NaN where the
+    measured rank is higher: then the layers are not called one after the other.
+    """
+    assert sums.chain is not None
+    bound = min(sums.chain * sums.passes, *sums.shape)
+    measured = numerical_rank(sums.gradient.spectra(), gradient_floor(sums))
+    return torch.tensor(math.nan if (measured > bound).any() else bound, dtype=torch.float64)
+
+
+def between_groups(sums: LayerSums) -> Tensor:
+    """(reported, reported, 2, k): principal angles between every two groups' output and input subspaces, radians."""
+    return torch.stack([principal_angles(side[:, None], side[None]) for side in sums.subspaces.sides], dim=2)
+
+
+def between_epochs(sums: LayerSums) -> Tensor:
+    """(reported, 2, k): principal angles between each group's subspaces and those at the record before; or NaN."""
+    now, before = sums.subspaces, sums.earlier
+    if before is None:
+        return torch.full((len(now.output), 2, now.output.shape[-1]), torch.nan, dtype=torch.float64)
+    pairs = zip(now.sides, before.sides, strict=True)
+    return torch.stack([principal_angles(own, other.to(own)) for own, other in pairs], dim=1)
 
 
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:

@@ -7,15 +7,9 @@ among the layer's outputs, the right ones among its inputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-from autospec.spectra.rank import gradient_floor
-
-if TYPE_CHECKING:
-    from autospec.spectra.sums import LayerSums
 
 FEWEST_FLOORS = 10.0
 """A subspace is known where the gap below its last singular value is at least so many noise floors.
@@ -40,11 +34,6 @@ class Subspaces:
         return self.output, self.input
 
 
-def leading_subspaces(sums: LayerSums) -> Subspaces:
-    """The subspaces of the first ``sums.directions`` singular vectors of every reported group's gradient."""
-    return subspaces_of(sums.gradient.gradients(), gradient_floor(sums), sums.directions)
-
-
 def subspaces_of(gradients: Tensor, floor: Tensor, directions: int) -> Subspaces:
     """The leading subspaces of gradients (reported, out, in) with noise floors (reported,).
 
@@ -57,20 +46,6 @@ def subspaces_of(gradients: Tensor, floor: Tensor, directions: int) -> Subspaces
     gap = values[:, directions - 1] - below
     known = (finite & (gap > FEWEST_FLOORS * floor.to(gap)))[:, None, None]
     return Subspaces(left[..., :directions].where(known, torch.nan), right.mT[..., :directions].where(known, torch.nan))
-
-
-def between_groups(sums: LayerSums) -> Tensor:
-    """(reported, reported, 2, k): principal angles between every two groups' output and input subspaces, radians."""
-    return torch.stack([principal_angles(side[:, None], side[None]) for side in sums.subspaces.sides], dim=2)
-
-
-def between_epochs(sums: LayerSums) -> Tensor:
-    """(reported, 2, k): principal angles between each group's subspaces and those at the record before; or NaN."""
-    now, before = sums.subspaces, sums.earlier
-    if before is None:
-        return torch.full((len(now.output), 2, now.output.shape[-1]), torch.nan, dtype=torch.float64)
-    pairs = zip(now.sides, before.sides, strict=True)
-    return torch.stack([principal_angles(own, other.to(own)) for own, other in pairs], dim=1)
 
 
 def principal_angles(a: Tensor, b: Tensor) -> Tensor:

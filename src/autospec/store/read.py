@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError, DamagedFile
-from autospec.layout import (
+from autospec.store.schema import (
     ACTIVATION,
     ADJOINT,
     GRADIENT,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from autospec.layout import NULL_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
+from autospec.store.schema import NULL_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 Array = npt.NDArray[np.generic]
 

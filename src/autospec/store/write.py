@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError
-from autospec.layout import (
+from autospec.store.relabelling import Relabellings
+from autospec.store.schema import (
     ALL,
     GROUP,
     GROUP_IS_MARGIN,
@@ -31,7 +32,6 @@ from autospec.layout import (
     OTHER_GROUP,
     SCHEMA_VERSION,
 )
-from autospec.relabelling import Relabellings
 from autospec.store.table import Array, SpectraTable
 
 CHUNK_EPOCHS = 512

@@ -1,6 +1,6 @@
-"""Where Hydra looks for plugins; how jobs are sent to SLURM stands in ``autospec.slurm``."""
+"""Where Hydra looks for plugins; how jobs are sent to SLURM stands in ``autospec.experiments.launch.slurm``."""
 
-from autospec.slurm import SlurmSweepLauncher
+from autospec.experiments.launch.slurm import SlurmSweepLauncher
 
 
 class SlurmLauncher(SlurmSweepLauncher):

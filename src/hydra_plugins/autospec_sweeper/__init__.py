@@ -1,6 +1,6 @@
-"""Where Hydra looks for plugins; what a sweep does stands in ``autospec.sweep``."""
+"""Where Hydra looks for plugins; what a sweep does stands in ``autospec.experiments.launch.sweep``."""
 
-from autospec.sweep import Sweep
+from autospec.experiments.launch.sweep import Sweep
 
 
 class CheckingSweeper(Sweep):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from references import full_spectrum, group_sums, weight_gradients
 
 from autospec import SpectralRecorder
-from autospec.layout import layer_name
+from autospec.store.schema import layer_name
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 STATISTICS = ("gradient", "activation", "adjoint")

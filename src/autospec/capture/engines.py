@@ -1,0 +1,53 @@
+"""The two engines that take a model's group gradients, and how one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from autospec.capture.aliased import AliasedEngine, GroupGradients
+from autospec.capture.hooks import HookListener
+from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
+from autospec.capture.selection import Selection
+from autospec.errors import AutoSpecError
+from autospec.spectra.factors import Factors
+from autospec.store.schema import GRADIENT
+
+Engine = HookListener | AliasedEngine
+
+_FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
+"""How the noise floor of a gradient is had, by the engine's name."""
+
+
+def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
+    """AutoSpecError for an engine that does not exist, or cannot give the statistics that are asked of it."""
+    if engine not in _FLOORS:
+        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(_FLOORS)}")
+    if engine == "aliased" and list(statistics) != [GRADIENT]:
+        raise AutoSpecError(f"engine='aliased' knows gradients only, not statistics={list(statistics)}")
+    if check_every is not None and (engine != "aliased" or check_every < 1):
+        raise AutoSpecError(f"check_every={check_every}: must be 1 or more, and is for engine='aliased' alone")
+
+
+def listening_engine(
+    engine: str,
+    model: nn.Module,
+    selection: Selection,
+    take_factors: Callable[[Use, Factors], None],
+    take_gradients: GroupGradients,
+    check_every: int | None,
+) -> tuple[Engine, list[Use]]:
+    """An engine for the chosen weights of a model, and every use of them that it tells apart."""
+    if engine == "aliased":
+        chosen = trained_layers(model, selection)
+        uses = [Use(layer.name, layer, layer.name) for layer in chosen]
+        return AliasedEngine(model, chosen, take_gradients, check_every), uses
+    watched = watched_modules(model, selection)
+    return HookListener(model, watched, take_factors), [use for module in watched for use in module.uses]
+
+
+def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
+    """What the file says of a layer."""
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _FLOORS[engine]}

@@ -1,0 +1,150 @@
+"""Outputs of the GIFT toolbox: component time-courses and maps as NIfTI, or back-reconstructed in .mat files.
+
+GIFT numbers people by their order in its analysis, and its files hold no ids: a list of ids in that order is asked
+for, since a guess would give people one another's diagnoses.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.cohorts.cobre_hdf5 import component_positions
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.gift_maps import image_maps, image_values, in_mask, is_mat, maps_of, mask_of
+from autospec.cohorts.mat_files import Struct, read_mat
+from autospec.cohorts.options import Options
+from autospec.cohorts.person_file import Part
+from autospec.cohorts.source_files import Folder, Source
+from autospec.cohorts.tables import is_missing
+from autospec.errors import AutoSpecError
+
+KINDS = (
+    re.compile(r"_sub(?P<person>\d+)_timecourses_ica_s(?P<session>\d+)_\.nii(\.gz)?$"),
+    re.compile(r"_ica_c(?P<person>\d+)-(?P<session>\d+)\.mat$"),
+    re.compile(r"_ica_br(?P<person>\d+)\w*\.mat$"),
+)
+"""Names of the files, the kind that is easiest to trust first; a back-reconstruction holds all sessions."""
+
+Array = npt.NDArray[np.float64]
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether a folder holds outputs of GIFT for single people."""
+    return any(kind.search(file.name) for file in folder.iterdir() for kind in KINDS)
+
+
+def found(options: Options, account: Account) -> Folder:
+    """One person per number in GIFT's file names, called by the ids of ``--ids``."""
+    files = _files(options)
+    ids = _ids(options, max(files))
+    mask = mask_of(options)
+    sources = []
+    for number, own in enumerate(ids, start=1):
+        if is_missing(own):
+            account.drop(f"line {number} of {options.ids and options.ids.name}", "holds no id for GIFT's person there")
+        elif number not in files:
+            account.drop(own, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of")
+        else:
+            sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
+    if mask is None and any(is_mat(source.file) for source in sources):
+        account.note(
+            f"{options.folder.name}: no maps, since .mat files do not say where their voxels lie; "
+            "name GIFT's mask with --mask"
+        )
+    account.note(f"{options.folder.name}: GIFT outputs of {len(files)} people, session {options.session}")
+    return Folder("gift", sources, options.phenotype or options.folder / "participants.tsv", options.columns)
+
+
+def read(source: Source, options: Options, with_maps: bool = True) -> Part:
+    """A person's time-courses (T, components), and maps (components, voxels of ``grid``) where they are at hand."""
+    content = read_mat(source.file) if is_mat(source.file) else {}
+    one = _session(content, options.session, source.file)
+    courses = _timecourses(one, source.file) if content else image_values(source.file)
+    if courses.ndim != 2:
+        raise AutoSpecError(f"{source.file}: time-courses are {courses.shape}, not (time, components)")
+    maps = _maps(one, source, options) if with_maps and source.maps is not None else None
+    if maps is not None and len(maps) != courses.shape[1]:
+        raise AutoSpecError(f"{source.maps}: {len(maps)} maps for {courses.shape[1]} time-courses")
+    if options.components is not None:
+        chosen = component_positions(options.components, courses.shape[1])
+        courses, maps = courses[:, chosen], None if maps is None else maps[chosen]
+    return Part(courses, maps)
+
+
+def _files(options: Options) -> dict[int, Path]:
+    """The file of each of GIFT's numbers, of the kind that comes first in KINDS."""
+    for kind in KINDS:
+        files: dict[int, Path] = {}
+        for file in sorted(options.folder.iterdir()):
+            match = kind.search(file.name)
+            if match is None or int(match.groupdict().get("session") or options.session) != options.session:
+                continue
+            number = int(match["person"])
+            if number in files:
+                raise AutoSpecError(f"{options.folder}: {files[number].name} and {file.name} are both person {number}")
+            files[number] = file
+        if files:
+            return files
+    raise AutoSpecError(f"{options.folder}: no output of GIFT for session {options.session}")
+
+
+def _ids(options: Options, people: int) -> list[str]:
+    """The lines of ``--ids``, one per number of GIFT from 1, also those that hold no id: a line is a person's place."""
+    if options.ids is None:
+        raise AutoSpecError(
+            "--ids: GIFT numbers people by their order in its analysis; name a text file with their ids in this order, "
+            "one per line"
+        )
+    try:
+        lines = [line.strip() for line in options.ids.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise AutoSpecError(f"--ids {options.ids}: cannot be read: {error}") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) != people:
+        hint = "; it must have no header line, and none for somebody whom GIFT did not analyse"
+        raise AutoSpecError(
+            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {people} people"
+            + (hint if len(lines) > people else "")
+        )
+    twice = sorted({own for own in lines if lines.count(own) > 1 and not is_missing(own)})
+    if twice:
+        raise AutoSpecError(f"--ids {options.ids}: twice: {named(twice)}")
+    return lines
+
+
+def _session(content: Struct, session: int, file: Path) -> Struct:
+    """The variables of one session: an element of ``compSet``, or what the file holds."""
+    if "compSet" not in content:
+        return content
+    sets = content["compSet"]
+    if not isinstance(sets, list) or len(sets) < session:
+        raise AutoSpecError(f"{file}: compSet holds no session {session}")
+    element: Struct = sets[session - 1]
+    return element
+
+
+def _timecourses(content: Struct, file: Path) -> Array:
+    """(time, components): ``tc``, which a back-reconstruction has the other way round; ``ic`` tells which it is."""
+    courses = _matrix(content, "tc", file)
+    return courses.T if "ic" in content and len(courses) == len(_matrix(content, "ic", file)) else courses
+
+
+def _maps(content: Struct, source: Source, options: Options) -> Array:
+    assert source.maps is not None
+    if source.maps != source.file:
+        return image_maps(source.maps)
+    mask = mask_of(options)
+    assert mask is not None
+    return in_mask(_matrix(content, "ic", source.file), mask, source.file)
+
+
+def _matrix(content: Struct, name: str, file: Path) -> Array:
+    value = content.get(name)
+    if not isinstance(value, np.ndarray) or value.ndim != 2:
+        raise AutoSpecError(f"{file}: holds no matrix {name!r}; it has {', '.join(content)}")
+    return value.astype(np.float64)

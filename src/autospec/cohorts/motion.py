@@ -1,0 +1,130 @@
+"""How a person moved: the six parameters of rigid motion, and the displacement from volume to volume.
+
+Framewise displacement: Power et al. 2012, NeuroImage 59:2142. fMRIPrep's and NIAK's tables have a header; SPM's
+``rp_*.txt``, FSL's ``*.par`` and AFNI's ``*.1D`` are six columns of numbers, told apart by how their names end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.tables import cells_of, number
+from autospec.errors import AutoSpecError
+
+RADIUS_MM = 50.0
+"""Of the sphere on whose surface rotations are taken as displacements (Power et al. 2012)."""
+
+DISPLACEMENT = ("framewise_displacement", "FD")
+"""What fMRIPrep and NIAK call the displacement from volume to volume, mm."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a program writes rigid motion: its columns, translations (mm) first, and the unit of rotations in rad."""
+
+    columns: Sequence[str]
+    rotation_rad: float = 1.0
+
+
+FMRIPREP = Convention(("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"))
+NIAK = Convention(("motion_tx", "motion_ty", "motion_tz", "motion_rx", "motion_ry", "motion_rz"), np.pi / 180)
+NAMED = (FMRIPREP, NIAK)
+
+ORDERED = {
+    ".txt": Convention("012345"),
+    ".par": Convention("345012"),
+    ".1d": Convention("345012", np.pi / 180),
+}
+"""By the end of the file's name: SPM's translations and rotations; FSL's rotations first; AFNI's, in degrees."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """``parameters`` (time, 6), mm and rad, None where the file has none; ``mean_displacement_mm`` NaN if unknown."""
+
+    parameters: Array | None = None
+    mean_displacement_mm: float = float("nan")
+
+
+def read_motion(path: Path | None) -> Motion:
+    """The motion that a file tells of; AutoSpecError naming one that cannot be read or has gaps.
+
+    The mean displacement is the file's own where it has a column of displacements, else computed.
+    """
+    if path is None:
+        return Motion()
+    convention = ORDERED.get(path.suffix.lower())
+    table = _table(path) if convention is None else _numbers(path)
+    parameters = _parameters(table, NAMED if convention is None else (convention,), path)
+    moved = _displacement_mm(table, parameters, path)
+    # the first volume has no displacement
+    moved = moved[np.isfinite(moved)]
+    return Motion(parameters, float(moved.mean()) if moved.size else float("nan"))
+
+
+def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
+    """(time − 1,) The sum of the six parameters' absolute changes; ``parameters`` (time, 6) are mm, then rad.
+
+    Power et al. 2012, NeuroImage 59:2142: rotations count as arcs on a sphere of 50 mm.
+    """
+    changes = np.abs(np.diff(np.asarray(parameters, dtype=np.float64), axis=0))
+    moved: Array = changes[:, :3].sum(axis=1) + RADIUS_MM * changes[:, 3:].sum(axis=1)
+    return moved
+
+
+def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Path) -> Array | None:
+    """(time, 6) mm and rad, by the first convention whose columns are there; None where they are not."""
+    known = next((one for one in conventions if set(one.columns) <= set(table.columns)), None)
+    if known is None:
+        return None
+    parameters = np.column_stack([_values(table, name, path) for name in known.columns])
+    if not np.isfinite(parameters).all():
+        raise AutoSpecError(f"{path}: motion parameters are missing in some rows")
+    parameters[:, 3:] *= known.rotation_rad
+    return parameters
+
+
+def _displacement_mm(table: pd.DataFrame, parameters: Array | None, path: Path) -> Array:
+    """The table's own displacements, else those of its parameters, if it has any."""
+    column = next((name for name in DISPLACEMENT if name in table.columns), None)
+    if column is not None:
+        return _values(table, column, path)
+    return np.array([]) if parameters is None else framewise_displacement_mm(parameters)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A table's columns of motion. Others may share a name, as NIAK's slow drifts do; these may not."""
+    cells = cells_of(path)
+    table = cells.iloc[1:].reset_index(drop=True)
+    table.columns = pd.Index([str(name) for name in cells.iloc[0]])
+    table = table.loc[:, table.columns.isin([*FMRIPREP.columns, *NIAK.columns, *DISPLACEMENT])]
+    if table.columns.has_duplicates:
+        raise AutoSpecError(f"{path}: column {table.columns[table.columns.duplicated()][0]!r} occurs several times")
+    return table
+
+
+def _numbers(path: Path) -> pd.DataFrame:
+    """Six columns of numbers without a header, as text under the names 0 to 5."""
+    try:
+        lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise AutoSpecError(f"{path}: cannot be read as motion parameters: {error}") from error
+    rows = [cells for cells in lines if cells]
+    if not rows or any(len(cells) != 6 for cells in rows):
+        raise AutoSpecError(f"{path}: must hold six columns, the parameters of rigid motion")
+    return pd.DataFrame(rows, columns=pd.Index(list("012345")))
+
+
+def _values(table: pd.DataFrame, column: str, path: Path) -> Array:
+    values = [number(text) for text in table[column]]
+    if None in values:
+        raise AutoSpecError(f"{path}: {table[column].iloc[values.index(None)]!r} is no number")
+    return np.array(values, dtype=np.float64)

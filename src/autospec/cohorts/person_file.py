@@ -1,0 +1,85 @@
+"""One person's share of a cohort: in memory, and as a file that a later run takes up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from autospec.cohorts.tables import plain_id
+
+Array = npt.NDArray[np.floating]
+
+POOR_MATCH = 0.2
+"""A correlation of a map with its template map below this calls for a look."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Time-courses (time, components); maps (components, voxels of the mask) and their match, where there are any."""
+
+    timecourses: Array
+    maps: Array | None = None
+    match: Array | None = None
+    motion_mm: float = float("nan")
+
+
+def part_file(folder: Path, person: str) -> Path:
+    """Where a person's part lies; ids that differ in odd characters alone do not share a file."""
+    key = plain_id(person)
+    return folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.h5"
+
+
+def part_key(files: Mapping[str, Path | None], settings: Mapping[str, Any]) -> str:
+    """What a part was made of: size and time of each file, and the settings; a part with another key is made anew."""
+    stamps = {}
+    for name, path in files.items():
+        if path is not None:
+            status = path.stat()
+            stamps[name] = [path.name, status.st_size, status.st_mtime_ns]
+    return json.dumps([stamps, dict(settings)], sort_keys=True)
+
+
+def write_part(file: Path, part: Part, key: str) -> None:
+    """Write a part whole or not at all."""
+    temporary = file.with_name(f"{file.name}.part")
+    with h5py.File(temporary, "w") as root:
+        root.attrs.update(key=key, motion_mm=part.motion_mm)
+        root["timecourses"] = part.timecourses
+        for name, values in (("maps", part.maps), ("match", part.match)):
+            if values is not None:
+                root[name] = values.astype(np.float32)
+    temporary.replace(file)
+
+
+def has_part(file: Path, key: str) -> bool:
+    """Whether a part with this key can be read."""
+    try:
+        with h5py.File(file, "r") as root:
+            return bool(root.attrs["key"] == key)
+    except (OSError, KeyError):
+        return False
+
+
+def read_part(file: Path, with_maps: bool = True) -> Part:
+    """A part that ``has_part`` has found."""
+    with h5py.File(file, "r") as root:
+        return Part(
+            root["timecourses"][:],
+            root["maps"][:] if with_maps and "maps" in root else None,
+            root["match"][:] if "match" in root else None,
+            float(root.attrs["motion_mm"]),
+        )
+
+
+def poorly_matched(people: Sequence[str], match: Array) -> list[str]:
+    """The people of whom a map hardly resembles the template's; ``match`` is (people, components)."""
+    return [own for own, row in zip(people, match, strict=True) if row.min() < POOR_MATCH]

@@ -1,0 +1,123 @@
+"""Phenotype tables: who the people are, joined to data by id."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import commonprefix
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.tables import number, plain_id, read_table
+from autospec.errors import AutoSpecError
+
+PARTICIPANT = "participant_id"
+"""What BIDS, and so ``dataset.columns.id`` unless told otherwise, calls the column of ids."""
+
+NUMERIC = ("age", "motion", "head_size")
+"""Columns of people that are numbers; every other one is a label."""
+
+
+def phenotype(
+    path: Path, columns: Mapping[str, str], needed: Iterable[str], account: Account, key: str
+) -> pd.DataFrame:
+    """A phenotype table under our names, ``columns`` being ours → theirs; ``key`` is what a user mends them with."""
+    table = read_table(path)
+    for column in needed:
+        theirs = columns.get(column, column)
+        if theirs not in table.columns:
+            raise AutoSpecError(
+                f"{key}{column}: {path} has no column {theirs!r}; it has {named(map(repr, table.columns))}"
+            )
+    people = _renamed(table, columns, path)
+    for column in NUMERIC:
+        if column in people.columns:
+            people[column] = _numeric(people, column, account)
+    account.note(f"{path.name}: {len(people)} rows")
+    return people
+
+
+def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
+    """A table under our names; a column that already has a name of ours and is not meant by it gets another."""
+    ours = {theirs: name for name, theirs in columns.items() if theirs in table.columns}
+    taken = [name for name in table.columns if name in ours.values() and name not in ours]
+    people = table.rename(columns={**ours, **{name: f"{name} of {path.name}" for name in taken}})
+    return people
+
+
+def _numeric(people: pd.DataFrame, column: str, account: Account) -> list[float]:
+    """Numbers of a covariate; text such as "Disenrolled" counts as missing, and is said."""
+    values = [number(text) for text in people[column]]
+    odd = [f"{who} ({text})" for who, text, value in zip(people["id"], people[column], values, strict=True)
+           if value is None]  # fmt: skip
+    if odd:
+        account.note(f"{column}: no number for {named(odd)}")
+    return [np.nan if value is None else value for value in values]
+
+
+def joined(people: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
+    """The people that have data, in the order of the data, with ``row``, the index into ``ids``.
+
+    Ids are compared without a ``sub-`` prefix and leading zeros, and, where nobody would be joined so, without the
+    prefix that all ids of a side share. An id that occurs twice on a side is left out altogether, since nobody can say
+    which one is right.
+    """
+    theirs, ours = _comparable(list(people["id"]), list(ids), account, source)
+    phenotype = _once(people["id"], theirs, account, "the phenotype table")
+    data = _once(ids, ours, account, source)
+    for key, row in phenotype.items():
+        if key not in data:
+            account.drop(people["id"].iloc[row], f"has no data in {source}")
+    for key, row in data.items():
+        if key not in phenotype:
+            account.drop(ids[row], f"is in {source} but has no row in the phenotype table")
+    both = [key for key in data if key in phenotype]
+    account.note(f"{source}: {len(ids)} subjects, of whom {len(both)} are joined with the phenotype table")
+    if not both:
+        raise AutoSpecError(f"no id of {source} ({named(ids)}) is in the phenotype table ({named(people['id'])})")
+    table = people.iloc[[phenotype[key] for key in both]].reset_index(drop=True)
+    return table.assign(row=[data[key] for key in both])
+
+
+def with_complete_data(people: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+    """The people none of whose values in ``data`` (by ``row``) is NaN or infinite."""
+    complete = np.isfinite(data[people["row"]].reshape(len(people), -1)).all(axis=1)
+    for subject in people["id"][~complete]:
+        account.drop(subject, f"has missing values (NaN or infinite) in {source}")
+    if not complete.any():
+        raise AutoSpecError(f"nobody has complete data in {source}")
+    return people[complete].reset_index(drop=True)
+
+
+def _once(ids: Iterable[str], keys: Sequence[str], account: Account, source: str) -> dict[str, int]:
+    """The index of every id whose key occurs once."""
+    times = Counter(keys)
+    for own, key in zip(ids, keys, strict=True):
+        if times[key] > 1:
+            account.drop(own, f"the id occurs {times[key]} times in {source}")
+    return {key: index for index, key in enumerate(keys) if times[key] == 1}
+
+
+def _comparable(theirs: list[str], ours: list[str], account: Account, source: str) -> tuple[list[str], list[str]]:
+    """Keys under which the ids of the phenotype table and of the data can be equal."""
+    plain = [plain_id(own) for own in theirs], [plain_id(own) for own in ours]
+    bare = _without_prefix(theirs), _without_prefix(ours)
+    if set(plain[0]) & set(plain[1]) or not set(bare[0]) & set(bare[1]):
+        return plain
+    account.warn(
+        f"ids are compared by their numbers alone: {named(theirs[:2])} in the table, {named(ours[:2])} in {source}"
+    )
+    return bare
+
+
+def _without_prefix(ids: list[str]) -> list[str]:
+    """Ids less the part that all begin with, where nothing but their numbers is left; else as they are."""
+    # ids are no paths: character by character is what is meant
+    prefix = re.sub(r"\d+$", "", commonprefix(ids))  # noqa: RUF071
+    bare = [own.removeprefix(prefix) for own in ids]
+    return [plain_id(own) for own in (bare if all(own.isdigit() for own in bare) else ids)]

@@ -1,0 +1,226 @@
+"""The preparation of a cohort from start to end: files and people found, parts made, the whole written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts import cobre_hdf5, gift, gift_maps
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, found
+from autospec.cohorts.motion import read_motion
+from autospec.cohorts.options import Options
+from autospec.cohorts.person_file import POOR_MATCH, Part, poorly_matched, read_part
+from autospec.cohorts.phenotype import joined, phenotype
+from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
+from autospec.cohorts.source_files import Folder, Source, listed_scans, with_motion
+from autospec.errors import AutoSpecError
+
+log = logging.getLogger(__name__)
+
+LABELS = ("diagnosis", "sex", "site")
+"""Columns whose values the account counts, so that a value that nobody has mapped is seen at once."""
+
+READERS: dict[str, Callable[[Source, Options, bool], Part]] = {"gift": gift.read, "hdf5": cobre_hdf5.read}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where maps lie: the mask (x, y, z), voxel indices to mm, and the template's maps in the mask if there is one."""
+
+    mask: npt.NDArray[np.bool_]
+    affine: npt.NDArray[np.float64]
+    template: npt.NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The part of each person of a phenotype table, loaded when asked for: ``load(id, with maps)``."""
+
+    people: pd.DataFrame
+    load: Callable[[str, bool], Part]
+    grid: Grid | None = None
+
+
+def prepare(options: Options) -> Account:
+    """Write the prepared cohort that the options ask for; the account of who is in it, which is in the file too."""
+    options.check()
+    account = Account()
+    folder = found(options, account)
+    people = folder.people if folder.people is not None else _people(folder, options, account)
+    sources = list(folder.sources)
+    if options.files_column:
+        sources = listed_scans(options.folder, people, options.files_column, account)
+    if options.motion:
+        sources = with_motion(options.folder, sources, options.motion, account)
+    people = joined(people, [source.id for source in sources], account, options.folder.resolve().name)
+    # from here on everybody has the id of the phenotype table
+    sources = [replace(sources[row], id=own) for own, row in zip(people["id"], people["row"], strict=True)]
+    parts = (_of_scans if folder.layout in SCAN_LAYOUTS else _ready)(people, sources, folder, options, account)
+    _write(parts, folder, options, account)
+    return account
+
+
+def _people(folder: Folder, options: Options, account: Account) -> pd.DataFrame:
+    table = folder.phenotype
+    if table is None or not table.is_file():
+        raise AutoSpecError(f"--phenotype: there is no table of people {table}; name it")
+    columns = {"id": "participant_id", **folder.columns}
+    return phenotype(table, columns, ("id", *options.columns), account, "--column ")
+
+
+def _of_scans(people: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
+    """Constrained ICA of every scan."""
+    # scikit-learn and nilearn are loaded for this alone
+    from autospec.cohorts.scan_components import fitted, prepared_parts, usable
+
+    if options.template is None:
+        raise AutoSpecError("--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans")
+    sources = usable(sources, options, account)
+    model = fitted(sources, options)
+    files = prepared_parts(sources, model, options, account)
+    mask = np.asarray(model.mask_img_.dataobj, dtype=bool)
+    account.note(f"mask: {mask.sum()} voxels" + ("" if options.mask else ", bright in the first volume of every scan"))
+    grid = Grid(mask, np.asarray(model.mask_img_.affine), model.references_)
+    return Parts(people[people["id"].isin(files)], lambda own, maps: read_part(files[own], maps), grid)
+
+
+def _ready(people: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
+    """Components that are there already, read anew whenever asked for; whoever's file cannot be used is named."""
+    by_id = {source.id: source for source in sources}
+
+    def load(own: str, with_maps: bool) -> Part:
+        part = READERS[folder.layout](by_id[own], options, with_maps)
+        return replace(part, motion_mm=read_motion(by_id[own].confounds).mean_displacement_mm)
+
+    for own in by_id:
+        try:
+            _check(own, load(own, True), account)
+        except AutoSpecError as error:
+            account.drop(own, str(error))
+    usable = people[~people["id"].isin(account.dropped)]
+    place = gift_maps.grid([by_id[own] for own in usable["id"]], options)
+    return Parts(usable, load, None if place is None else Grid(*place))
+
+
+def _check(own: str, part: Part, account: Account) -> None:
+    """AutoSpecError for time-courses with gaps or without variance; gaps in maps, for figure 8 alone, are noted."""
+    missing = int((~np.isfinite(part.timecourses)).sum())
+    if missing:
+        raise AutoSpecError(f"{missing} values of the time-courses are NaN or infinite")
+    still = np.flatnonzero(np.ptp(part.timecourses, axis=0) == 0)
+    if still.size:
+        raise AutoSpecError(f"the time-course of component {named(str(one + 1) for one in still)} (from 1) is constant")
+    gaps = 0 if part.maps is None else int((~np.isfinite(part.maps)).sum())
+    if gaps:
+        account.note(f"{own}: {gaps} values of the maps are NaN or infinite; figure 8 will leave {own} out")
+
+
+def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> None:
+    """The prepared file: everybody's time-courses at one length, maps and their maximum one person at a time."""
+    people, volumes = _of_one_length(parts, options.volumes, account)
+    ids = list(people["id"])
+    loaded = {own: parts.load(own, False) for own in ids}
+    courses = np.stack([loaded[own].timecourses[:volumes] for own in ids]).astype(np.float32)
+    data: dict[str, npt.NDArray | Rows] = {"timecourses": courses}
+    if parts.grid is not None:
+        data |= _map_data(parts, ids, courses.shape[2], options.maps)
+    if all(part.match is not None for part in loaded.values()):
+        data["template_match"] = match = np.stack([np.asarray(loaded[own].match) for own in ids])
+        poor = poorly_matched(ids, match)
+        if poor:
+            account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
+    people = _with_motion(people, [loaded[own].motion_mm for own in ids], account)
+    for column in LABELS:
+        if column in people.columns:
+            counts = Counter(str(text) or "missing" for text in people[column])
+            account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
+    account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
+    origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
+    options.make_folder(options.output.parent)
+    write_cohort(options.output, people.drop(columns="row"), data, origin)
+
+
+def _with_motion(people: pd.DataFrame, found_mm: list[float], account: Account) -> pd.DataFrame:
+    """The people with a motion column: the phenotype table's own, or the displacement of their files of motion."""
+    known = np.isfinite(found_mm)
+    if not known.any():
+        return people
+    if "motion" in people.columns:
+        account.note("motion: the phenotype table's column; displacements in files of motion are not used for it")
+        return people
+    account.note(f"motion: mean framewise displacement of {known.sum()} of {len(people)} people, from their files")
+    if not known.all():
+        account.warn(f"motion is not known, nor regressed out, for {', '.join(people['id'][~known])}")
+    return people.assign(motion=found_mm)
+
+
+def _of_one_length(parts: Parts, wanted: int | None, account: Account) -> tuple[pd.DataFrame, int]:
+    """The people with enough volumes, and how many: as asked for, or what most have; longer ones are cut at the end."""
+    lengths = {own: parts.load(own, False).timecourses.shape for own in parts.people["id"]}
+    if not lengths:
+        raise AutoSpecError(f"nobody is left: {'; '.join(f'{a}: {b}' for a, b in list(account.dropped.items())[:3])}")
+    volumes = wanted or Counter(shape[0] for shape in lengths.values()).most_common(1)[0][0]
+    components = Counter(shape[1] for shape in lengths.values()).most_common(1)[0][0]
+    for own, (n_times, n_components) in lengths.items():
+        if n_components != components:
+            account.drop(own, f"has {n_components} components, not {components} as most have")
+        elif n_times < volumes:
+            account.drop(own, f"has {n_times} volumes, fewer than {volumes}")
+        elif n_times > volumes:
+            account.note(f"{own}: the first {volumes} of {n_times} volumes are used")
+    kept = parts.people[~parts.people["id"].isin(account.dropped)]
+    if kept.empty:
+        longest = max(shape[0] for shape in lengths.values())
+        raise AutoSpecError(f"--volumes {volumes}: nobody has so many; the longest scan has {longest}")
+    return kept.reset_index(drop=True), volumes
+
+
+def _map_data(parts: Parts, ids: list[str], components: int, with_maps: bool) -> dict[str, npt.NDArray | Rows]:
+    grid = parts.grid
+    assert grid is not None
+
+    def maps(index: int) -> npt.NDArray:
+        found = parts.load(ids[index], True).maps
+        assert found is not None
+        return found
+
+    def maximum(index: int) -> npt.NDArray:
+        volume = np.zeros(grid.mask.shape, dtype=np.float32)
+        volume[grid.mask] = maps(index).max(axis=0)
+        return volume
+
+    data: dict[str, npt.NDArray | Rows] = {
+        "map_maximum": Rows((len(ids), *grid.mask.shape), maximum),
+        "mask": grid.mask.astype(np.uint8),
+        "affine": grid.affine,
+    }
+    if with_maps:
+        data["maps"] = Rows((len(ids), components, int(grid.mask.sum())), maps)
+    if grid.template is not None:
+        data["template"] = grid.template.astype(np.float32)
+    return data
+
+
+def _source(folder: Folder, options: Options) -> str:
+    kinds = {"gift": "GIFT components", "hdf5": "COBRE components"}
+    return f"{kinds.get(folder.layout, 'NeuroMark components of scans')} in {options.folder.resolve().name}"
+
+
+def _settings(folder: Folder, options: Options) -> str:
+    """How the cohort was prepared, as JSON: names of files, not their places, and no time of day."""
+    files: dict[str, Any] = {
+        name: getattr(options, name) for name in ("template", "mask", "ids", "labels", "components")
+    }
+    names = {name: path.name for name, path in files.items() if path is not None}
+    given = {"autospec": version("autospec-torch"), "layout": folder.layout, "motion": options.motion}
+    return json.dumps({**given, **names, **options.settings()}, sort_keys=True)

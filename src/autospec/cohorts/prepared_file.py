@@ -1,0 +1,195 @@
+"""Prepared cohorts: one HDF5 file with the data, the people and where they come from.
+
+========================  ==================  =========================================================
+path                      shape               content
+========================  ==================  =========================================================
+root attributes                               ``schema_version``, ``simulated``, ``source``, ``settings`` (JSON)
+``/people/id``            (n,) text           one id per person
+``/people/<column>``      (n,)                a phenotype column: text, or numbers with NaN for missing
+``/timecourses``          (n, time, 53)       time-courses of the components
+``/map_maximum``          (n, x, y, z)        the maximum over the components' maps
+``/maps``                 (n, 53, voxels)     the maps themselves, in the voxels of the mask
+``/mask``                 (x, y, z)           where the maps have values; voxels count with z fastest
+``/affine``               (4, 4)              voxel indices to mm, of both kinds of maps
+``/template_match``       (n, 53)             correlation of each person's map with the template's
+``/template``             (53, voxels)        the template's maps in the voxels of the mask
+``/account``              (lines,) text       who was found, joined and left out when the cohort was prepared
+========================  ==================  =========================================================
+
+A file holds what was prepared; only ``/people/id`` is always there. Text is text: nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.phenotype import NUMERIC
+from autospec.cohorts.tables import number
+from autospec.errors import AutoSpecError
+
+SCHEMA_VERSION = 1
+DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 3, "template_match": 2}
+PREPARED_FILE = "cohort.h5"
+"""What a prepared cohort is called where ``dataset.path`` is a folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a prepared cohort says of one kind of data; ``people`` has our column names and a ``row``."""
+
+    people: pd.DataFrame
+    data: npt.NDArray
+    affine: npt.NDArray[np.float64] | None
+    source: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array (n, ...) that is written one person at a time: ``row(i)`` is the i-th person's."""
+
+    shape: tuple[int, ...]
+    row: Callable[[int], npt.NDArray]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the data of a prepared cohort come from: in words, how they were prepared, and who was left out."""
+
+    source: str
+    simulated: bool = False
+    settings: str = "{}"
+    account: Sequence[str] = field(default_factory=tuple)
+
+
+def prepared_file(path: Path) -> Path:
+    """The file that ``dataset.path`` means: itself, or the prepared cohort in that folder."""
+    file = path / PREPARED_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise AutoSpecError(f"dataset.path={path}: there is no prepared cohort {file}")
+    return file
+
+
+def is_prepared(file: Path) -> bool:
+    """Whether a file is a prepared cohort of any version, so that a new one may take its place."""
+    try:
+        with h5py.File(file, "r") as root:
+            return "schema_version" in root.attrs and "people" in root
+    except OSError:
+        return False
+
+
+def read_prepared(file: Path, name: str) -> Prepared:
+    """One kind of data of a prepared cohort and its people; AutoSpecError naming what is wrong with the file."""
+    try:
+        with h5py.File(file, "r") as root:
+            version = root.attrs.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise AutoSpecError(f"{file}: schema_version is {version}; this program reads {SCHEMA_VERSION}")
+            data = _data(root, name, file)
+            return Prepared(
+                people=_people(root, len(data), file),
+                data=data,
+                affine=root["affine"][:] if "affine" in root else None,
+                source=str(root.attrs.get("source", file.name)),
+                simulated=bool(root.attrs.get("simulated", False)),
+            )
+    except (OSError, KeyError) as error:
+        raise AutoSpecError(f"{file}: cannot be read as a prepared cohort: {error}") from error
+
+
+def write_prepared(
+    file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], source: str, simulated: bool = False
+) -> None:
+    """``write_cohort`` of data with nothing to say about their origin but a few words."""
+    write_cohort(file, people, data, Origin(source, simulated))
+
+
+def write_cohort(file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], origin: Origin) -> None:
+    """Write a prepared cohort whole or not at all: under another name first, then renamed.
+
+    The same people and data give the same bytes: nothing in the file tells when or where it was written.
+    """
+    part = file.with_name(file.name + ".part")
+    try:
+        with h5py.File(part, "w") as root:
+            root.attrs.update(
+                schema_version=SCHEMA_VERSION,
+                simulated=origin.simulated,
+                source=origin.source,
+                settings=origin.settings,
+            )
+            for column in people.columns:
+                _write_column(root, f"people/{_written(column)}", people[column])
+            for name, values in data.items():
+                _write_data(root, name, values)
+            if origin.account:
+                root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
+        part.replace(file)
+    except OSError as error:
+        raise AutoSpecError(f"{file}: cannot be written: {error}") from error
+
+
+def _written(column: str) -> str:
+    """A column's name as one level of an HDF5 path; a table may well have a column without a name."""
+    return column.replace("/", "_").strip(".") or "unnamed"
+
+
+def _write_column(root: Any, path: str, column: pd.Series) -> None:
+    if pd.api.types.is_numeric_dtype(column):
+        root[path] = column.to_numpy(dtype=np.float64)
+    else:
+        root.create_dataset(path, data=[str(text) for text in column], dtype=h5py.string_dtype())
+
+
+def _write_data(root: Any, name: str, values: npt.NDArray | Rows) -> None:
+    if not isinstance(values, Rows):
+        root.create_dataset(name, data=values, compression="gzip" if values.ndim > 2 else None)
+        return
+    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]))
+    for index in range(values.shape[0]):
+        data[index] = values.row(index)
+
+
+def _data(root: Any, name: str, file: Path) -> npt.NDArray:
+    if name not in root:
+        raise AutoSpecError(f"{file}: has no /{name}; it holds {', '.join('/' + key for key in root)}")
+    data = root[name]
+    if data.ndim != DIMENSIONS[name] or data.dtype.kind not in "fiu":
+        raise AutoSpecError(
+            f"{file}: /{name} is {data.dtype} {data.shape}, not numbers in {DIMENSIONS[name]} dimensions"
+        )
+    values: npt.NDArray = data[:]
+    return values
+
+
+def _people(root: Any, length: int, file: Path) -> pd.DataFrame:
+    columns = {name: _column(name, node) for name, node in root["people"].items()}
+    if "id" not in columns:
+        raise AutoSpecError(f"{file}: has no /people/id")
+    for name, values in columns.items():
+        if len(values) != length:
+            raise AutoSpecError(f"{file}: /people/{name} has {len(values)} rows, the data {length}")
+    return pd.DataFrame({**columns, "row": np.arange(length)})
+
+
+def _column(name: str, node: Any) -> list[str] | list[float]:
+    """A phenotype column: numbers for a covariate, text for a label, which may be coded as a number."""
+    is_text = h5py.check_string_dtype(node.dtype) is not None
+    values = [str(text) for text in node.asstr()[:]] if is_text else [_text(value) for value in node[:].tolist()]
+    if name not in NUMERIC:
+        return values
+    return [np.nan if (value := number(text)) is None else value for text in values]
+
+
+def _text(value: float) -> str:
+    """A number to its last digit, a whole one without a point: an id that is kept as a number stays itself."""
+    return str(int(value)) if float(value).is_integer() else str(value)

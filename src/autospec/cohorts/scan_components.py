@@ -1,0 +1,159 @@
+"""Parts out of scans: mask and template settled for the cohort, then constrained ICA of one scan after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from autospec.cohorts.exclusions import Account
+from autospec.cohorts.motion import read_motion
+from autospec.cohorts.options import Options
+from autospec.cohorts.person_file import Part, has_part, part_file, part_key, write_part
+from autospec.cohorts.source_files import Source
+from autospec.errors import AutoSpecError
+from autospec.neuroimaging.neuromark import NeuroMarkICA
+from autospec.neuroimaging.repetition_time import repetition_time_s
+from autospec.neuroimaging.scans import bright_voxels, grid_of, opened_scan
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the same scan and settings give other numbers, so that parts of before are made anew."""
+
+Outcome = tuple[str, str | None]
+"""A person's id, and why their scan failed, if it did."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to be prepared into a file."""
+
+    source: Source
+    file: Path
+    key: str
+
+
+def usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
+    """The scans that can be opened, tell their repetition time and share the most common grid; the others are named."""
+    grids: dict[str, str] = {}
+    times_s: dict[str, float] = {}
+    for source in sources:
+        try:
+            scan = opened_scan(source.file)
+            bright_voxels(scan)
+            if options.clean and options.low_pass_hz is not None and options.tr_s is None:
+                times_s[source.id] = repetition_time_s(scan)
+            grids[source.id] = grid_of(scan)
+        except AutoSpecError as error:
+            account.drop(source.id, str(error).replace("give tr_s", "give --tr"))
+    if not grids:
+        raise AutoSpecError(f"no scan can be used: {next(iter(account.dropped.values()), 'there is none')}")
+    common = Counter(grids.values()).most_common(1)[0][0]
+    for own, grid in grids.items():
+        if grid != common:
+            account.drop(own, f"the scan's grid is {grid}, not {common} as most have")
+    return [
+        replace(source, tr_s=times_s.get(source.id, options.tr_s))
+        for source in sources
+        if grids.get(source.id) == common
+    ]
+
+
+def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
+    """The template and the mask on the grid of these scans."""
+    model = NeuroMarkICA(
+        options.template,
+        options.mask,
+        preparation=options.preparation,
+        clean=options.clean,
+        low_pass_hz=options.low_pass_hz,
+        tr_s=options.tr_s,
+        device=options.device,
+    )
+    return model.fit([source.file for source in sources])
+
+
+def prepared_parts(
+    sources: Sequence[Source], model: NeuroMarkICA, options: Options, account: Account
+) -> dict[str, Path]:
+    """The part file of each person; whoever's scan fails is named, and the others go on."""
+    folder = options.output.with_name(options.output.name + ".parts")
+    # only now: a mistake in the input leaves nothing behind
+    options.make_folder(folder)
+    jobs = [_job(source, model, options, folder) for source in sources]
+    todo = [job for job in jobs if not has_part(job.file, job.key)]
+    if len(todo) < len(jobs):
+        log.info("%d of %d scans are prepared already, in %s", len(jobs) - len(todo), len(jobs), folder)
+    for own, reason in _outcomes(todo, model, options.jobs):
+        if reason is not None:
+            account.drop(own, reason)
+    return {job.source.id: job.file for job in jobs if job.source.id not in account.dropped}
+
+
+def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
+    """Constrained ICA of one scan into its part; (id, None), or (id, why it failed)."""
+    try:
+        motion = read_motion(job.source.confounds)
+        found = model.transform(job.source.file, motion=[motion.parameters])[0]
+        match = _correlations(found.maps, model.references_)
+        write_part(job.file, Part(found.timecourses, found.maps, match, motion.mean_displacement_mm), job.key)
+    except AutoSpecError as error:
+        return job.source.id, str(error)
+    except OSError as error:
+        return job.source.id, f"{job.file}: cannot be written ({error.strerror or error})"
+    return job.source.id, None
+
+
+def _job(source: Source, model: NeuroMarkICA, options: Options, folder: Path) -> Job:
+    digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
+    digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
+    # the repetition time may stand in a sidecar, which can be mended while the scan stays as it is
+    settings = {**options.settings(), "model": digest.hexdigest(), "tr_s": source.tr_s, "version": VERSION}
+    key = part_key({"scan": source.file, "confounds": source.confounds}, settings)
+    return Job(source, part_file(folder, source.id), key)
+
+
+def _outcomes(jobs: Sequence[Job], model: NeuroMarkICA, workers: int) -> Iterator[Outcome]:
+    """What became of each scan, with a bar on a terminal and a line per scan elsewhere."""
+    work = partial(prepare_scan, model)
+    with tqdm(total=len(jobs), desc="scans", unit="scan", disable=None, leave=False) as bar:
+        for done, outcome in enumerate(_mapped(work, jobs, workers), start=1):
+            bar.update()
+            if bar.disable:
+                log.info("%d of %d scans: %s", done, len(jobs), outcome[0])
+            yield outcome
+
+
+def _mapped(
+    work: partial[tuple[str, str | None]], jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[str, str | None]]:
+    """In this process for one worker, else in new ones, each of which holds one scan at a time."""
+    if min(workers, len(jobs)) < 2:
+        yield from map(work, jobs)
+        return
+    try:
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+            yield from pool.map(work, jobs)
+    except BrokenProcessPool as error:
+        raise AutoSpecError(
+            f"--jobs {workers}: a worker was killed, perhaps for want of memory; the same command with fewer goes on"
+        ) from error
+
+
+def _correlations(maps: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """(components,) The correlation of each map with its reference."""
+    one = maps - maps.mean(axis=1, keepdims=True)
+    other = references - references.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.asarray((one * other).sum(axis=1) / norms)

@@ -1,0 +1,152 @@
+"""Which files of a folder belong to whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account
+from autospec.cohorts.tables import is_missing, plain_id
+from autospec.errors import AutoSpecError
+
+ID = "{id}"
+IMAGES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is there of one person: a file of data, the file of the person's motion, the file with the maps."""
+
+    id: str
+    file: Path
+    confounds: Path | None = None
+    maps: Path | None = None
+    position: int = 0
+    """The person's place, from 0, in a file that holds several."""
+    tr_s: float | None = None
+    """Seconds between volumes, where they are needed: as given, or as sidecar or header say."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a layout finds in a folder; ``columns`` are our names → the phenotype table's."""
+
+    layout: str
+    sources: Sequence[Source]
+    phenotype: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    people: pd.DataFrame | None = None
+    """The phenotype itself, where the data come with no table but labels."""
+
+
+def matching(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """(id, file) of every file below a folder that fits a pattern such as ``sub-{id}/func/*_bold.nii.gz``."""
+    expression = _expression(pattern)
+    for file in sorted(folder.glob(re.sub(r"\*+", "*", pattern.replace(ID, "*")))):
+        found = expression.fullmatch(file.relative_to(folder).as_posix())
+        if found and not file.is_dir():
+            yield found.group("id"), file
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression: ``*`` stays within a name, a second ``{id}`` is the first one again.
+
+    An id has no underscore where more of the name may follow it, as in BIDS: ``sub-01_task-rest`` is person 01.
+    """
+    plain = re.escape(pattern).replace(re.escape("*"), "[^/]*")
+    ends = pattern.split(ID, 1)[1][:1] in ("/", ".")
+    own = "(?P<id>[^/]+)" if ends else "(?P<id>[^/_]+)"
+    return re.compile(plain.replace(re.escape(ID), own, 1).replace(re.escape(ID), "(?P=id)"))
+
+
+def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+    """One scan per person, by the patterns together; the account names whoever has several and is left out."""
+    files = _by_person(folder, patterns, "--scans", IMAGES)
+    sources = []
+    for candidates in files.values():
+        own, file = candidates[0]
+        if len(candidates) > 1:
+            names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
+            account.drop(own, f"has {len(candidates)} scans ({names}); choose one with --scans")
+        else:
+            sources.append(Source(own, file, confounds_of(file)))
+    if not sources:
+        hint = "; everybody has several, choose with --scans" if files else ""
+        raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
+    return sources
+
+
+def with_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
+    """The sources with the file of motion that fits a pattern; the account names whoever has none, or several."""
+    files = _by_person(folder, [pattern], "--motion", ("",))
+    if not files:
+        raise AutoSpecError(f"{folder}: no file fits --motion {pattern}")
+    found = []
+    for source in sources:
+        fitting = [file for _, file in files.get(plain_id(source.id), [])]
+        if len(fitting) == 1:
+            found.append(replace(source, confounds=fitting[0]))
+        else:
+            account.drop(source.id, f"has {len(fitting) or 'no'} file(s) that fit --motion {pattern}")
+    return found
+
+
+def _by_person(
+    folder: Path, patterns: Sequence[str], option: str, ends: tuple[str, ...]
+) -> dict[str, list[tuple[str, Path]]]:
+    """(id as it is written, file) of the files that fit any of the patterns and end so, under each person's id."""
+    for pattern in patterns:
+        check_pattern(pattern, option)
+    files: dict[str, list[tuple[str, Path]]] = {}
+    for own, file in dict.fromkeys(pair for pattern in patterns for pair in matching(folder, pattern)):
+        if file.name.endswith(ends):
+            files.setdefault(plain_id(own), []).append((own, file))
+    return files
+
+
+def check_pattern(pattern: str, option: str) -> None:
+    """AutoSpecError for a pattern without an id, or one that leaves the folder."""
+    if ID not in pattern:
+        raise AutoSpecError(f"{option} {pattern}: must have {ID} where the person's id stands")
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise AutoSpecError(f"{option} {pattern}: must be relative to the folder and stay within it")
+
+
+def listed_scans(folder: Path, people: pd.DataFrame, column: str, account: Account) -> list[Source]:
+    """The scan that a column of the phenotype table names for each person; a path may not leave the folder."""
+    if column not in people.columns:
+        raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(people.columns)}")
+    sources = []
+    for own, text in zip(people["id"], people[column], strict=True):
+        if is_missing(str(text)):
+            account.drop(own, f"{column} names no file")
+            continue
+        file = inside(folder, str(text), f"subject {own}: {column}")
+        sources.append(Source(own, file, confounds_of(file)))
+    return sources
+
+
+def inside(folder: Path, text: str, what: str) -> Path:
+    """A file named by a table, below the folder; AutoSpecError for one that lies elsewhere, also behind a link."""
+    file = folder / text
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise AutoSpecError(f"{what} is {text!r}, which leaves {folder}; files must lie within the cohort's folder")
+    return file
+
+
+def confounds_of(scan: Path) -> Path | None:
+    """The file of a scan's motion beside it, by the names of NIAK, SPM, FSL or fMRIPrep; None where there is none."""
+    stem = scan.name.removesuffix(".gz").removesuffix(".nii")
+    for name in (f"{stem}.tsv.gz", f"rp_{stem}.txt", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D"):
+        if scan.with_name(name).is_file():
+            return scan.with_name(name)
+    entities = set(stem.split("_"))
+    for table in sorted(scan.parent.glob("*confounds*.tsv")):
+        parts = {part for part in table.stem.split("_") if "-" in part and not part.startswith("desc-")}
+        if parts and parts <= entities and any(part.startswith("sub-") for part in parts):
+            return table
+    return None

@@ -1,0 +1,44 @@
+"""The grid of the paper: which architecture takes which data, and the panels of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from autospec.experiments.config.registry import register_schemas
+
+ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {
+    "mnist": ("mlp", "cnn2d"),
+    "sinusoid": ("mlp", "rnn", "lstm", "bert", "cnn1d"),
+    "freesurfer": ("mlp",),
+    "cobre_timeseries": ("mlp", "rnn", "lstm", "bert", "cnn1d", "cnn2d"),
+    "cobre_maps": ("mlp", "cnn3d"),
+}
+"""The architectures that each data set's shape fits: recurrent cells, transformers and 1-D convolutions read time
+series, a convolution of more dimensions an image or map of as many (components × time is an image, one sinusoid is
+none), and a perceptron anything, flattened."""
+
+SPECTRA_PANELS = ("A", "B", "C", "D", "E", "F")
+DIFFERENCE_PANELS = {"G": "A", "H": "B"}
+"""Panels of group differences, and the panel whose run they show."""
+
+
+def composed(conf: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that ``python run.py`` would compose from these overrides."""
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf.resolve())):
+        return compose("config", overrides=list(overrides))
+
+
+def panels_of_figure(conf: Path, figure: str, overrides: Sequence[str] = ()) -> dict[str, DictConfig]:
+    """The configuration of each panel A–H of a figure."""
+    panels = (*SPECTRA_PANELS, *DIFFERENCE_PANELS)
+    return {panel: composed(conf, [f"figure={figure}", f"panel={panel}", *overrides]) for panel in panels}
+
+
+def figure_names(conf: Path) -> list[str]:
+    """The figures that ``conf/figure`` holds, in their order: fig1, fig2, ..."""
+    return sorted((path.stem for path in (conf / "figure").glob("fig*.yaml")), key=lambda name: int(name[3:]))

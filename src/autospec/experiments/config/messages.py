@@ -1,0 +1,154 @@
+"""Mistakes on the command line, in a few lines that name the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import DATASET_SCHEMAS, DatasetConfig, ExperimentConfig
+
+GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
+
+
+def explained(error: BaseException) -> str:
+    """A short message for an exception of ours, of Hydra or of OmegaConf."""
+    if isinstance(error, AutoSpecError):
+        return str(error)
+    text = "\n".join(_chain(error))
+    for pattern, explain in _EXPLANATIONS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return explain(found, text)
+    key = getattr(error, "full_key", None)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return f"{key}: {first}" if key and key not in first else first
+
+
+def in_one_line(error: BaseException) -> str:
+    """The first line of what an exception says, with its type where it is nobody's mistake but ours."""
+    name = type(error).__name__
+    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in (
+        "hydra",
+        "omegaconf",
+        "submitit",
+    )
+    first = next(iter((explained(error) if known else str(error)).splitlines()), "")
+    return first if known and first else f"{name}: {first}" if first else name
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """What an exception and those behind it say: Hydra wraps the one that names the cause."""
+    while error is not None:
+        yield str(error)
+        error = error.__cause__ or error.__context__
+
+
+def known_keys() -> list[str]:
+    """Every key that a command line may name."""
+    keys = set(_keys(ExperimentConfig()))
+    for schema in DATASET_SCHEMAS.values():
+        keys |= _dataset_keys(schema)
+    return sorted(keys | set(GROUPS))
+
+
+def _dataset_keys(schema: type[DatasetConfig]) -> set[str]:
+    return set(_keys(schema(), "dataset."))
+
+
+def _keys(node: Any, prefix: str = "") -> Iterable[str]:
+    for entry in fields(node):
+        value = getattr(node, entry.name, None)
+        yield prefix + entry.name
+        if is_dataclass(value):
+            yield from _keys(value, f"{prefix}{entry.name}.")
+
+
+def _unknown_key(found: re.Match[str], text: str) -> str:
+    key = found.group(1)
+    if key.startswith("hydra."):
+        return f"unknown key {key!r}; the files in conf/hydra list the keys of launchers"
+    owners = [name for name, schema in DATASET_SCHEMAS.items() if key in _dataset_keys(schema)]
+    if owners:
+        return f"{key}: no key of the data set that is chosen; it is one of {', '.join(owners)}"
+    close = get_close_matches(key, known_keys(), n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
+
+
+def _unknown_choice(found: re.Match[str], text: str) -> str:
+    group, choice = found.group(1).rsplit("/", 1)
+    listed = re.search(r"Available options in '[^']*':\n(.*?)(\n\S|\Z)", text, re.DOTALL)
+    options = listed.group(1).split() if listed else []
+    offered = [option for option in options if not option.endswith("_schema")]
+    return f"{group}={choice}: unknown; allowed are {', '.join(offered)}"
+
+
+def _number_for_group(found: re.Match[str], text: str) -> str:
+    return "a configuration group needs a name, not a number and not null: figure=fig1, not figure=1; panel=none"
+
+
+def _left_out_group(found: re.Match[str], text: str) -> str:
+    left_out = set(re.findall(r"\$\{(\w+)\}", found.group(1))) - set(found.group(2).split(", "))
+    return f"{', '.join(sorted(left_out))}: cannot be left out; choose another instead"
+
+
+def _left_out_key(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: no key can be left out; give it another value instead"
+
+
+def _no_list(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: must be a list" + (f", such as [{value}]" if re.fullmatch(r"[\w.*!/-]+", value) else "")
+
+
+def _no_mapping(found: re.Match[str], text: str) -> str:
+    key, value = found.group(1), found.group(2)
+    return f"{key}={value}: {key} has keys of its own; give them as {key}.<key>=<value>"
+
+
+def _comma_without_sweep(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: several values are a sweep; add -m (or write a list as [a,b])"
+
+
+def _bad_syntax(found: re.Match[str], text: str) -> str:
+    return f"cannot read the argument {found.group(1)!r}; write key=value"
+
+
+def _wrong_type(found: re.Match[str], text: str) -> str:
+    key = re.search(r"full_key: (\S+)", text)
+    return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
+
+
+def _out_of_time(found: re.Match[str], text: str) -> str:
+    return (
+        "its time was up more often than hydra.launcher.max_num_timeout allows; the same command goes on with it, "
+        "hydra.launcher.timeout_min gives it longer"
+    )
+
+
+def _failed_plugin(found: re.Match[str], text: str) -> str:
+    return f"{found.group(1)}: {found.group(2)}"
+
+
+_EXPLANATIONS = (
+    (r"Error resolving interpolation '([^']*)', possible interpolation keys: ([^\n]*)", _left_out_group),
+    (r"Error merging override (~[^\s=]+)", _left_out_key),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*(?:is not a ListConfig|DictConfig with ListConfig)", _no_list),
+    (r"Error merging override ([^\s=]+)=([^\n]*)\n.*is not a subclass of \w+Config", _no_mapping),
+    (r"Job not requeued because: timed-out too many times", _out_of_time),
+    (r"Error in call to target '([^']+)':\n([^\n]+)", _failed_plugin),
+    (r"Could not override '([^']+)'", _unknown_key),
+    (r"Key '([^']+)' is not in struct", _unknown_key),
+    (r"Key '([^']+)' not in '", _unknown_key),
+    (r"Could not find '([^']+)'", _unknown_choice),
+    (r"Config group override value type must be|Config group override must be", _number_for_group),
+    (r"Ambiguous value for argument '([^']+)'", _comma_without_sweep),
+    (r"Error parsing override '([^']*)'", _bad_syntax),
+    (r"Value '[^']*' of type '[^']*' could not be converted to \w+", _wrong_type),
+    (r"Invalid value '[^']*', expected one of \[[^\]]*\]", _wrong_type),
+    (r"Incompatible value 'None' for field of type '[^']*'", _wrong_type),
+    (r"field '[^']*' is not Optional", _wrong_type),
+)

@@ -1,0 +1,48 @@
+"""Data sets: one module each, which names its source files and loads them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import DatasetConfig
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.fingerprint import digest
+
+_MODULES = {
+    "mnist": "mnist",
+    "sinusoid": "sinusoid",
+    "freesurfer": "freesurfer.dataset",
+    "cobre_timeseries": "cobre_timeseries",
+    "cobre_maps": "cobre_maps",
+}
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """The data of a configuration, scaled and split; AutoSpecError naming the file or key that is wrong."""
+    dataset: Dataset = _module(config).load(config)
+    return dataset
+
+
+def check(config: DatasetConfig) -> None:
+    """AutoSpecError for a value of the configuration that the data set cannot take; cheap, nothing is loaded."""
+    module = _module(config)
+    if hasattr(module, "check"):
+        module.check(config)
+
+
+def fingerprint(config: DatasetConfig) -> str:
+    """A digest of everything outside the configuration that decides the data.
+
+    That is the content of the source files, or, where there is none, the version of the simulation.
+    """
+    module = _module(config)
+    sources = module.sources(config)
+    return digest(sources, "" if sources else module.SIMULATION)
+
+
+def _module(config: DatasetConfig) -> Any:
+    if config.name not in _MODULES:
+        raise AutoSpecError(f"dataset={config.name}: unknown; allowed are {', '.join(_MODULES)}")
+    return import_module(f"{__name__}.{_MODULES[config.name]}")

@@ -1,0 +1,108 @@
+"""One spatial map per person: NIfTI files with their participants, a prepared cohort, or a simulated one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account
+from autospec.cohorts.phenotype import joined, with_complete_data
+from autospec.cohorts.prepared_file import prepared_file, read_prepared
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CobreMapsConfig
+from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_people, refuse_columns
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.simulation.maps import effects, simulated_maps
+from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+from autospec.experiments.datasets.volumes import check_resolution, read_maps, resampled
+
+SIMULATION = "cobre_maps 1"
+"""Raised when the same configuration gives other numbers."""
+
+PARTICIPANTS = "participants.tsv"
+MAPS = "maps/sub-*_map.nii.gz"
+
+log = logging.getLogger(__name__)
+
+
+def sources(config: CobreMapsConfig) -> list[Path]:
+    """The participants and maps of a folder, or the prepared cohort; no file where the cohort is simulated."""
+    if config.path is None:
+        return []
+    folder = Path(config.path)
+    if not (folder / PARTICIPANTS).is_file():
+        return [prepared_file(folder)]
+    files = sorted(folder.glob(MAPS))
+    if not files:
+        raise AutoSpecError(f"dataset.path={folder}: there is no {MAPS}")
+    return [folder / PARTICIPANTS, *files]
+
+
+def check(config: CobreMapsConfig) -> None:
+    """AutoSpecError for a value that the maps cannot have."""
+    check_cohort(config)
+    check_resolution(config.resolution_mm)
+    if config.path is None or not (Path(config.path) / PARTICIPANTS).is_file():
+        refuse_columns(config, None if config.path is None else "dataset.path")
+    if config.path is None:
+        check_people(config)
+        effects(config)
+
+
+def load(config: CobreMapsConfig) -> Dataset:
+    """Maps (n, 1, x, y, z) of everybody with a phenotype and a readable map."""
+    check(config)
+    account = Account()
+    files = sources(config)
+    if not files:
+        who, what = generators(config, 2)
+        simulation = simulated_people(config, who)
+        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
+        people, maps = simulation.table, simulated_maps(config, simulation, what)
+        source, simulated = "simulated maps of 53 NeuroMark components", True
+    elif len(files) == 1:
+        people, maps, source, simulated = _prepared(files[0], config, account)
+    else:
+        people, maps = _folder(files[0], files[1:], config, account)
+        source, simulated = f"maps of {files[0].parent.name}", False
+    found = cohort(people, config, account)
+    account.log(log)
+    return dataset_of(found, maps[found.row][:, None], config, account, source, simulated)
+
+
+def _folder(
+    participants: Path, files: list[Path], config: CobreMapsConfig, account: Account
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """The people of a folder and their maps; ``row`` indexes the maps that could be read."""
+    ids = [file.name.removesuffix("_map.nii.gz") for file in files]
+    people = joined(read_people(participants, config, account), ids, account, "maps")
+    maps, readable = read_maps([files[row] for row in people["row"]], list(people["id"]), config.resolution_mm, account)
+    if config.resolution_mm is not None:
+        _note_resolution(maps, config.resolution_mm, account)
+    people = people[readable].reset_index(drop=True)
+    people = people.assign(row=np.arange(len(people)))
+    return with_complete_data(people, maps, account, "its map"), maps
+
+
+def _prepared(
+    file: Path, config: CobreMapsConfig, account: Account
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
+    prepared = read_prepared(file, "map_maximum")
+    people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
+    people = with_complete_data(people, prepared.data, account, file.name)
+    maps = prepared.data.astype(np.float32)
+    if config.resolution_mm is not None:
+        if prepared.affine is None:
+            raise AutoSpecError(f"dataset.resolution_mm={config.resolution_mm}: {file} has no /affine to resample by")
+        maps = np.stack([resampled(one, prepared.affine, config.resolution_mm) for one in maps])
+        _note_resolution(maps, config.resolution_mm, account)
+    return people, maps, prepared.source, prepared.simulated
+
+
+def _note_resolution(maps: npt.NDArray, resolution_mm: int, account: Account) -> None:
+    shape = " × ".join(map(str, maps.shape[1:]))
+    account.note(f"maps are resampled to {shape} voxels of {resolution_mm} mm: dataset.resolution_mm")

@@ -1,0 +1,90 @@
+"""Time-courses of the NeuroMark components: a prepared cohort, or a simulated one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.phenotype import joined, with_complete_data
+from autospec.cohorts.prepared_file import prepared_file, read_prepared
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CobreTimeseriesConfig
+from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, refuse_columns
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.residuals import refuse_residualize
+from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+from autospec.experiments.datasets.simulation.timecourses import changes, simulated_timecourses
+
+SIMULATION = "cobre_timeseries 1"
+"""Raised when the same configuration gives other numbers."""
+
+log = logging.getLogger(__name__)
+
+
+def sources(config: CobreTimeseriesConfig) -> list[Path]:
+    """The prepared cohort; no file where it is simulated."""
+    return [] if config.path is None else [prepared_file(Path(config.path))]
+
+
+def check(config: CobreTimeseriesConfig) -> None:
+    """AutoSpecError for a value that the time-courses cannot have."""
+    check_cohort(config)
+    refuse_residualize(config)
+    refuse_columns(config, "dataset.path" if config.path is not None else None)
+    if config.time_points is not None and config.time_points < 2:
+        raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
+    if config.path is None:
+        check_people(config)
+        changes(config)
+
+
+def load(config: CobreTimeseriesConfig) -> Dataset:
+    """Time-courses (n, time, components) of everybody with a phenotype and complete data."""
+    check(config)
+    account = Account()
+    if config.path is None:
+        who, what = generators(config, 2)
+        simulation = simulated_people(config, who)
+        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
+        people, data = simulation.table, simulated_timecourses(config, simulation, what)
+        source, simulated = "simulated time-courses of 53 NeuroMark components", True
+    else:
+        people, data, source, simulated = _prepared(prepared_file(Path(config.path)), config, account)
+    found = cohort(people, config, account)
+    account.log(log)
+    return dataset_of(found, data[found.row], config, account, source, simulated)
+
+
+def _prepared(
+    file: Path, config: CobreTimeseriesConfig, account: Account
+) -> tuple[pd.DataFrame, npt.NDArray, str, bool]:
+    prepared = read_prepared(file, "timecourses")
+    time_points = prepared.data.shape[1]
+    if config.time_points is not None and config.time_points > time_points:
+        raise AutoSpecError(
+            f"dataset.time_points={config.time_points}: {file} holds {time_points}; "
+            "dataset.time_points=null takes all (preset=quick may have set it)"
+        )
+    if config.time_points is not None and config.time_points < time_points:
+        account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
+    data = prepared.data[:, : config.time_points]
+    people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
+    people = _with_varying_data(with_complete_data(people, data, account, file.name), data, account, file.name)
+    return people, data, prepared.source, prepared.simulated
+
+
+def _with_varying_data(people: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+    """The people all of whose components vary over time; the account names the others."""
+    still = np.ptp(data[people["row"]], axis=1) == 0
+    for subject, constant in zip(people["id"], still, strict=True):
+        if constant.any():
+            components = named(str(index + 1) for index in np.flatnonzero(constant))
+            account.drop(subject, f"component {components} (from 1) is constant in {source}")
+    if still.any(axis=1).all():
+        raise AutoSpecError(f"{source}: everybody has a component that is constant over time")
+    return people[~still.any(axis=1)].reset_index(drop=True)

@@ -1,0 +1,271 @@
+"""A cohort: people and their data, sorted into classes, groups and margins by the labels of a phenotype table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, phenotype
+from autospec.cohorts.tables import is_missing
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CohortConfig
+from autospec.experiments.datasets.balance import Difference, note_balance
+from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, held_out
+from autospec.experiments.datasets.residuals import (
+    Design,
+    check_residualize,
+    design,
+    note_constants,
+    residualized,
+    with_covariates,
+)
+from autospec.experiments.datasets.scaling import check_scaling, scaled
+
+RESERVED = "all"
+"""The name of the whole batch among the groups of a run."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset.
+
+    ``covariates`` (n, k) are those to be taken out of the data; ``columns`` is the phenotype table, as text;
+    ``balance`` are the groups' differences in other covariates.
+    """
+
+    row: Integers
+    people: tuple[str, ...]
+    target: Integers
+    classes: tuple[str, ...]
+    group: Integers
+    groups: tuple[str, ...]
+    margins: Mapping[str, tuple[str, ...]]
+    training: Mask
+    covariates: Design
+    columns: Mapping[str, tuple[str, ...]]
+    balance: tuple[Difference, ...] = ()
+
+
+def check_cohort(config: CohortConfig) -> None:
+    """AutoSpecError for a scaling, target, grouping, motion cut or covariate that no cohort can have."""
+    check_scaling(config.scaling)
+    check_residualize(config)
+    if config.motion_cut is not None and not config.motion_cut > 0:
+        raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
+    if not config.group_by or len(set(config.group_by)) < len(config.group_by):
+        raise AutoSpecError(f"dataset.group_by={config.group_by}: must name different columns")
+    for column in (config.target, *config.group_by):
+        _names(config, column)
+
+
+def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
+    """Classes, groups and the training people of a table with id, row, the target and the group_by columns."""
+    columns = list(dict.fromkeys([config.target, *config.group_by]))
+    for column in columns:
+        if column not in people.columns:
+            raise AutoSpecError(
+                f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
+                + _instead(column, people.columns)
+            )
+    labelled = _labelled(people, columns, config, account)
+    others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
+    labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
+    labelled = with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
+    target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
+    cells = labelled[config.group_by].agg("/".join, axis=1)
+    margins = _margins(labelled, config)
+    group, groups = _codes(cells, _cells(labelled, config))
+    sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
+    account.note(f"{len(labelled)} people; groups: {', '.join(sizes)}")
+    members = {name: group == code for code, name in enumerate(groups)}
+    balance = note_balance(labelled, members, config.group_by, account)
+    ids = tuple(str(own) for own in labelled["id"])
+    sex = labelled["sex"] if "sex" in labelled.columns else [""] * len(labelled)
+    strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
+    training = held_out(ids, strata, config.holdout, config.holdout_seed)
+    note_constants(labelled[training], config.residualize, account)
+    return Cohort(
+        row=labelled["row"].to_numpy(dtype=np.int64),
+        people=ids,
+        target=target,
+        classes=classes,
+        group=group,
+        groups=groups,
+        margins=margins,
+        training=training,
+        covariates=design(labelled, config.residualize),
+        columns=_columns(labelled),
+        balance=balance,
+    )
+
+
+def dataset_of(
+    found: Cohort,
+    inputs: npt.NDArray,
+    config: CohortConfig,
+    account: Account,
+    source: str,
+    simulated: bool,
+    features: Sequence[str] = (),
+) -> Dataset:
+    """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs.
+
+    ``features`` are the names of the columns of a table (n, columns), for messages.
+    """
+    fitted: dict[str, npt.NDArray[np.float64]] = {}
+    if config.residualize:
+        inputs, fitted = residualized(inputs, found.covariates, found.training, features)
+    result = scaled(inputs, config.scaling, found.training)
+    return Dataset(
+        inputs=result.inputs,
+        target=found.target,
+        classes=found.classes,
+        group=found.group,
+        groups=found.groups,
+        people=found.people,
+        training=found.training,
+        source=source,
+        simulated=simulated,
+        margins=found.margins,
+        scaling={**fitted, **result.fitted},
+        account=account.text(),
+        columns=found.columns,
+        balance=tuple(one.record() for one in found.balance),
+    )
+
+
+def _instead(column: str, available: Iterable[str]) -> str:
+    """What to compare instead, for the end of a message that a label is lacking; empty where nothing is known."""
+    other = {"diagnosis": "sex", "sex": "diagnosis"}.get(column, "")
+    return f"; without it, dataset.target={other} dataset.group_by=[{other}]" if other in available else ""
+
+
+def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """What is known of everybody, by column, as text."""
+    known = [str(name) for name in people.columns if name not in ("id", "row")]
+    return {name: tuple(str(value) for value in people[name]) for name in known}
+
+
+def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
+    """The people who have a label in every one of the columns, with the names of the labels."""
+    labelled = people.copy()
+    for column in columns:
+        names = _names(config, column)
+        labels = [_label(people["id"].iloc[i], text, column, names, account) for i, text in enumerate(people[column])]
+        labelled[column] = pd.Series(labels, index=people.index, dtype=object)
+    labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
+    if labelled.empty:
+        found = "; ".join(f"{column} is {named(sorted({repr(text) for text in people[column]}))}" for column in columns)
+        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
+    return labelled
+
+
+def _still(people: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
+    """The people who moved no more than ``dataset.motion_cut``; the account names the others."""
+    if cut is None:
+        return people
+    if "motion" not in people.columns:
+        raise AutoSpecError(
+            f"dataset.motion_cut={cut:g}: the cohort has no column 'motion'; see dataset.columns.motion"
+        )
+    motion = people["motion"].to_numpy(dtype=np.float64)
+    for row in np.flatnonzero(~(motion <= cut)):
+        known = np.isfinite(motion[row])
+        reason = f"motion {motion[row]:.3g} is above" if known else "motion is missing, and there is"
+        account.drop(str(people["id"].iloc[row]), f"{reason} dataset.motion_cut={cut:g}")
+    if not (motion <= cut).any():
+        raise AutoSpecError(f"dataset.motion_cut={cut:g}: everybody moved more, or their motion is missing")
+    return people[motion <= cut].reset_index(drop=True)
+
+
+def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
+    """The name of a person's label; None, and a line in the account, where there is none."""
+    if names is not None and text in names:
+        return names[text]
+    if is_missing(text):
+        account.drop(subject, f"{column} is missing")
+    elif names is not None:
+        account.drop(subject, f"{column} is {text!r}, which dataset.labels.{column} does not name")
+    else:
+        return text
+    return None
+
+
+def _names(config: CohortConfig, column: str) -> dict[str, str] | None:
+    """The name of each value of a column; None where the values are their own names."""
+    if column not in config.labels:
+        return None
+    names: dict[str, str] = {}
+    for name, values in config.labels[column].items():
+        for value in {name, *values}:
+            if names.setdefault(value, name) != name:
+                raise AutoSpecError(f"dataset.labels.{column}: {value!r} stands for both {names[value]} and {name}")
+    return names
+
+
+def _levels(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that occur, in the configuration's order where it names them."""
+    present = set(labelled[column])
+    return [name for name in config.labels.get(column, sorted(present)) if name in present]
+
+
+def _codes(labels: Iterable[str], names: Sequence[str]) -> tuple[Integers, tuple[str, ...]]:
+    index = {name: code for code, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64), tuple(names)
+
+
+def _cells(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
+    """The crossed groups that occur, first column slowest."""
+    cells = [""]
+    for position, column in enumerate(config.group_by):
+        joint = "/" if position else ""
+        cells = [f"{cell}{joint}{level}" for cell in cells for level in _levels(labelled, column, config)]
+    present = set(labelled[config.group_by].agg("/".join, axis=1))
+    return [cell for cell in cells if cell in present]
+
+
+def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[str, ...]]:
+    """Each label of each of several columns, and the groups that it unites."""
+    levels = [(position, level) for position, column in enumerate(config.group_by)
+              for level in _levels(labelled, column, config)]  # fmt: skip
+    names = [level for _, level in levels]
+    for name in names:
+        if "/" in name or name == RESERVED or names.count(name) > 1:
+            raise AutoSpecError(
+                f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
+                "slash or stands in two columns); dataset.labels gives it another name"
+            )
+    if len(config.group_by) == 1:
+        return {}
+    cells = _cells(labelled, config)
+    return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
+
+
+def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that nobody is left out for: by the configuration's names where it has them."""
+    names = _names(config, column) or {}
+    return [names.get(str(text), str(text)) for text in labelled[column]]
+
+
+def read_people(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
+    """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
+    return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+
+
+def refuse_columns(config: CohortConfig, prepared: str | None) -> None:
+    """AutoSpecError for a column of another name where no phenotype table is read.
+
+    ``prepared`` is the key that names a prepared cohort, None where the cohort is simulated.
+    """
+    for ours, theirs in config.columns.items():
+        if theirs not in (ours, PARTICIPANT if ours == "id" else ours):
+            reason = "the cohort is simulated, no table of people is read"
+            if prepared is not None:
+                reason = f"{prepared} is a prepared cohort with our names; give --column {ours}={theirs} when preparing"
+            raise AutoSpecError(f"dataset.columns.{ours}={theirs}: does nothing here, {reason}")

@@ -1,0 +1,1 @@
+"""FreeSurfer measures: tables, stats folders, and the simulated default."""

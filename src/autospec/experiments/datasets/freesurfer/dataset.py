@@ -1,0 +1,195 @@
+"""FreeSurfer measures of a cohort: tables or stats folders with their participants, or a simulated cohort."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.phenotype import joined
+from autospec.cohorts.tables import numbers
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import FreesurferConfig
+from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_people, refuse_columns
+from autospec.experiments.datasets.dataset import Dataset, Mask
+from autospec.experiments.datasets.freesurfer.cortex import CORTEX_FEATURES, note_kinds, note_mixture
+from autospec.experiments.datasets.freesurfer.stats import read_subjects, stats_files
+from autospec.experiments.datasets.freesurfer.tables import joint_table, renamed
+from autospec.experiments.datasets.freesurfer.volumes import FEATURES as VOLUME_FEATURES
+from autospec.experiments.datasets.simulation.freesurfer import effects, simulated_table
+from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+
+SIMULATION = "freesurfer 1"
+"""Raised when the same configuration gives other numbers."""
+
+HEAD_SIZE = "EstimatedTotalIntraCranialVol"
+"""The column that is a person's head size, where the phenotype table has none."""
+
+FEATURES = {**VOLUME_FEATURES, **CORTEX_FEATURES}
+"""The named lists of ``dataset.features``."""
+
+log = logging.getLogger(__name__)
+
+
+def sources(config: FreesurferConfig) -> list[Path]:
+    """The tables or stats files, then the participants; no file where the cohort is simulated."""
+    if config.path is not None:
+        raise AutoSpecError(
+            f"dataset.path={config.path}: freesurfer reads two files, dataset.table and dataset.participants"
+        )
+    tables = _tables(config)
+    if tables and config.subjects_dir is not None:
+        raise AutoSpecError(f"dataset.subjects_dir={config.subjects_dir}: dataset.table is given too; choose one")
+    if not tables and config.subjects_dir is None:
+        if config.participants is None:
+            return []
+        raise AutoSpecError("dataset.table: is needed where dataset.participants is given (or dataset.subjects_dir)")
+    if config.participants is None:
+        given = "table" if tables else "subjects_dir"
+        raise AutoSpecError(f"dataset.participants: is needed where dataset.{given} is given")
+    found = tables if config.subjects_dir is None else stats_files(Path(config.subjects_dir))
+    return [*found, Path(config.participants)]
+
+
+def check(config: FreesurferConfig) -> None:
+    """AutoSpecError for a value that the volumes cannot have."""
+    check_cohort(config)
+    if isinstance(config.features, str):
+        _named_list(config.features, [])
+    if not sources(config):
+        refuse_columns(config, None)
+        check_people(config)
+        effects(config)
+
+
+def load(config: FreesurferConfig) -> Dataset:
+    """Volumes (n, features) of everybody with a phenotype and complete values."""
+    check(config)
+    account = Account()
+    files = sources(config)
+    people, table = _real(files[-1], config, account) if files else _simulated(config, account)
+    people, table = _usable(people, table, account)
+    found = cohort(people, config, account)
+    values = _varying(table.iloc[found.row], found.training, account)
+    account.note(f"{values.shape[1]} features: {named(values.columns)}")
+    account.log(log)
+    source = _source(config) if files else "simulated FreeSurfer volumes"
+    inputs = values.to_numpy(dtype=np.float64)
+    return dataset_of(found, inputs, config, account, source, not files, list(values.columns))
+
+
+def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    who, what = generators(config, 2)
+    people = simulated_people(config, who)
+    account.note(f"simulated: {len(people)} people, effect {config.effect:g}")
+    table = simulated_table(config, people, what)
+    return people.table.assign(head_size=table[HEAD_SIZE]), _chosen(table, config.features, account)
+
+
+def _real(participants: Path, config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The joined people, with their head size where it is known, and the chosen columns."""
+    source, folder = _source_path(config), config.subjects_dir
+    read = joint_table(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
+    ids = [str(own) for own in read.iloc[:, 0]]
+    people = joined(read_people(participants, config, account), ids, account, source.name)
+    table = renamed(read.iloc[:, 1:], account)
+    note_kinds(table.columns, account)
+    chosen = _chosen(table, config.features, account)
+    note_mixture(chosen.columns, account)
+    if HEAD_SIZE in table.columns and "head_size" not in people.columns:
+        head_size = numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
+        people = people.assign(head_size=head_size[people["row"]])
+    return people, pd.DataFrame(numbers(chosen, ids, source), columns=chosen.columns)
+
+
+def _tables(config: FreesurferConfig) -> list[Path]:
+    """``dataset.table`` as a list: it may be one file or several."""
+    given = config.table
+    paths = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise AutoSpecError(f"dataset.table={given}: must be a file, or a list of files")
+    return [Path(path) for path in paths]
+
+
+def _source(config: FreesurferConfig) -> str:
+    if config.subjects_dir is not None:
+        return f"FreeSurfer stats of {Path(config.subjects_dir).name}"
+    return f"FreeSurfer table {' and '.join(path.name for path in _tables(config))}"
+
+
+def _source_path(config: FreesurferConfig) -> Path:
+    return _tables(config)[0] if config.subjects_dir is None else Path(config.subjects_dir)
+
+
+def _chosen(table: pd.DataFrame, features: object, account: Account) -> pd.DataFrame:
+    """The columns that ``dataset.features`` asks for: a named list, ``all``, or a list of columns."""
+    if isinstance(features, str):
+        wanted = _named_list(features, list(table.columns))
+        lacking = [name for name in wanted if name not in table.columns]
+        if lacking:
+            account.note(f"features={features}: the table lacks {', '.join(lacking)}")
+    elif isinstance(features, Sequence) and features:
+        wanted = [str(name) for name in features]
+        _check_columns(wanted, list(table.columns))
+    else:
+        raise AutoSpecError(f"dataset.features={features}: must be {', '.join(FEATURES)}, all, or a list of columns")
+    chosen = [name for name in wanted if name in table.columns]
+    if not chosen:
+        raise AutoSpecError(f"dataset.features={features}: the table has none of them, but {named(table.columns)}")
+    unused = [name for name in table.columns if name not in set(chosen)]
+    if unused:
+        account.note(f"{len(unused)} of {len(table.columns)} columns are not used: {named(unused)}")
+    return table[chosen]
+
+
+def _named_list(name: str, columns: list[str]) -> list[str]:
+    if name == "all":
+        return columns
+    if name not in FEATURES:
+        raise AutoSpecError(f"dataset.features={name}: unknown; allowed are {', '.join(FEATURES)}, all, or [columns]")
+    return list(FEATURES[name])
+
+
+def _check_columns(wanted: list[str], columns: list[str]) -> None:
+    for name in wanted:
+        if wanted.count(name) > 1:
+            raise AutoSpecError(f"dataset.features: {name!r} is listed {wanted.count(name)} times")
+        if name not in columns:
+            close = get_close_matches(name, columns, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise AutoSpecError(f"dataset.features: the table has no column {name!r}{hint}")
+
+
+def _usable(people: pd.DataFrame, table: pd.DataFrame, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The people without a missing value and their values, less columns that say nothing (empty or constant)."""
+    values = table.iloc[people["row"]].reset_index(drop=True)
+    silent = [str(name) for name in values if values[name].nunique(dropna=True) < 2]
+    if silent:
+        account.note(f"constant or empty columns are left out: {', '.join(silent)}")
+    values = values.drop(columns=silent)
+    if values.columns.empty:
+        raise AutoSpecError("dataset.features: every chosen column is constant or empty")
+    missing = values.isna()
+    for row in np.flatnonzero(missing.any(axis=1)):
+        account.drop(str(people["id"].iloc[row]), f"no value of {named(values.columns[missing.iloc[row]])}")
+    complete = ~missing.any(axis=1)
+    if not complete.any():
+        raise AutoSpecError(f"nobody has a value in each of {named(values.columns)}")
+    kept = people[complete].reset_index(drop=True)
+    return kept.assign(row=np.arange(len(kept))), values[complete]
+
+
+def _varying(values: pd.DataFrame, training: Mask, account: Account) -> pd.DataFrame:
+    """The columns that vary among the people who are trained on, once everybody else has been left out."""
+    silent = [str(name) for name in values if values[name][training].nunique() < 2]
+    if silent:
+        people = f"the {training.sum()} training people"
+        account.note(f"columns that are constant in {people} are left out: {', '.join(silent)}")
+    if len(silent) == values.shape[1]:
+        raise AutoSpecError(f"dataset.features: every column is constant in the {training.sum()} training people")
+    return values.drop(columns=silent)

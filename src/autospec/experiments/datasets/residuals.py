@@ -1,0 +1,108 @@
+"""Covariates taken out of the data: a linear fit on training people, subtracted from everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.phenotype import NUMERIC
+from autospec.cohorts.tables import is_missing
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CohortConfig
+from autospec.experiments.datasets.dataset import Mask
+
+ROUNDING = 1e-9
+"""A standard deviation that is so much smaller than before is rounding."""
+
+Design = npt.NDArray[np.float64]
+
+
+def check_residualize(config: CohortConfig) -> None:
+    """AutoSpecError for covariates that cannot be taken out."""
+    columns = config.residualize
+    if len(set(columns)) < len(columns):
+        raise AutoSpecError(f"dataset.residualize={columns}: must name different columns")
+    if config.target in columns:
+        raise AutoSpecError(f"dataset.residualize={columns}: {config.target} is dataset.target, which is to be learned")
+
+
+def refuse_residualize(config: CohortConfig) -> None:
+    """AutoSpecError for any covariate: time points of two people at rest have nothing in common to be adjusted."""
+    if config.residualize:
+        raise AutoSpecError(
+            f"dataset.residualize={config.residualize}: time-courses of different people share no time axis; use "
+            "dataset.motion_cut or dataset.group_by, and prepare the cohort with motion regressed out"
+        )
+
+
+def with_covariates(people: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
+    """The people whose covariates are all known; the account names the others."""
+    kept = np.ones(len(people), dtype=bool)
+    for column in columns:
+        if column not in people.columns:
+            raise AutoSpecError(
+                f"dataset.residualize: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
+            )
+        for row, value in enumerate(people[column]):
+            if not np.isfinite(value) if column in NUMERIC else is_missing(str(value)):
+                account.drop(str(people["id"].iloc[row]), f"{column} is missing, and dataset.residualize needs it")
+                kept[row] = False
+    if not kept.any():
+        raise AutoSpecError(f"dataset.residualize={list(columns)}: nobody has a value of each")
+    return people[kept].reset_index(drop=True)
+
+
+def note_constants(training: pd.DataFrame, columns: Sequence[str], account: Account) -> None:
+    """Say which covariates are the same in all training people, so that nothing can be learned of them."""
+    for column in columns:
+        if training[column].nunique(dropna=False) < 2:
+            account.warn(f"dataset.residualize: {column} is the same in all training people; nothing is taken out")
+
+
+def design(people: pd.DataFrame, columns: Sequence[str]) -> Design:
+    """(n, k) Numbers as they are, and a column of zeros and ones for each label of a column of text but the first."""
+    parts: list[Design] = []
+    for column in columns:
+        if column in NUMERIC:
+            parts.append(people[column].to_numpy(dtype=np.float64))
+        else:
+            texts = np.array([str(text) for text in people[column]])
+            parts += [(texts == label).astype(np.float64) for label in sorted(set(texts))[1:]]
+    return np.column_stack(parts) if parts else np.empty((len(people), 0))
+
+
+def residualized(
+    inputs: npt.NDArray, covariates: Design, training: Mask, features: Sequence[str] = ()
+) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+    """Inputs (n, ...) less what a linear fit on the training people says of the covariates (n, k), and that fit.
+
+    The mean stays: covariates are taken relative to their mean over training people. AutoSpecError where there are
+    too few training people for a fit, and naming a feature that the covariates tell altogether, such as head size.
+    """
+    if training.sum() < covariates.shape[1] + 2:
+        raise AutoSpecError(
+            f"dataset.residualize: {int(training.sum())} training people are too few for "
+            f"{covariates.shape[1]} covariates"
+        )
+    flat = np.asarray(inputs, dtype=np.float64).reshape(len(inputs), -1)
+    centre, scale = covariates[training].mean(axis=0), covariates[training].std(axis=0)
+    # a covariate that is the same in all training people is left alone: nothing can be learned of it
+    known = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0)
+    z = (covariates - centre) * known
+    fit = np.linalg.lstsq(z[training], flat[training] - flat[training].mean(axis=0), rcond=None)[0]
+    left = flat - z @ fit
+    _check_left(left[training].std(axis=0), flat[training].std(axis=0), features)
+    fitted = {"residualize_centre": centre, "residualize_slope": fit * known[:, None]}
+    return left.reshape(inputs.shape), fitted
+
+
+def _check_left(left: Design, before: Design, features: Sequence[str]) -> None:
+    """AutoSpecError for values of which rounding alone is left, which scaling would blow up."""
+    gone = np.flatnonzero((before > 0) & (left <= ROUNDING * before))
+    if gone.size:
+        label = named(features[index] for index in gone.tolist()) if features else f"{gone.size} of {left.size} values"
+        raise AutoSpecError(f"dataset.residualize: the covariates tell all of {label}; leave it out of either")

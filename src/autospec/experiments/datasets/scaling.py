@@ -1,0 +1,62 @@
+"""Scaling of inputs, fitted on training people only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.datasets.dataset import Floats, Mask
+
+SCALINGS = ("none", "feature", "person", "global")
+"""As they are; z-score of each feature; of each channel of each person over time; of all values together."""
+
+GREY_MAXIMUM = 255
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Scaled inputs (n, ...) and the numbers that they were scaled with."""
+
+    inputs: Floats
+    fitted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+def grey(images: npt.NDArray[np.uint8]) -> Floats:
+    """Images of bytes as grey values 0 to 1."""
+    return np.asarray(images / GREY_MAXIMUM, dtype=np.float32)
+
+
+def check_scaling(kind: str) -> None:
+    """AutoSpecError for a scaling that is not one of SCALINGS."""
+    if kind not in SCALINGS:
+        raise AutoSpecError(f"dataset.scaling={kind}: unknown; allowed here are {', '.join(SCALINGS)}")
+
+
+def scaled(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled:
+    """The inputs (n, ...) less a mean, over a standard deviation, as ``kind`` (one of SCALINGS) says.
+
+    A person's own z-score needs no fit; the others take mean and SD of the samples that ``training`` (n,) marks.
+    """
+    check_scaling(kind)
+    if kind == "none":
+        return Scaled(np.asarray(inputs, dtype=np.float32))
+    if kind == "person":
+        return Scaled(_z_score(inputs, inputs.mean(1, keepdims=True), inputs.std(1, keepdims=True)))
+    fit = inputs[training]
+    axes = tuple(range(inputs.ndim)) if kind == "global" else (0,)
+    mean = fit.mean(axes, dtype=np.float64)
+    sd = fit.std(axes, dtype=np.float64)
+    return Scaled(_z_score(inputs, mean, sd), {"mean": np.asarray(mean), "sd": np.asarray(sd)})
+
+
+def _z_score(inputs: npt.NDArray, mean: npt.NDArray, sd: npt.NDArray) -> Floats:
+    constant = np.argwhere(sd == 0)
+    if len(constant):
+        where = " ".join(str(index) for index in constant[0])
+        raise AutoSpecError(f"dataset.scaling: the values at index {where or 'all'} are constant; leave them out")
+    result: Floats = ((inputs - mean) / sd).astype(np.float32)
+    return result

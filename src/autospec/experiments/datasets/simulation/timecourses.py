@@ -1,0 +1,87 @@
+"""Simulated component time-courses: 1/f spectra, and correlations by domain that depend on the person."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CobreTimeseriesConfig
+from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMAIN_OF, couplings
+from autospec.experiments.datasets.simulation.people import SimulatedPeople
+
+TIME_POINTS = 150
+SPIKE_SHARE = 0.05
+
+Array = npt.NDArray[np.float64]
+
+
+def simulated_timecourses(
+    config: CobreTimeseriesConfig, people: SimulatedPeople, random: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Time-courses (n, time, 53): independent 1/f noise, mixed by the root of the person's correlation matrix."""
+    noise, artefact = random.spawn(2)
+    time_points = TIME_POINTS if config.time_points is None else config.time_points
+    independent = power_law_noise((len(people), time_points, COMPONENTS), config.spectral_exponent, noise)
+    roots = _roots(correlations(config, people), people)
+    mixed = independent @ roots.transpose(0, 2, 1)
+    size = config.motion_effect * people.table["motion"].to_numpy()[:, None, None]
+    return (mixed + size * _shared_spikes(len(people), time_points, artefact)).astype(np.float32)
+
+
+def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.random.Generator) -> Array:
+    """Noise (n, time, components) of unit variance whose power falls with frequency as 1 / f ** exponent.
+
+    Twice the length is drawn and half of it kept, since a scan does not end where it began.
+    """
+    people, time_points, components = shape
+    length = 2 * time_points
+    frequency = np.arange(length // 2 + 1, dtype=np.float64)
+    amplitude = np.zeros_like(frequency)
+    amplitude[1:] = frequency[1:] ** (-exponent / 2)
+    twice = np.where(frequency == length // 2, 1, 2)
+    amplitude /= np.sqrt((twice * amplitude**2).sum() / length)
+    spectrum = np.fft.rfft(random.standard_normal((people, length, components)), axis=1)
+    noise: Array = np.fft.irfft(spectrum * amplitude[:, None], n=length, axis=1)[:, :time_points]
+    return noise
+
+
+def correlations(config: CobreTimeseriesConfig, people: SimulatedPeople) -> Array:
+    """Every person's correlation matrix (n, 53, 53): one value per pair of domains, moved by who the person is."""
+    base, diagnosis, sex, age = changes(config)
+    between = (
+        base
+        + people.diagnosis[:, None, None] * diagnosis
+        + people.sex[:, None, None] * sex
+        + people.age[:, None, None] * age
+    )
+    full = between[:, DOMAIN_OF[:, None], DOMAIN_OF[None, :]]
+    diagonal = np.arange(COMPONENTS)
+    full[:, diagonal, diagonal] = 1
+    return full
+
+
+def changes(config: CobreTimeseriesConfig) -> list[Array]:
+    """The couplings of the domains (7, 7), and what a patient, a man and a decade add to them."""
+    keys = ("couplings", "diagnosis_effects", "sex_effects", "age_effects")
+    return [couplings(getattr(config, key), key) for key in keys]
+
+
+def _roots(matrices: Array, people: SimulatedPeople) -> Array:
+    """The Cholesky factor of each correlation matrix."""
+    try:
+        return np.asarray(np.linalg.cholesky(matrices))
+    except np.linalg.LinAlgError as error:
+        lowest = np.linalg.eigvalsh(matrices)[:, 0]
+        worst = int(lowest.argmin())
+        raise AutoSpecError(
+            f"dataset.couplings and the effects on them give person {people.table['id'].iloc[worst]} a correlation "
+            f"matrix with a negative eigenvalue ({lowest[worst]:.2f}): make dataset.effect or the effects smaller"
+        ) from error
+
+
+def _shared_spikes(people: int, time_points: int, random: np.random.Generator) -> Array:
+    """What head motion adds to all components alike (n, time, 1): rare jumps of random sign, of unit variance."""
+    jumps = random.standard_normal((people, time_points, 1))
+    hit = random.random((people, time_points, 1)) < SPIKE_SHARE
+    return np.where(hit, jumps / np.sqrt(SPIKE_SHARE), 0.0)

@@ -1,0 +1,1 @@
+"""From a command line to jobs: one run, a sweep, a cluster."""

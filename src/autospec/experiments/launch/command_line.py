@@ -1,0 +1,112 @@
+"""What ``run.py`` does: compose, check, run; every mistake ends in a short message and an exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.messages import explained, in_one_line
+from autospec.experiments.config.registry import register_schemas
+from autospec.experiments.plan import planned
+
+log = logging.getLogger(__name__)
+
+SWEEP = {"-m", "--multirun"}
+
+
+def main(conf: Path) -> None:
+    """Compose the configuration from ``conf`` and the command line, and run it; exits with 1 after a mistake."""
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions reach us, instead of pages on the screen
+    sweep = bool(SWEEP & set(sys.argv[1:]))
+    try:
+        _refuse_launcher_without_sweep(sweep, sys.argv[1:])
+        if sweep:
+            sys.argv[1:] = sweep_arguments(sys.argv[1:])
+        mistakes: list[AutoSpecError] = []
+        task = run_in_sweep if sweep else _noting(mistakes)
+        hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
+        if mistakes:
+            raise mistakes[0]
+    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(explained(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        sys.exit(explained(error))  # figure=1, which Hydra answers with a bare ValueError
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
+
+
+def run(config: DictConfig, in_sweep: bool = False) -> None:
+    """Make the run of one composed configuration, unless it is complete."""
+    plan = planned(config)
+    if plan.done:
+        log.info("%s is complete; nothing to do", plan.folder.run_id)
+        return
+    from autospec.experiments.run import run as make_run  # torch is loaded only where something is left to train
+
+    make_run(plan, _command(), keep_mistakes=in_sweep)
+
+
+def run_in_sweep(config: DictConfig) -> None:
+    """``run``; whatever it raises becomes an error that can travel between processes, its traceback is in the log."""
+    try:
+        run(config, in_sweep=True)
+    except Exception as error:
+        raise AutoSpecError(explained(error) if isinstance(error, AutoSpecError) else in_one_line(error)) from error
+
+
+def sweep_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line of a sweep as Hydra takes it.
+
+    ``-m`` comes first, as its parser wants it. Hydra first composes what all jobs share, which leaves out what has
+    several values; where these are data sets or figures, a key of one data set would be looked for in the default one.
+    Such keys are given as a choice of one value, so that they too are laid over each job alone.
+    """
+    values = [argument for argument in arguments if argument not in SWEEP]
+    try:
+        parsed = OverridesParser.create().parse_overrides([value for value in values if not value.startswith("-")])
+    except HydraException:
+        return ["-m", *values]  # Hydra says what is wrong with it
+    several = {own.key_or_group for own in parsed if own.is_sweep_override()}
+    if several & {"dataset", "figure"}:
+        for own in parsed:
+            if own.key_or_group.startswith("dataset.") and not own.is_sweep_override() and not own.is_delete():
+                key, value = str(own.input_line).split("=", 1)
+                values[values.index(str(own.input_line))] = f"{key}=choice({value})"
+    return ["-m", *values]
+
+
+def _command() -> str:
+    """The command line that makes this one run, also where it was launched as a part of many."""
+    return shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
+
+
+def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:
+    """``run``, with a user's mistake noted instead of raised: Hydra would print around it."""
+
+    def run_and_note(config: DictConfig) -> None:
+        try:
+            run(config)
+        except AutoSpecError as error:
+            mistakes.append(error)
+
+    return run_and_note
+
+
+def _refuse_launcher_without_sweep(sweep: bool, arguments: list[str]) -> None:
+    if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
+        raise AutoSpecError("hydra/launcher=...: launchers work in sweeps only; add -m")

@@ -1,0 +1,15 @@
+"""LSTM: ``depth`` stacked layers with their own gates; the activation stands between them and the head."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.models.recurrent import RecurrentNetwork
+from autospec.experiments.models.shape import ACTIVATIONS, DataShape
+
+
+def build(config: ExperimentConfig, shape: DataShape) -> RecurrentNetwork:
+    """The LSTM of a configuration."""
+    cells = nn.LSTM(shape.channels, config.width, config.depth, batch_first=True)
+    return RecurrentNetwork(shape, cells, ACTIVATIONS[config.activation](), config.width)

@@ -1,0 +1,27 @@
+"""What the networks of recurrent cells share: cells read a time series, a linear head reads the cells."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from autospec.experiments.models.shape import DataShape
+
+
+class RecurrentNetwork(nn.Module):
+    """Recurrent cells, an activation behind them, and a linear head.
+
+    An autoencoder's head reads the state of every step, a classifier's that of the last one. ``recurrent`` maps
+    (n, time, channels) to a tuple whose first entry is its states (n, time, width).
+    """
+
+    def __init__(self, shape: DataShape, recurrent: nn.Module, activation: nn.Module, width: int) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+        self.activation = activation
+        self.head = nn.Linear(width, shape.classes or shape.channels)
+        self._last_step_only = shape.classes is not None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(n, time, channels) → (n, classes), or the shape of the input."""
+        states = self.recurrent(inputs)[0]
+        return self.head(self.activation(states[:, -1] if self._last_step_only else states))

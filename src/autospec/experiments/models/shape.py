@@ -1,0 +1,43 @@
+"""What a network is built for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn
+
+from autospec.experiments.config.schema import Activation
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """The shape of one sample, and the number of classes (None for an autoencoder).
+
+    A sample is an image (1, height, width), a time series (time, channels), a table's row (features,) or a map
+    (1, x, y, z).
+    """
+
+    inputs: tuple[int, ...]
+    classes: int | None
+
+    @property
+    def features(self) -> int:
+        """The number of values in one sample."""
+        return math.prod(self.inputs)
+
+    @property
+    def channels(self) -> int:
+        """The number of values at one step of a time series."""
+        return self.inputs[-1]
+
+    @property
+    def is_series(self) -> bool:
+        return len(self.inputs) == 2
+
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.relu: nn.ReLU,
+    Activation.tanh: nn.Tanh,
+    Activation.sigmoid: nn.Sigmoid,
+}

@@ -1,0 +1,194 @@
+"""Which pairs of groups can be tested by exchanging the labels of people, and the exchanges.
+
+Exchanging labels at fixed weights is exact where the compared label took no part in training. The unit is a person,
+whose samples move together; labels are exchanged within the compared pair and within strata.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.pairs import check_relabelled
+from autospec.experiments.config.schema import IntrospectionConfig
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.store.groups import pairs_of
+from autospec.store.relabelling import NOT_ASKED, Members, Relabelling, Relabellings
+
+DEFAULT_STRATA = ("sex", "site")
+"""Columns within which labels are exchanged, as far as a data set has them."""
+FEWEST_PEOPLE = 3
+"""A group of one or two people has no spectrum of a group."""
+FEWEST_RELABELLINGS = 20
+"""With fewer distinct relabellings no p could reach 0.05."""
+
+
+@dataclass(frozen=True)
+class _People:
+    """The people who are trained on: their group, and the columns that strata are made of."""
+
+    group: npt.NDArray[np.int64]
+    columns: Mapping[str, npt.NDArray[np.str_]]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A pair of groups, the groups that each is made of, and the columns in which the two differ."""
+
+    a: str
+    b: str
+    cells: tuple[tuple[str, ...], tuple[str, ...]]
+    compared: frozenset[str] = field(default_factory=frozenset)
+
+
+def relabellings(
+    data: Dataset,
+    config: IntrospectionConfig,
+    group_by: list[str],
+    target: str | None,
+    recorded: list[int],
+    residualized: Collection[str] = (),
+) -> Relabellings:
+    """The relabelled partitions of a data set's training people.
+
+    ``target`` is the column that a classifier learns, None for an autoencoder; ``recorded`` are the epochs at which
+    spectra are taken, ``residualized`` the columns whose effect was taken out of the data. Raises AutoSpecError for a
+    stratum or a pair that does not exist.
+    """
+    names = np.array(data.people)[data.training]
+    _, first, person = np.unique(names, return_index=True, return_inverse=True)
+    people = _people(data, first, target)
+    unknown = [name for name in config.strata if name not in people.columns and name not in DEFAULT_STRATA]
+    if unknown:
+        raise AutoSpecError(
+            f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(people.columns)}"
+        )
+    mixed = set(person[data.group[data.training] != people.group[person]])
+    pairs, refused = [], {}
+    for question in _questions(data, group_by):
+        if (question.a, question.b) not in _wanted(config, data):
+            reason = NOT_ASKED
+        else:
+            reason = _refusal(question, target, residualized, bool(mixed), config.permutations)
+        found = None if reason else _relabelled(question, people, data.groups, config, target, group_by)
+        if isinstance(found, Relabelling):
+            pairs.append(found)
+        else:
+            refused[question.a, question.b] = reason or str(found)
+    epochs = spaced(recorded, config.permutation_epochs) if pairs else ()
+    return Relabellings(tuple(pairs), refused, person.astype(np.int64).reshape(-1), epochs)
+
+
+def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
+    """``count`` of some epochs, evenly spaced, the first and the last among them."""
+    places = np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int)
+    return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
+
+
+def _people(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _People:
+    """The people, each known by the first of their samples."""
+    columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
+    if target is not None:
+        columns[target] = np.array(data.classes)[data.target[data.training][first]]
+    return _People(data.group[data.training][first], columns)
+
+
+def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
+    cells = {**{name: (name,) for name in data.groups}, **data.margins}
+    members = {name: frozenset(parts) for name, parts in cells.items()}
+    return [
+        _Question(a, b, (cells[a], cells[b]), _compared(cells[a], cells[b], group_by))
+        for a, b in pairs_of(list(cells), members)
+    ]
+
+
+def _compared(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
+    """The columns in which every group of one side differs from every group of the other."""
+
+    def levels(cells: Collection[str], position: int) -> set[str]:
+        # the name of a group by one column may hold a slash of its own
+        return {cell.split("/")[position] if len(group_by) > 1 else cell for cell in cells}
+
+    return frozenset(name for i, name in enumerate(group_by) if not levels(a, i) & levels(b, i))
+
+
+def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
+    """The pairs to be tested, in either order; every one unless the configuration names some."""
+    names = [*data.groups, *data.margins]
+    given = config.permutation_pairs
+    if given is None or not config.permutations:
+        return {(a, b) for a in names for b in names}
+    check_relabelled(given, names)
+    return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
+
+
+def _refusal(
+    question: _Question, target: str | None, residualized: Collection[str], mixed: bool, permutations: int
+) -> str:
+    """Why a pair cannot be tested at fixed weights; empty where it can."""
+    if target is not None and target in question.compared:
+        return (
+            f"{target} is what the network is trained to tell apart, so weights depend on the compared labels; "
+            "only retraining with permuted labels would test it (scripts/retrain.py, with the classes as groups)"
+        )
+    taken_out = sorted(question.compared & set(residualized))
+    if taken_out:
+        return f"the effect of {taken_out[0]} was taken out of the data (dataset.residualize)"
+    if mixed:
+        return "a person has samples in several groups, so people's labels cannot be exchanged"
+    return "" if permutations else "no relabellings were recorded (introspection.permutations=0)"
+
+
+def _relabelled(
+    question: _Question,
+    people: _People,
+    groups: tuple[str, ...],
+    config: IntrospectionConfig,
+    target: str | None,
+    group_by: list[str],
+) -> Relabelling | str:
+    """The relabelled partitions of one pair, or why there are none."""
+    observed = np.zeros(len(people.group), dtype=np.int8)
+    for code, cells in enumerate(question.cells, start=1):
+        observed[np.isin(people.group, [groups.index(cell) for cell in cells])] = code
+    sizes = [int((observed == code).sum()) for code in (1, 2)]
+    if min(sizes) < FEWEST_PEOPLE:
+        return f"a group of {min(sizes)} people; {FEWEST_PEOPLE} are needed"
+    # what else the groups are made of, and what a classifier learns, must stay with each person
+    wanted = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
+    kept = [name for name in wanted if name in people.columns and name not in question.compared]
+    columns = {name: people.columns[name] for name in kept}
+    strata = _strata(observed, columns)
+    distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
+    if distinct < math.log(FEWEST_RELABELLINGS):
+        return (
+            f"only {round(math.exp(distinct))} distinct relabellings within {', '.join(columns) or 'the pair'}; "
+            f"{FEWEST_RELABELLINGS} are needed"
+        )
+    members = np.tile(observed, (1 + config.permutations, 1))
+    random = np.random.default_rng([config.permutation_seed, zlib.crc32(f"{question.a} {question.b}".encode())])
+    for row in members[1:]:
+        for stratum in strata:
+            row[stratum] = random.permutation(row[stratum])
+    varying = tuple(name for name, values in columns.items() if len(set(values[observed > 0])) > 1)
+    return Relabelling(question.a, question.b, varying, members)
+
+
+def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:
+    """The people of the pair, stratum by stratum."""
+    keys: dict[tuple[str, ...], list[int]] = {}
+    for place in np.flatnonzero(observed):
+        keys.setdefault(tuple(str(values[place]) for values in columns.values()), []).append(int(place))
+    return [np.array(places) for places in keys.values()]
+
+
+def _log_choices(labels: Members) -> float:
+    """The logarithm of the number of ways to hand out the labels of a stratum."""
+    a = int((labels == 1).sum())
+    return math.lgamma(len(labels) + 1) - math.lgamma(a + 1) - math.lgamma(len(labels) - a + 1)

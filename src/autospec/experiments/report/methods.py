@@ -1,0 +1,119 @@
+"""A paragraph on how a run was made and tested, fit for the methods section of a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from autospec.analysis.distances import CANCELLED
+from autospec.errors import AutoSpecError
+from autospec.store.permutations import NullSpectra, Pair, read_null
+from autospec.store.read import Spectra, open_spectra
+from autospec.store.relabelling import NOT_ASKED
+
+LEARNED = {"autoencoding": "as an autoencoder (mean squared error)", "classification": "to classify {} (cross-entropy)"}
+NETWORKS = {
+    "mlp": "multi-layer perceptron",
+    "rnn": "recurrent network of Elman cells",
+    "lstm": "long short-term memory network",
+    "bert": "BERT encoder",
+    "cnn1d": "one-dimensional convolutional network",
+    "cnn2d": "two-dimensional convolutional network",
+    "cnn3d": "three-dimensional convolutional network",
+}
+ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
+SCALINGS = {
+    "feature": "Each feature was z-scored",
+    "person": "Each person's time-courses were z-scored",
+    "global": "Values were z-scored together",
+    "unit": "Values were scaled to between 0 and 1",
+    "none": "Values were not scaled",
+}
+
+
+def methods_paragraph(folder: Path) -> str:
+    """The paragraph of a run folder; AutoSpecError where it holds no spectra or they name no configuration."""
+    spectra = open_spectra(folder / "spectra.h5")
+    config: Any = OmegaConf.to_container(OmegaConf.create(str(spectra.attributes.get("config", ""))))
+    if "architecture" not in config:
+        raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
+    null = read_null(spectra.path, spectra.layers)
+    made = [_data(spectra, config), _training(spectra, config), _recording(spectra, config)]
+    return " ".join([*made, testing_sentences(null)])
+
+
+def _data(spectra: Spectra, config: dict[str, Any]) -> str:
+    dataset = config["dataset"]
+    sizes = spectra.groups[~spectra.groups["margin"]].set_index("group")["size"]
+    each = ", ".join(f"{name} {size:.0f}" for name, size in sizes.items() if name != "all")
+    unit = "people" if "people" in dataset else "samples"
+    source = str(spectra.attributes.get("source", "of unknown source"))
+    simulated = " (simulated)" if spectra.simulated and "simulated" not in source else ""
+    held_out = f"; a share of {dataset['holdout']:g} was held out" if dataset["holdout"] else ""
+    text = f"Data were {source}{simulated} of {sizes['all']:.0f} {unit} ({each}){held_out}."
+    taken_out = dataset.get("residualize") or []
+    out = f", and the linear effect of {' and '.join(taken_out)} was taken out" if taken_out else ""
+    return f"{text} {SCALINGS.get(dataset['scaling'], 'Values were scaled')}{out}."
+
+
+def _training(spectra: Spectra, config: dict[str, Any]) -> str:
+    batch = "the full batch" if config["batch_size"] is None else f"batches of {config['batch_size']}"
+    last = spectra.training.iloc[-1]
+    return (
+        f"A {NETWORKS[config['architecture']]} (width {config['width']}, depth {config['depth']}, "
+        f"{ACTIVATIONS[config['activation']]}) was trained "
+        f"{LEARNED[config['task']].format(config['dataset']['target'])} for {config['epochs']} epochs with Adam "
+        f"(learning rate {config['learning_rate']:g}, {batch}, seed {config['seed']}; PyTorch "
+        f"{spectra.attributes.get('torch_version', '')}) to a training loss of {last['training_loss']:.4g}."
+    )
+
+
+def _recording(spectra: Spectra, config: dict[str, Any]) -> str:
+    every = config["introspection"]["every"]
+    when = "At every epoch" if every == 1 else f"Every {every} epochs"
+    return (
+        f"{when} the weight gradient of each layer was split into the parts that the groups contribute, each part was "
+        "divided by its group's weight in the loss, which gives the group's mean gradient, and its singular values "
+        f"were taken (AutoSpec {spectra.attributes.get('autospec_version', '')}). Values below the noise floor of "
+        "rounding or beyond the rank bound were left out."
+    )
+
+
+def testing_sentences(null: NullSpectra | None) -> str:
+    """Which pairs were tested and how, and which were not and why."""
+    if null is None:
+        return "Groups were not tested: the run recorded no relabelled partitions."
+    return " ".join([_tested(null), *_untested(null)] if null.pairs else _untested(null))
+
+
+def _tested(null: NullSpectra) -> str:
+    pairs = "; ".join(f"{a} ({n_a} people) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(null))
+    strata = sorted({name for text in null.strata for name in text.split(", ") if name})
+    within = f" within {' and '.join(strata)}" if strata else ""
+    return (
+        f"Compared were {pairs}: the labels of people were exchanged {null.permutations} times{within}, and the "
+        f"gradients of the exchanged groups taken at the same weights at {len(null.epochs)} epochs. The statistic of a "
+        "layer and pair is the squared log-ratio of the groups' singular values, studentised over all partitions, "
+        f"averaged over indices and epochs; p is the share of the {1 + null.permutations} partitions, the observed one "
+        "among them, whose statistic is as large, and family-wise p compares with the largest over layers and pairs. "
+        "Tests of single epochs and indices are exploratory (Benjamini-Hochberg). Epochs at which the groups' "
+        f"gradients cancel (‖∇a + ∇b‖ below {CANCELLED:g} of ‖∇a‖ + ‖∇b‖) were left out. A difference is an "
+        "association with the label, which need not be its cause."
+    )
+
+
+def _sized(null: NullSpectra) -> list[tuple[Pair, tuple[int, int]]]:
+    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.people, strict=True)]
+
+
+def _untested(null: NullSpectra) -> list[str]:
+    """Why pairs have no test, each reason once; of pairs that nobody asked for only where there is nothing else."""
+    asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED}
+    if not asked and not null.pairs:
+        asked = dict(null.refused)
+    pairs: dict[str, list[str]] = {}
+    for (a, b), reason in asked.items():
+        pairs.setdefault(reason, []).append(f"{a} and {b}")
+    return [f"Not tested: {', '.join(names)} ({reason})." for reason, names in pairs.items()]

@@ -1,0 +1,92 @@
+"""Checkpoints: written whole or not at all, the one before kept beside."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autospec.experiments.runs.folder import RunFolder
+from autospec.store.write import replaced
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Any]
+
+SHARE = 0.02
+"""The largest share of a run's time that checkpoints may take."""
+SHORTEST_INTERVAL_S = 2.0
+"""The first comes after so long, when nothing is known of its cost."""
+
+
+class Checkpoints:
+    """Saves a run's state every so many seconds; None is an interval that costs under two per cent of the run."""
+
+    def __init__(self, folder: RunFolder, interval_s: float | None = None) -> None:
+        self._folder = folder
+        self._interval_s = interval_s
+        self._began_at = self._saved_at = time.monotonic()
+        self._cost_s = 0.0
+        self._costs_s = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save again: the interval is over, or the run long enough to pay for one more."""
+        now = time.monotonic()
+        if self._interval_s is not None:
+            return now - self._saved_at >= self._interval_s
+        paid_for = now - self._began_at >= (self._costs_s + self._cost_s) / SHARE
+        return paid_for and now - self._saved_at >= SHORTEST_INTERVAL_S
+
+    def save(self, state: Callable[[], State]) -> None:
+        """Save the state that ``state()`` gives; its cost counts in. AutoSpecError where the disk refuses."""
+        started = time.monotonic()
+        content = io.BytesIO()  # torch reports a full disk as an internal error, without a word about the disk
+        torch.save(state(), content)
+        with replaced(self._folder.checkpoint) as temporary:
+            temporary.write_bytes(content.getbuffer())
+            if self._folder.checkpoint.exists():
+                self._folder.checkpoint.replace(self._folder.previous_checkpoint)
+        self._saved_at = time.monotonic()
+        self._cost_s = self._saved_at - started
+        self._costs_s += self._cost_s
+
+    def load(self, recorded: int) -> State | None:
+        """The newest state that can be read and that ``recorded`` epochs reach, or None; others are named or removed.
+
+        A state beyond the recorded epochs is one of spectra that were lost since.
+        """
+        for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
+            if not path.exists():
+                continue
+            try:
+                state: State = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # noqa: BLE001 (a damaged archive raises whatever its damage leads to)
+                log.warning("%s is damaged (%s); falling back to the one before", path, type(error).__name__)
+                continue
+            if int(state["epoch"]) <= recorded:
+                return state
+            log.warning("%s is of an epoch whose spectra were lost; not used", path)
+        self.remove()
+        return None
+
+    def remove(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
+            path.unlink(missing_ok=True)
+
+
+def random_state(device: str) -> State:
+    """The state of torch's random generators, of the GPU's where the run is on one."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if device == "cuda" else None}
+
+
+def restore_random_state(state: State) -> None:
+    """Put the generators back; a GPU's state is left where there is none any more."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

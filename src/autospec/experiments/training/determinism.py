@@ -1,0 +1,48 @@
+"""The same numbers every time: settings of torch for the length of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import Device
+
+
+@contextlib.contextmanager
+def deterministic(threads: int) -> Iterator[None]:
+    """A context with deterministic algorithms, full float32 products and a fixed number of threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+    )
+    _set(threads, True, False, "highest", False)
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(threads: int, algorithms: bool, benchmark: bool, matmul: str, cudnn_tf32: bool) -> None:
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(algorithms)
+    # a debugging aid that costs time; a property of the module, which type checkers do not see
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = benchmark
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn_tf32
+
+
+def device_name(device: Device) -> str:
+    """cpu or cuda; AutoSpecError for cuda where there is none."""
+    available = torch.cuda.is_available()
+    if device is Device.cuda and not available:
+        raise AutoSpecError("device=cuda: torch finds no CUDA GPU on this machine; allowed here: auto, cpu")
+    return "cuda" if available and device is not Device.cpu else "cpu"

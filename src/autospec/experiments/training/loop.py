@@ -1,0 +1,137 @@
+"""The training loop, with a recorder listening; knows neither configuration files nor folders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autospec.errors import AutoSpecError
+from autospec.experiments.training.tasks import Task
+from autospec.recording.recorder import SpectralRecorder
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples on the device they are trained on: inputs (n, ...), targets (n,), group labels (n,).
+
+    ``place`` (n,): which of all samples they are, None for all of them in order.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    group: Tensor
+    place: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def of(self, chosen: Tensor) -> Samples:
+        return Samples(self.inputs[chosen], self.target[chosen], self.group[chosen], chosen)
+
+
+class Training:
+    """One run's moving parts: network, optimizer, order of samples, recorder.
+
+    ``state_dict`` and ``load_state_dict`` hold all that a continued run needs to give the numbers of an undisturbed
+    one, but for the process's random state.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        samples: Samples,
+        validation: Samples | None,
+        recorder: SpectralRecorder,
+        learning_rate: float,
+        batch_size: int | None,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.task = task
+        self.samples = samples
+        self.validation = validation
+        self.recorder = recorder
+        self.batch_size = batch_size
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        self.order = torch.Generator().manual_seed(seed)
+        self.mean = samples.inputs.mean(0, keepdim=True)
+
+    @property
+    def epoch(self) -> int:
+        """The number of epochs done."""
+        return self.recorder.epoch
+
+    def run(self, epochs: int, after_epoch: Callable[[float], None]) -> None:
+        """Train up to a number of epochs; ``after_epoch(loss)`` is called after each.
+
+        Raises AutoSpecError at a loss that is not a number, after storing that epoch.
+        """
+        while self.epoch < epochs:
+            epoch = self.epoch
+            loss = self._one_epoch()
+            if not math.isfinite(loss):
+                raise AutoSpecError(
+                    f"the loss is {loss} at epoch {epoch}; stopped, and kept what was recorded. "
+                    "A smaller learning_rate may help"
+                )
+            after_epoch(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "recorder": self.recorder.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"])
+        self.recorder.load_state_dict(state["recorder"])
+
+    def _one_epoch(self) -> float:
+        """Train for an epoch and record it; the mean loss over its samples."""
+        self.model.train()
+        loss_sum = self.mean.new_zeros((), dtype=torch.float64)
+        metric_sum = torch.zeros_like(loss_sum)
+        for batch in self._batches():
+            with self.recorder.batch(batch.group, batch.place) as recorded:
+                output = self.model(batch.inputs)
+                losses = self.task.losses(output, batch.inputs, batch.target)
+                losses.mean().backward()
+                recorded.losses(losses)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            with torch.no_grad():
+                loss_sum += losses.double().sum()
+                metric_sum += len(batch) * self.task.metric(output, batch.inputs, batch.target, self.mean)
+        loss = loss_sum.item() / len(self.samples)
+        self.recorder.end_epoch(loss, metric_sum.item() / len(self.samples), *self._validate())
+        return loss
+
+    def _batches(self) -> Iterator[Samples]:
+        """The whole set as one batch, or shuffled batches."""
+        if self.batch_size is None or self.batch_size >= len(self.samples):
+            yield self.samples
+            return
+        order = torch.randperm(len(self.samples), generator=self.order)
+        for chosen in order.split(self.batch_size):
+            yield self.samples.of(chosen.to(self.samples.inputs.device))
+
+    def _validate(self) -> tuple[float, float] | tuple[None, None]:
+        if self.validation is None:
+            return None, None
+        self.model.eval()
+        held = self.validation
+        with torch.no_grad():
+            output = self.model(held.inputs)
+            loss = self.task.losses(output, held.inputs, held.target).mean().item()
+            metric = self.task.metric(output, held.inputs, held.target, self.mean).item()
+        return loss, metric

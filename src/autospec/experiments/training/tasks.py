@@ -1,0 +1,50 @@
+"""What a network learns: the loss of each sample, and a metric that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from autospec.experiments.config import schema
+
+
+@dataclass(frozen=True)
+class Task:
+    """``losses`` (n,) of a batch, whose mean is minimised; ``metric`` of a batch, and its name.
+
+    Both take the network's output, the inputs, the targets; the metric also the mean of the training inputs.
+    """
+
+    name: str
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor]
+    metric_name: str
+    metric: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def reconstruction_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each sample."""
+    return (output - inputs).square().flatten(1).mean(1)
+
+
+def classification_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each sample, from logits."""
+    return functional.cross_entropy(output, target, reduction="none")
+
+
+def explained_variance(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> Tensor:
+    """``1 - Σ(x - x̂)² / Σ(x - x̄)²``, with x̄ the mean of the training inputs: above 0 is better than that mean."""
+    return 1 - (output - inputs).square().sum() / (inputs - mean).square().sum()
+
+
+def accuracy(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> Tensor:
+    """The share of samples whose largest logit is their class."""
+    return (output.argmax(1) == target).float().mean()
+
+
+TASKS = {
+    schema.Task.autoencoding: Task("autoencoding", reconstruction_losses, "explained variance", explained_variance),
+    schema.Task.classification: Task("classification", classification_losses, "accuracy", accuracy),
+}

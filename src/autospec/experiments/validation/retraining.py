@@ -1,0 +1,153 @@
+"""Whole runs with permuted labels: the test of groups that are what a network is trained to tell apart.
+
+There weights depend on the compared labels, so that exchanging labels at fixed weights is no test. Training anew with
+every relabelling is one: under the null a run with the observed labels is one of 1 + P exchangeable ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from autospec.analysis.permutation import permutation_tests
+from autospec.errors import AutoSpecError
+from autospec.experiments import datasets, models
+from autospec.experiments.config.checks import FEWEST_PERMUTATIONS
+from autospec.experiments.config.schema import ExperimentConfig, Task
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.runs.progress import duration
+from autospec.experiments.training.determinism import deterministic, device_name
+from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.tasks import TASKS
+from autospec.recording.recorder import SpectralRecorder
+from autospec.recording.schedule import Schedule
+from autospec.store.permutations import NullSpectra
+from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.schema import NULL_LOSS, NULL_RATIOS, null_field
+
+log = logging.getLogger(__name__)
+
+
+def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
+    """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
+
+    Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
+    AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, for so few
+    permutations that no p could be small, and for an engine or part of the spectra that these runs do not know.
+    """
+    null = retrained_null(config, permutations)
+    return permutation_tests([null], list(null.ratios), list(null.pairs))
+
+
+def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
+    """What the two groups differ in under every partition, each from a run of its own; see ``retrained``."""
+    if permutations < FEWEST_PERMUTATIONS:
+        raise AutoSpecError(
+            f"retrain: permutations={permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05"
+        )
+    _check_introspection(config)
+    device = device_name(config.device)
+    data = datasets.load(config.dataset)
+    _check(config, data)
+    introspection = replace(config.introspection, permutations=permutations, permutation_pairs=None)
+    every = max(1, (config.epochs - 1) // max(introspection.permutation_epochs - 1, 1))
+    schedule = Schedule(every, config.epochs)
+    recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
+    # as if the labels took no part: who is exchanged with whom is the same question
+    residualized = getattr(config.dataset, "residualize", ())
+    plan = relabellings(data, introspection, config.dataset.group_by, None, recorded, residualized)
+    if not plan.pairs:
+        raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
+    observed = plan.pairs[0]
+    runs: list[SpectralRecorder] = []
+    with deterministic(config.threads):
+        for number, members in enumerate(observed.members):
+            started = time.monotonic()
+            runs.append(_run(config, data, plan, members, every, device))
+            if number < 2:  # the first run warms up, so the second corrects what it says
+                rest_s = (time.monotonic() - started) * (permutations - number)
+                log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
+    return _null(runs, observed, plan.epochs)
+
+
+def _check_introspection(config: ExperimentConfig) -> None:
+    """AutoSpecError for what a run records elsewhere and these runs cannot."""
+    introspection = config.introspection
+    if introspection.engine != "hooks":
+        raise AutoSpecError(
+            f"introspection.engine={introspection.engine}: retrain compares people, whom only engine=hooks tells apart"
+        )
+    if introspection.leading is not None:
+        raise AutoSpecError(
+            f"introspection.leading={introspection.leading}: retrain stores no spectra and compares every index; "
+            "leave it out"
+        )
+
+
+def _check(config: ExperimentConfig, data: Dataset) -> None:
+    """AutoSpecError where the groups are not the two classes of a classifier."""
+    target = config.dataset.target
+    if config.task is not Task.classification:
+        raise AutoSpecError(
+            f"retrain: task={config.task.value} learns no labels, so its groups are tested at fixed weights; "
+            "see introspection.permutations"
+        )
+    if len(data.classes) != 2:
+        raise AutoSpecError(f"retrain: compares two classes, but {target} has {len(data.classes)}")
+    if data.groups != data.classes:
+        raise AutoSpecError(
+            f"retrain: compares the classes {' and '.join(data.classes)}, but the groups are "
+            f"{', '.join(data.groups)}; add dataset.group_by=[{target}]"
+        )
+
+
+def _run(
+    config: ExperimentConfig,
+    data: Dataset,
+    plan: Relabellings,
+    members: npt.NDArray[np.int8],
+    every: int,
+    device: str,
+) -> SpectralRecorder:
+    """One run with the labels of one partition, whose own ratios are taken at some epochs."""
+    label = members[plan.person].astype(np.int64) - 1
+    model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
+    pair = Relabelling(data.groups[0], data.groups[1], (), members[None])
+    recorder = SpectralRecorder(
+        model,
+        groups=data.groups,
+        every=every,
+        epochs=config.epochs,
+        layers=config.introspection.layers,
+        relabellings=Relabellings((pair,), {}, plan.person, plan.epochs),
+    )
+    chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
+    samples, rate = Samples(*chosen), config.learning_rate
+    with recorder:
+        training = Training(model, TASKS[config.task], samples, None, recorder, rate, config.batch_size, config.seed)
+        training.run(config.epochs, lambda loss: None)
+    return recorder
+
+
+def _null(runs: Sequence[SpectralRecorder], observed: Relabelling, epochs: tuple[int, ...]) -> NullSpectra:
+    """The runs side by side, as partitions of one pair."""
+    ratios = {
+        layer: {name: _beside(runs, null_field(layer, name).path) for name in NULL_RATIOS} for layer in runs[0].layers
+    }
+    loss = _beside(runs, NULL_LOSS.path)
+    people = np.array([[int((observed.members[0] == code).sum()) for code in (1, 2)]])
+    strata = (", ".join(observed.strata),)
+    return NullSpectra(np.array(epochs), ((observed.a, observed.b),), people, strata, {}, "", ratios, loss)
+
+
+def _beside(runs: Sequence[SpectralRecorder], path: str) -> npt.NDArray[np.float32]:
+    """(epoch, pair, partition, ...): an array of every run, one run's partition after another's."""
+    return np.concatenate([run.table[path] for run in runs], axis=2).astype(np.float32)

@@ -1,0 +1,250 @@
+"""One small study: a simulated cohort, a network that learns from it, and every test of its groups."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from autospec.analysis.distances import TESTS, distances
+from autospec.analysis.p_values import benjamini_hochberg, p_values
+from autospec.analysis.paper_tests import student
+from autospec.experiments import datasets, models
+from autospec.experiments.config.schema import (
+    CovariateConfig,
+    ExperimentConfig,
+    FreesurferConfig,
+    PeopleConfig,
+    SexesConfig,
+    Task,
+)
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.tasks import TASKS
+from autospec.experiments.validation.retraining import retrained_null
+from autospec.recording.recorder import SpectralRecorder
+from autospec.store.permutations import NullSpectra, Pair
+from autospec.store.schema import NULL_LOSS, NULL_RATIOS, null_field
+
+WHOLE = "all epochs"
+STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
+"""The relabelled epochs of each stage of training, of the six that a study has; a run's own table is of all."""
+EPOCHS, EVERY, RELABELLED = 24, 4, 6
+PERMUTATIONS, RETRAININGS = 99, 19
+SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
+WITHIN_SEXES = "effect zero, two pairs within sexes"
+RETRAINED = "effect zero, trained classes, retrained"
+UNEQUAL, ADJUSTED = "effect zero, unequal age and motion", "effect zero, unequal age and motion, residualized"
+SHIFT = 0.5
+"""How far patients lie above controls in age and motion where those are unequal, in SD."""
+STUDY_COLUMNS = ("test", "stage", "p")
+FEATURES = [
+    f"{side}-{name}" for name in ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen") for side in ("Left", "Right")
+]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of study: what is null in it, the sizes of the two groups that are compared, and what is learned.
+
+    A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
+    of labels, and controls are compared with patients. A classifier that is retrained with permuted labels compares
+    what it learns. Within sexes there are two disjoint pairs, controls and patients of each sex, in one family.
+    ``effect`` is the factor of every diagnosis effect.
+    """
+
+    null: str
+    sizes: tuple[int, int]
+    task: Task = Task.autoencoding
+    effect: float = 0.0
+
+    @property
+    def groups(self) -> str:
+        return f"{self.sizes[0]}:{self.sizes[1]}"
+
+    @property
+    def of_sexes(self) -> bool:
+        """Whether men are compared with women, not controls with patients."""
+        return self.task is Task.classification and self.null != RETRAINED
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs that are compared, in one family."""
+        if self.null == WITHIN_SEXES:
+            return ("HC/men", "SZ/men"), ("HC/women", "SZ/women")
+        return (("HC/men", "HC/women"),) if self.of_sexes else (("HC", "SZ"),)
+
+    def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
+        """The configuration of one study of this kind."""
+        assert isinstance(base.dataset, FreesurferConfig)
+        unequal = self.null in (UNEQUAL, ADJUSTED)
+        dataset = replace(
+            base.dataset,
+            seed=seed,
+            features=FEATURES,
+            people=self._people(),
+            effect=1.0 if self.null == SHUFFLED else self.effect,
+            group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
+            # sex must say nothing about the data where men are compared with women
+            sex_effects={} if self.of_sexes else base.dataset.sex_effects,
+            age=_shifted(base.dataset.age, unequal),
+            motion=_shifted(base.dataset.motion, unequal),
+            residualize=["age", "motion"] if self.null == ADJUSTED else [],
+        )
+        introspection = replace(
+            base.introspection,
+            permutations=RETRAININGS if self.null == RETRAINED else PERMUTATIONS,
+            permutation_epochs=RELABELLED,
+            permutation_pairs=[list(pair) for pair in self.pairs],
+            permutation_seed=seed,
+        )
+        return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
+
+    def _people(self) -> PeopleConfig:
+        first, second = self.sizes
+        if self.of_sexes:
+            return PeopleConfig(HC=SexesConfig(men=first, women=second), SZ=SexesConfig(men=first, women=second))
+        return PeopleConfig(
+            HC=SexesConfig(men=first - first // 3, women=first // 3),
+            SZ=SexesConfig(men=second - second // 3, women=second // 3),
+        )
+
+
+def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
+    """One study from its seed: ``STUDY_COLUMNS``, one row for each test that a reader might rely on."""
+    with _quiet():
+        return _study(condition, condition.config(base, seed), seed)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A thousand cohorts need no account."""
+    loggers = [logging.getLogger(f"autospec.experiments.{name}") for name in ("datasets", "validation.retraining")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
+    if condition.null == RETRAINED:
+        null = retrained_null(config, RETRAININGS)
+        rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
+        return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
+    data = _loaded(config, condition, seed)
+    recorder = _trained(config, data)
+    null = _null(recorder, condition.pairs)
+    rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
+    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pairs[0])], columns=list(STUDY_COLUMNS))
+
+
+def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
+    data = datasets.load(config.dataset)
+    if condition.null != SHUFFLED:
+        return data
+    random = np.random.default_rng(seed)
+    # each label within the strata of its test: the sex within diagnosis, the diagnosis within sex
+    strata = np.array(data.columns["diagnosis" if condition.task is Task.classification else "sex"])
+    group = data.group.copy()
+    for stratum in np.unique(strata):
+        group[strata == stratum] = random.permutation(group[strata == stratum])
+    return replace(data, group=group)
+
+
+def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
+    """The recorder of a network that was trained; it keeps the spectra in memory."""
+    recorded = [*range(0, EPOCHS, EVERY), EPOCHS - 1]
+    target = config.dataset.target if config.task is Task.classification else None
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    recorder = SpectralRecorder(
+        model,
+        groups=data.groups,
+        margins=data.margins,
+        every=EVERY,
+        epochs=EPOCHS,
+        relabellings=relabellings(data, config.introspection, config.dataset.group_by, target, recorded),
+    )
+    samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
+    with recorder:
+        rate, seed = config.learning_rate, config.seed
+        training = Training(model, TASKS[config.task], samples, None, recorder, rate, None, seed)
+        training.run(EPOCHS, lambda loss: None)
+    return recorder
+
+
+def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> NullSpectra:
+    """What a file would hold of the relabelled pairs."""
+    table = recorder.table
+    floats = {
+        layer: {name: table[null_field(layer, name).path].astype(np.float32) for name in NULL_RATIOS}
+        for layer in recorder.layers
+    }
+    loss = table[NULL_LOSS.path].astype(np.float32)
+    epochs = np.array(table.null_epochs)
+    people, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
+    return NullSpectra(epochs, pairs, people, strata, {}, "", floats, loss)
+
+
+def _permutation_rows(null: NullSpectra, stage: str) -> Iterator[tuple[str, str, float]]:
+    """The p of each inferential test of the first layer and pair, the smallest family-wise one, the finer ones late.
+
+    Over all epochs only those of the primary test.
+    """
+    at_stage = _at(null, STAGES[stage])
+    for test in TESTS if stage != WHOLE else ("permutation",):
+        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios for pair in null.pairs]
+        p, p_family = p_values([one.along("trajectory") for one in of_layers])
+        yield test, stage, float(p[0][0])
+        if test != "permutation":
+            continue
+        yield "permutation, family-wise", stage, _smallest(p_family)
+        for per in ("epoch", "index") if stage == "late" else ():
+            p, p_family = p_values([one.along(per) for one in of_layers])
+            yield f"permutation per {per}", stage, float(p[0][-1 if per == "epoch" else 0])
+            yield f"permutation per {per}, smallest q", stage, _smallest([benjamini_hochberg(np.concatenate(p))])
+            if per == "epoch":
+                yield "permutation per epoch, family-wise", stage, _smallest(p_family)
+
+
+def _smallest(p: Sequence[npt.NDArray[np.float64]]) -> float:
+    known = np.concatenate(p)
+    return float(np.min(known, where=np.isfinite(known), initial=1.0))
+
+
+def _at(null: NullSpectra, epochs: slice) -> NullSpectra:
+    """Some of the relabelled epochs."""
+    ratios = {layer: {name: values[epochs] for name, values in own.items()} for layer, own in null.ratios.items()}
+    return replace(
+        null, epochs=null.epochs[epochs], ratios=ratios, loss=None if null.loss is None else null.loss[epochs]
+    )
+
+
+def _paper_rows(recorder: SpectralRecorder, pair: Pair) -> Iterator[tuple[str, str, float]]:
+    """The paper's tests of the first layer: of the first and last epoch, and of σ₁ over all epochs."""
+    table, layer = recorder.table, "hidden.0"
+    places = [recorder.grouping.names.index(name) for name in pair]
+    raw = [table[f"layers/{layer}/gradient"][:, place].astype(np.float64) for place in places]
+    floor = [table[f"layers/{layer}/floor/gradient"][:, place, None].astype(np.float64) for place in places]
+    weight = [table["groups/weight"][:, place, None].astype(np.float64) for place in places]
+    kept = (raw[0] > floor[0]) & (raw[1] > floor[1])
+    for test, scale in (("paper", (1.0, 1.0)), ("paper_scaled", weight)):
+        a, b = raw[0] / scale[0], raw[1] / scale[1]
+        over_indices, over_epochs = (student(a, b, kept, axis)[2] for axis in (1, 0))
+        yield f"{test} per epoch", "early", float(over_indices[0])
+        yield f"{test} per epoch", "late", float(over_indices[-1])
+        yield f"{test} per index", "all epochs", float(over_epochs[0])
+
+
+def _shifted(covariate: CovariateConfig, unequal: bool) -> CovariateConfig:
+    return replace(covariate, shift=SHIFT if unequal else 0.0)

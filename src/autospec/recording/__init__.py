@@ -1,0 +1,1 @@
+"""The recorder: what a user's training loop talks to."""

@@ -1,0 +1,111 @@
+"""Which samples of a batch belong to which group; sums over groups that contain one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from autospec.errors import AutoSpecError
+from autospec.store.schema import ALL, UNGROUPED
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The groups that are reported, as sums of disjoint cells.
+
+    Cells are the disjoint groups in their order and, last, the samples of no group. Reported are ``all``,
+    the disjoint groups, then margins; ``members`` (reported, cells) says which cells make up which.
+    """
+
+    names: tuple[str, ...]
+    members: Tensor
+    margins: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        return self.members.shape[1]
+
+    @property
+    def disjoint(self) -> int:
+        """The number of disjoint groups: every cell but the last."""
+        return self.cells - 1
+
+    @property
+    def reported(self) -> int:
+        return self.members.shape[0]
+
+    def sums(self, per_cell: Tensor) -> Tensor:
+        """Sums over each reported group's cells: (cells, ...) → (reported, ...)."""
+        members = self.members.to(per_cell)
+        flat = per_cell.reshape(self.cells, -1)
+        sums = members @ flat
+        # a NaN of one cell must not reach the groups it is no part of, as 0 · NaN does
+        if per_cell.is_floating_point() and not sums.sum().isfinite():
+            zero = flat.new_zeros(())
+            sums = torch.stack([flat.where(row[:, None] > 0, zero).sum(0) for row in members])
+        return sums.reshape(self.reported, *per_cell.shape[1:])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The samples of one batch, cell by cell: ``samples[c]`` are the positions in the batch of cell ``c``.
+
+    ``shared`` marks a single row that stands for all samples together: it counts in ``all``, and what it is made
+    of cannot be told.
+    """
+
+    samples: tuple[Tensor, ...]
+    of_sample: Tensor
+    shared: bool = False
+
+    @classmethod
+    def of(cls, labels: Tensor, cells: int) -> Cells:
+        """Sort the labels of a batch, (n,) with -1 for "in no group", into ``cells`` cells (the last for -1)."""
+        of_sample = labels.where(labels >= 0, cells - 1)
+        counts = torch.bincount(of_sample, minlength=cells).tolist()
+        order = torch.argsort(of_sample, stable=True)
+        return cls(tuple(order.split(counts)), of_sample)
+
+    def of_all(self) -> Cells:
+        """The cells of one row that all samples of the batch share: in no group, so in ``all`` only."""
+        apart = Cells.of(self.of_sample.new_full((1,), UNGROUPED), len(self.samples))
+        return replace(apart, shared=True)
+
+    @property
+    def counts(self) -> list[int]:
+        return [len(samples) for samples in self.samples]
+
+    def sums(self, per_sample: Tensor) -> Tensor:
+        """Sums over each cell's samples: (n, ...) → (cells, ...), in float64 for real numbers."""
+        precise = per_sample.double() if per_sample.is_floating_point() else per_sample
+        zeros = precise.new_zeros((len(self.samples), *precise.shape[1:]))
+        return zeros.index_add_(0, self.of_sample, precise)
+
+
+def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Grouping:
+    """The grouping of disjoint groups ``names`` with margins that are sums of some of them."""
+    cells = len(names) + 1
+    rows = [torch.ones(cells, dtype=torch.int64)]
+    rows += list(torch.eye(len(names), cells, dtype=torch.int64))
+    rows += [torch.tensor([int(name in parts) for name in names] + [0]) for parts in margins.values()]
+    return Grouping(("all", *names, *margins), torch.stack(rows), tuple(margins))
+
+
+def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
+    """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
+    if isinstance(groups, str) or not groups:
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
+    names = [*groups, *margins]
+    for name in names:
+        if not isinstance(name, str) or name == ALL or names.count(name) > 1:
+            raise AutoSpecError(f"groups: {name!r} is not a distinct name ({ALL!r} is reserved for the whole batch)")
+    for margin, parts in margins.items():
+        if isinstance(parts, str) or not parts:
+            raise AutoSpecError(f"margins: {margin!r}: {parts!r} must be a list of at least one group")
+        unknown = [part for part in parts if part not in groups]
+        if unknown:
+            raise AutoSpecError(f"margins: {margin!r} names {unknown[0]!r}, which is no group ({', '.join(groups)})")
+    return grouping(tuple(groups), {margin: tuple(parts) for margin, parts in margins.items()})

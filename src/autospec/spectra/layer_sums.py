@@ -1,0 +1,166 @@
+"""What is summed up of one layer between two records: everything its statistics are computed from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from autospec.spectra.factors import Factors, at_least_float32
+from autospec.spectra.gradient import GradientSum
+from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.positions import PositionSums
+from autospec.spectra.rows import RowStack
+from autospec.spectra.subspace import Subspaces, subspaces_of
+from autospec.store.schema import ACTIVATION, ADJOINT, GRADIENT, GROUP, OTHER_GROUP
+
+POSITIONS = "positions"
+
+
+class LayerSums:
+    """The sums over an epoch's batches of one weight: its group gradients, its rows and their norms.
+
+    ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
+    ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
+    bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
+    ``earlier`` are those at the record before, where they are known.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        grouping: Grouping,
+        keep: Collection[str],
+        bins: int | None = None,
+        chain: int | None = None,
+        directions: int = 1,
+        earlier: Subspaces | None = None,
+    ) -> None:
+        self.shape = shape
+        self.grouping = grouping
+        self.keep = frozenset(keep)
+        self.chain = chain
+        self.passes = 0
+        self.directions = directions
+        self.earlier = earlier
+        self.gradient = GradientSum(shape, grouping)
+        self.positions = PositionSums(shape, grouping, bins)
+        self.stacks: dict[str, RowStack] = {}
+        self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
+        self.own_rows = self.rows.clone()
+        self.used_elsewhere = False
+        self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
+        self.eps = 0.0
+        self.arrived = False
+        self.shared = False
+        self.only_gradients = False
+
+    def add(self, factors: Factors, cells: Cells) -> None:
+        """Add one use of the weight in one batch."""
+        self.own_rows += self._added(factors, cells)
+        for name in (ACTIVATION, ADJOINT):
+            if name in self.keep:
+                self._add_rows(name, factors, cells)
+
+    def add_gradient(self, factors: Factors, cells: Cells) -> None:
+        """Add one use to the gradient alone: that of a shared weight under another module."""
+        self.used_elsewhere = True
+        self._added(factors, cells)
+
+    def _added(self, factors: Factors, cells: Cells) -> Tensor:
+        """Add one use to all that does not depend on which module it is of; its rows per cell."""
+        self.arrived = True
+        self.passes += 1
+        self.shared |= cells.shared
+        self.eps = max(self.eps, factors.eps, product_eps(factors.device))
+        rows = cells.sums(factors.rows_per_sample).cpu()
+        self.rows += rows
+        self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
+        if GRADIENT in self.keep:
+            self.gradient.add(factors, cells)
+        if POSITIONS in self.keep:
+            self.positions.add(factors, cells)
+        return rows
+
+    def add_matrices(self, gradients: Tensor, eps: float) -> None:
+        """Add gradients that are split already, (cells, out, in); their factors are not known."""
+        self.arrived = self.only_gradients = True
+        self.eps = max(self.eps, eps)
+        self.gradient.add_matrices(gradients)
+
+    @cached_property
+    def subspaces(self) -> Subspaces:
+        """The leading subspaces of the groups' gradients; asked for when everything is summed up."""
+        return leading_subspaces(self)
+
+    def rows_floor(self, name: str) -> Tensor:
+        """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""
+        spectra = self.stacks[name].spectra()
+        shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
+        return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
+
+    def norms(self) -> dict[str, Tensor]:
+        """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
+        return dict(zip((ACTIVATION, ADJOINT), self.grouping.sums(self.squared_norms.T).sqrt().unbind(1), strict=True))
+
+    def norm_product(self) -> Tensor:
+        """(reported,) float64: ``‖A_c‖ ‖Δ_c‖``, the scale of the terms of each gradient."""
+        norms = self.norms()
+        return norms[ACTIVATION] * norms[ADJOINT]
+
+    def told_apart(self, value: Tensor, dimensions: tuple[str, ...]) -> Tensor:
+        """A statistic's value as far as it is known: for ``all`` alone where a use was shared by all samples."""
+        if not self.shared or not value.is_floating_point():
+            return value
+        known = torch.zeros_like(value, dtype=torch.bool)
+        if dimensions[:1] == (GROUP,):
+            known[(0,) * sum(dimension in (GROUP, OTHER_GROUP) for dimension in dimensions)] = True
+        return value.where(known, torch.nan)
+
+    def _add_rows(self, name: str, factors: Factors, cells: Cells) -> None:
+        rows_of = factors.activation_rows if name == ACTIVATION else factors.adjoint_rows
+        for cell, samples in enumerate(cells.samples):
+            for part in samples.split(factors.samples_at_once) if len(samples) else ():
+                self._stack(name, factors, at_least_float32(rows_of(part)), cell)
+
+    def _stack(self, name: str, factors: Factors, rows: Tensor, cell: int) -> None:
+        """Stack rows (blocks, rows, width), placed where they stand in the weight's matrix."""
+        along_columns = (name == ACTIVATION) != factors.transposed
+        width = self.shape[along_columns]
+        if not along_columns and len(rows) == 1:
+            rows = pad(rows, (factors.first_row, width - factors.first_row - rows.shape[-1]))
+        if name not in self.stacks:
+            # the blocks of one factor stand beside one another, those of the other on top of one another
+            self.stacks[name] = RowStack(width, self.grouping, 1 if along_columns else len(rows))
+        self.stacks[name].add(rows, cell)
+
+
+def product_eps(device: torch.device) -> float:
+    """The rounding that matrix products of a device add to that of their input: TF32's, where a GPU may use it."""
+    cuda = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return 2.0**-11 if device.type == "cuda" and cuda else 0.0
+
+
+def gradient_floor(sums: LayerSums) -> Tensor:
+    """The noise floor of a gradient's singular values: ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
+
+    Rounding scales with the terms that are summed, not with the sum: near a stationary point they cancel. Where only
+    gradients were taken (the aliased engine) it is ``eps max(shape) σ₁``.
+    """
+    if sums.only_gradients:
+        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
+    return relative_floor(sums) * sums.norm_product()
+
+
+def relative_floor(sums: LayerSums) -> float:
+    """The noise floor of a gradient relative to the norms of its factors."""
+    return sums.eps * math.sqrt(min(sums.shape))
+
+
+def leading_subspaces(sums: LayerSums) -> Subspaces:
+    """The subspaces of the first ``sums.directions`` singular vectors of every reported group's gradient."""
+    return subspaces_of(sums.gradient.gradients(), gradient_floor(sums), sums.directions)

@@ -1,0 +1,147 @@
+"""How people moved: files of SPM, FSL, AFNI, fMRIPrep and NIAK say the same of the same motion."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cohort_files import scan_of
+
+from autospec.cohorts.motion import framewise_displacement_mm, read_motion
+from autospec.cohorts.prepared_file import read_prepared
+from autospec.errors import AutoSpecError
+
+Prepare = Callable[..., Any]
+
+PARAMETERS = np.random.default_rng(0).normal(size=(30, 6)) * [0.2, 0.2, 0.2, 0.003, 0.003, 0.003]
+"""mm and rad."""
+
+DEGREES = np.column_stack([PARAMETERS[:, :3], np.rad2deg(PARAMETERS[:, 3:])])
+FMRIPREP = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
+NIAK = ["motion_tx", "motion_ty", "motion_tz", "motion_rx", "motion_ry", "motion_rz"]
+
+
+def by_hand() -> float:
+    """The mean framewise displacement, one volume and one parameter after the other."""
+    total = 0.0
+    for before, after in zip(PARAMETERS[:-1].tolist(), PARAMETERS[1:].tolist(), strict=True):
+        total += sum(abs(after[k] - before[k]) for k in range(3))
+        total += sum(50 * abs(after[k] - before[k]) for k in range(3, 6))
+    return total / 29
+
+
+def write(file: Path, values: np.ndarray, header: list[str] | None = None, joint: str = "\t") -> Path:
+    lines = [joint.join(header)] if header else []
+    text = "\n".join([*lines, *(joint.join(f"{value:.12g}" for value in row) for row in values)]) + "\n"
+    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+    return file
+
+
+def test_displacement_is_powers() -> None:
+    """1 mm along one axis and 0.02 rad (1 mm on a sphere of 50 mm) about another are 2 mm; the way back too."""
+    moved = np.zeros((4, 6))
+    moved[1] = [1, 0, 0, 0, -0.02, 0]
+    assert framewise_displacement_mm(moved).tolist() == pytest.approx([2, 2, 0])
+
+
+@pytest.mark.parametrize("kind", ["rp_a.txt", "a.par", "a.1D", "a.tsv", "niak.tsv.gz"])
+def test_every_program_s_file_gives_the_same(tmp_path: Path, kind: str) -> None:
+    order = [3, 4, 5, 0, 1, 2]
+    contents: dict[str, Callable[[Path], Path]] = {
+        "rp_a.txt": lambda file: write(file, PARAMETERS, joint="  "),
+        "a.par": lambda file: write(file, PARAMETERS[:, order], joint="  "),
+        "a.1D": lambda file: write(file, DEGREES[:, order], header=["# roll pitch yaw dS dL dP"], joint=" "),
+        "a.tsv": lambda file: write(file, PARAMETERS[:, order], [FMRIPREP[k] for k in order]),
+        "niak.tsv.gz": lambda file: write(
+            file, np.column_stack([DEGREES, np.ones((30, 2))]), [*NIAK, "slow_drift", "slow_drift"]
+        ),
+    }
+    found = read_motion(contents[kind](tmp_path / kind))
+    assert found.parameters is not None
+    np.testing.assert_allclose(found.parameters, PARAMETERS, atol=1e-9)
+    assert found.mean_displacement_mm == pytest.approx(by_hand())
+
+
+def test_a_table_s_own_displacement_is_taken(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", np.column_stack([PARAMETERS, np.full(30, 0.3)]), [*FMRIPREP, "FD"])
+    file.write_text(file.read_text().replace("\t0.3", "\tn/a", 1))
+    assert read_motion(file).mean_displacement_mm == pytest.approx(0.3)
+    assert np.isnan(read_motion(write(tmp_path / "b.tsv", np.ones((3, 1)), ["csf"])).mean_displacement_mm)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("rp_a.txt", "1 2 3\n", "rp_a.txt: must hold six columns, the parameters of rigid motion"),
+        ("rp_a.txt", "", "must hold six columns"),
+        ("a.par", "1 2 3 4 5 x\n", "a.par: 'x' is no number"),
+        ("a.par", "1 2 3 4 5 nan\n1 2 3 4 5 6\n", "a.par: motion parameters are missing in some rows"),
+        ("a.tsv", "trans_x\ttrans_x\n1\t2\n", "a.tsv: column 'trans_x' occurs several times"),
+        ("a.tsv", "FD\nfar\n", "a.tsv: 'far' is no number"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(AutoSpecError, match=message):
+        read_motion(tmp_path / name)
+
+
+def test_parameter_files_beside_scans_are_found_and_regressed_out(
+    bids: Path, prepared: Prepare, tmp_path: Path
+) -> None:
+    prepared(bids)
+    without = read_prepared(tmp_path / "cohort.h5", "timecourses").data
+    for number in (1, 2, 3):
+        write(scan_of(bids, number).with_name(f"rp_sub-0{number}_task-rest_bold.txt"), number * PARAMETERS, joint=" ")
+    account = prepared(bids)
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses")
+    assert found.people["motion"].to_numpy()[:3] == pytest.approx(by_hand() * np.arange(1, 4), rel=1e-6)
+    assert np.isnan(found.people["motion"][3])
+    changed = np.abs(found.data - without).max(axis=(1, 2))
+    assert changed[:3].min() > 1e-3
+    assert changed[3] == 0
+    assert "motion: mean framewise displacement of 3 of 4 people, from their files" in account.lines
+    assert account.warnings == ["motion is not known, nor regressed out, for sub-04"]
+
+
+def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
+    bids: Path, prepared: Prepare, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3):
+        write(scan_of(bids, number).parent / "mc_1.par", PARAMETERS, joint=" ")
+    write(scan_of(bids, 3).parent / "mc_2.par", PARAMETERS, joint=" ")
+    account = prepared(bids, motion="sub-{id}/func/mc_*.par")
+    assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").people["id"]) == ["sub-01", "sub-02"]
+    reasons = "\n".join(account.text())
+    assert "left out: 03: has 2 file(s) that fit --motion sub-{id}/func/mc_*.par" in reasons
+    assert "left out: 04: has no file(s) that fit --motion sub-{id}/func/mc_*.par" in reasons
+    for pattern, message in {
+        "func/mc.par": "--motion func/mc.par: must have {id} where",
+        "../{id}.par": "--motion ../{id}.par: must be relative to the folder and stay within it",
+        "{id}/none.par": "no file fits --motion {id}/none.par",
+    }.items():
+        with pytest.raises(AutoSpecError) as raised:
+            prepared(bids, motion=pattern)
+        assert message in str(raised.value)
+
+
+def test_parameters_of_other_length_name_the_person(bids: Path, prepared: Prepare) -> None:
+    write(scan_of(bids, 2).with_name("sub-02_task-rest_bold.par"), PARAMETERS[:20], joint=" ")
+    account = prepared(bids)
+    assert "motion of shape (20, 6) does not fit 30 volumes" in account.dropped["sub-02"]
+
+
+def test_the_table_s_motion_stands_before_the_files(bids: Path, prepared: Prepare, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        write(scan_of(bids, number).with_name(f"sub-0{number}_task-rest_bold.par"), PARAMETERS, joint=" ")
+    table = bids / "participants.tsv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{lines[0]}\tmean_fd", *(f"{line}\t0.{k}" for k, line in enumerate(lines[1:]))]))
+    account = prepared(bids, columns={"motion": "mean_fd"})
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses").people["motion"]
+    assert list(found) == [0.0, 0.1, 0.2, 0.3]
+    assert any(line.startswith("motion: the phenotype table's column") for line in account.lines)

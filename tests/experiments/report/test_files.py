@@ -1,0 +1,126 @@
+"""From tiny runs to the files of figure 1."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from autospec import AutoSpecError
+from autospec.analysis.figure_table import COLUMNS
+from autospec.experiments.config.grid import figure_names, panels_of_figure
+from autospec.experiments.plan import planned
+from autospec.experiments.report.files import check_comparisons, update_figure
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick"]
+
+
+def _trained(output_dir: Path, *overrides: str) -> dict:
+    from autospec.experiments.run import run
+
+    configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={output_dir}", *overrides])
+    plans = {panel: planned(config) for panel, config in configs.items()}
+    for plan in plans.values():
+        if not plan.done:
+            run(plan)
+    return plans
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The figure's plans and files."""
+    plans = _trained(tmp_path_factory.mktemp("outputs"))
+    return plans, update_figure(plans)
+
+
+def test_six_runs_serve_eight_panels(made):
+    plans, _ = made
+    assert len({plan.folder.run_id for plan in plans.values()}) == 6
+    assert plans["G"].folder == plans["A"].folder
+    assert plans["H"].folder == plans["B"].folder
+
+
+def test_every_file_is_there(made):
+    plans, files = made
+    names = {path.name for path in files.table.parent.iterdir()}
+    assert names == {"figure_1_tests.csv", "figure_1_tests.json"}
+    pictures = {path.name for path in files.pictures[0].parent.iterdir() if not path.name.startswith(".")}
+    assert pictures == {"figure_1.pdf", "figure_1.png"} | {f"figure_1_{panel}.png" for panel in plans}
+
+
+def test_the_table_holds_every_pair_of_both_panels(made):
+    _, files = made
+    table = pd.read_csv(files.table)
+    assert list(table.columns) == list(COLUMNS)
+    assert set(table.panel) == {"G", "H"}
+    assert len(table.groupby(["group_a", "group_b"])) == 6
+    # per layer and pair two tests, each at 4 epochs and at min(shape) indices
+    assert (table.kind == "descriptive").sum() == 6 * 2 * ((4 + 32) + (4 + 32) + (4 + 32) + (4 + 4))
+    assert set(table.size_a) == {16}
+    assert not table.small_group.any()
+    assert not table.simulated.any()
+
+
+def test_a_second_call_does_nothing(made, caplog):
+    plans, files = made
+    before = {path: path.stat().st_mtime_ns for path in files.pictures}
+    with caplog.at_level("INFO"):
+        update_figure(plans)
+    assert "figure 1 is up to date" in caplog.text
+    assert before == {path: path.stat().st_mtime_ns for path in files.pictures}
+
+
+@pytest.mark.slow
+def test_a_picture_that_was_lost_is_drawn_again(made):
+    plans, files = made
+    files.panel("C").unlink()
+    update_figure(plans)
+    assert files.panel("C").exists()
+
+
+@pytest.mark.slow
+def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
+    plans, _ = made
+    runs = plans["A"].folder.path.parent
+    shutil.copytree(runs, tmp_path / runs.name)
+    configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", "supplement=true"])
+    files = update_figure({panel: planned(config) for panel, config in configs.items()})
+    assert set(pd.read_csv(files.table).panel) == set("CDEFGH")
+    assert all(files.panel(f"{panel}_differences").exists() for panel in "CDEF")
+
+
+def test_differences_need_two_groups(tmp_path):
+    with pytest.raises(AutoSpecError, match=r"panels G and H compare two groups, but there is 1 \(3\)"):
+        _trained(tmp_path, "dataset.digits=[3]", "epochs=1")
+
+
+def test_pairs_in_front_must_exist(tmp_path):
+    with pytest.raises(AutoSpecError, match="'7' is no group of the run; there are 0, 1, 2, 3"):
+        _trained(tmp_path, "figure.pairs=[['0','7']]", "epochs=1")
+
+
+INCOMPARABLE = {
+    "one group": ("dataset", {"digits": [3]}, "panels G and H compare two groups, but there is 1"),
+    "no such group": ("figure", {"pairs": [["0", "7"]]}, "figure.pairs: '7' is no group of the run"),
+    "no gradient": ("introspection", {"statistics": ["adjoint"]}, "a figure shows gradient spectra; add gradient"),
+}
+
+
+@pytest.mark.parametrize("mistake", INCOMPARABLE)
+def test_what_could_not_be_compared_is_known_before_anything_is_trained(made, mistake):
+    node, values, expected = INCOMPARABLE[mistake]
+    plans, _ = made
+    check_comparisons(plans)
+
+    def changed(plan):
+        changes = {node: replace(getattr(plan.config, node), **values)}
+        return replace(plan, config=replace(plan.config, **changes))
+
+    with pytest.raises(AutoSpecError, match=expected):
+        check_comparisons({panel: changed(plan) for panel, plan in plans.items()})
+
+
+def test_figures_are_known_by_number():
+    assert figure_names(CONF)[0] == "fig1"

@@ -1,0 +1,96 @@
+"""Which pairs may be tested by exchanging labels, and how labels are exchanged."""
+
+import numpy as np
+import pytest
+
+from autospec import AutoSpecError
+from autospec.experiments.config.schema import IntrospectionConfig
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.permutation_design import relabellings, spaced
+
+CELLS = ("HC/men", "HC/women", "SZ/men", "SZ/women")
+MARGINS = {"HC": CELLS[:2], "SZ": CELLS[2:], "men": CELLS[::2], "women": CELLS[1::2]}
+
+
+def _data(sizes=(6, 5, 4, 7), site=None, people=None):
+    group = np.repeat(np.arange(4), sizes)
+    sex = [CELLS[code].split("/")[1] for code in group]
+    return Dataset(
+        inputs=np.zeros((len(group), 3), dtype=np.float32),
+        target=(group >= 2).astype(np.int64),
+        classes=("HC", "SZ"),
+        group=group,
+        groups=CELLS,
+        people=people or tuple(f"p{number:02}" for number in range(len(group))),
+        training=np.ones(len(group), dtype=bool),
+        source="",
+        simulated=True,
+        margins=MARGINS,
+        columns={"sex": tuple(sex), **({"site": site} if site else {})},
+    )
+
+
+def _of(data, target=None, residualized=(), **options):
+    config = IntrospectionConfig(**{"permutations": 30, **options})
+    return relabellings(data, config, ["diagnosis", "sex"], target, list(range(21)), residualized)
+
+
+def _pair(found, a, b):
+    return next(pair for pair in found.pairs if (pair.a, pair.b) == (a, b))
+
+
+def test_an_autoencoder_allows_every_pair_and_a_classifier_those_within_its_classes():
+    assert len(_of(_data()).pairs) == 6 + 2
+    found = _of(_data(), target="diagnosis")
+    within = {("HC/men", "HC/women"), ("SZ/men", "SZ/women"), ("men", "women")}
+    assert {(pair.a, pair.b) for pair in found.pairs} == within
+    assert "diagnosis is what the network is trained to tell apart" in found.refused["HC", "SZ"]
+
+
+def test_labels_move_within_the_pair_and_its_strata():
+    pair = _pair(_of(_data(), target="diagnosis"), "men", "women")
+    data = _data()
+    assert pair.strata == ("diagnosis",)
+    for row in pair.members:
+        for diagnosis in (0, 1):
+            here = data.target == diagnosis
+            assert sorted(row[here]) == sorted(pair.members[0][here])
+    assert len({row.tobytes() for row in pair.members}) > 25
+    inside = _pair(_of(_data()), "HC/men", "SZ/men").members
+    assert (inside[:, np.isin(data.group, [1, 3])] == 0).all()
+
+
+def test_the_same_seed_gives_the_same_relabellings():
+    assert _of(_data()).digest() == _of(_data()).digest()
+    assert _of(_data()).digest() != _of(_data(), permutation_seed=1).digest()
+
+
+def test_site_is_a_stratum_where_it_is_known():
+    site = tuple("ab" * 11)
+    pair = _pair(_of(_data(site=site)), "HC", "SZ")
+    assert set(pair.strata) == {"sex", "site"}
+    with pytest.raises(AutoSpecError, match=r"introspection.strata: the data have no column 'hand'; there are sex"):
+        _of(_data(), strata=["hand"])
+
+
+REFUSED = {
+    "two people": (_data(sizes=(2, 5, 4, 7)), {}, "a group of 2 people; 3 are needed"),
+    "nobody left to exchange": (
+        _data(site=tuple(f"s{number}" for number in range(22))), {}, "only 1 distinct relabellings within sex, site"
+    ),
+    "a label taken out of the data": (_data(), {"residualized": ["diagnosis"]}, "was taken out of the data"),
+    "a person in two groups": (_data(people=("p",) * 22), {}, "a person has samples in several groups"),
+    "no permutations": (_data(), {"permutations": 0}, "introspection.permutations=0"),
+    "not chosen": (_data(), {"permutation_pairs": [["SZ", "HC"]]}, "not among introspection.permutation_pairs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_pair_that_cannot_be_tested_has_a_reason(case):
+    data, options, reason = REFUSED[case]
+    assert reason in _of(data, **options).refused["HC/men", "SZ/men"]
+
+
+def test_epochs_are_spaced_with_both_ends():
+    assert spaced(list(range(1000)), 3) == (0, 500, 999)
+    assert spaced([0, 5], 10) == (0, 5)
