@@ -79,17 +79,17 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", type=Path, help="the cohort's files")
     add("--output", type=Path, default=Path("cohort.h5"), help="the prepared cohort (default: cohort.h5)")
     add("--layout", choices=LAYOUTS, default="auto", help="how the folder is laid out (default: auto)")
-    people = parser.add_argument_group("people")
-    people.add_argument("--phenotype", type=Path, help="the table of people, where it is not the layout's own")
-    people.add_argument(
+    subjects = parser.add_argument_group("people")
+    subjects.add_argument("--phenotype", type=Path, help="the table of people, where it is not the layout's own")
+    subjects.add_argument(
         "--column",
         action="append",
         default=[],
         metavar="OURS=THEIRS",
         help="a column of that table: id, diagnosis, sex, age, site, motion or head_size; repeat as needed",
     )
-    people.add_argument("--ids", type=Path, help="gift: the ids in GIFT's order, one per line, without a header")
-    people.add_argument("--labels", type=Path, help="hdf5: the CSV of labels, where there are several")
+    subjects.add_argument("--ids", type=Path, help="gift: the ids in GIFT's order, one per line, without a header")
+    subjects.add_argument("--labels", type=Path, help="hdf5: the CSV of labels, where there are several")
     scans = parser.add_argument_group("scans")
     scans.add_argument("--template", type=Path, help="the NeuroMark template, 53 maps; resampled to the scans' grid")
     scans.add_argument(

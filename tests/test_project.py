@@ -33,7 +33,7 @@ def test_neuroimaging_is_reached_from_autospec_and_is_light_until_used():
     "statement",
     [
         "from autospec import open_spectra; open_spectra",
-        "import autospec.analysis.figure_table, autospec.figures.page, autospec.experiments.report.panels, autospec.experiments.report.files",
+        "import autospec.analysis.figure_table, autospec.figures.page, autospec.experiments.report.files",
         "import autospec.experiments.plan, autospec.experiments.launch.command_line, autospec.experiments.launch.sweep",
     ],
 )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autospec import neuroimaging
-    from autospec.capture.rules.registry import Call, register_rule
+    from autospec.capture.rules.registry import LayerCall, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
     from autospec.recording.recorder import SpectralRecorder
-    from autospec.spectra.factors import Factors
+    from autospec.spectra.factors import GradientFactors
     from autospec.spectra.gradient import group_gradients
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
@@ -24,8 +24,8 @@ _HOMES = {
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",
     "Spectra": "autospec.store.read",
-    "Factors": "autospec.spectra.factors",
-    "Call": "autospec.capture.rules.registry",
+    "GradientFactors": "autospec.spectra.factors",
+    "LayerCall": "autospec.capture.rules.registry",
     "register_rule": "autospec.capture.rules.registry",
     "AutoSpecError": "autospec.errors",
     "AutoSpecWarning": "autospec.errors",

@@ -7,7 +7,7 @@ from torch import nn
 
 from autospec import SpectralRecorder
 from autospec.analysis.figure_table import COLUMNS, panel_table, write_table
-from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PEOPLE = 8
 
@@ -19,10 +19,12 @@ def _table(inputs, labels, scale=1.0, refused=""):
     random = np.random.default_rng(0)
     observed = np.array(labels, dtype=np.int8) + 1
     members = np.stack([observed, *(random.permutation(observed) for _ in range(30))])
-    pairs = () if refused else (Relabelling("a", "b", (), members),)
-    plan = Relabellings(pairs, {("a", "b"): refused} if refused else {}, np.arange(PEOPLE), (0, 1) if pairs else ())
+    pairs = () if refused else (PairPermutations("a", "b", (), members),)
+    plan = PermutationDesign(
+        pairs, {("a", "b"): refused} if refused else {}, np.arange(PEOPLE), (0, 1) if pairs else ()
+    )
     sizes = [PEOPLE, labels.count(0), labels.count(1)]
-    recorder = SpectralRecorder(model, groups=["a", "b"], relabellings=plan, group_sizes=sizes)
+    recorder = SpectralRecorder(model, groups=["a", "b"], permutation_design=plan, group_sizes=sizes)
     for _ in range(2):
         with recorder.batch(labels) as batch:
             losses = (model(inputs) - inputs).square().mean(1) * scale

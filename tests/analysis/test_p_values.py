@@ -11,8 +11,8 @@ from torch import nn
 from autospec import SpectralRecorder
 from autospec.analysis.p_values import benjamini_hochberg, exceedance, p_values
 from autospec.analysis.permutation import permutation_tests
-from autospec.store.permutations import read_null
-from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.permutations import read_permutations
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PEOPLE, FIRST = 8, 3
 
@@ -63,15 +63,15 @@ def study():
     target = torch.randn(PEOPLE, 3, dtype=torch.float64)
     observed = tuple(range(FIRST))
     ways = [observed, *(chosen for chosen in combinations(range(PEOPLE), FIRST) if chosen != observed)]
-    members = np.array([[1 if person in chosen else 2 for person in range(PEOPLE)] for chosen in ways], dtype=np.int8)
-    plan = Relabellings((Relabelling("a", "b", (), members),), {}, np.arange(PEOPLE), (0,))
-    recorder = SpectralRecorder(model, groups=["a", "b"], relabellings=plan)
+    members = np.array([[1 if subject in chosen else 2 for subject in range(PEOPLE)] for chosen in ways], dtype=np.int8)
+    plan = PermutationDesign((PairPermutations("a", "b", (), members),), {}, np.arange(PEOPLE), (0,))
+    recorder = SpectralRecorder(model, groups=["a", "b"], permutation_design=plan)
     with recorder.batch([0] * FIRST + [1] * (PEOPLE - FIRST)) as batch:
         losses = (model(inputs) - target).square().mean(1)
         losses.mean().backward()
         batch.losses(losses)
     recorder.end_epoch()
-    null = read_null(recorder.spectra.path, recorder.layers)
+    null = read_permutations(recorder.spectra.path, recorder.layers)
     table = permutation_tests([null], recorder.layers, [("a", "b")])
     adjoint = 2 * (model(inputs) - target).detach() / 3 / PEOPLE
     gradients = (adjoint[:, :, None] * inputs[:, None]).numpy()

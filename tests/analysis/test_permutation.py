@@ -5,7 +5,7 @@ from scipy.stats import false_discovery_control
 
 from autospec.analysis.distances import CANCEL
 from autospec.analysis.permutation import COLUMNS, permutation_tests
-from autospec.store.permutations import NullSpectra
+from autospec.store.permutations import PermutationRatios
 
 EPOCHS, PARTITIONS, INDICES = 3, 100, 4
 
@@ -24,8 +24,8 @@ def _null(seed=0, effect=0.0, cancellation=0.5, refused=None, layers=("one", "tw
         values["log_ratio"][:, :, 0] += effect
         ratios[layer] = {name: array.astype(np.float32) for name, array in values.items()} | changes
     loss = random.normal(size=(EPOCHS, 1, PARTITIONS)).astype(np.float32)
-    people = np.array([[10, 12]])
-    return NullSpectra(np.arange(EPOCHS), (("a", "b"),), people, ("sex",), refused or {}, "same", ratios, loss)
+    subjects = np.array([[10, 12]])
+    return PermutationRatios(np.arange(EPOCHS), (("a", "b"),), subjects, ("sex",), refused or {}, "same", ratios, loss)
 
 
 def _primary(table, layer="one"):
@@ -106,7 +106,7 @@ def test_five_seeds_find_an_effect_that_one_does_not():
 def test_seeds_that_relabelled_others_are_no_result():
     first = _null(seed=5)
     other = _null(seed=7)
-    object.__setattr__(other, "relabellings", "another")
+    object.__setattr__(other, "permutation_design", "another")
     assert "did not relabel the same people" in _primary(_tests(first, other)).note
     assert np.isnan(_primary(_tests(first, other)).p)
     assert _primary(_tests(first, None)).note == "the file holds no relabelled partitions"

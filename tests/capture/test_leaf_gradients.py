@@ -38,7 +38,7 @@ def test_a_rule_that_is_wrong_is_found():
 
     @autospec.register_rule(Tripled)
     def wrong(layer, call):
-        return {"weight": autospec.Factors(call.activation, call.adjoint)}
+        return {"weight": autospec.GradientFactors(call.activation, call.adjoint)}
 
     with pytest.raises(AutoSpecError, match="the rule of Tripled does not describe"):
         _step(nn.Sequential(Tripled(3, 3)), torch.randn(4, 3))

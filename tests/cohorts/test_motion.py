@@ -99,8 +99,8 @@ def test_parameter_files_beside_scans_are_found_and_regressed_out(
         write(scan_of(bids, number).with_name(f"rp_sub-0{number}_task-rest_bold.txt"), number * PARAMETERS, joint=" ")
     account = prepared(bids)
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
-    assert found.people["motion"].to_numpy()[:3] == pytest.approx(by_hand() * np.arange(1, 4), rel=1e-6)
-    assert np.isnan(found.people["motion"][3])
+    assert found.subjects["motion"].to_numpy()[:3] == pytest.approx(by_hand() * np.arange(1, 4), rel=1e-6)
+    assert np.isnan(found.subjects["motion"][3])
     changed = np.abs(found.data - without).max(axis=(1, 2))
     assert changed[:3].min() > 1e-3
     assert changed[3] == 0
@@ -115,7 +115,7 @@ def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
         write(scan_of(bids, number).parent / "mc_1.par", PARAMETERS, joint=" ")
     write(scan_of(bids, 3).parent / "mc_2.par", PARAMETERS, joint=" ")
     account = prepared(bids, motion="sub-{id}/func/mc_*.par")
-    assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").people["id"]) == ["sub-01", "sub-02"]
+    assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["id"]) == ["sub-01", "sub-02"]
     reasons = "\n".join(account.text())
     assert "left out: 03: has 2 file(s) that fit --motion sub-{id}/func/mc_*.par" in reasons
     assert "left out: 04: has no file(s) that fit --motion sub-{id}/func/mc_*.par" in reasons
@@ -142,6 +142,6 @@ def test_the_table_s_motion_stands_before_the_files(bids: Path, prepared: Prepar
     lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{lines[0]}\tmean_fd", *(f"{line}\t0.{k}" for k, line in enumerate(lines[1:]))]))
     account = prepared(bids, columns={"motion": "mean_fd"})
-    found = read_prepared(tmp_path / "cohort.h5", "timecourses").people["motion"]
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["motion"]
     assert list(found) == [0.0, 0.1, 0.2, 0.3]
     assert any(line.startswith("motion: the phenotype table's column") for line in account.lines)

@@ -32,9 +32,9 @@ def test_the_file_holds_what_ica_gives_for_each_id(bids: Path, prepared: Prepare
     account = prepared(bids)
     assert not account.dropped
     found = read_prepared(output, "timecourses")
-    assert list(found.people["id"]) == [f"sub-0{n}" for n in range(1, 5)]
-    assert list(found.people["diagnosis"]) == ["SZ", "HC", "SZ", "HC"]
-    assert list(found.people["age"]) == [30, 31, 32, 33]
+    assert list(found.subjects["id"]) == [f"sub-0{n}" for n in range(1, 5)]
+    assert list(found.subjects["diagnosis"]) == ["SZ", "HC", "SZ", "HC"]
+    assert list(found.subjects["age"]) == [30, 31, 32, 33]
     files = [scan_of(bids, number) for number in range(1, 5)]
     expected = NeuroMarkICA(bids.parent / "template.nii.gz", clean=True).fit_transform(files)
     assert np.allclose(found.data, [one.timecourses for one in expected], atol=1e-3)
@@ -192,19 +192,19 @@ def test_an_id_may_have_underscores_where_the_pattern_tells_its_end(
         rows.append(f"S_0{number}\t{'SZ' if number % 2 else 'HC'}")
     (bids / "participants.tsv").write_text("\n".join(rows) + "\n")
     assert not prepared(bids, scans="other/{id}/rest.nii.gz").dropped
-    assert list(read_prepared(output, "timecourses").people["id"]) == ["S_01", "S_02", "S_03", "S_04"]
+    assert list(read_prepared(output, "timecourses").subjects["id"]) == ["S_01", "S_02", "S_03", "S_04"]
 
 
 def test_who_hardly_matches_the_template_is_named(
     bids: Path, prepared: Prepare, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autospec.cohorts import person_file
+    from autospec.cohorts import subject_file
 
     prepared(bids)
     with h5py.File(output) as root:
         worst = root["template_match"][:].min(axis=1)
     order = np.argsort(worst)
-    monkeypatch.setattr(person_file, "POOR_MATCH", float(worst[order[:2]].mean()))
+    monkeypatch.setattr(subject_file, "POOR_MATCH", float(worst[order[:2]].mean()))
     account = prepared(bids)
     assert len(account.warnings) == 1
     assert account.warnings[0].endswith(f": sub-0{order[0] + 1}")
@@ -229,10 +229,10 @@ def test_everybody_who_cannot_be_used_is_named_with_the_reason(bids: Path, prepa
     for run in (1, 2):
         write_image(bids / "sub-12" / "func" / f"sub-12_task-rest_run-{run}_bold.nii.gz", scan(12))
     account = prepared(bids)
-    people = read_prepared(output, "timecourses").people
-    assert list(people["id"]) == ["sub-02", "sub-04", "sub-09", "sub-10"]
-    assert list(people["diagnosis"]) == ["HC", "HC", "", "HC"]
-    assert np.isnan(people["age"][3])
+    subjects = read_prepared(output, "timecourses").subjects
+    assert list(subjects["id"]) == ["sub-02", "sub-04", "sub-09", "sub-10"]
+    assert list(subjects["diagnosis"]) == ["HC", "HC", "", "HC"]
+    assert np.isnan(subjects["age"][3])
     reasons = account.dropped
     assert "sub-01_task-rest_bold.nii.gz: is truncated, damaged or no image" in reasons["sub-01"]
     assert reasons["sub-03"] == "has 20 volumes, fewer than 30"
@@ -252,8 +252,8 @@ def test_other_prefixes_and_padding_join_by_number(bids: Path, prepared: Prepare
     rows = ["participant_id\tdiagnosis\tsex"] + [f"COBRE_00{n}\t{'SZ' if n % 2 else 'HC'}\tM" for n in (4, 3, 2, 1)]
     (bids / "participants.tsv").write_text("\n".join(rows) + "\n")
     account = prepared(bids)
-    assert list(read_prepared(output, "timecourses").people["id"]) == [f"COBRE_00{n}" for n in range(1, 5)]
-    assert list(read_prepared(output, "timecourses").people["diagnosis"]) == ["SZ", "HC", "SZ", "HC"]
+    assert list(read_prepared(output, "timecourses").subjects["id"]) == [f"COBRE_00{n}" for n in range(1, 5)]
+    assert list(read_prepared(output, "timecourses").subjects["diagnosis"]) == ["SZ", "HC", "SZ", "HC"]
     assert account.warnings[0].startswith("ids are compared by their numbers alone: COBRE_004, COBRE_003")
 
 
@@ -271,7 +271,7 @@ def test_motion_comes_from_the_confounds_and_is_regressed_out(bids: Path, prepar
         file.write_text("\n".join(["\t".join(names), *lines]) + "\n")
     prepared(bids)
     found = read_prepared(output, "timecourses")
-    assert np.allclose(found.people["motion"], [0.1, 0.2, 0.3, 0.4])
+    assert np.allclose(found.subjects["motion"], [0.1, 0.2, 0.3, 0.4])
     assert np.abs(found.data - without).max() > 1e-3
 
 
@@ -284,7 +284,7 @@ def test_a_column_may_name_the_scans_but_never_leave_the_folder(bids: Path, prep
     )
     account = prepared(bids, files_column="scan")
     assert account.dropped == {"sub-04": "scan names no file"}
-    assert list(read_prepared(output, "timecourses").people["id"]) == ["sub-01", "sub-02", "sub-03"]
+    assert list(read_prepared(output, "timecourses").subjects["id"]) == ["sub-01", "sub-02", "sub-03"]
     for outside in ("../template.nii.gz", str(bids.parent / "template.nii.gz"), "link.nii.gz"):
         (bids / "link.nii.gz").unlink(missing_ok=True)
         (bids / "link.nii.gz").symlink_to(bids.parent / "template.nii.gz")
@@ -304,10 +304,10 @@ def test_indi_and_niak_folders_are_recognised(bids: Path, prepared: Prepare, out
         write_image(niak / f"fmri_004000{number}.nii.gz", values)
     (indi / "COBRE_phenotypic_data.csv").write_text("\n".join([header, *rows]) + "\n")
     account = prepared(indi)
-    people = read_prepared(output, "timecourses").people
-    assert list(people["id"]) == ["0040001", "0040002", "0040003"]
-    assert list(people["diagnosis"]) == ["Patient", "Disenrolled", "Control"]
-    assert list(people["Diagnosis"]) == ["295.3", "", "None"]
+    subjects = read_prepared(output, "timecourses").subjects
+    assert list(subjects["id"]) == ["0040001", "0040002", "0040003"]
+    assert list(subjects["diagnosis"]) == ["Patient", "Disenrolled", "Control"]
+    assert list(subjects["Diagnosis"]) == ["295.3", "", "None"]
     assert "age: no number for 0040002 (Disenrolled)" in account.lines
     import gzip
 
@@ -316,10 +316,10 @@ def test_indi_and_niak_folders_are_recognised(bids: Path, prepared: Prepare, out
     with gzip.open(niak / "phenotypic_data.tsv.gz", "wt") as file:
         file.write("\n".join([head, *lines]) + "\n")
     prepared(niak)
-    people = read_prepared(output, "timecourses").people
-    assert list(people["id"]) == ["40001", "40002", "40003"]
-    assert list(people["motion"]) == [0.1, 0.2, 0.3]
-    assert list(people["age"]) == [21, 22, 23]
+    subjects = read_prepared(output, "timecourses").subjects
+    assert list(subjects["id"]) == ["40001", "40002", "40003"]
+    assert list(subjects["motion"]) == [0.1, 0.2, 0.3]
+    assert list(subjects["age"]) == [21, 22, 23]
 
 
 @pytest.mark.parametrize(

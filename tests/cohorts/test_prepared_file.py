@@ -28,22 +28,22 @@ def test_what_is_written_is_read_back(file: Path) -> None:
     assert found.affine is not None
     assert np.array_equal(found.affine, np.eye(4))
     assert (found.source, found.simulated) == ("a source", True)
-    assert list(found.people["id"]) == ["ä1", "b2"]
-    assert list(found.people["row"]) == [0, 1]
+    assert list(found.subjects["id"]) == ["ä1", "b2"]
+    assert list(found.subjects["row"]) == [0, 1]
 
 
 def test_labels_are_text_and_covariates_numbers(file: Path) -> None:
-    people = read_prepared(file, "timecourses").people
-    assert list(people["sex"]) == ["1", "2"]
-    assert list(people["site"]) == ["x", ""]
-    assert people["age"][0] == 30
-    assert np.isnan(people["age"][1])
+    subjects = read_prepared(file, "timecourses").subjects
+    assert list(subjects["sex"]) == ["1", "2"]
+    assert list(subjects["site"]) == ["x", ""]
+    assert subjects["age"][0] == 30
+    assert np.isnan(subjects["age"][1])
 
 
 def test_ids_and_covariates_that_are_kept_as_numbers_lose_no_digit(tmp_path: Path) -> None:
-    people = pd.DataFrame({"id": [40001234, 40001235], "head_size": [1483726.53, 0.1 + 0.2]})
-    write_prepared(tmp_path / "cohort.h5", people, DATA, "a source")
-    found = read_prepared(tmp_path / "cohort.h5", "timecourses").people
+    subjects = pd.DataFrame({"id": [40001234, 40001235], "head_size": [1483726.53, 0.1 + 0.2]})
+    write_prepared(tmp_path / "cohort.h5", subjects, DATA, "a source")
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses").subjects
     assert list(found["id"]) == ["40001234", "40001235"]
     assert list(found["head_size"]) == [1483726.53, 0.1 + 0.2]
 

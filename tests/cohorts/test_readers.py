@@ -49,10 +49,10 @@ def test_gift_volumes_belong_to_the_ids_in_gifts_order(folder: Path, prepared: P
     write_niftis(folder)
     prepared(folder, ids=tmp_path / "ids.txt")
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
-    for own, courses in zip(found.people["id"], found.data, strict=True):
+    for own, courses in zip(found.subjects["id"], found.data, strict=True):
         assert np.allclose(courses, COURSES[{"sub-3": 0, "sub-1": 1, "sub-2": 2}[own]], atol=1e-6)
     maximum = read_prepared(tmp_path / "cohort.h5", "map_maximum")
-    first = list(found.people["id"]).index("sub-3")
+    first = list(found.subjects["id"]).index("sub-3")
     assert np.allclose(maximum.data[first], MAPS[0].max(axis=3), atol=1e-6)
     assert maximum.affine is not None and maximum.affine[0, 0] == 6
 
@@ -93,7 +93,7 @@ def test_mat_files_of_every_kind_and_version(folder: Path, prepared: Prepare, tm
         write(folder, number)
     account = prepared(folder, ids=tmp_path / "ids.txt")
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
-    first = list(found.people["id"]).index("sub-3")
+    first = list(found.subjects["id"]).index("sub-3")
     assert np.allclose(found.data[first], COURSES[0], atol=1e-6)
     assert any(line.endswith("where their voxels lie; name GIFT's mask with --mask") for line in account.lines)
     with pytest.raises(AutoSpecError, match="has no /map_maximum"):
@@ -205,7 +205,7 @@ def test_a_line_without_an_id_moves_nobody_up(folder: Path, prepared: Prepare, t
     account = prepared(folder, ids=tmp_path / "ids.txt")
     assert account.dropped["line 2 of ids.txt"] == "holds no id for GIFT's person there"
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
-    assert list(found.people["id"]) == ["sub-1", "sub-2"]
+    assert list(found.subjects["id"]) == ["sub-1", "sub-2"]
     assert np.allclose(found.data, COURSES[[0, 2]], atol=1e-6)
 
 
@@ -265,8 +265,8 @@ def test_the_hdf5_table_is_read_by_rows_indices_and_labels(
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
     assert found.data.shape == (6, 140, 53)
     assert np.allclose(found.data, expected, atol=1e-6)
-    assert list(found.people["id"])[:2] == ["row-001", "row-002"]
-    assert list(found.people["diagnosis"]) == ["SZ", "HC", "SZ", "HC", "HC", "SZ"]
+    assert list(found.subjects["id"])[:2] == ["row-001", "row-002"]
+    assert list(found.subjects["diagnosis"]) == ["SZ", "HC", "SZ", "HC", "HC", "SZ"]
     data = datasets.load(config("cobre_timeseries", f"dataset.path={tmp_path}", "dataset.group_by=[diagnosis]"))
     assert [data.classes[code] for code in data.target] == ["SZ", "HC", "SZ", "HC", "HC", "SZ"]
 

@@ -48,8 +48,8 @@ def drawn(figure: str, output_dir: Path, *overrides: str) -> list[Path]:
 def test_the_real_cohort_is_whole(real: Path) -> None:
     found = read_prepared(real, "timecourses")
     assert found.data.shape == (10, 148, 53)
-    assert list(found.people["id"]) == [f"sub-{n:02d}" for n in range(1, 11)]
-    assert "".join(found.people["sex"]) == "FFMMFFMMFM"
+    assert list(found.subjects["id"]) == [f"sub-{n:02d}" for n in range(1, 11)]
+    assert "".join(found.subjects["sex"]) == "FFMMFFMMFM"
     assert read_prepared(real, "template_match").data.min() > 0.2
 
 
@@ -76,12 +76,12 @@ def test_figure_4_runs_from_the_table_and_from_stats_folders(tmp_path: Path) -> 
     table = SHARED / "cobre_freesurfer"
     if not table.is_dir():
         pytest.skip(f"there are no FreeSurfer tables at {table}")
-    people = tmp_path / "people.tsv"
-    people.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
+    subjects = tmp_path / "people.tsv"
+    subjects.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
     from_table = (
         f"dataset.table={table / 'freesurfer_stats.tsv'}",
         f"dataset.participants={table / 'participants.tsv'}",
     )
-    from_stats = (f"dataset.subjects_dir={SHARED / 'freesurfer_subjects'}", f"dataset.participants={people}")
+    from_stats = (f"dataset.subjects_dir={SHARED / 'freesurfer_subjects'}", f"dataset.participants={subjects}")
     assert len(drawn("fig4", tmp_path / "table", *from_table)) == 6
     assert len(drawn("fig4", tmp_path / "stats", *from_stats, "dataset.features=aparc_thickness")) == 6

@@ -6,13 +6,13 @@ import pytest
 from autospec import AutoSpecError
 from autospec.experiments.config.schema import IntrospectionConfig
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.permutation_design import relabellings, spaced
+from autospec.experiments.permutation_design import permutation_design, spaced
 
 CELLS = ("HC/men", "HC/women", "SZ/men", "SZ/women")
 MARGINS = {"HC": CELLS[:2], "SZ": CELLS[2:], "men": CELLS[::2], "women": CELLS[1::2]}
 
 
-def _data(sizes=(6, 5, 4, 7), site=None, people=None):
+def _data(sizes=(6, 5, 4, 7), site=None, subjects=None):
     group = np.repeat(np.arange(4), sizes)
     sex = [CELLS[code].split("/")[1] for code in group]
     return Dataset(
@@ -21,7 +21,7 @@ def _data(sizes=(6, 5, 4, 7), site=None, people=None):
         classes=("HC", "SZ"),
         group=group,
         groups=CELLS,
-        people=people or tuple(f"p{number:02}" for number in range(len(group))),
+        subjects=subjects or tuple(f"p{number:02}" for number in range(len(group))),
         training=np.ones(len(group), dtype=bool),
         source="",
         simulated=True,
@@ -32,7 +32,7 @@ def _data(sizes=(6, 5, 4, 7), site=None, people=None):
 
 def _of(data, target=None, residualized=(), **options):
     config = IntrospectionConfig(**{"permutations": 30, **options})
-    return relabellings(data, config, ["diagnosis", "sex"], target, list(range(21)), residualized)
+    return permutation_design(data, config, ["diagnosis", "sex"], target, list(range(21)), residualized)
 
 
 def _pair(found, a, b):
@@ -79,7 +79,7 @@ REFUSED = {
         _data(site=tuple(f"s{number}" for number in range(22))), {}, "only 1 distinct relabellings within sex, site"
     ),
     "a label taken out of the data": (_data(), {"residualized": ["diagnosis"]}, "was taken out of the data"),
-    "a person in two groups": (_data(people=("p",) * 22), {}, "a person has samples in several groups"),
+    "a person in two groups": (_data(subjects=("p",) * 22), {}, "a person has samples in several groups"),
     "no permutations": (_data(), {"permutations": 0}, "introspection.permutations=0"),
     "not chosen": (_data(), {"permutation_pairs": [["SZ", "HC"]]}, "not among introspection.permutation_pairs"),
 }  # fmt: skip

@@ -597,7 +597,7 @@ def test_a_rule_of_ones_own():
 
     @autospec.register_rule(Scaled)
     def scaled(layer, call):
-        return {"weight": autospec.Factors(call.activation, 3 * call.adjoint)}
+        return {"weight": autospec.GradientFactors(call.activation, 3 * call.adjoint)}
 
     model = nn.Sequential(Scaled(6, 6))
     recorder = SpectralRecorder(model, groups=["a"])
@@ -687,12 +687,15 @@ def test_norms_have_no_spectrum_whatever_their_dimension():
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda call: {"w": autospec.Factors(call.activation, call.adjoint)}, "explains 'weight', but returned 'w'"),
+        (
+            lambda call: {"w": autospec.GradientFactors(call.activation, call.adjoint)},
+            "explains 'weight', but returned 'w'",
+        ),
         (lambda call: {}, "explains 'weight', but returned nothing"),
         (lambda call: None, "returned a NoneType, not a dict of Factors"),
         (lambda call: {"weight": (call.activation, call.adjoint)}, "returned a Tensor for 'weight', not autospec.Fact"),
         (
-            lambda call: {"weight": autospec.Factors(call.adjoint, call.activation)},
+            lambda call: {"weight": autospec.GradientFactors(call.adjoint, call.activation)},
             "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; Factors takes the activation first",
         ),
     ],

@@ -12,7 +12,7 @@ from references import full_spectrum, group_sums, sample_gradients
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from autospec import AutoSpecError, AutoSpecWarning, Factors, SpectralRecorder, register_rule
+from autospec import AutoSpecError, AutoSpecWarning, GradientFactors, SpectralRecorder, register_rule
 
 N = 6
 LABELS = [0, 1, 1, 0, 0, 1]
@@ -178,7 +178,7 @@ CONTAINERS = {
 
 @register_rule(GivesContainer)
 def gives_container(layer, call):
-    return {"weight": Factors(call.activation, call.adjoint)}
+    return {"weight": GradientFactors(call.activation, call.adjoint)}
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import full_spectrum
 
-from autospec import Factors, group_gradients
+from autospec import GradientFactors, group_gradients
 from autospec.spectra.gradient import GradientSum
-from autospec.spectra.groups import Cells, grouping
+from autospec.spectra.groups import SampleGroups, grouping
 
 
 def _random(seed, *shape, dtype=torch.float64):
@@ -48,9 +48,9 @@ def test_labels_that_do_not_fit(group, message):
 
 def test_factors_that_do_not_fit():
     with pytest.raises(ValueError, match="must agree"):
-        Factors(torch.ones(3, 2), torch.ones(4, 2))
+        GradientFactors(torch.ones(3, 2), torch.ones(4, 2))
     with pytest.raises(ValueError, match="2 to 4 dimensions, not 1"):
-        Factors(torch.ones(3), torch.ones(3))
+        GradientFactors(torch.ones(3), torch.ones(3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -64,7 +64,7 @@ def test_both_routes_give_the_spectra_of_the_summed_gradient(n, batches, dtype):
     for batch in range(batches):
         activation, adjoint = _random(batch, n, 20, dtype=dtype), _random(99 + batch, n, 16, dtype=dtype)
         labels = torch.arange(n) % 3 - 1
-        total.add(Factors(activation, adjoint), Cells.of(labels, groups.cells))
+        total.add(GradientFactors(activation, adjoint), SampleGroups.of(labels, groups.cells))
         for cell in range(3):
             rows = labels == (cell if cell < 2 else -1)
             formed[cell] += adjoint[rows].double().T @ activation[rows].double()
@@ -85,7 +85,7 @@ def test_parts_of_a_weights_rows_are_placed_where_they_stand_however_few_their_r
     total, expected = GradientSum((18, 8), groups), []
     for place in range(3):
         activation, adjoint = _random(place, n, 8), _random(9 + place, n, 6)
-        total.add(Factors(activation, adjoint, first_row=6 * place), Cells.of(labels, groups.cells))
+        total.add(GradientFactors(activation, adjoint, first_row=6 * place), SampleGroups.of(labels, groups.cells))
         expected.append(adjoint.T @ activation)
     assert torch.allclose(total.gradients()[1], torch.cat(expected), atol=1e-12)
     assert abs(total.spectra()[1].numpy() - full_spectrum(torch.cat(expected))).max() < 1e-12

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autospec import Factors, SpectralRecorder
-from autospec.spectra.groups import Cells, grouping
+from autospec import GradientFactors, SpectralRecorder
+from autospec.spectra.groups import SampleGroups, grouping
 from autospec.spectra.layer_sums import LayerSums, gradient_floor
 from autospec.spectra.rank import effective_rank, numerical_rank
 from autospec.spectra.statistics import rank_bound
@@ -108,10 +108,10 @@ def test_the_bound_holds_where_the_factors_ranks_are_a_matter_of_the_noise_floor
         values = eps ** (power * torch.linspace(0, 1, count, dtype=torch.float64))
         return (left * values) @ orthonormal(width).T
 
-    factors = Factors(*(decaying(*side) for side in zip(sides, power, strict=True)))
+    factors = GradientFactors(*(decaying(*side) for side in zip(sides, power, strict=True)))
     groups = grouping(("a", "b"), {})
     sums = LayerSums((sides[1], sides[0]), groups, ("gradient", "activation", "adjoint"))
-    sums.add(factors, Cells.of(torch.arange(n) % 3 - 1, groups.cells))
+    sums.add(factors, SampleGroups.of(torch.arange(n) % 3 - 1, groups.cells))
     sums.eps = eps
     measured = numerical_rank(sums.gradient.spectra(), gradient_floor(sums))
     assert (measured <= rank_bound(sums)).all()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autospec import SpectralRecorder
-from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "spectra-file.md").read_text()
 
@@ -50,10 +50,10 @@ def _documented():
 @pytest.mark.parametrize("engine", ["hooks", "aliased"])
 def test_every_dataset_is_in_the_table(tmp_path, engine):
     members = np.array([[1, 1, 2, 2], [1, 2, 1, 2]], dtype=np.int8)
-    pair = Relabelling("a", "b", (), members)
+    pair = PairPermutations("a", "b", (), members)
     everything = {
         "statistics": ("gradient", "activation", "adjoint", "rank", "tied"),
-        "relabellings": Relabellings((pair,), {}, np.arange(4), (0,)),
+        "permutation_design": PermutationDesign((pair,), {}, np.arange(4), (0,)),
     }
     path = tmp_path / "spectra.h5"
     options = everything if engine == "hooks" else {"engine": "aliased"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from autospec.analysis.nan_statistics import Floats, mean, median
 from autospec.analysis.p_values import studentised
-from autospec.store.permutations import NullSpectra, Pair
+from autospec.store.permutations import Pair, PermutationRatios
 
 Mask = npt.NDArray[np.bool_]
 
@@ -61,7 +61,7 @@ class Distances:
         return (of_epochs if per == "epoch" else mean(of_epochs, 0)[None]).T
 
 
-def distances(null: NullSpectra, layer: str, pair: Pair, test: str) -> Distances:
+def distances(null: PermutationRatios, layer: str, pair: Pair, test: str) -> Distances:
     """The studentised distances of one layer, pair and test of one run."""
     place = null.pairs.index(pair)
     values = {name: array[:, place].astype(np.float64) for name, array in null.ratios[layer].items()}

@@ -14,7 +14,7 @@ from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
 from autospec.store.groups import pairs_of
-from autospec.store.permutations import read_null
+from autospec.store.permutations import read_permutations
 from autospec.store.read import Spectra
 from autospec.store.schema import SPECTRUM_NAMES
 from autospec.store.write import replaced
@@ -50,7 +50,7 @@ def panel_table(seeds: Sequence[Spectra], figure: int, panel: str, min_group: in
     spectra = seeds[0]
     pairs = pairs_of(spectra.group_names, spectra.members)
     recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]]]
-    nulls = [read_null(run.path, run.layers) for run in seeds]
+    nulls = [read_permutations(run.path, run.layers) for run in seeds]
     parts = [permutation_tests(nulls, spectra.layers, pairs)]
     parts += [paper_tests(spectra.to_frame(name), pairs, name) for name in recorded]
     tests = pd.concat([_completed(part) for part in parts if len(part)], ignore_index=True)

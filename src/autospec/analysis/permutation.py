@@ -14,9 +14,9 @@ import pandas as pd
 from autospec.analysis.distances import TESTS, Distances, averaged, distances
 from autospec.analysis.nan_statistics import median
 from autospec.analysis.p_values import benjamini_hochberg, p_values, studentised
-from autospec.store.permutations import NullSpectra, Pair
+from autospec.store.permutations import Pair, PermutationRatios
 
-NO_RELABELLINGS = "the file holds no relabelled partitions"
+NO_PERMUTATIONS = "the file holds no relabelled partitions"
 
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",
@@ -46,7 +46,7 @@ COLUMNS = {
 
 
 def permutation_tests(
-    runs: Sequence[NullSpectra | None], layers: list[str], pairs: list[Pair], finer: bool = True
+    runs: Sequence[PermutationRatios | None], layers: list[str], pairs: list[Pair], finer: bool = True
 ) -> pd.DataFrame:
     """Every test of every layer and pair of a run, or of runs that differ in their seed: ``COLUMNS``.
 
@@ -54,7 +54,7 @@ def permutation_tests(
     """
     known = [run for run in runs if run is not None]
     if not known:
-        return _table([_refusals(layers, dict.fromkeys(pairs, NO_RELABELLINGS), 0)])
+        return _table([_refusals(layers, dict.fromkeys(pairs, NO_PERMUTATIONS), 0)])
     first = known[0]
     refused = {pair: reason for pair in pairs if (reason := _reason(runs, pair))}
     tested = [pair for pair in first.pairs if pair in pairs and pair not in refused]
@@ -72,7 +72,7 @@ def permutation_tests(
     return _table(parts)
 
 
-def _rows(family: Sequence[Distances], per: str, null: NullSpectra, seeds: int) -> pd.DataFrame:
+def _rows(family: Sequence[Distances], per: str, null: PermutationRatios, seeds: int) -> pd.DataFrame:
     """The rows of one test over one panel: its layers and pairs are one family."""
     if not family:
         return pd.DataFrame()
@@ -90,7 +90,7 @@ def _rows(family: Sequence[Distances], per: str, null: NullSpectra, seeds: int) 
     return table.assign(note=table["note"].mask(unknown, "nothing here can be compared in every partition"))
 
 
-def _of_one(one: Distances, per: str, null: NullSpectra) -> pd.DataFrame:
+def _of_one(one: Distances, per: str, null: PermutationRatios) -> pd.DataFrame:
     axis = {"trajectory": None, "epoch": 1, "index": 0}[per]
     excess = np.atleast_1d(median(one.excess, axis))
     return pd.DataFrame(
@@ -117,7 +117,7 @@ def _places(test: str) -> tuple[str, ...]:
     return ("trajectory", "epoch", "index") if test in ("permutation", "permutation_shape") else ("trajectory", "epoch")
 
 
-def _at(one: Distances, per: str, null: NullSpectra) -> npt.NDArray:
+def _at(one: Distances, per: str, null: PermutationRatios) -> npt.NDArray:
     if per == "trajectory":
         return np.array([np.nan])
     return null.epochs if per == "epoch" else np.arange(1, one.z2.shape[2] + 1)
@@ -127,14 +127,14 @@ def _larger(pair: Pair, excess: float) -> str:
     return "" if not np.isfinite(excess) or excess == 0 else pair[0] if excess > 0 else pair[1]
 
 
-def _reason(runs: Sequence[NullSpectra | None], pair: Pair) -> str:
+def _reason(runs: Sequence[PermutationRatios | None], pair: Pair) -> str:
     """Why a pair has no test in these runs; empty where it has one."""
     for run in runs:
         if run is None or runs[0] is None:
-            return NO_RELABELLINGS
+            return NO_PERMUTATIONS
         if pair not in run.pairs:
-            return run.refused.get(pair, NO_RELABELLINGS)
-        if run.relabellings != runs[0].relabellings or not np.array_equal(run.epochs, runs[0].epochs):
+            return run.refused.get(pair, NO_PERMUTATIONS)
+        if run.permutation_design != runs[0].permutation_design or not np.array_equal(run.epochs, runs[0].epochs):
             return "the runs of several seeds did not relabel the same people in the same way"
     return ""
 
@@ -145,7 +145,11 @@ def _refusals(layers: list[str], refused: dict[Pair, str], seeds: int) -> pd.Dat
         for (a, b), note in refused.items()
         for layer in layers
     ]
-    return pd.DataFrame(rows).assign(kind="inferential", seeds=seeds, n=0, relabellings=0) if rows else pd.DataFrame()
+    return (
+        pd.DataFrame(rows).assign(kind="inferential", seeds=seeds, n=0, permutation_design=0)
+        if rows
+        else pd.DataFrame()
+    )
 
 
 _TEXTS = ("layer", "statistic", "group_a", "group_b", "test", "kind", "per", "strata", "larger", "note")

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from autospec.capture.aliased import AliasedEngine, GroupGradients
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
+from autospec.capture.per_group import GroupGradients, PerGroupEngine
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 from autospec.store.schema import GRADIENT
 
-Engine = HookListener | AliasedEngine
+Engine = HookListener | PerGroupEngine
 
 _FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
 """How the noise floor of a gradient is had, by the engine's name."""
@@ -35,7 +35,7 @@ def listening_engine(
     engine: str,
     model: nn.Module,
     selection: Selection,
-    take_factors: Callable[[Use, Factors], None],
+    take_factors: Callable[[Use, GradientFactors], None],
     take_gradients: GroupGradients,
     check_every: int | None,
 ) -> tuple[Engine, list[Use]]:
@@ -43,7 +43,7 @@ def listening_engine(
     if engine == "aliased":
         chosen = trained_layers(model, selection)
         uses = [Use(layer.name, layer, layer.name) for layer in chosen]
-        return AliasedEngine(model, chosen, take_gradients, check_every), uses
+        return PerGroupEngine(model, chosen, take_gradients, check_every), uses
     watched = watched_modules(model, selection)
     return HookListener(model, watched, take_factors), [use for module in watched for use in module.uses]
 

@@ -14,13 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.rule_output import parts_of
-from autospec.capture.rules.registry import Call
+from autospec.capture.rules.registry import LayerCall
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
-from autospec.spectra.groups import Cells
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import SampleGroups
 from autospec.store.schema import layer_name
 
-Sink = Callable[[Use, Factors], None]
+Sink = Callable[[Use, GradientFactors], None]
 
 
 class HookListener:
@@ -43,7 +43,7 @@ class HookListener:
             self._attach()
 
     @contextlib.contextmanager
-    def listening(self, cells: Cells | None = None) -> Iterator[None]:
+    def listening(self, cells: SampleGroups | None = None) -> Iterator[None]:
         """A context in which backward passes hand over their factors."""
         if not self._handles:
             self._attach()
@@ -73,7 +73,7 @@ class HookListener:
             if watched.rule.draws_random(watched.module):
                 self._handles.append(watched.module.register_forward_pre_hook(hook.before, with_kwargs=True))
 
-    def hear(self, watched: WatchedModule, call: Call) -> None:
+    def hear(self, watched: WatchedModule, call: LayerCall) -> None:
         """Explain one backward pass through one module and hand its factors on."""
         if not self._listening:
             raise AutoSpecError(
@@ -138,7 +138,7 @@ class _ForwardHook:
             placed: list[Tensor | None] = [None] * outputs
             for place, adjoint in zip(places, adjoints, strict=True):
                 placed[place] = None if adjoint is None else adjoint.detach()
-            call = Call(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
+            call = LayerCall(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
             self._listener.hear(self._watched, call)
 
         self._listener.held.append(_on_adjoints(awaited, receive))

@@ -7,10 +7,10 @@ from typing import Any
 
 from autospec.capture.layers import Use
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 
 
-def parts_of(returned: Any, use: Use) -> tuple[Factors, ...]:
+def parts_of(returned: Any, use: Use) -> tuple[GradientFactors, ...]:
     """The factors of one weight; AutoSpecError where they are missing, of another type, or do not fit its matrix."""
     if not isinstance(returned, Mapping):
         raise AutoSpecError(f"its rule returned a {type(returned).__name__}, not a dict of Factors by weight")
@@ -20,16 +20,16 @@ def parts_of(returned: Any, use: Use) -> tuple[Factors, ...]:
     found = returned[use.local_name]
     parts = tuple(found) if isinstance(found, (list, tuple)) else (found,)
     for part in parts:
-        if not isinstance(part, Factors):
+        if not isinstance(part, GradientFactors):
             raise AutoSpecError(
                 f"its rule returned a {type(part).__name__} for {use.local_name!r}, not autospec.Factors or a list"
             )
-        if type(part) is Factors:
+        if type(part) is GradientFactors:
             _check_shape(part, use)
     return parts
 
 
-def _check_shape(part: Factors, use: Use) -> None:
+def _check_shape(part: GradientFactors, use: Use) -> None:
     rows, columns = use.layer.shape
     width = (part.adjoint if part.transposed else part.activation).shape[-1]
     if width != columns or part.first_row + part.height > rows:

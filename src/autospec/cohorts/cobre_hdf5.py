@@ -13,8 +13,8 @@ import pandas as pd
 
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.options import Options
-from autospec.cohorts.person_file import Part
 from autospec.cohorts.source_files import Folder, Source
+from autospec.cohorts.subject_file import Part
 from autospec.errors import AutoSpecError
 
 DATASET = "COBRE_dataset"
@@ -45,9 +45,9 @@ def found(options: Options, account: Account) -> Folder:
     chosen_components(options)
     ids = [f"row-{row + 1:03d}" for row in range(shape[0])]
     account.note(f"{tables[0].name}: {shape[0]} people, no ids: they are named by their rows, from 1")
-    people = pd.DataFrame({"id": ids, "diagnosis": [LABELS[label] for label in labels]})
+    subjects = pd.DataFrame({"id": ids, "diagnosis": [LABELS[label] for label in labels]})
     sources = [Source(own, tables[0], position=row) for row, own in enumerate(ids)]
-    return Folder("hdf5", sources, people=people)
+    return Folder("hdf5", sources, subjects=subjects)
 
 
 def read(source: Source, options: Options, with_maps: bool = True) -> Part:

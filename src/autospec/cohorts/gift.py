@@ -17,8 +17,8 @@ from autospec.cohorts.exclusions import Account, named
 from autospec.cohorts.gift_maps import image_maps, image_values, in_mask, is_mat, maps_of, mask_of
 from autospec.cohorts.mat_files import Struct, read_mat
 from autospec.cohorts.options import Options
-from autospec.cohorts.person_file import Part
 from autospec.cohorts.source_files import Folder, Source
+from autospec.cohorts.subject_file import Part
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 
@@ -92,7 +92,7 @@ def _files(options: Options) -> dict[int, Path]:
     raise AutoSpecError(f"{options.folder}: no output of GIFT for session {options.session}")
 
 
-def _ids(options: Options, people: int) -> list[str]:
+def _ids(options: Options, subjects: int) -> list[str]:
     """The lines of ``--ids``, one per number of GIFT from 1, also those that hold no id: a line is a person's place."""
     if options.ids is None:
         raise AutoSpecError(
@@ -105,11 +105,11 @@ def _ids(options: Options, people: int) -> list[str]:
         raise AutoSpecError(f"--ids {options.ids}: cannot be read: {error}") from error
     while lines and not lines[-1]:
         lines.pop()
-    if len(lines) != people:
+    if len(lines) != subjects:
         hint = "; it must have no header line, and none for somebody whom GIFT did not analyse"
         raise AutoSpecError(
-            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {people} people"
-            + (hint if len(lines) > people else "")
+            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {subjects} people"
+            + (hint if len(lines) > subjects else "")
         )
     twice = sorted({own for own in lines if lines.count(own) > 1 and not is_missing(own)})
     if twice:

@@ -34,64 +34,64 @@ def phenotype(
             raise AutoSpecError(
                 f"{key}{column}: {path} has no column {theirs!r}; it has {named(map(repr, table.columns))}"
             )
-    people = _renamed(table, columns, path)
+    subjects = _renamed(table, columns, path)
     for column in NUMERIC:
-        if column in people.columns:
-            people[column] = _numeric(people, column, account)
-    account.note(f"{path.name}: {len(people)} rows")
-    return people
+        if column in subjects.columns:
+            subjects[column] = _numeric(subjects, column, account)
+    account.note(f"{path.name}: {len(subjects)} rows")
+    return subjects
 
 
 def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     """A table under our names; a column that already has a name of ours and is not meant by it gets another."""
     ours = {theirs: name for name, theirs in columns.items() if theirs in table.columns}
     taken = [name for name in table.columns if name in ours.values() and name not in ours]
-    people = table.rename(columns={**ours, **{name: f"{name} of {path.name}" for name in taken}})
-    return people
+    subjects = table.rename(columns={**ours, **{name: f"{name} of {path.name}" for name in taken}})
+    return subjects
 
 
-def _numeric(people: pd.DataFrame, column: str, account: Account) -> list[float]:
+def _numeric(subjects: pd.DataFrame, column: str, account: Account) -> list[float]:
     """Numbers of a covariate; text such as "Disenrolled" counts as missing, and is said."""
-    values = [number(text) for text in people[column]]
-    odd = [f"{who} ({text})" for who, text, value in zip(people["id"], people[column], values, strict=True)
+    values = [number(text) for text in subjects[column]]
+    odd = [f"{who} ({text})" for who, text, value in zip(subjects["id"], subjects[column], values, strict=True)
            if value is None]  # fmt: skip
     if odd:
         account.note(f"{column}: no number for {named(odd)}")
     return [np.nan if value is None else value for value in values]
 
 
-def joined(people: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
+def joined(subjects: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
     """The people that have data, in the order of the data, with ``row``, the index into ``ids``.
 
     Ids are compared without a ``sub-`` prefix and leading zeros, and, where nobody would be joined so, without the
     prefix that all ids of a side share. An id that occurs twice on a side is left out altogether, since nobody can say
     which one is right.
     """
-    theirs, ours = _comparable(list(people["id"]), list(ids), account, source)
-    phenotype = _once(people["id"], theirs, account, "the phenotype table")
+    theirs, ours = _comparable(list(subjects["id"]), list(ids), account, source)
+    phenotype = _once(subjects["id"], theirs, account, "the phenotype table")
     data = _once(ids, ours, account, source)
     for key, row in phenotype.items():
         if key not in data:
-            account.drop(people["id"].iloc[row], f"has no data in {source}")
+            account.drop(subjects["id"].iloc[row], f"has no data in {source}")
     for key, row in data.items():
         if key not in phenotype:
             account.drop(ids[row], f"is in {source} but has no row in the phenotype table")
     both = [key for key in data if key in phenotype]
     account.note(f"{source}: {len(ids)} subjects, of whom {len(both)} are joined with the phenotype table")
     if not both:
-        raise AutoSpecError(f"no id of {source} ({named(ids)}) is in the phenotype table ({named(people['id'])})")
-    table = people.iloc[[phenotype[key] for key in both]].reset_index(drop=True)
+        raise AutoSpecError(f"no id of {source} ({named(ids)}) is in the phenotype table ({named(subjects['id'])})")
+    table = subjects.iloc[[phenotype[key] for key in both]].reset_index(drop=True)
     return table.assign(row=[data[key] for key in both])
 
 
-def with_complete_data(people: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+def with_complete_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
     """The people none of whose values in ``data`` (by ``row``) is NaN or infinite."""
-    complete = np.isfinite(data[people["row"]].reshape(len(people), -1)).all(axis=1)
-    for subject in people["id"][~complete]:
+    complete = np.isfinite(data[subjects["row"]].reshape(len(subjects), -1)).all(axis=1)
+    for subject in subjects["id"][~complete]:
         account.drop(subject, f"has missing values (NaN or infinite) in {source}")
     if not complete.any():
         raise AutoSpecError(f"nobody has complete data in {source}")
-    return people[complete].reset_index(drop=True)
+    return subjects[complete].reset_index(drop=True)
 
 
 def _once(ids: Iterable[str], keys: Sequence[str], account: Account, source: str) -> dict[str, int]:

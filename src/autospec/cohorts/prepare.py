@@ -19,10 +19,10 @@ from autospec.cohorts.exclusions import Account, named
 from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, found
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.person_file import POOR_MATCH, Part, poorly_matched, read_part
 from autospec.cohorts.phenotype import joined, phenotype
 from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
 from autospec.cohorts.source_files import Folder, Source, listed_scans, with_motion
+from autospec.cohorts.subject_file import POOR_MATCH, Part, poorly_matched, read_part
 from autospec.errors import AutoSpecError
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Grid:
 class Parts:
     """The part of each person of a phenotype table, loaded when asked for: ``load(id, with maps)``."""
 
-    people: pd.DataFrame
+    subjects: pd.DataFrame
     load: Callable[[str, bool], Part]
     grid: Grid | None = None
 
@@ -56,21 +56,21 @@ def prepare(options: Options) -> Account:
     options.check()
     account = Account()
     folder = found(options, account)
-    people = folder.people if folder.people is not None else _people(folder, options, account)
+    subjects = folder.subjects if folder.subjects is not None else _subjects(folder, options, account)
     sources = list(folder.sources)
     if options.files_column:
-        sources = listed_scans(options.folder, people, options.files_column, account)
+        sources = listed_scans(options.folder, subjects, options.files_column, account)
     if options.motion:
         sources = with_motion(options.folder, sources, options.motion, account)
-    people = joined(people, [source.id for source in sources], account, options.folder.resolve().name)
+    subjects = joined(subjects, [source.id for source in sources], account, options.folder.resolve().name)
     # from here on everybody has the id of the phenotype table
-    sources = [replace(sources[row], id=own) for own, row in zip(people["id"], people["row"], strict=True)]
-    parts = (_of_scans if folder.layout in SCAN_LAYOUTS else _ready)(people, sources, folder, options, account)
+    sources = [replace(sources[row], id=own) for own, row in zip(subjects["id"], subjects["row"], strict=True)]
+    parts = (_of_scans if folder.layout in SCAN_LAYOUTS else _ready)(subjects, sources, folder, options, account)
     _write(parts, folder, options, account)
     return account
 
 
-def _people(folder: Folder, options: Options, account: Account) -> pd.DataFrame:
+def _subjects(folder: Folder, options: Options, account: Account) -> pd.DataFrame:
     table = folder.phenotype
     if table is None or not table.is_file():
         raise AutoSpecError(f"--phenotype: there is no table of people {table}; name it")
@@ -78,7 +78,9 @@ def _people(folder: Folder, options: Options, account: Account) -> pd.DataFrame:
     return phenotype(table, columns, ("id", *options.columns), account, "--column ")
 
 
-def _of_scans(people: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
+def _of_scans(
+    subjects: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account
+) -> Parts:
     """Constrained ICA of every scan."""
     # scikit-learn and nilearn are loaded for this alone
     from autospec.cohorts.scan_components import fitted, prepared_parts, usable
@@ -91,10 +93,10 @@ def _of_scans(people: pd.DataFrame, sources: list[Source], folder: Folder, optio
     mask = np.asarray(model.mask_img_.dataobj, dtype=bool)
     account.note(f"mask: {mask.sum()} voxels" + ("" if options.mask else ", bright in the first volume of every scan"))
     grid = Grid(mask, np.asarray(model.mask_img_.affine), model.references_)
-    return Parts(people[people["id"].isin(files)], lambda own, maps: read_part(files[own], maps), grid)
+    return Parts(subjects[subjects["id"].isin(files)], lambda own, maps: read_part(files[own], maps), grid)
 
 
-def _ready(people: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
+def _ready(subjects: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
     """Components that are there already, read anew whenever asked for; whoever's file cannot be used is named."""
     by_id = {source.id: source for source in sources}
 
@@ -107,7 +109,7 @@ def _ready(people: pd.DataFrame, sources: list[Source], folder: Folder, options:
             _check(own, load(own, True), account)
         except AutoSpecError as error:
             account.drop(own, str(error))
-    usable = people[~people["id"].isin(account.dropped)]
+    usable = subjects[~subjects["id"].isin(account.dropped)]
     place = gift_maps.grid([by_id[own] for own in usable["id"]], options)
     return Parts(usable, load, None if place is None else Grid(*place))
 
@@ -127,8 +129,8 @@ def _check(own: str, part: Part, account: Account) -> None:
 
 def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> None:
     """The prepared file: everybody's time-courses at one length, maps and their maximum one person at a time."""
-    people, volumes = _of_one_length(parts, options.volumes, account)
-    ids = list(people["id"])
+    subjects, volumes = _of_one_length(parts, options.volumes, account)
+    ids = list(subjects["id"])
     loaded = {own: parts.load(own, False) for own in ids}
     courses = np.stack([loaded[own].timecourses[:volumes] for own in ids]).astype(np.float32)
     data: dict[str, npt.NDArray | Rows] = {"timecourses": courses}
@@ -139,34 +141,34 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
         poor = poorly_matched(ids, match)
         if poor:
             account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
-    people = _with_motion(people, [loaded[own].motion_mm for own in ids], account)
+    subjects = _with_motion(subjects, [loaded[own].motion_mm for own in ids], account)
     for column in LABELS:
-        if column in people.columns:
-            counts = Counter(str(text) or "missing" for text in people[column])
+        if column in subjects.columns:
+            counts = Counter(str(text) or "missing" for text in subjects[column])
             account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
     account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
     options.make_folder(options.output.parent)
-    write_cohort(options.output, people.drop(columns="row"), data, origin)
+    write_cohort(options.output, subjects.drop(columns="row"), data, origin)
 
 
-def _with_motion(people: pd.DataFrame, found_mm: list[float], account: Account) -> pd.DataFrame:
+def _with_motion(subjects: pd.DataFrame, found_mm: list[float], account: Account) -> pd.DataFrame:
     """The people with a motion column: the phenotype table's own, or the displacement of their files of motion."""
     known = np.isfinite(found_mm)
     if not known.any():
-        return people
-    if "motion" in people.columns:
+        return subjects
+    if "motion" in subjects.columns:
         account.note("motion: the phenotype table's column; displacements in files of motion are not used for it")
-        return people
-    account.note(f"motion: mean framewise displacement of {known.sum()} of {len(people)} people, from their files")
+        return subjects
+    account.note(f"motion: mean framewise displacement of {known.sum()} of {len(subjects)} people, from their files")
     if not known.all():
-        account.warn(f"motion is not known, nor regressed out, for {', '.join(people['id'][~known])}")
-    return people.assign(motion=found_mm)
+        account.warn(f"motion is not known, nor regressed out, for {', '.join(subjects['id'][~known])}")
+    return subjects.assign(motion=found_mm)
 
 
 def _of_one_length(parts: Parts, wanted: int | None, account: Account) -> tuple[pd.DataFrame, int]:
     """The people with enough volumes, and how many: as asked for, or what most have; longer ones are cut at the end."""
-    lengths = {own: parts.load(own, False).timecourses.shape for own in parts.people["id"]}
+    lengths = {own: parts.load(own, False).timecourses.shape for own in parts.subjects["id"]}
     if not lengths:
         raise AutoSpecError(f"nobody is left: {'; '.join(f'{a}: {b}' for a, b in list(account.dropped.items())[:3])}")
     volumes = wanted or Counter(shape[0] for shape in lengths.values()).most_common(1)[0][0]
@@ -178,7 +180,7 @@ def _of_one_length(parts: Parts, wanted: int | None, account: Account) -> tuple[
             account.drop(own, f"has {n_times} volumes, fewer than {volumes}")
         elif n_times > volumes:
             account.note(f"{own}: the first {volumes} of {n_times} volumes are used")
-    kept = parts.people[~parts.people["id"].isin(account.dropped)]
+    kept = parts.subjects[~parts.subjects["id"].isin(account.dropped)]
     if kept.empty:
         longest = max(shape[0] for shape in lengths.values())
         raise AutoSpecError(f"--volumes {volumes}: nobody has so many; the longest scan has {longest}")

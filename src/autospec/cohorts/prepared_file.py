@@ -45,7 +45,7 @@ PREPARED_FILE = "cohort.h5"
 class Prepared:
     """What a prepared cohort says of one kind of data; ``people`` has our column names and a ``row``."""
 
-    people: pd.DataFrame
+    subjects: pd.DataFrame
     data: npt.NDArray
     affine: npt.NDArray[np.float64] | None
     source: str
@@ -96,7 +96,7 @@ def read_prepared(file: Path, name: str) -> Prepared:
                 raise AutoSpecError(f"{file}: schema_version is {version}; this program reads {SCHEMA_VERSION}")
             data = _data(root, name, file)
             return Prepared(
-                people=_people(root, len(data), file),
+                subjects=_subjects(root, len(data), file),
                 data=data,
                 affine=root["affine"][:] if "affine" in root else None,
                 source=str(root.attrs.get("source", file.name)),
@@ -107,13 +107,13 @@ def read_prepared(file: Path, name: str) -> Prepared:
 
 
 def write_prepared(
-    file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], source: str, simulated: bool = False
+    file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], source: str, simulated: bool = False
 ) -> None:
     """``write_cohort`` of data with nothing to say about their origin but a few words."""
-    write_cohort(file, people, data, Origin(source, simulated))
+    write_cohort(file, subjects, data, Origin(source, simulated))
 
 
-def write_cohort(file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], origin: Origin) -> None:
+def write_cohort(file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], origin: Origin) -> None:
     """Write a prepared cohort whole or not at all: under another name first, then renamed.
 
     The same people and data give the same bytes: nothing in the file tells when or where it was written.
@@ -127,8 +127,8 @@ def write_cohort(file: Path, people: pd.DataFrame, data: Mapping[str, npt.NDArra
                 source=origin.source,
                 settings=origin.settings,
             )
-            for column in people.columns:
-                _write_column(root, f"people/{_written(column)}", people[column])
+            for column in subjects.columns:
+                _write_column(root, f"people/{_written(column)}", subjects[column])
             for name, values in data.items():
                 _write_data(root, name, values)
             if origin.account:
@@ -171,7 +171,7 @@ def _data(root: Any, name: str, file: Path) -> npt.NDArray:
     return values
 
 
-def _people(root: Any, length: int, file: Path) -> pd.DataFrame:
+def _subjects(root: Any, length: int, file: Path) -> pd.DataFrame:
     columns = {name: _column(name, node) for name, node in root["people"].items()}
     if "id" not in columns:
         raise AutoSpecError(f"{file}: has no /people/id")

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from autospec.cohorts.exclusions import named
 from autospec.cohorts.map_pictures import draw_maps, rows_of
-from autospec.cohorts.person_file import POOR_MATCH, poorly_matched
 from autospec.cohorts.prepared_file import read_prepared
+from autospec.cohorts.subject_file import POOR_MATCH, poorly_matched
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 
@@ -32,7 +32,7 @@ class Quality:
 
     name: str
     source: str
-    people: tuple[str, ...]
+    subjects: tuple[str, ...]
     connectivity: Array
     match: Array | None
     motion: Array | None
@@ -72,14 +72,14 @@ def read_quality(cohort: Path) -> Quality:
         maps = sum(root["maps"][i] for i in range(len(prepared.data))) / len(prepared.data) if has_maps else None
         match = root["template_match"][:] if "template_match" in root else None
         mask = root["mask"][:].astype(bool) if has_maps else None
-    people = prepared.people
+    subjects = prepared.subjects
     return Quality(
         name=cohort.name,
         source=prepared.source,
-        people=tuple(people["id"]),
+        subjects=tuple(subjects["id"]),
         connectivity=mean_connectivity(prepared.data),
         match=match,
-        motion=people["motion"].to_numpy(dtype=np.float64) if "motion" in people.columns else None,
+        motion=subjects["motion"].to_numpy(dtype=np.float64) if "motion" in subjects.columns else None,
         mean_maps=maps,
         mask=mask,
         affine=prepared.affine,
@@ -118,7 +118,7 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
 
     known = quality.motion is not None and bool(np.isfinite(quality.motion).any())
     unknown = "" if known else " · motion not known: neither a table of confounds nor a motion column"
-    title = f"{quality.name}: {len(quality.people)} people · {quality.source}{unknown}"
+    title = f"{quality.name}: {len(quality.subjects)} people · {quality.source}{unknown}"
     figure.text(0.02, height(0.985), title, va="top", weight="bold", fontsize=10)
     grid = figure.add_gridspec(
         2, 2, width_ratios=[1.55, 1], hspace=0.5, wspace=0.14, left=0.055, right=0.97,
@@ -140,7 +140,7 @@ def _draw_match(axes: Any, quality: Quality) -> None:
         axes.plot(np.full(len(values), place), values, ".", color=colour, markersize=3, alpha=0.6)
         axes.plot([place - 0.35, place + 0.35], [np.median(values)] * 2, color=colour, linewidth=2)
     axes.axhline(POOR_MATCH, color="#999999", linewidth=0.7, linestyle=":")
-    poor = poorly_matched(quality.people, quality.match)
+    poor = poorly_matched(quality.subjects, quality.match)
     told = f"below {POOR_MATCH}: {named(poor)}" if poor else f"nobody has a map below {POOR_MATCH}"
     axes.set(xlim=(0.2, len(places) + 0.8), ylim=(min(0.0, float(quality.match.min())) - 0.02, 1), ylabel="r")
     axes.set_xlabel(f"component; a dot is a person, a bar the median; {told}")
@@ -162,7 +162,7 @@ def _draw_motion(axes: Any, quality: Quality) -> None:
     axes.set_ylabel("mm")
     axes.set_xlabel("people, who moved most first")
     if len(order) <= 40:
-        axes.set_xticks(np.arange(len(order)), [quality.people[index] for index in order], rotation=90, fontsize=6)
+        axes.set_xticks(np.arange(len(order)), [quality.subjects[index] for index in order], rotation=90, fontsize=6)
 
 
 def _draw_connectivity(figure: Figure, axes: Any, quality: Quality) -> None:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.person_file import Part, has_part, part_file, part_key, write_part
 from autospec.cohorts.source_files import Source
+from autospec.cohorts.subject_file import Part, has_part, part_file, part_key, write_part
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.neuromark import NeuroMarkICA
 from autospec.neuroimaging.repetition_time import repetition_time_s

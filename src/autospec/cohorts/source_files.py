@@ -39,7 +39,7 @@ class Folder:
     sources: Sequence[Source]
     phenotype: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    people: pd.DataFrame | None = None
+    subjects: pd.DataFrame | None = None
     """The phenotype itself, where the data come with no table but labels."""
 
 
@@ -65,7 +65,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
     """One scan per person, by the patterns together; the account names whoever has several and is left out."""
-    files = _by_person(folder, patterns, "--scans", IMAGES)
+    files = _by_subject(folder, patterns, "--scans", IMAGES)
     sources = []
     for candidates in files.values():
         own, file = candidates[0]
@@ -82,7 +82,7 @@ def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Sourc
 
 def with_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
     """The sources with the file of motion that fits a pattern; the account names whoever has none, or several."""
-    files = _by_person(folder, [pattern], "--motion", ("",))
+    files = _by_subject(folder, [pattern], "--motion", ("",))
     if not files:
         raise AutoSpecError(f"{folder}: no file fits --motion {pattern}")
     found = []
@@ -95,7 +95,7 @@ def with_motion(folder: Path, sources: Sequence[Source], pattern: str, account: 
     return found
 
 
-def _by_person(
+def _by_subject(
     folder: Path, patterns: Sequence[str], option: str, ends: tuple[str, ...]
 ) -> dict[str, list[tuple[str, Path]]]:
     """(id as it is written, file) of the files that fit any of the patterns and end so, under each person's id."""
@@ -116,12 +116,12 @@ def check_pattern(pattern: str, option: str) -> None:
         raise AutoSpecError(f"{option} {pattern}: must be relative to the folder and stay within it")
 
 
-def listed_scans(folder: Path, people: pd.DataFrame, column: str, account: Account) -> list[Source]:
+def listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Account) -> list[Source]:
     """The scan that a column of the phenotype table names for each person; a path may not leave the folder."""
-    if column not in people.columns:
-        raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(people.columns)}")
+    if column not in subjects.columns:
+        raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(subjects.columns)}")
     sources = []
-    for own, text in zip(people["id"], people[column], strict=True):
+    for own, text in zip(subjects["id"], subjects[column], strict=True):
         if is_missing(str(text)):
             account.drop(own, f"{column} names no file")
             continue

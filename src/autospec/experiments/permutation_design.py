@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.pairs import check_relabelled
+from autospec.experiments.config.pairs import check_permutation_pairs
 from autospec.experiments.config.schema import IntrospectionConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.store.groups import pairs_of
-from autospec.store.relabelling import NOT_ASKED, Members, Relabelling, Relabellings
+from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
 
 DEFAULT_STRATA = ("sex", "site")
 """Columns within which labels are exchanged, as far as a data set has them."""
-FEWEST_PEOPLE = 3
+FEWEST_SUBJECTS = 3
 """A group of one or two people has no spectrum of a group."""
-FEWEST_RELABELLINGS = 20
+FEWEST_PERMUTATIONS = 20
 """With fewer distinct relabellings no p could reach 0.05."""
 
 
 @dataclass(frozen=True)
-class _People:
+class _Subjects:
     """The people who are trained on: their group, and the columns that strata are made of."""
 
     group: npt.NDArray[np.int64]
@@ -47,42 +47,42 @@ class _Question:
     compared: frozenset[str] = field(default_factory=frozenset)
 
 
-def relabellings(
+def permutation_design(
     data: Dataset,
     config: IntrospectionConfig,
     group_by: list[str],
     target: str | None,
     recorded: list[int],
     residualized: Collection[str] = (),
-) -> Relabellings:
+) -> PermutationDesign:
     """The relabelled partitions of a data set's training people.
 
     ``target`` is the column that a classifier learns, None for an autoencoder; ``recorded`` are the epochs at which
     spectra are taken, ``residualized`` the columns whose effect was taken out of the data. Raises AutoSpecError for a
     stratum or a pair that does not exist.
     """
-    names = np.array(data.people)[data.training]
-    _, first, person = np.unique(names, return_index=True, return_inverse=True)
-    people = _people(data, first, target)
-    unknown = [name for name in config.strata if name not in people.columns and name not in DEFAULT_STRATA]
+    names = np.array(data.subjects)[data.training]
+    _, first, subject = np.unique(names, return_index=True, return_inverse=True)
+    subjects = _subjects(data, first, target)
+    unknown = [name for name in config.strata if name not in subjects.columns and name not in DEFAULT_STRATA]
     if unknown:
         raise AutoSpecError(
-            f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(people.columns)}"
+            f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(subjects.columns)}"
         )
-    mixed = set(person[data.group[data.training] != people.group[person]])
+    mixed = set(subject[data.group[data.training] != subjects.group[subject]])
     pairs, refused = [], {}
     for question in _questions(data, group_by):
         if (question.a, question.b) not in _wanted(config, data):
             reason = NOT_ASKED
         else:
             reason = _refusal(question, target, residualized, bool(mixed), config.permutations)
-        found = None if reason else _relabelled(question, people, data.groups, config, target, group_by)
-        if isinstance(found, Relabelling):
+        found = None if reason else _permuted(question, subjects, data.groups, config, target, group_by)
+        if isinstance(found, PairPermutations):
             pairs.append(found)
         else:
             refused[question.a, question.b] = reason or str(found)
     epochs = spaced(recorded, config.permutation_epochs) if pairs else ()
-    return Relabellings(tuple(pairs), refused, person.astype(np.int64).reshape(-1), epochs)
+    return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
 
 
 def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
@@ -91,12 +91,12 @@ def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
 
 
-def _people(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _People:
+def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _Subjects:
     """The people, each known by the first of their samples."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
     if target is not None:
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
-    return _People(data.group[data.training][first], columns)
+    return _Subjects(data.group[data.training][first], columns)
 
 
 def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
@@ -124,7 +124,7 @@ def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
     given = config.permutation_pairs
     if given is None or not config.permutations:
         return {(a, b) for a in names for b in names}
-    check_relabelled(given, names)
+    check_permutation_pairs(given, names)
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 
@@ -145,31 +145,31 @@ def _refusal(
     return "" if permutations else "no relabellings were recorded (introspection.permutations=0)"
 
 
-def _relabelled(
+def _permuted(
     question: _Question,
-    people: _People,
+    subjects: _Subjects,
     groups: tuple[str, ...],
     config: IntrospectionConfig,
     target: str | None,
     group_by: list[str],
-) -> Relabelling | str:
+) -> PairPermutations | str:
     """The relabelled partitions of one pair, or why there are none."""
-    observed = np.zeros(len(people.group), dtype=np.int8)
+    observed = np.zeros(len(subjects.group), dtype=np.int8)
     for code, cells in enumerate(question.cells, start=1):
-        observed[np.isin(people.group, [groups.index(cell) for cell in cells])] = code
+        observed[np.isin(subjects.group, [groups.index(cell) for cell in cells])] = code
     sizes = [int((observed == code).sum()) for code in (1, 2)]
-    if min(sizes) < FEWEST_PEOPLE:
-        return f"a group of {min(sizes)} people; {FEWEST_PEOPLE} are needed"
+    if min(sizes) < FEWEST_SUBJECTS:
+        return f"a group of {min(sizes)} people; {FEWEST_SUBJECTS} are needed"
     # what else the groups are made of, and what a classifier learns, must stay with each person
     wanted = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
-    kept = [name for name in wanted if name in people.columns and name not in question.compared]
-    columns = {name: people.columns[name] for name in kept}
+    kept = [name for name in wanted if name in subjects.columns and name not in question.compared]
+    columns = {name: subjects.columns[name] for name in kept}
     strata = _strata(observed, columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
-    if distinct < math.log(FEWEST_RELABELLINGS):
+    if distinct < math.log(FEWEST_PERMUTATIONS):
         return (
             f"only {round(math.exp(distinct))} distinct relabellings within {', '.join(columns) or 'the pair'}; "
-            f"{FEWEST_RELABELLINGS} are needed"
+            f"{FEWEST_PERMUTATIONS} are needed"
         )
     members = np.tile(observed, (1 + config.permutations, 1))
     random = np.random.default_rng([config.permutation_seed, zlib.crc32(f"{question.a} {question.b}".encode())])
@@ -177,7 +177,7 @@ def _relabelled(
         for stratum in strata:
             row[stratum] = random.permutation(row[stratum])
     varying = tuple(name for name, values in columns.items() if len(set(values[observed > 0])) > 1)
-    return Relabelling(question.a, question.b, varying, members)
+    return PairPermutations(question.a, question.b, varying, members)
 
 
 def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:

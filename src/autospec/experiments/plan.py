@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from autospec.errors import DamagedFile
 from autospec.experiments import datasets
 from autospec.experiments.config.checks import checked
-from autospec.experiments.config.pairs import check_relabelled, pairs_in_front
+from autospec.experiments.config.pairs import check_permutation_pairs, pairs_in_front
 from autospec.experiments.config.run_id import run_id
 from autospec.experiments.config.schema import ExperimentConfig, Shows
 from autospec.experiments.datasets.group_names import group_names
@@ -53,4 +53,4 @@ def _check_pairs(config: ExperimentConfig) -> None:
     if config.panel.shows is Shows.differences:
         pairs_in_front(config.figure.pairs, names)
     if config.introspection.permutations:
-        check_relabelled(config.introspection.permutation_pairs or [], names)
+        check_permutation_pairs(config.introspection.permutation_pairs or [], names)

@@ -20,7 +20,7 @@ from autospec.experiments.config.checks import as_yaml
 from autospec.experiments.config.pairs import pairs_in_front
 from autospec.experiments.config.schema import Shows, Task
 from autospec.experiments.datasets.dataset import Dataset, Mask
-from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.checkpoint import Checkpoints, random_state, restore_random_state
 from autospec.experiments.runs.folder import RunFolder, locked
@@ -33,8 +33,8 @@ from autospec.experiments.training.loop import Samples, Training
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
+from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import read_table
-from autospec.store.relabelling import Relabellings
 from autospec.store.write import attributes_of, remove_leftovers, replaced
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
         directions=config.introspection.directions,
         bins=config.introspection.bins,
         group_sizes=data.group_sizes(),
-        relabellings=_relabellings(plan, data),
+        permutation_design=_permutation_design(plan, data),
         attributes=_attributes(plan, data, provenance),
     )
     held_out = ~data.training
@@ -115,14 +115,14 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance) -> Training:
     )
 
 
-def _relabellings(plan: Plan, data: Dataset) -> Relabellings:
+def _permutation_design(plan: Plan, data: Dataset) -> PermutationDesign:
     """The exchanges of people's labels that this run's groups allow."""
     config = plan.config
     schedule = Schedule(config.introspection.every, config.epochs)
     target = config.dataset.target if config.task is Task.classification else None
     recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
     residualized = getattr(config.dataset, "residualize", ())
-    return relabellings(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
+    return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
 
 
 def _samples(data: Dataset, chosen: Mask, device: str) -> Samples:
@@ -179,8 +179,8 @@ def _train(plan: Plan, data: Dataset, provenance: Provenance, command: str) -> N
         with contextlib.suppress(AutoSpecError):  # a full disk has been named by then
             _note(provenance, training, folder)
     checkpoints.remove()
-    if training.recorder.relabelling_s:
-        log.info("%s: relabelling took %.1f s of it", folder.run_id, training.recorder.relabelling_s)
+    if training.recorder.permutation_s:
+        log.info("%s: relabelling took %.1f s of it", folder.run_id, training.recorder.permutation_s)
     log.info("%s is complete: %d epochs, %s s", folder.run_id, training.epoch, provenance.sessions[-1]["wall_s"])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autospec.capture.layers import Use
 from autospec.errors import AutoSpecError
-from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.store.schema import UNGROUPED
 
 
@@ -19,9 +19,9 @@ class Batch:
     ``heard`` says whether a backward pass reached a watched layer.
     """
 
-    def __init__(self, cells: Cells | None, person: Tensor | None = None) -> None:
+    def __init__(self, cells: SampleGroups | None, subject: Tensor | None = None) -> None:
         self.cells = cells
-        self.person = person
+        self.subject = subject
         self.heard = False
         self.sample_losses: Tensor | None = None
         self.loss_sums: Tensor | None = None
@@ -39,7 +39,7 @@ class Batch:
         self.sample_losses = losses.detach() if self.sample_losses is None else self.sample_losses + losses.detach()
 
 
-def labelled_cells(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use) -> Cells:
+def sample_groups(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use) -> SampleGroups:
     """The cells of a batch from the group label of each sample, (n,); AutoSpecError for labels that do not fit.
 
     ``first`` is any watched weight: labels come from its device, or from none (a list).
@@ -55,7 +55,7 @@ def labelled_cells(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use
             f"group label {low if low < UNGROUPED else high} is outside the {grouping.disjoint} groups "
             f"({', '.join(_names(grouping))}); allowed are 0 to {grouping.disjoint - 1}, and -1 for none"
         )
-    return Cells.of(labels.long(), grouping.cells)
+    return SampleGroups.of(labels.long(), grouping.cells)
 
 
 def _integers(group: Tensor | npt.ArrayLike, grouping: Grouping) -> Tensor:

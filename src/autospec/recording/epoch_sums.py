@@ -11,8 +11,8 @@ from torch import Tensor
 
 from autospec.capture.layers import Layer, Use
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
-from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
@@ -55,7 +55,7 @@ class EpochSums:
         self._loss = torch.zeros(grouping.cells, dtype=torch.float64)
         self._losses_given = 0
 
-    def add(self, use: Use, factors: Factors, cells: Cells) -> None:
+    def add(self, use: Use, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one weight's factors from one backward pass; AutoSpecError where they do not fit the batch."""
         if factors.device != cells.of_sample.device:
             raise AutoSpecError(
@@ -81,7 +81,7 @@ class EpochSums:
         """Add one weight's gradient, split by cell already: (cells, out, in), from numbers of a spacing ``eps``."""
         self._layers[layer.name].add_matrices(gradients, eps)
 
-    def count(self, cells: Cells, loss_sums: Tensor | None) -> None:
+    def count(self, cells: SampleGroups, loss_sums: Tensor | None) -> None:
         """Count the samples of one batch and their losses, (cells,) where given."""
         counts = torch.tensor(cells.counts)
         self.batches += 1

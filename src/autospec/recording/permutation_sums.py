@@ -11,67 +11,67 @@ from torch import Tensor
 
 from autospec.capture.layers import Use
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
-from autospec.spectra.groups import Cells
-from autospec.spectra.person_sums import PersonSums, Ratios, loss_ratios
-from autospec.store.relabelling import Relabellings
-from autospec.store.schema import NULL_EPOCHS, NULL_LOSS, NULL_RATIOS, Field, null_field
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import SampleGroups
+from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
+from autospec.store.permuted_pairs import PermutationDesign
+from autospec.store.schema import PERMUTATION_EPOCHS, PERMUTATION_LOSS, PERMUTATION_RATIOS, Field, permutation_field
 
 
-class NullSums:
+class PermutationSums:
     """The gradients, losses and loss weights of every person since the last record, and the time that they took.
 
     Nothing here touches the model, its graph or a random state: training goes on as it would.
     """
 
-    def __init__(self, relabellings: Relabellings, uses: Sequence[Use], mean_loss: bool) -> None:
-        self._relabellings = relabellings
+    def __init__(self, permutation_design: PermutationDesign, uses: Sequence[Use], mean_loss: bool) -> None:
+        self._permutation_design = permutation_design
         self._mean_loss = mean_loss
-        self._layers = {use.layer.name: PersonSums(use.layer.shape, relabellings.people) for use in uses}
-        self._weight = torch.zeros(relabellings.people, dtype=torch.float64)
-        self._counts = torch.zeros(relabellings.people, dtype=torch.float64)
-        self._losses: Tensor | None = torch.zeros(relabellings.people, dtype=torch.float64)
+        self._layers = {use.layer.name: SubjectSums(use.layer.shape, permutation_design.subjects) for use in uses}
+        self._weight = torch.zeros(permutation_design.subjects, dtype=torch.float64)
+        self._counts = torch.zeros(permutation_design.subjects, dtype=torch.float64)
+        self._losses: Tensor | None = torch.zeros(permutation_design.subjects, dtype=torch.float64)
         self.cost_s = 0.0
 
-    def people_of(self, samples: Tensor | None, cells: Cells) -> Tensor:
+    def subjects_of(self, samples: Tensor | None, cells: SampleGroups) -> Tensor:
         """(n,): whose each sample of a batch is; AutoSpecError where ``samples`` do not say it."""
-        person = torch.from_numpy(self._relabellings.person)
-        person = person if samples is None else person[samples.cpu()]
-        if len(person) != len(cells.of_sample):
+        subject = torch.from_numpy(self._permutation_design.subject)
+        subject = subject if samples is None else subject[samples.cpu()]
+        if len(subject) != len(cells.of_sample):
             raise AutoSpecError(
-                f"{len(cells.of_sample)} labels, but relabellings of {len(person)} samples; "
+                f"{len(cells.of_sample)} labels, but relabellings of {len(subject)} samples; "
                 "recorder.batch(group, samples=...) says which samples a batch holds"
             )
-        return person.to(cells.of_sample.device)
+        return subject.to(cells.of_sample.device)
 
-    def add(self, use: Use, factors: Factors, person: Tensor) -> None:
+    def add(self, use: Use, factors: GradientFactors, subject: Tensor) -> None:
         """Add one weight's factors from one backward pass."""
         started = time.monotonic()
-        self._layers[use.layer.name].add(factors, person)
+        self._layers[use.layer.name].add(factors, subject)
         self.cost_s += time.monotonic() - started
 
-    def count(self, person: Tensor, losses: Tensor | None) -> None:
+    def count(self, subject: Tensor, losses: Tensor | None) -> None:
         """Count the samples of one batch, and their losses where given."""
-        person = person.cpu()
-        ones = torch.ones(len(person), dtype=torch.float64)
-        self._counts.index_add_(0, person, ones)
-        self._weight.index_add_(0, person, ones / (len(person) if self._mean_loss else 1))
+        subject = subject.cpu()
+        ones = torch.ones(len(subject), dtype=torch.float64)
+        self._counts.index_add_(0, subject, ones)
+        self._weight.index_add_(0, subject, ones / (len(subject) if self._mean_loss else 1))
         if losses is None or self._losses is None:
             self._losses = None
         else:
-            self._losses.index_add_(0, person, losses.detach().double().cpu())
+            self._losses.index_add_(0, subject, losses.detach().double().cpu())
 
     def measured(self, epoch: int) -> dict[Field, npt.ArrayLike | None]:
         """The ratios of every partition of every pair, by the field that they are stored in."""
         started = time.monotonic()
-        members = [torch.from_numpy(pair.members) for pair in self._relabellings.pairs]
-        found: dict[Field, npt.ArrayLike | None] = {NULL_EPOCHS: epoch}
+        members = [torch.from_numpy(pair.members) for pair in self._permutation_design.pairs]
+        found: dict[Field, npt.ArrayLike | None] = {PERMUTATION_EPOCHS: epoch}
         for layer, sums in self._layers.items():
             of_pairs = [sums.ratios(partitions, self._weight) for partitions in members]
-            found |= {null_field(layer, name): _stacked(of_pairs, name) for name in NULL_RATIOS}
+            found |= {permutation_field(layer, name): _stacked(of_pairs, name) for name in PERMUTATION_RATIOS}
         if self._losses is not None:
             losses = self._losses
-            found[NULL_LOSS] = torch.stack([loss_ratios(losses, self._counts, own) for own in members]).numpy()
+            found[PERMUTATION_LOSS] = torch.stack([loss_ratios(losses, self._counts, own) for own in members]).numpy()
         self.cost_s += time.monotonic() - started
         return found
 

@@ -20,22 +20,22 @@ from autospec.capture.layers import Layer, Use
 from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.recording.batch import Batch, labelled_cells
+from autospec.recording.batch import Batch, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import check_against
-from autospec.recording.permutation_sums import NullSums
+from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.schedule import Schedule
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
+from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import Spectra
-from autospec.store.relabelling import Relabellings
 from autospec.store.schema import (
     EPOCH,
     GRADIENT,
-    NULL_EPOCH,
+    PERMUTATION_EPOCH,
     RECORDED_EPOCHS,
     SUBSPACE,
     TRAINING_CURVES,
@@ -102,7 +102,7 @@ class SpectralRecorder:
         overwrite: bool = False,
         periodic: bool = True,
         group_sizes: Sequence[int] | None = None,
-        relabellings: Relabellings | None = None,
+        permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
@@ -124,10 +124,10 @@ class SpectralRecorder:
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
             layers={layer.name: layer_attributes(layer, engine) for layer in self._layers()},
-            null=relabellings,
+            null=permutation_design,
         )
-        self._relabellings = relabellings
-        self.relabelling_s = 0.0
+        self._permutation_design = permutation_design
+        self.permutation_s = 0.0
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
         self.table = self._file.table
         self.epoch = self.table.trained
@@ -159,8 +159,8 @@ class SpectralRecorder:
         if not self.schedule.takes(self.epoch):
             yield Batch(None)
             return
-        cells = labelled_cells(group, self.grouping, self._uses[0])
-        self._batch = batch = Batch(cells, self._null.people_of(samples, cells) if self._null else None)
+        cells = sample_groups(group, self.grouping, self._uses[0])
+        self._batch = batch = Batch(cells, self._null.subjects_of(samples, cells) if self._null else None)
         first = not self._checked
         try:
             with leaf_gradients(self._layers() if first else []) as left, self._engine.listening(cells):
@@ -176,8 +176,8 @@ class SpectralRecorder:
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
             self._sums.count(cells, batch.loss_sums)
-            if self._null is not None and batch.person is not None:
-                self._null.count(batch.person, batch.sample_losses)
+            if self._null is not None and batch.subject is not None:
+                self._null.count(batch.subject, batch.sample_losses)
         except BaseException:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
@@ -214,8 +214,8 @@ class SpectralRecorder:
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
-            self.table.append(self._null.measured(label), NULL_EPOCH)
-            self.relabelling_s += self._null.cost_s
+            self.table.append(self._null.measured(label), PERMUTATION_EPOCH)
+            self.permutation_s += self._null.cost_s
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
@@ -302,19 +302,19 @@ class SpectralRecorder:
             directions=self._directions,
             earlier=self._earlier.of_layers,
         )
-        chosen = self._relabellings
+        chosen = self._permutation_design
         due = chosen is not None and self.epoch in chosen.epochs
-        self._null = NullSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
 
-    def _add(self, use: Use, factors: Factors) -> None:
+    def _add(self, use: Use, factors: GradientFactors) -> None:
         assert self._batch is not None
         assert self._batch.cells is not None
         if self._scaler is not None:
             factors = factors.scaled(1 / self._loss_scale)
         self._batch.heard = True
         self._sums.add(use, factors, self._batch.cells)
-        if self._null is not None and self._batch.person is not None:
-            self._null.add(use, factors, self._batch.person)
+        if self._null is not None and self._batch.subject is not None:
+            self._null.add(use, factors, self._batch.subject)
 
     def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None

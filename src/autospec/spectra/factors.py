@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Factors:
+class GradientFactors:
     """The input activations ``A`` and adjoints ``Δ`` of one use of a weight: ``∇W = Δᵀ A`` (paper, eq. 1).
 
     Both keep the samples of the batch apart from the positions at which the weight is tied (steps of a
@@ -125,7 +125,7 @@ class Factors:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
         return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
 
-    def scaled(self, factor: float) -> Factors:
+    def scaled(self, factor: float) -> GradientFactors:
         """The factors of a loss that is ``factor`` times as large."""
         other = copy.copy(self)
         other._rounded_before = self.eps

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autospec.spectra.factors import Factors
-from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
 
 
@@ -30,8 +30,10 @@ def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups
         raise ValueError(f"group must have one label for each of the {n} samples, not shape {tuple(group.shape)}")
     if n and not -1 <= int(group.min()) <= int(group.max()) < n_groups:
         raise ValueError(f"group labels must lie between -1 and {n_groups - 1}")
-    factors = Factors(activation.reshape(n, -1, activation.shape[-1]), adjoint.reshape(n, -1, adjoint.shape[-1]))
-    cells = Cells.of(group, n_groups + 1)
+    factors = GradientFactors(
+        activation.reshape(n, -1, activation.shape[-1]), adjoint.reshape(n, -1, adjoint.shape[-1])
+    )
+    cells = SampleGroups.of(group, n_groups + 1)
     return torch.stack([factors.product(samples) for samples in cells.samples[:-1]])
 
 
@@ -51,7 +53,7 @@ class GradientSum:
         self._between_cells: Tensor | None = None
         self._spectra: Tensor | None = None
 
-    def add(self, factors: Factors, cells: Cells) -> None:
+    def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
         self._between_cells = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, factors.dtype)
@@ -115,14 +117,14 @@ class GradientSum:
         members = torch.nn.functional.one_hot(cell, cells).to(activation)
         return members.mT @ ((activation @ activation.mT) * (adjoint @ adjoint.mT)) @ members
 
-    def _stays_small(self, factors: Factors) -> bool:
+    def _stays_small(self, factors: GradientFactors) -> bool:
         """Whether the rows so far are few enough for the QR of the factors to be the cheaper exact route."""
         rows = sum(len(cell) for _, _, cell in self._kept) + factors.samples * factors.positions
         # a part of the weight's rows (the queries of a cross-attention) has its place in the formed matrix alone
-        is_whole = type(factors) is Factors and factors.blocks == 1 and factors.height == self.shape[0]
+        is_whole = type(factors) is GradientFactors and factors.blocks == 1 and factors.height == self.shape[0]
         return is_whole and 2 * rows <= min(self.shape)
 
-    def _keep(self, factors: Factors, cells: Cells) -> None:
+    def _keep(self, factors: GradientFactors, cells: SampleGroups) -> None:
         activation, adjoint = (
             on_capable_device(factor[0]).double() for factor in (factors.activation, factors.adjoint)
         )

@@ -50,7 +50,7 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Cells:
+class SampleGroups:
     """The samples of one batch, cell by cell: ``samples[c]`` are the positions in the batch of cell ``c``.
 
     ``shared`` marks a single row that stands for all samples together: it counts in ``all``, and what it is made
@@ -62,16 +62,16 @@ class Cells:
     shared: bool = False
 
     @classmethod
-    def of(cls, labels: Tensor, cells: int) -> Cells:
+    def of(cls, labels: Tensor, cells: int) -> SampleGroups:
         """Sort the labels of a batch, (n,) with -1 for "in no group", into ``cells`` cells (the last for -1)."""
         of_sample = labels.where(labels >= 0, cells - 1)
         counts = torch.bincount(of_sample, minlength=cells).tolist()
         order = torch.argsort(of_sample, stable=True)
         return cls(tuple(order.split(counts)), of_sample)
 
-    def of_all(self) -> Cells:
+    def of_all(self) -> SampleGroups:
         """The cells of one row that all samples of the batch share: in no group, so in ``all`` only."""
-        apart = Cells.of(self.of_sample.new_full((1,), UNGROUPED), len(self.samples))
+        apart = SampleGroups.of(self.of_sample.new_full((1,), UNGROUPED), len(self.samples))
         return replace(apart, shared=True)
 
     @property

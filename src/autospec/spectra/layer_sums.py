@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from autospec.spectra.factors import Factors, at_least_float32
+from autospec.spectra.factors import GradientFactors, at_least_float32
 from autospec.spectra.gradient import GradientSum
-from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.positions import PositionSums
 from autospec.spectra.rows import RowStack
 from autospec.spectra.subspace import Subspaces, subspaces_of
@@ -59,19 +59,19 @@ class LayerSums:
         self.shared = False
         self.only_gradients = False
 
-    def add(self, factors: Factors, cells: Cells) -> None:
+    def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
         self.own_rows += self._added(factors, cells)
         for name in (ACTIVATION, ADJOINT):
             if name in self.keep:
                 self._add_rows(name, factors, cells)
 
-    def add_gradient(self, factors: Factors, cells: Cells) -> None:
+    def add_gradient(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use to the gradient alone: that of a shared weight under another module."""
         self.used_elsewhere = True
         self._added(factors, cells)
 
-    def _added(self, factors: Factors, cells: Cells) -> Tensor:
+    def _added(self, factors: GradientFactors, cells: SampleGroups) -> Tensor:
         """Add one use to all that does not depend on which module it is of; its rows per cell."""
         self.arrived = True
         self.passes += 1
@@ -121,13 +121,13 @@ class LayerSums:
             known[(0,) * sum(dimension in (GROUP, OTHER_GROUP) for dimension in dimensions)] = True
         return value.where(known, torch.nan)
 
-    def _add_rows(self, name: str, factors: Factors, cells: Cells) -> None:
+    def _add_rows(self, name: str, factors: GradientFactors, cells: SampleGroups) -> None:
         rows_of = factors.activation_rows if name == ACTIVATION else factors.adjoint_rows
         for cell, samples in enumerate(cells.samples):
             for part in samples.split(factors.samples_at_once) if len(samples) else ():
                 self._stack(name, factors, at_least_float32(rows_of(part)), cell)
 
-    def _stack(self, name: str, factors: Factors, rows: Tensor, cell: int) -> None:
+    def _stack(self, name: str, factors: GradientFactors, rows: Tensor, cell: int) -> None:
         """Stack rows (blocks, rows, width), placed where they stand in the weight's matrix."""
         along_columns = (name == ACTIVATION) != factors.transposed
         width = self.shape[along_columns]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import GradientSum
-from autospec.spectra.groups import Cells, Grouping
+from autospec.spectra.groups import Grouping, SampleGroups
 
 
 class PositionSums:
@@ -28,7 +28,7 @@ class PositionSums:
         self._bins = bins
         self._sums: list[GradientSum] = []
 
-    def add(self, factors: Factors, cells: Cells) -> None:
+    def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
         bins = min(self._bins or factors.positions, factors.positions)
         if not self._sums:
@@ -41,7 +41,7 @@ class PositionSums:
         activation, adjoint = factors.activation, factors.adjoint
         for place, part in enumerate(torch.arange(factors.positions).tensor_split(bins)):
             stretch = slice(int(part[0]), int(part[-1]) + 1)
-            kept = Factors(
+            kept = GradientFactors(
                 activation[:, :, stretch],
                 adjoint[:, :, stretch],
                 first_row=factors.first_row,

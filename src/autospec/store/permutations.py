@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from autospec.store.read import opened
 from autospec.store.schema import (
-    NULL,
-    NULL_EPOCHS,
-    NULL_LOSS,
-    NULL_PAIRS,
-    NULL_PEOPLE,
-    NULL_RATIOS,
-    NULL_REASONS,
-    NULL_REFUSED,
-    NULL_STRATA,
-    null_field,
+    PERMUTATION_EPOCHS,
+    PERMUTATION_LOSS,
+    PERMUTATION_PAIRS,
+    PERMUTATION_RATIOS,
+    PERMUTATION_REASONS,
+    PERMUTATION_REFUSED,
+    PERMUTATION_ROOT,
+    PERMUTATION_STRATA,
+    PERMUTATION_SUBJECTS,
+    permutation_field,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -29,7 +29,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class NullSpectra:
+class PermutationRatios:
     """What two groups differ in under every partition of their people, the observed one first.
 
     ``ratios[layer][name]`` (epoch, pair, partition, ...) are the ``NULL_RATIOS`` of a layer, ``loss`` (epoch, pair,
@@ -40,10 +40,10 @@ class NullSpectra:
 
     epochs: npt.NDArray[np.int64]
     pairs: tuple[Pair, ...]
-    people: npt.NDArray[np.int64]
+    subjects: npt.NDArray[np.int64]
     strata: tuple[str, ...]
     refused: Mapping[Pair, str]
-    relabellings: str
+    permutation_design: str
     ratios: Mapping[str, Mapping[str, Floats]]
     loss: Floats | None
 
@@ -54,23 +54,28 @@ class NullSpectra:
         return 0 if first is None else first["log_norm"].shape[2] - 1
 
 
-def read_null(path: Path | bytes, layers: list[str]) -> NullSpectra | None:
+def read_permutations(path: Path | bytes, layers: list[str]) -> PermutationRatios | None:
     """The relabelled partitions of a file; None where its writer knew nothing of people."""
     with opened(path) as file:
-        if NULL_PAIRS not in file:
+        if PERMUTATION_PAIRS not in file:
             return None
-        refused = zip(_pairs(file, NULL_REFUSED), _texts(file, NULL_REASONS), strict=True)
-        relabelled = [layer for layer in layers if null_field(layer, "log_ratio").path in file]
-        ratios = {layer: {name: file[null_field(layer, name).path][()] for name in NULL_RATIOS} for layer in relabelled}
-        return NullSpectra(
-            epochs=file[NULL_EPOCHS.path][()] if NULL_EPOCHS.path in file else np.empty(0, dtype=np.int64),
-            pairs=tuple(_pairs(file, NULL_PAIRS)) if relabelled else (),
-            people=file[NULL_PEOPLE][()],
-            strata=tuple(_texts(file, NULL_STRATA)),
+        refused = zip(_pairs(file, PERMUTATION_REFUSED), _texts(file, PERMUTATION_REASONS), strict=True)
+        relabelled = [layer for layer in layers if permutation_field(layer, "log_ratio").path in file]
+        ratios = {
+            layer: {name: file[permutation_field(layer, name).path][()] for name in PERMUTATION_RATIOS}
+            for layer in relabelled
+        }
+        return PermutationRatios(
+            epochs=file[PERMUTATION_EPOCHS.path][()]
+            if PERMUTATION_EPOCHS.path in file
+            else np.empty(0, dtype=np.int64),
+            pairs=tuple(_pairs(file, PERMUTATION_PAIRS)) if relabelled else (),
+            subjects=file[PERMUTATION_SUBJECTS][()],
+            strata=tuple(_texts(file, PERMUTATION_STRATA)),
             refused=dict(refused),
-            relabellings=str(file[NULL].attrs["relabellings"]),
+            permutation_design=str(file[PERMUTATION_ROOT].attrs["relabellings"]),
             ratios=ratios,
-            loss=file[NULL_LOSS.path][()] if NULL_LOSS.path in file else None,
+            loss=file[PERMUTATION_LOSS.path][()] if PERMUTATION_LOSS.path in file else None,
         )
 
 

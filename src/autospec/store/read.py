@@ -221,7 +221,7 @@ def read_table(path: Path) -> SpectraTable:
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
             field = Field(name, tuple(dimension.label for dimension in item.dims), item.dtype.name)
-            if field.per_record or field.per_epoch or field.per_null:
+            if field.per_record or field.per_epoch or field.per_permutation:
                 table.restore(field, item[()])
 
     with opened(path) as file:

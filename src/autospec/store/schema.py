@@ -19,7 +19,7 @@ UNGROUPED = -1
 
 EPOCH = "epoch"
 TRAINING_EPOCH = "training_epoch"
-NULL_EPOCH = "null_epoch"
+PERMUTATION_EPOCH = "null_epoch"
 GROUP = "group"
 OTHER_GROUP = "other_group"
 INDEX = "index"
@@ -51,9 +51,9 @@ class Field:
         return self.dimensions[:1] == (TRAINING_EPOCH,)
 
     @property
-    def per_null(self) -> bool:
+    def per_permutation(self) -> bool:
         """Whether one slice is appended each time people are relabelled."""
-        return self.dimensions[:1] == (NULL_EPOCH,)
+        return self.dimensions[:1] == (PERMUTATION_EPOCH,)
 
 
 GRADIENT, ACTIVATION, ADJOINT, RANK, TIED = "gradient", "activation", "adjoint", "rank", "tied"
@@ -79,19 +79,19 @@ TRAINING_CURVES = tuple(
     Field(f"{part}/{curve}", (TRAINING_EPOCH,)) for part in ("training", "validation") for curve in ("loss", "metric")
 )
 
-NULL = "null"
-NULL_EPOCHS = Field("null/epoch", (NULL_EPOCH,), "int64")
-NULL_PAIRS = "null/pair"
-NULL_PEOPLE = "null/people"
-NULL_STRATA = "null/strata"
-NULL_REFUSED = "null/refused"
-NULL_REASONS = "null/reason"
-NULL_LOSS = Field("null/log_loss", (NULL_EPOCH, PAIR, PARTITION), "float32")
-NULL_RATIOS = {
-    "log_ratio": (NULL_EPOCH, PAIR, PARTITION, INDEX),
-    "log_norm": (NULL_EPOCH, PAIR, PARTITION),
-    "log_effective_rank": (NULL_EPOCH, PAIR, PARTITION),
-    "cancellation": (NULL_EPOCH, PAIR, PARTITION),
+PERMUTATION_ROOT = "null"
+PERMUTATION_EPOCHS = Field("null/epoch", (PERMUTATION_EPOCH,), "int64")
+PERMUTATION_PAIRS = "null/pair"
+PERMUTATION_SUBJECTS = "null/people"
+PERMUTATION_STRATA = "null/strata"
+PERMUTATION_REFUSED = "null/refused"
+PERMUTATION_REASONS = "null/reason"
+PERMUTATION_LOSS = Field("null/log_loss", (PERMUTATION_EPOCH, PAIR, PARTITION), "float32")
+PERMUTATION_RATIOS = {
+    "log_ratio": (PERMUTATION_EPOCH, PAIR, PARTITION, INDEX),
+    "log_norm": (PERMUTATION_EPOCH, PAIR, PARTITION),
+    "log_effective_rank": (PERMUTATION_EPOCH, PAIR, PARTITION),
+    "cancellation": (PERMUTATION_EPOCH, PAIR, PARTITION),
 }
 """What is stored of each layer's relabelled partitions, the observed one first."""
 
@@ -108,9 +108,9 @@ def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: 
     return Field(layer_path(layer, statistic), (EPOCH, *dimensions), dtype)
 
 
-def null_field(layer: str, name: str) -> Field:
+def permutation_field(layer: str, name: str) -> Field:
     """The field of one of a layer's ``NULL_RATIOS``."""
-    return Field(f"{NULL}/{LAYERS}/{layer}/{name}", NULL_RATIOS[name], "float32")
+    return Field(f"{PERMUTATION_ROOT}/{LAYERS}/{layer}/{name}", PERMUTATION_RATIOS[name], "float32")
 
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from autospec.store.schema import NULL_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
+from autospec.store.schema import PERMUTATION_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 Array = npt.NDArray[np.generic]
 
@@ -82,9 +82,9 @@ class SpectraTable:
         return len(self[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in self else 0
 
     @property
-    def null_epochs(self) -> list[int]:
+    def permutation_epochs_of(self) -> list[int]:
         """The epochs at which people were relabelled."""
-        return [int(epoch) for epoch in self[NULL_EPOCHS.path]] if NULL_EPOCHS.path in self else []
+        return [int(epoch) for epoch in self[PERMUTATION_EPOCHS.path]] if PERMUTATION_EPOCHS.path in self else []
 
     def append(self, values: Mapping[Field, npt.ArrayLike | None], axis: str) -> None:
         """Add one slice to every array along one axis (recorded epochs, or all); those not given get a gap."""
@@ -114,9 +114,9 @@ class SpectraTable:
         """Forget everything from an epoch on, by its number or step."""
         recorded = sum(taken < epoch for taken in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
-        relabelled = sum(label < epoch for label in self.null_epochs)
+        relabelled = sum(label < epoch for label in self.permutation_epochs_of)
         for array in self:
-            if array.field.per_null:
+            if array.field.per_permutation:
                 array.truncate(relabelled)
             else:
                 array.truncate(recorded if array.field.per_record else trained)

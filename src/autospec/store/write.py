@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError
-from autospec.store.relabelling import Relabellings
+from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
     GROUP,
@@ -23,13 +23,13 @@ from autospec.store.schema import (
     GROUP_NAMES,
     GROUP_SIZES,
     LAYERS,
-    NULL,
-    NULL_PAIRS,
-    NULL_PEOPLE,
-    NULL_REASONS,
-    NULL_REFUSED,
-    NULL_STRATA,
     OTHER_GROUP,
+    PERMUTATION_PAIRS,
+    PERMUTATION_REASONS,
+    PERMUTATION_REFUSED,
+    PERMUTATION_ROOT,
+    PERMUTATION_STRATA,
+    PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
 )
 from autospec.store.table import Array, SpectraTable
@@ -48,7 +48,7 @@ class Header:
     group_sizes: Sequence[int] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    null: Relabellings | None = None
+    null: PermutationDesign | None = None
 
 
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
@@ -67,7 +67,7 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
             layers.create_group(name).attrs.update(attributes)
-        _write_null(file, header.null)
+        _write_permutations(file, header.null)
         for array in table:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
         file.flush()
@@ -111,23 +111,23 @@ def _write_groups(file: h5py.File, header: Header) -> None:
         members.dims[axis].label = label
 
 
-def _write_null(file: h5py.File, null: Relabellings | None) -> None:
+def _write_permutations(file: h5py.File, null: PermutationDesign | None) -> None:
     """Which pairs were relabelled, and which were not and why."""
     if null is None:
         return
-    group = file.create_group(NULL)
+    group = file.create_group(PERMUTATION_ROOT)
     group.attrs.update({"permutations": null.permutations, "relabellings": null.digest()})
     text = h5py.string_dtype()
-    people = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in null.pairs]
+    subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in null.pairs]
     arrays = {
-        NULL_PAIRS: np.array([[pair.a, pair.b] for pair in null.pairs], dtype=object).reshape(-1, 2),
-        NULL_STRATA: np.array([", ".join(pair.strata) for pair in null.pairs], dtype=object),
-        NULL_REFUSED: np.array(list(null.refused), dtype=object).reshape(-1, 2),
-        NULL_REASONS: np.array(list(null.refused.values()), dtype=object),
+        PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in null.pairs], dtype=object).reshape(-1, 2),
+        PERMUTATION_STRATA: np.array([", ".join(pair.strata) for pair in null.pairs], dtype=object),
+        PERMUTATION_REFUSED: np.array(list(null.refused), dtype=object).reshape(-1, 2),
+        PERMUTATION_REASONS: np.array(list(null.refused.values()), dtype=object),
     }
     for path, values in arrays.items():
         file.create_dataset(path, data=values, dtype=text)
-    file.create_dataset(NULL_PEOPLE, data=np.array(people, dtype=np.int64).reshape(-1, 2))
+    file.create_dataset(PERMUTATION_SUBJECTS, data=np.array(subjects, dtype=np.int64).reshape(-1, 2))
 
 
 def _members(header: Header) -> Array:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from autospec import AutoSpecError, SpectralRecorder
 from autospec.capture.rules import convolution
-from autospec.capture.rules.registry import Call
+from autospec.capture.rules.registry import LayerCall
 
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -159,10 +159,10 @@ def test_many_windows_of_one_sign_keep_the_digits_of_float32():
     """A convolution's own kernel, which adds up naively, is off by far more here."""
     layer = nn.Conv2d(4, 4, 3, padding=1)
     image, adjoint = torch.rand(300, 4, 20, 20) * 0.1 + 0.5, torch.rand(300, 4, 20, 20) * 0.1 + 1
-    factors = convolution.convolution(layer, Call((image,), {}, (adjoint,), (adjoint,)))["weight"]
-    precise = convolution.convolution(layer, Call((image.double(),), {}, (adjoint.double(),), (adjoint.double(),)))[
-        "weight"
-    ]
+    factors = convolution.convolution(layer, LayerCall((image,), {}, (adjoint,), (adjoint,)))["weight"]
+    precise = convolution.convolution(
+        layer, LayerCall((image.double(),), {}, (adjoint.double(),), (adjoint.double(),))
+    )["weight"]
     everyone = torch.arange(300)
     difference = (factors.product(everyone) - precise.product(everyone)).norm()
     assert difference < 2e-6 * precise.product(everyone).norm()

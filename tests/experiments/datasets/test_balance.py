@@ -19,7 +19,7 @@ from autospec.experiments.datasets.residuals import residualized
 Make = Callable[..., Any]
 
 
-def people(**columns: list[Any]) -> pd.DataFrame:
+def subjects(**columns: list[Any]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
     labels = {"diagnosis": ["SZ", "HC"] * (n // 2), "sex": ["M"] * (n // 2) + ["F"] * (n // 2)}
     return pd.DataFrame({"id": [f"s{i}" for i in range(n)], "row": range(n), **labels, **columns})
@@ -36,7 +36,7 @@ def test_standardised_difference_is_austins() -> None:
 
 def test_a_warning_names_covariate_groups_and_size() -> None:
     account = Account()
-    table = people(age=[50.0, 20, 52, 22, 54, 24, 56, 26])
+    table = subjects(age=[50.0, 20, 52, 22, 54, 24, 56, 26])
     members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
     note_balance(table, members, ["diagnosis"], account)
     assert account.lines == ["age: SZ 53 ± 2.582, HC 23 ± 2.582", "sex: SZ F 2 / M 2, HC F 2 / M 2"]
@@ -46,7 +46,7 @@ def test_a_warning_names_covariate_groups_and_size() -> None:
 
 
 def test_every_difference_is_handed_over_and_kept_as_a_record() -> None:
-    table = people(age=[50.0, 20, 52, 22, 54, 24, 56, 26], motion=[0.1, np.nan] * 4)
+    table = subjects(age=[50.0, 20, 52, 22, 54, 24, 56, 26], motion=[0.1, np.nan] * 4)
     members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
     age, motion, sex = note_balance(table, members, ["diagnosis"], Account())
     assert (age.covariate, age.one, age.other, age.large) == ("age", "SZ", "HC", True)
@@ -58,7 +58,7 @@ def test_every_difference_is_handed_over_and_kept_as_a_record() -> None:
 
 
 def test_groups_without_overlap_are_far_apart_though_no_number_says_so() -> None:
-    table = people(age=[50.0, 20, 50, 20])
+    table = subjects(age=[50.0, 20, 50, 20])
     members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
     account = Account()
     first = note_balance(table, members, ["diagnosis"], account)[0]
@@ -73,7 +73,7 @@ def test_the_limit_is_a_quarter_of_a_standard_deviation() -> None:
         account = Account()
         ages = np.empty(8)
         ages[0::2], ages[1::2] = 40 + difference + spread, 40 + spread
-        table = people(age=list(ages))
+        table = subjects(age=list(ages))
         members = {name: (table["diagnosis"] == name).to_numpy() for name in ("SZ", "HC")}
         note_balance(table, members, ["diagnosis"], account)
         assert bool(account.warnings) == warned
@@ -81,7 +81,7 @@ def test_the_limit_is_a_quarter_of_a_standard_deviation() -> None:
 
 def test_site_is_compared_label_by_label_and_grouping_columns_are_not(config: Make) -> None:
     account = Account()
-    table = people(site=["A", "B", "A", "B", "A", "C", "A", "C"])
+    table = subjects(site=["A", "B", "A", "B", "A", "C", "A", "C"])
     cohort(table, config("freesurfer", "dataset.group_by=[diagnosis,sex]"), account)
     assert any(line.startswith("site: HC/men B 2, HC/women C 2, SZ/men A 2") for line in account.lines)
     assert not any(line.startswith("sex") for line in account.lines)
@@ -96,15 +96,15 @@ def test_site_is_compared_label_by_label_and_grouping_columns_are_not(config: Ma
 
 def test_a_missing_covariate_is_counted() -> None:
     account = Account()
-    table = people(motion=[0.1, 0.2, np.nan, 0.2])
+    table = subjects(motion=[0.1, 0.2, np.nan, 0.2])
     note_balance(table, {"SZ": np.array([True, False] * 2), "HC": np.array([False, True] * 2)}, ["diagnosis"], account)
     assert account.lines[0] == "motion: SZ 0.1 (1 missing), HC 0.2 ± 0"
 
 
 def test_who_moved_too_much_or_unknown_is_left_out_by_name(config: Make) -> None:
     account = Account()
-    table = people(motion=[0.1, 0.9, np.nan, 0.2])
-    assert cohort(table, config("freesurfer", "dataset.motion_cut=0.5"), account).people == ("s0", "s3")
+    table = subjects(motion=[0.1, 0.9, np.nan, 0.2])
+    assert cohort(table, config("freesurfer", "dataset.motion_cut=0.5"), account).subjects == ("s0", "s3")
     assert account.dropped == {
         "s1": "motion 0.9 is above dataset.motion_cut=0.5",
         "s2": "motion is missing, and there is dataset.motion_cut=0.5",
@@ -132,7 +132,7 @@ def test_residuals_are_fitted_on_training_people_only() -> None:
 
 def test_residualizing_removes_labels_and_numbers(config: Make) -> None:
     rng = np.random.default_rng(1)
-    table = people(age=list(rng.normal(40, 10, 60)), site=["A", "B", "C"] * 20)
+    table = subjects(age=list(rng.normal(40, 10, 60)), site=["A", "B", "C"] * 20)
     shift = table["site"].map({"A": 0.0, "B": 5.0, "C": -3.0}).to_numpy()
     data = np.column_stack([shift + 0.2 * table["age"], rng.normal(size=60)]) + rng.normal(size=(60, 2))
     settings = config("freesurfer", "dataset.residualize=[age,sex,site]", "dataset.scaling=none")
@@ -145,9 +145,9 @@ def test_residualizing_removes_labels_and_numbers(config: Make) -> None:
 
 def test_a_missing_covariate_leaves_the_person_out_by_name(config: Make) -> None:
     account = Account()
-    table = people(age=[30.0, np.nan, 40, 50], site=["A", "B", "", "A"])
+    table = subjects(age=[30.0, np.nan, 40, 50], site=["A", "B", "", "A"])
     found = cohort(table, config("freesurfer", "dataset.residualize=[age,site]"), account)
-    assert found.people == ("s0", "s3")
+    assert found.subjects == ("s0", "s3")
     assert account.dropped["s1"] == "age is missing, and dataset.residualize needs it"
     assert account.dropped["s2"] == "site is missing, and dataset.residualize needs it"
 
@@ -177,7 +177,7 @@ def test_too_few_people_for_a_fit_are_an_error() -> None:
 
 def test_a_covariate_that_is_the_same_in_everybody_is_named(config: Make) -> None:
     account = Account()
-    cohort(people(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
+    cohort(subjects(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
     assert account.warnings == ["dataset.residualize: site is the same in all training people; nothing is taken out"]
 
 

@@ -16,7 +16,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import CENTRES_MM, DOMAIN_OF, DOMAINS
 from autospec.experiments.datasets.simulation.maps import amplitudes, brain
-from autospec.experiments.datasets.simulation.people import generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
 from autospec.experiments.datasets.volumes import resampled
 
 Make = Callable[..., Any]
@@ -50,9 +50,9 @@ def test_effects_on_amplitudes_are_recovered(config: Make) -> None:
     """Twelve thousand people: the standard error of d is 0.018; five of them are allowed."""
     settings = config("cobre_maps", *LARGE)
     who, what = generators(settings, 2)
-    people = simulated_people(settings, who)
-    values = (amplitudes(settings, people, what) - 1) / settings.amplitude_sd
-    design = np.column_stack([np.ones(len(people)), people.diagnosis, people.sex, people.age, people.motion])
+    subjects = simulated_subjects(settings, who)
+    values = (amplitudes(settings, subjects, what) - 1) / settings.amplitude_sd
+    design = np.column_stack([np.ones(len(subjects)), subjects.diagnosis, subjects.sex, subjects.age, subjects.motion])
     found, *_ = np.linalg.lstsq(design, values, rcond=None)
     kinds = ("diagnosis_effects", "sex_effects", "age_effects", "motion_effects")
     for row, key in zip(found[1:], kinds, strict=True):
@@ -116,7 +116,7 @@ def load(config: Make, folder: Path, *overrides: str) -> Any:
 def test_a_folder_of_maps_is_joined_with_its_participants(config: Make, folder: Path) -> None:
     data = load(config, folder)
     assert data.inputs.shape == (4, 1, 8, 6, 4)
-    assert data.people == ("sub-1", "sub-2", "sub-3", "sub-4")
+    assert data.subjects == ("sub-1", "sub-2", "sub-3", "sub-4")
     assert data.inputs[:, 0, 0, 0, 0].tolist() == [1, 2, 3, 4]
     assert not data.simulated
     assert len(datasets.fingerprint(config("cobre_maps", f"dataset.path={folder}"))) == 16
@@ -161,7 +161,7 @@ def test_maps_that_cannot_be_used_are_named(config: Make, folder: Path) -> None:
     write_map(folder, 3, np.where(np.arange(8)[:, None, None] == 1, np.nan, np.ones((8, 6, 4))))
     write_map(folder, 9, np.ones((8, 6, 4)))
     data = load(config, folder)
-    assert data.people == ("sub-4",)
+    assert data.subjects == ("sub-4",)
     reasons = dict(line.removeprefix("left out: ").split(": ", 1) for line in data.account if "left out" in line)
     assert reasons["sub-1"].startswith("sub-1_map.nii.gz cannot be read")
     assert reasons["sub-2"].startswith("sub-2_map.nii.gz cannot be read")
@@ -207,13 +207,13 @@ def test_mistakes_end_in_one_line(config: Make, folder: Path, tmp_path: Path) ->
 
 def test_a_prepared_cohort_gives_the_maximum_over_components(config: Make, tmp_path: Path) -> None:
     maps = np.random.default_rng(0).normal(size=(2, 8, 6, 4))
-    people = pd.DataFrame({"id": ["a", "b"], "diagnosis": ["SZ", "HC"], "sex": ["F", "M"]})
+    subjects = pd.DataFrame({"id": ["a", "b"], "diagnosis": ["SZ", "HC"], "sex": ["F", "M"]})
     file = tmp_path / "maps.h5"
-    write_prepared(file, people, {"map_maximum": maps, "affine": AFFINE}, "a cohort")
+    write_prepared(file, subjects, {"map_maximum": maps, "affine": AFFINE}, "a cohort")
     assert np.allclose(load(config, file).inputs[:, 0], maps, atol=1e-6)
     coarse = load(config, file, "dataset.resolution_mm=12")
     assert max(coarse.inputs.shape[2:]) <= 5
     assert any(line.endswith("voxels of 12 mm: dataset.resolution_mm") for line in coarse.account)
-    write_prepared(file, people, {"map_maximum": maps}, "a cohort")
+    write_prepared(file, subjects, {"map_maximum": maps}, "a cohort")
     with pytest.raises(AutoSpecError, match="has no /affine to resample by"):
         load(config, file, "dataset.resolution_mm=12")

@@ -14,7 +14,7 @@ from autospec.cohorts.prepared_file import write_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMAIN_OF, DOMAINS, couplings
-from autospec.experiments.datasets.simulation.people import generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
 from autospec.experiments.datasets.simulation.timecourses import correlations, power_law_noise, simulated_timecourses
 
 Make = Callable[..., Any]
@@ -37,8 +37,8 @@ def domain_couplings(timecourses: np.ndarray) -> np.ndarray:
 def large(config: Make) -> tuple[Any, Any, np.ndarray]:
     settings = config("cobre_timeseries", *MEN, *NO_COVARIATES, "dataset.spectral_exponent=0")
     who, what = generators(settings, 2)
-    people = simulated_people(settings, who)
-    return settings, people, domain_couplings(simulated_timecourses(settings, people, what))
+    subjects = simulated_subjects(settings, who)
+    return settings, subjects, domain_couplings(simulated_timecourses(settings, subjects, what))
 
 
 def test_shape_and_scale(config: Make) -> None:
@@ -72,15 +72,15 @@ def test_mixed_time_courses_keep_the_slope(config: Make) -> None:
 
 def test_couplings_by_domain_are_recovered(large: Any) -> None:
     """300 controls, white spectra: the standard error of a mean coupling is below 0.006."""
-    settings, people, found = large
+    settings, subjects, found = large
     men = couplings(settings.couplings, "couplings") + 0.5 * couplings(settings.sex_effects, "sex_effects")
-    controls = found[people.diagnosis == 0].mean(axis=0)
+    controls = found[subjects.diagnosis == 0].mean(axis=0)
     assert np.abs(controls - men).max() < 0.02
 
 
 def test_diagnosis_effects_are_recovered(large: Any) -> None:
-    settings, people, found = large
-    difference = found[people.diagnosis == 1].mean(axis=0) - found[people.diagnosis == 0].mean(axis=0)
+    settings, subjects, found = large
+    difference = found[subjects.diagnosis == 1].mean(axis=0) - found[subjects.diagnosis == 0].mean(axis=0)
     assert np.abs(difference - couplings(settings.diagnosis_effects, "diagnosis_effects")).max() < 0.02
     change = dict(zip([(a, b) for a in NAMES for b in NAMES], difference.ravel(), strict=True))
     assert change["SC", "SM"] > 0.03
@@ -98,7 +98,7 @@ def test_motion_raises_every_coupling(config: Make) -> None:
 
 def test_every_person_has_a_correlation_matrix(config: Make) -> None:
     settings = config("cobre_timeseries")
-    matrices = correlations(settings, simulated_people(settings, generators(settings, 1)[0]))
+    matrices = correlations(settings, simulated_subjects(settings, generators(settings, 1)[0]))
     assert np.array_equal(matrices, matrices.transpose(0, 2, 1))
     assert np.linalg.eigvalsh(matrices).min() > 0
 
@@ -119,8 +119,8 @@ def test_diagnosis_can_be_learned_at_the_default_effects(config: Make) -> None:
 
 def cohort_file(folder: Path, timecourses: np.ndarray, **columns: list[Any]) -> Path:
     ids = [f"s{number}" for number in range(len(timecourses))]
-    people = pd.DataFrame({"id": ids, "diagnosis": ["SZ", "HC"] * 2, "sex": ["M", "M", "F", "F"], **columns})
-    write_prepared(folder / "cohort.h5", people, {"timecourses": timecourses}, "ten minutes of rest")
+    subjects = pd.DataFrame({"id": ids, "diagnosis": ["SZ", "HC"] * 2, "sex": ["M", "M", "F", "F"], **columns})
+    write_prepared(folder / "cohort.h5", subjects, {"timecourses": timecourses}, "ten minutes of rest")
     return folder / "cohort.h5"
 
 
@@ -143,9 +143,9 @@ def test_a_prepared_cohort_is_read_from_file_or_folder(config: Make, tmp_path: P
 def test_a_cohort_without_a_label_says_what_can_be_compared(
     config: Make, tmp_path: Path, lacking: str, there: str
 ) -> None:
-    people = pd.DataFrame({"id": list("abcd"), there: list("xxyy")})
+    subjects = pd.DataFrame({"id": list("abcd"), there: list("xxyy")})
     timecourses = np.random.default_rng(0).normal(size=(4, 30, 53))
-    write_prepared(tmp_path / "cohort.h5", people, {"timecourses": timecourses}, "rest")
+    write_prepared(tmp_path / "cohort.h5", subjects, {"timecourses": timecourses}, "rest")
     path, instead = f"dataset.path={tmp_path}", [f"dataset.target={there}", f"dataset.group_by=[{there}]"]
     with pytest.raises(AutoSpecError, match=f"no column '{lacking}'; it has .*; without it, ") as error:
         datasets.load(config("cobre_timeseries", path))
@@ -159,7 +159,7 @@ def test_people_with_gaps_or_doubled_ids_are_named(config: Make, tmp_path: Path)
     timecourses[1, 3, 7] = np.nan
     file = cohort_file(tmp_path, timecourses, id=["a", "b", "c", "c"])
     data = datasets.load(config("cobre_timeseries", f"dataset.path={file}"))
-    assert data.people == ("a",)
+    assert data.subjects == ("a",)
     assert "left out: b: has missing values (NaN or infinite) in cohort.h5" in data.account
     assert "left out: c: the id occurs 2 times in the phenotype table" in data.account
 
@@ -181,7 +181,7 @@ def test_a_person_with_a_component_that_never_moves_is_left_out_by_name(config: 
     timecourses = np.random.default_rng(0).normal(size=(4, 30, 53))
     timecourses[2, :, 5] = 1
     data = datasets.load(config("cobre_timeseries", f"dataset.path={cohort_file(tmp_path, timecourses)}"))
-    assert data.people == ("s0", "s1", "s3")
+    assert data.subjects == ("s0", "s1", "s3")
     assert "left out: s2: component 6 (from 1) is constant in cohort.h5" in data.account
     timecourses[..., 5] = 1
     with pytest.raises(AutoSpecError, match=r"cohort.h5: everybody has a component that is constant over time"):

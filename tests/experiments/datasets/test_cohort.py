@@ -28,7 +28,7 @@ FOUR = table(("SZ", "M"), ("HC", "Female"), ("Patient", "women"), ("Control", "m
 
 
 def members(found: Cohort, group: str) -> set[str]:
-    return {who for who, code in zip(found.people, found.group, strict=True) if found.groups[code] == group}
+    return {who for who, code in zip(found.subjects, found.group, strict=True) if found.groups[code] == group}
 
 
 def test_two_columns_are_crossed_and_have_margins(config: Make) -> None:
@@ -59,16 +59,16 @@ def test_a_cell_without_people_is_no_group(config: Make) -> None:
 
 
 def test_a_column_without_a_mapping_names_itself(config: Make) -> None:
-    people = FOUR.assign(site=["B", "A", "A", "B"])
-    found = cohort(people, config("freesurfer", "dataset.group_by=[diagnosis,site]"), Account())
+    subjects = FOUR.assign(site=["B", "A", "A", "B"])
+    found = cohort(subjects, config("freesurfer", "dataset.group_by=[diagnosis,site]"), Account())
     assert found.groups == ("HC/A", "HC/B", "SZ/A", "SZ/B")
 
 
 def test_people_without_a_usable_label_are_named(config: Make) -> None:
     account = Account()
-    people = table(("SZ", "M"), ("Disenrolled", "M"), ("", "F"), ("HC", "n/a"), ("HC", "F"))
-    found = cohort(people, config("freesurfer", CROSSED), account)
-    assert found.people == ("s0", "s4")
+    subjects = table(("SZ", "M"), ("Disenrolled", "M"), ("", "F"), ("HC", "n/a"), ("HC", "F"))
+    found = cohort(subjects, config("freesurfer", CROSSED), account)
+    assert found.subjects == ("s0", "s4")
     assert found.row.tolist() == [0, 4]
     assert account.dropped == {
         "s1": "diagnosis is 'Disenrolled', which dataset.labels.diagnosis does not name",
@@ -79,13 +79,13 @@ def test_people_without_a_usable_label_are_named(config: Make) -> None:
 
 
 def test_a_label_that_is_not_used_may_be_missing(config: Make) -> None:
-    assert cohort(table(("SZ", ""), ("HC", "F")), config("freesurfer"), Account()).people == ("s0", "s1")
+    assert cohort(table(("SZ", ""), ("HC", "F")), config("freesurfer"), Account()).subjects == ("s0", "s1")
 
 
 def test_values_may_be_mapped_to_other_names(config: Make) -> None:
-    people = table(("1", "M"), ("2", "F"))
+    subjects = table(("1", "M"), ("2", "F"))
     overrides = ("dataset.labels.diagnosis.SZ=[1]", "dataset.labels.diagnosis.HC=[2]")
-    assert cohort(people, config("freesurfer", *overrides), Account()).target.tolist() == [1, 0]
+    assert cohort(subjects, config("freesurfer", *overrides), Account()).target.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_mistakes_are_found_before_anything_is_loaded(config: Make, overrides: l
 
 @pytest.mark.parametrize("label", ["all", "a/b", "SZ"])
 def test_a_label_that_cannot_name_a_group_is_an_error(config: Make, label: str) -> None:
-    people = FOUR.assign(site=[label, "A", "A", "A"])
+    subjects = FOUR.assign(site=[label, "A", "A", "A"])
     with pytest.raises(AutoSpecError, match=f"the label '{label}' cannot name a group"):
-        cohort(people, config("freesurfer", "dataset.group_by=[diagnosis,site]"), Account())
+        cohort(subjects, config("freesurfer", "dataset.group_by=[diagnosis,site]"), Account())
 
 
 def test_a_column_that_the_cohort_lacks_and_a_cohort_of_nobody_are_errors(config: Make) -> None:
@@ -118,22 +118,27 @@ def test_a_column_that_the_cohort_lacks_and_a_cohort_of_nobody_are_errors(config
 
 
 def test_people_are_held_out_within_target_and_sex(config: Make) -> None:
-    people = table(*[("SZ", "M")] * 40, *[("SZ", "F")] * 20, *[("HC", "M")] * 20, *[("HC", "F")] * 10)
-    found = cohort(people, config("freesurfer", CROSSED, "dataset.holdout=0.2"), Account())
+    subjects = table(*[("SZ", "M")] * 40, *[("SZ", "F")] * 20, *[("HC", "M")] * 20, *[("HC", "F")] * 10)
+    found = cohort(subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2"), Account())
     left = [int((~found.training & (found.group == code)).sum()) for code in range(4)]
     assert dict(zip(found.groups, left, strict=True)) == {"HC/men": 4, "HC/women": 2, "SZ/men": 8, "SZ/women": 4}
-    again = cohort(people, config("freesurfer", CROSSED, "dataset.holdout=0.2"), Account())
-    other = cohort(people, config("freesurfer", CROSSED, "dataset.holdout=0.2", "dataset.holdout_seed=1"), Account())
+    again = cohort(subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2"), Account())
+    other = cohort(subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2", "dataset.holdout_seed=1"), Account())
     assert np.array_equal(found.training, again.training)
     assert not np.array_equal(found.training, other.training)
 
 
 def test_group_sizes_count_training_people(config: Make) -> None:
-    people = table(*[("SZ", "M")] * 40, *[("SZ", "F")] * 20, *[("HC", "M")] * 20, *[("HC", "F")] * 10)
+    subjects = table(*[("SZ", "M")] * 40, *[("SZ", "F")] * 20, *[("HC", "M")] * 20, *[("HC", "F")] * 10)
     settings = config("freesurfer", CROSSED, "dataset.holdout=0.2")
     account = Account()
     data = dataset_of(
-        cohort(people, settings, account), np.random.default_rng(0).normal(size=(90, 3)), settings, account, "x", False
+        cohort(subjects, settings, account),
+        np.random.default_rng(0).normal(size=(90, 3)),
+        settings,
+        account,
+        "x",
+        False,
     )
     assert data.group_sizes() == [72, 16, 8, 32, 16, 24, 48, 48, 24]
     assert data.account == ("90 people; groups: HC/men 20, HC/women 10, SZ/men 40, SZ/women 20",)

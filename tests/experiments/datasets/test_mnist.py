@@ -37,7 +37,7 @@ def _config(folder, **changes):
 
 def test_images_of_the_chosen_digits_in_their_order(folder, images):
     data = mnist.load(_config(folder, digits=[3, 0]))
-    assert data.people == ("image-0", "image-1", "image-3", "image-5")
+    assert data.subjects == ("image-0", "image-1", "image-3", "image-5")
     assert data.groups == data.classes == ("3", "0")
     assert data.target.tolist() == data.group.tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(data.inputs[:, 0], (images[[0, 1, 3, 5]] / np.float32(255)).astype(np.float32))
@@ -45,7 +45,7 @@ def test_images_of_the_chosen_digits_in_their_order(folder, images):
 
 
 def test_at_most_so_many_of_each_digit(folder):
-    assert mnist.load(_config(folder, digits=[3, 0], per_digit=1)).people == ("image-0", "image-1")
+    assert mnist.load(_config(folder, digits=[3, 0], per_digit=1)).subjects == ("image-0", "image-1")
 
 
 def test_the_embedded_images_are_five_hundred_of_each_digit():

@@ -16,9 +16,9 @@ def samples(seed: int, *shape: int) -> np.ndarray:
 
 
 @given(st.integers(0, 1000), st.integers(3, 9))
-def test_features_of_training_people_have_mean_0_and_sd_1(seed: int, people: int) -> None:
-    training = np.arange(people + 2) < people
-    result = scaled(samples(seed, people + 2, 4), "feature", training).inputs
+def test_features_of_training_people_have_mean_0_and_sd_1(seed: int, subjects: int) -> None:
+    training = np.arange(subjects + 2) < subjects
+    result = scaled(samples(seed, subjects + 2, 4), "feature", training).inputs
     assert result.dtype == np.float32
     assert np.allclose(result[training].mean(0), 0, atol=1e-5)
     assert np.allclose(result[training].std(0), 1, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autospec.capture.rules.registry import Call, rule_of
+from autospec.capture.rules.registry import LayerCall, rule_of
 from autospec.experiments.models.sigmoid_rnn import SigmoidRNN
 
 SAMPLES, TIME, CHANNELS, WIDTH = 4, 9, 3, 5
@@ -58,7 +58,7 @@ def test_rule_gives_the_factors_of_the_equation(cells, inputs):
     rule = rule_of(cells)
     assert rule is not None
     with torch.no_grad():
-        factors = rule.explain(cells, Call((inputs,), {}, (states.detach(),), (seed,)))
+        factors = rule.explain(cells, LayerCall((inputs,), {}, (states.detach(),), (seed,)))
     assert list(rule.weights(cells)) == [name for name, p in cells.named_parameters() if p.dim() == 2]
     for layer, sums in enumerate(preactivations):
         adjoint = torch.stack(torch.autograd.grad(states, sums, seed, retain_graph=True), dim=1)
@@ -73,7 +73,7 @@ def test_groups_add_up_to_the_gradient(cells, inputs):
     seed = torch.randn(SAMPLES, TIME, WIDTH, dtype=torch.float64)
     cells(inputs)[0].backward(seed)
     with torch.no_grad():
-        factors = rule_of(cells).explain(cells, Call((inputs,), {}, (), (seed,)))
+        factors = rule_of(cells).explain(cells, LayerCall((inputs,), {}, (), (seed,)))
     for name, found in factors.items():
         parts = found.product(torch.tensor([0, 2])) + found.product(torch.tensor([1, 3]))
         torch.testing.assert_close(parts, cells.get_parameter(name).grad, **CLOSE)

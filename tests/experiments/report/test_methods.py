@@ -11,14 +11,14 @@ from autospec import AutoSpecError
 from autospec.experiments import datasets, models
 from autospec.experiments.config.checks import checked
 from autospec.experiments.config.grid import composed
-from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.plan import planned
 from autospec.experiments.report import methods
 from autospec.experiments.run import run
-from autospec.experiments.validation.retraining import retrained, retrained_null
-from autospec.store.permutations import NullSpectra
+from autospec.experiments.validation.retraining import retrained, retrained_permutations
+from autospec.store.permutations import PermutationRatios
+from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import open_spectra
-from autospec.store.relabelling import NOT_ASKED
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 TINY = ["figure=fig4", "epochs=4", "width=3", "dataset.features=[Left-Hippocampus,Left-Amygdala,Right-Amygdala]"]
@@ -61,13 +61,13 @@ def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
 
 def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
     learned, few = "diagnosis is learned", "a group of 2 people; 3 are needed"
-    null = NullSpectra(
+    null = PermutationRatios(
         epochs=np.array([0]),
         pairs=(("HC/men", "HC/women"),),
-        people=np.array([[20, 10]]),
+        subjects=np.array([[20, 10]]),
         strata=("site",),
         refused={("HC", "SZ"): learned, ("HC/men", "SZ/men"): learned, ("men", "x"): few, ("men", "y"): NOT_ASKED},
-        relabellings="",
+        permutation_design="",
         ratios={"head": {"log_norm": np.zeros((1, 1, 20), dtype=np.float32)}},
         loss=None,
     )
@@ -92,7 +92,7 @@ def test_retraining_tests_what_is_classified(tmp_path, caplog):
 def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(tmp_path):
     """The observed partition is the run itself; another is a run on data whose labels were permuted so."""
     config = _config(tmp_path, "panel=B")
-    null = retrained_null(config, 19)
+    null = retrained_permutations(config, 19)
     assert null.epochs.tolist() == [0, 1, 2, 3]
     ratios = null.ratios["hidden.0"]["log_norm"]
     assert ratios.shape == (4, 1, 20)
@@ -109,12 +109,12 @@ def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(
 def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
     """Against a loop in torch alone: train on the permuted labels, then one gradient for each permuted group."""
     config = _config(tmp_path, "panel=B")
-    null = retrained_null(config, 19)
+    null = retrained_permutations(config, 19)
     data = datasets.load(config.dataset)
     introspection = replace(config.introspection, permutations=19)
-    plan = relabellings(data, introspection, config.dataset.group_by, None, [0, 1, 2, 3])
+    plan = permutation_design(data, introspection, config.dataset.group_by, None, [0, 1, 2, 3])
     place = 7
-    label = torch.from_numpy(plan.pairs[0].members[place][plan.person].astype(np.int64)) - 1
+    label = torch.from_numpy(plan.pairs[0].members[place][plan.subject].astype(np.int64)) - 1
     assert (label.numpy() != data.target).any()
     model, inputs = models.build(config, data.inputs.shape[1:], 2), torch.from_numpy(data.inputs)
     weight = model.get_parameter("hidden.0.weight")
@@ -145,7 +145,7 @@ def test_what_cannot_be_retrained_says_what_to_do(overrides, tmp_path):
 
 
 def test_the_layers_that_are_asked_for_are_retrained(tmp_path):
-    null = retrained_null(_config(tmp_path, "panel=B", "introspection.layers=[head]"), 19)
+    null = retrained_permutations(_config(tmp_path, "panel=B", "introspection.layers=[head]"), 19)
     assert list(null.ratios) == ["head"]
 
 

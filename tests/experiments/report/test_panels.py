@@ -7,7 +7,7 @@ from torch import nn
 
 from autospec import SpectralRecorder
 from autospec.experiments.report.panels import cosines
-from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PAIRS = (("a", "b"), ("a", "c"))
 
@@ -45,8 +45,8 @@ def test_the_dotted_line_is_what_a_test_is_refused_by():
     labels = [0, 0, 0, 1, 1, 2, 2, 2, 2]
     observed = np.array([1, 1, 1, 2, 2, 0, 0, 0, 0], dtype=np.int8)
     members = np.stack([observed, observed[[3, 4, 0, 1, 2, 5, 6, 7, 8]]])
-    relabellings = Relabellings((Relabelling("a", "b", (), members),), {}, np.arange(9), (0,))
-    recorder = _recorded(torch.randn(9, 4), labels, relabellings=relabellings)
+    permutation_design = PermutationDesign((PairPermutations("a", "b", (), members),), {}, np.arange(9), (0,))
+    recorder = _recorded(torch.randn(9, 4), labels, permutation_design=permutation_design)
     expected = recorder.table["null/layers/weight/cancellation"][0, 0, 0]
     assert 0 < expected < 1
     assert _of(cosines(recorder.spectra, PAIRS), ("a", "b")).cancellation.item() == pytest.approx(expected, abs=1e-5)

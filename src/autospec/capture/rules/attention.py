@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autospec.capture.rules.registry import Call, register_rule
+from autospec.capture.rules.registry import LayerCall, register_rule
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 
 SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
@@ -21,7 +21,7 @@ def weights(layer: nn.MultiheadAttention) -> tuple[str, ...]:
 
 
 @register_rule(nn.MultiheadAttention, weights=weights, owns=("out_proj",), draws_random=lambda layer: layer.dropout > 0)
-def attention(layer: nn.MultiheadAttention, call: Call) -> dict[str, Factors | list[Factors]]:
+def attention(layer: nn.MultiheadAttention, call: LayerCall) -> dict[str, GradientFactors | list[GradientFactors]]:
     """Runs the attention again between its projections: their outputs' derivatives are the adjoints (paper, eq. 1)."""
     entered = [_time_first(layer, call.argument(i, name)) for i, name in enumerate(("query", "key", "value"))]
     adjoint = call.output[0] * 0 if call.adjoints[0] is None else call.adjoints[0]
@@ -34,7 +34,7 @@ def attention(layer: nn.MultiheadAttention, call: Call) -> dict[str, Factors | l
         call.confirm(_time_first(layer, replayed))
     adjoints = _adjoints(projected, attended, adjoint @ layer.out_proj.weight, weighting, call.adjoints[1:])
     return {
-        "out_proj.weight": Factors(_rows(attended), _rows(adjoint)),
+        "out_proj.weight": GradientFactors(_rows(attended), _rows(adjoint)),
         **_of_inputs(layer, call, [_rows(tensor) for tensor in entered], [_rows(tensor) for tensor in adjoints]),
     }
 
@@ -64,7 +64,7 @@ def _projected(layer: nn.MultiheadAttention, entered: Sequence[Tensor]) -> list[
     return [linear(tensor.to(weight.dtype), weight, bias).requires_grad_() for tensor, weight, bias in parts]
 
 
-def _attend(layer: nn.MultiheadAttention, call: Call, projected: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+def _attend(layer: nn.MultiheadAttention, call: LayerCall, projected: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """What enters the last projection, (time, n, width), and the attention weights where the call asked for them.
 
     It is the layer's own function with identities for projections, so that masks and dropout come out the same.
@@ -110,16 +110,16 @@ def _adjoints(
 
 
 def _of_inputs(
-    layer: nn.MultiheadAttention, call: Call, entered: Sequence[Tensor], adjoints: Sequence[Tensor]
-) -> dict[str, Factors | list[Factors]]:
+    layer: nn.MultiheadAttention, call: LayerCall, entered: Sequence[Tensor], adjoints: Sequence[Tensor]
+) -> dict[str, GradientFactors | list[GradientFactors]]:
     """The factors of the input projections; those of self-attention in one weight are a single linear layer's."""
     if layer.in_proj_weight is None:
-        return {name: Factors(*parts) for name, *parts in zip(SEPARATE, entered, adjoints, strict=True)}
+        return {name: GradientFactors(*parts) for name, *parts in zip(SEPARATE, entered, adjoints, strict=True)}
     if all(_is_same(entered[0], other) for other in entered[1:]):
-        return {"in_proj_weight": Factors(entered[0], torch.cat(list(adjoints), dim=-1))}
+        return {"in_proj_weight": GradientFactors(entered[0], torch.cat(list(adjoints), dim=-1))}
     width = layer.embed_dim
     parts = enumerate(zip(entered, adjoints, strict=True))
-    return {"in_proj_weight": [Factors(*part, first_row=place * width) for place, part in parts]}
+    return {"in_proj_weight": [GradientFactors(*part, first_row=place * width) for place, part in parts]}
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from autospec.capture.rules.registry import Call, register_rule
+from autospec.capture.rules.registry import LayerCall, register_rule
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors, at_least_float32, chosen, squared_norm
+from autospec.spectra.factors import GradientFactors, at_least_float32, chosen, squared_norm
 
 ConvolutionLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -29,7 +29,7 @@ _WEIGHT_GRADIENT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 @register_rule(nn.Conv1d)
 @register_rule(nn.Conv2d)
 @register_rule(nn.Conv3d)
-def convolution(layer: ConvolutionLayer, call: Call) -> dict[str, Factors]:
+def convolution(layer: ConvolutionLayer, call: LayerCall) -> dict[str, GradientFactors]:
     """A row of ``A`` is the padded input under one window, a row of ``Δ`` the adjoint of what the window gave."""
     _check_batched(layer, call.activation)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
@@ -40,14 +40,14 @@ def convolution(layer: ConvolutionLayer, call: Call) -> dict[str, Factors]:
 @register_rule(nn.ConvTranspose1d)
 @register_rule(nn.ConvTranspose2d)
 @register_rule(nn.ConvTranspose3d)
-def transposed_convolution(layer: TransposedLayer, call: Call) -> dict[str, Factors]:
+def transposed_convolution(layer: TransposedLayer, call: LayerCall) -> dict[str, GradientFactors]:
     """The other way round: a row of ``A`` is one place of the input, a row of ``Δ`` the adjoint of its window."""
     _check_batched(layer, call.activation)
     image = _padded(layer, call.adjoint, "constant")
     return {"weight": ConvolutionFactors(layer, image, call.activation, transposed=True)}
 
 
-class ConvolutionFactors(Factors):
+class ConvolutionFactors(GradientFactors):
     """The factors of a convolution, unfolded only where their rows are asked for.
 
     With ``image`` the side that windows slide over and ``points`` the side with one place p per window,

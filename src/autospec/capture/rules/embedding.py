@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autospec.capture.rules.linear import rows_of
-from autospec.capture.rules.registry import Call, register_rule
-from autospec.spectra.factors import Factors, at_least_float32, chosen, squared_norm
+from autospec.capture.rules.registry import LayerCall, register_rule
+from autospec.spectra.factors import GradientFactors, at_least_float32, chosen, squared_norm
 from autospec.spectra.singular import on_capable_device
 
 
@@ -22,7 +22,7 @@ def refusal(layer: nn.Embedding) -> str | None:
 
 
 @register_rule(nn.Embedding, refuse=refusal)
-def embedding(layer: nn.Embedding, call: Call) -> dict[str, Factors]:
+def embedding(layer: nn.Embedding, call: LayerCall) -> dict[str, GradientFactors]:
     """``y = A W`` with one-hot rows ``A``: ``∇W = Aᵀ Δ``; positions with ``padding_idx`` are no rows.
 
     ``max_norm`` rescales the table before the look-up and outside the gradient, which it leaves as it is.
@@ -35,7 +35,7 @@ def embedding(layer: nn.Embedding, call: Call) -> dict[str, Factors]:
     return {"weight": EmbeddingFactors(positions, adjoint, present, layer.num_embeddings)}
 
 
-class EmbeddingFactors(Factors):
+class EmbeddingFactors(GradientFactors):
     """The factors of an embedding: ``∇W = Aᵀ Δ`` with the one-hot ``A`` kept as indices.
 
     Shapes: ``indices`` and ``present`` (n, positions), ``adjoint`` (n, positions, width); where ``present`` is

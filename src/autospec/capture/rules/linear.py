@@ -6,20 +6,20 @@ import math
 
 from torch import Tensor, nn
 
-from autospec.capture.rules.registry import Call, register_rule
-from autospec.spectra.factors import Factors
+from autospec.capture.rules.registry import LayerCall, register_rule
+from autospec.spectra.factors import GradientFactors
 
 
 @register_rule(nn.Linear)
-def linear(layer: nn.Linear, call: Call) -> dict[str, Factors]:
+def linear(layer: nn.Linear, call: LayerCall) -> dict[str, GradientFactors]:
     """``y = x Wᵀ + b`` on the last dimension: every leading position is a row."""
-    return {"weight": Factors(rows_of(call.activation), rows_of(call.adjoint))}
+    return {"weight": GradientFactors(rows_of(call.activation), rows_of(call.adjoint))}
 
 
 @register_rule("transformers.pytorch_utils.Conv1D")
-def linear_by_columns(layer: nn.Module, call: Call) -> dict[str, Factors]:
+def linear_by_columns(layer: nn.Module, call: LayerCall) -> dict[str, GradientFactors]:
     """``y = x W + b``, as the GPT-2 of Hugging Face has it: the weight's matrix is (in × out)."""
-    return {"weight": Factors(rows_of(call.activation), rows_of(call.adjoint), transposed=True)}
+    return {"weight": GradientFactors(rows_of(call.activation), rows_of(call.adjoint), transposed=True)}
 
 
 def rows_of(tensor: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from autospec.capture.rules.lstm_steps import goes_step_by_step, lstm_rows
-from autospec.capture.rules.registry import Call, register_rule
+from autospec.capture.rules.registry import LayerCall, register_rule
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 
 UNREPLAYABLE = "dropout between its layers is drawn inside the GPU's kernel and cannot be replayed; set dropout=0"
 
@@ -37,7 +37,7 @@ def refusal(layer: nn.RNNBase) -> str | None:
 @register_rule(nn.RNN, weights=weights, draws_random=drops, refuse=refusal)
 @register_rule(nn.LSTM, weights=weights, draws_random=drops, refuse=refusal)
 @register_rule(nn.GRU, weights=weights, draws_random=drops, refuse=refusal)
-def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
+def recurrent(layer: nn.RNNBase, call: LayerCall) -> dict[str, GradientFactors]:
     """A row is a step: its ``A`` is the input for ``W_ih``, the hidden state one step back for ``W_hh``.
 
     The adjoints (paper, eq. 1) of the gates' pre-activations come from the fused kernel itself: given those
@@ -55,7 +55,7 @@ def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
     if call.random_state:
         call.confirm(_as_called(layer, steps, runs[-1].output))
     adjoints = _adjoints(layer, steps, runs, call)
-    factors: dict[str, Factors] = {}
+    factors: dict[str, GradientFactors] = {}
     for run, adjoint in zip(runs, adjoints, strict=True):
         for direction in range(_directions(layer)):
             factors |= _of_direction(_Direction(layer, steps, run, adjoint, direction))
@@ -63,18 +63,18 @@ def recurrent(layer: nn.RNNBase, call: Call) -> dict[str, Factors]:
 
 
 def _step_by_step(
-    layer: nn.RNNBase, call: Call, data: Tensor, steps: _Steps, initial: Sequence[Tensor]
-) -> dict[str, Factors]:
+    layer: nn.RNNBase, call: LayerCall, data: Tensor, steps: _Steps, initial: Sequence[Tensor]
+) -> dict[str, GradientFactors]:
     """The factors of a single LSTM by its equations."""
     arrived = [call.adjoints[0], *call.adjoints[-2:]]
     if arrived[0] is not None:
         arrived[0] = _as_called(layer, steps, arrived[0])
-    factors: dict[str, Factors] = {}
+    factors: dict[str, GradientFactors] = {}
     for direction in range(_directions(layer)):
         began, delta = (steps.rows(rows) for rows in lstm_rows(layer, data, initial, arrived, direction))
         suffix, delta = _suffix(0, direction), delta.contiguous()  # a factor of two weights
-        factors[f"weight_ih{suffix}"] = Factors(steps.rows(data), delta)
-        factors[f"weight_hh{suffix}"] = Factors(began, delta)
+        factors[f"weight_ih{suffix}"] = GradientFactors(steps.rows(data), delta)
+        factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
     return factors
 
 
@@ -146,7 +146,7 @@ class _Adjoints:
     final: Tensor
 
 
-def _steps(layer: nn.RNNBase, call: Call) -> tuple[Tensor, _Steps]:
+def _steps(layer: nn.RNNBase, call: LayerCall) -> tuple[Tensor, _Steps]:
     """The input, time first or packed, and where its rows lie."""
     entered = call.argument(0, "input")
     precise = layer.get_parameter("weight_hh_l0").dtype
@@ -165,7 +165,7 @@ def _as_called(layer: nn.RNNBase, steps: _Steps, data: Tensor) -> Tensor:
     return data.transpose(0, 1) if layer.batch_first and steps.packed is None else data
 
 
-def _initial(layer: nn.RNNBase, call: Call, data: Tensor, samples: int) -> tuple[Tensor, ...]:
+def _initial(layer: nn.RNNBase, call: LayerCall, data: Tensor, samples: int) -> tuple[Tensor, ...]:
     """The hidden state that the call began with and, of an LSTM, the cell state: (depths · directions, n, width)."""
     given = call.argument(1, "hx")
     if given is not None:
@@ -226,7 +226,7 @@ def _untrained(layer: nn.RNNBase, width: int, dtype: torch.dtype) -> nn.RNNBase:
     return nn.RNN(width, layer.hidden_size, nonlinearity=layer.mode.removeprefix("RNN_").lower(), **options)
 
 
-def _adjoints(layer: nn.RNNBase, steps: _Steps, runs: Sequence[_Run], call: Call) -> list[_Adjoints]:
+def _adjoints(layer: nn.RNNBase, steps: _Steps, runs: Sequence[_Run], call: LayerCall) -> list[_Adjoints]:
     """The adjoints inside the stack, from those that arrived at its output and its final states."""
     with torch.enable_grad():
         finals = [torch.cat(states) for states in zip(*(run.final for run in runs), strict=True)]
@@ -265,16 +265,16 @@ class _Direction:
         return functional.linear(self.earlier, self.parameter("weight_hh"), bias)
 
 
-def _of_direction(at: _Direction) -> dict[str, Factors]:
+def _of_direction(at: _Direction) -> dict[str, GradientFactors]:
     """The factors of one layer's weights in one direction."""
     counts = None if at.steps.packed is None else at.steps.lengths
     recurrent_delta = _behind_reset_gate(at) if at.layer.mode == "GRU" else at.delta
     factors = {
-        f"weight_ih{at.suffix}": Factors(at.entered, at.delta, row_counts=counts),
-        f"weight_hh{at.suffix}": Factors(at.earlier, recurrent_delta, row_counts=counts),
+        f"weight_ih{at.suffix}": GradientFactors(at.entered, at.delta, row_counts=counts),
+        f"weight_hh{at.suffix}": GradientFactors(at.earlier, recurrent_delta, row_counts=counts),
     }
     if at.layer.proj_size:
-        factors[f"weight_hr{at.suffix}"] = Factors(_cells_shown(at), _of_projection(at), row_counts=counts)
+        factors[f"weight_hr{at.suffix}"] = GradientFactors(_cells_shown(at), _of_projection(at), row_counts=counts)
     return factors
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 
 REPLAY_TOLERANCE = 0.03
 """What half precision stays below, and another mask exceeds from a dropout of about 0.001 on."""
 
 
 @dataclass
-class Call:
+class LayerCall:
     """One forward pass of a layer and what came back to it.
 
     ``inputs`` and ``keywords`` are what the layer was called with, detached; ``output`` what it returned, flattened
@@ -72,7 +72,7 @@ class Call:
             raise AutoSpecError("its dropout could not be replayed with the random state of the call")
 
 
-Explanation = Callable[[Any, Call], Mapping[str, "Factors | Sequence[Factors]"]]
+Explanation = Callable[[Any, LayerCall], Mapping[str, GradientFactors | Sequence[GradientFactors]]]
 
 
 @dataclass(frozen=True)

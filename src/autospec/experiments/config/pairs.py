@@ -24,7 +24,7 @@ def pairs_in_front(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> tup
     return tuple((pair[0], pair[1]) for pair in pairs) or ((groups[0], groups[-1]),)
 
 
-def check_relabelled(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> None:
+def check_permutation_pairs(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> None:
     """AutoSpecError for a pair of ``introspection.permutation_pairs`` that names no group."""
     for name in (name for pair in pairs for name in pair):
         if name not in groups:

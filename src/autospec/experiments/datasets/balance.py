@@ -46,7 +46,7 @@ class Difference:
 
 
 def note_balance(
-    people: pd.DataFrame, members: Members, group_by: Sequence[str], account: Account
+    subjects: pd.DataFrame, members: Members, group_by: Sequence[str], account: Account
 ) -> tuple[Difference, ...]:
     """Say of every covariate what it is in each group, and warn where two neighbouring groups differ; all differences.
 
@@ -55,12 +55,12 @@ def note_balance(
     differences: list[Difference] = []
     pairs = list(_neighbours(list(members)))
     for name in (*NUMERIC, *LABELS):
-        if name not in people.columns or name in group_by:
+        if name not in subjects.columns or name in group_by:
             continue
-        columns = _columns(people[name], name)
+        columns = _columns(subjects[name], name)
         if not columns:
             continue
-        account.note(f"{name}: {_summary(columns, people[name], members)}")
+        account.note(f"{name}: {_summary(columns, subjects[name], members)}")
         for one, other in pairs:
             found = [
                 Difference(label, one, other, standardised_difference(values[members[one]], values[members[other]]))

@@ -14,10 +14,10 @@ from autospec.cohorts.phenotype import joined, with_complete_data
 from autospec.cohorts.prepared_file import prepared_file, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_people, refuse_columns
+from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_phenotype, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.simulation.maps import effects, simulated_maps
-from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
 from autospec.experiments.datasets.volumes import check_resolution, read_maps, resampled
 
 SIMULATION = "cobre_maps 1"
@@ -49,7 +49,7 @@ def check(config: CobreMapsConfig) -> None:
     if config.path is None or not (Path(config.path) / PARTICIPANTS).is_file():
         refuse_columns(config, None if config.path is None else "dataset.path")
     if config.path is None:
-        check_people(config)
+        check_subjects(config)
         effects(config)
 
 
@@ -60,16 +60,16 @@ def load(config: CobreMapsConfig) -> Dataset:
     files = sources(config)
     if not files:
         who, what = generators(config, 2)
-        simulation = simulated_people(config, who)
+        simulation = simulated_subjects(config, who)
         account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
-        people, maps = simulation.table, simulated_maps(config, simulation, what)
+        subjects, maps = simulation.table, simulated_maps(config, simulation, what)
         source, simulated = "simulated maps of 53 NeuroMark components", True
     elif len(files) == 1:
-        people, maps, source, simulated = _prepared(files[0], config, account)
+        subjects, maps, source, simulated = _prepared(files[0], config, account)
     else:
-        people, maps = _folder(files[0], files[1:], config, account)
+        subjects, maps = _folder(files[0], files[1:], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
-    found = cohort(people, config, account)
+    found = cohort(subjects, config, account)
     account.log(log)
     return dataset_of(found, maps[found.row][:, None], config, account, source, simulated)
 
@@ -79,28 +79,30 @@ def _folder(
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """The people of a folder and their maps; ``row`` indexes the maps that could be read."""
     ids = [file.name.removesuffix("_map.nii.gz") for file in files]
-    people = joined(read_people(participants, config, account), ids, account, "maps")
-    maps, readable = read_maps([files[row] for row in people["row"]], list(people["id"]), config.resolution_mm, account)
+    subjects = joined(read_phenotype(participants, config, account), ids, account, "maps")
+    maps, readable = read_maps(
+        [files[row] for row in subjects["row"]], list(subjects["id"]), config.resolution_mm, account
+    )
     if config.resolution_mm is not None:
         _note_resolution(maps, config.resolution_mm, account)
-    people = people[readable].reset_index(drop=True)
-    people = people.assign(row=np.arange(len(people)))
-    return with_complete_data(people, maps, account, "its map"), maps
+    subjects = subjects[readable].reset_index(drop=True)
+    subjects = subjects.assign(row=np.arange(len(subjects)))
+    return with_complete_data(subjects, maps, account, "its map"), maps
 
 
 def _prepared(
     file: Path, config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
     prepared = read_prepared(file, "map_maximum")
-    people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
-    people = with_complete_data(people, prepared.data, account, file.name)
+    subjects = joined(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    subjects = with_complete_data(subjects, prepared.data, account, file.name)
     maps = prepared.data.astype(np.float32)
     if config.resolution_mm is not None:
         if prepared.affine is None:
             raise AutoSpecError(f"dataset.resolution_mm={config.resolution_mm}: {file} has no /affine to resample by")
         maps = np.stack([resampled(one, prepared.affine, config.resolution_mm) for one in maps])
         _note_resolution(maps, config.resolution_mm, account)
-    return people, maps, prepared.source, prepared.simulated
+    return subjects, maps, prepared.source, prepared.simulated
 
 
 def _note_resolution(maps: npt.NDArray, resolution_mm: int, account: Account) -> None:

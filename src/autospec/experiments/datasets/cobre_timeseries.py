@@ -17,7 +17,7 @@ from autospec.experiments.config.schema import CobreTimeseriesConfig
 from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.residuals import refuse_residualize
-from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
 from autospec.experiments.datasets.simulation.timecourses import changes, simulated_timecourses
 
 SIMULATION = "cobre_timeseries 1"
@@ -39,7 +39,7 @@ def check(config: CobreTimeseriesConfig) -> None:
     if config.time_points is not None and config.time_points < 2:
         raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
     if config.path is None:
-        check_people(config)
+        check_subjects(config)
         changes(config)
 
 
@@ -49,13 +49,13 @@ def load(config: CobreTimeseriesConfig) -> Dataset:
     account = Account()
     if config.path is None:
         who, what = generators(config, 2)
-        simulation = simulated_people(config, who)
+        simulation = simulated_subjects(config, who)
         account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
-        people, data = simulation.table, simulated_timecourses(config, simulation, what)
+        subjects, data = simulation.table, simulated_timecourses(config, simulation, what)
         source, simulated = "simulated time-courses of 53 NeuroMark components", True
     else:
-        people, data, source, simulated = _prepared(prepared_file(Path(config.path)), config, account)
-    found = cohort(people, config, account)
+        subjects, data, source, simulated = _prepared(prepared_file(Path(config.path)), config, account)
+    found = cohort(subjects, config, account)
     account.log(log)
     return dataset_of(found, data[found.row], config, account, source, simulated)
 
@@ -73,18 +73,18 @@ def _prepared(
     if config.time_points is not None and config.time_points < time_points:
         account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
     data = prepared.data[:, : config.time_points]
-    people = joined(prepared.people, list(prepared.people["id"]), account, file.name)
-    people = _with_varying_data(with_complete_data(people, data, account, file.name), data, account, file.name)
-    return people, data, prepared.source, prepared.simulated
+    subjects = joined(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    subjects = _with_varying_data(with_complete_data(subjects, data, account, file.name), data, account, file.name)
+    return subjects, data, prepared.source, prepared.simulated
 
 
-def _with_varying_data(people: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+def _with_varying_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
     """The people all of whose components vary over time; the account names the others."""
-    still = np.ptp(data[people["row"]], axis=1) == 0
-    for subject, constant in zip(people["id"], still, strict=True):
+    still = np.ptp(data[subjects["row"]], axis=1) == 0
+    for subject, constant in zip(subjects["id"], still, strict=True):
         if constant.any():
             components = named(str(index + 1) for index in np.flatnonzero(constant))
             account.drop(subject, f"component {components} (from 1) is constant in {source}")
     if still.any(axis=1).all():
         raise AutoSpecError(f"{source}: everybody has a component that is constant over time")
-    return people[~still.any(axis=1)].reset_index(drop=True)
+    return subjects[~still.any(axis=1)].reset_index(drop=True)

@@ -40,7 +40,7 @@ class Cohort:
     """
 
     row: Integers
-    people: tuple[str, ...]
+    subjects: tuple[str, ...]
     target: Integers
     classes: tuple[str, ...]
     group: Integers
@@ -64,16 +64,16 @@ def check_cohort(config: CohortConfig) -> None:
         _names(config, column)
 
 
-def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
+def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
     """Classes, groups and the training people of a table with id, row, the target and the group_by columns."""
     columns = list(dict.fromkeys([config.target, *config.group_by]))
     for column in columns:
-        if column not in people.columns:
+        if column not in subjects.columns:
             raise AutoSpecError(
-                f"dataset: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
-                + _instead(column, people.columns)
+                f"dataset: the cohort has no column {column!r}; it has {', '.join(subjects.columns)}"
+                + _instead(column, subjects.columns)
             )
-    labelled = _labelled(people, columns, config, account)
+    labelled = _labelled(subjects, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
     labelled = with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
@@ -92,7 +92,7 @@ def cohort(people: pd.DataFrame, config: CohortConfig, account: Account) -> Coho
     note_constants(labelled[training], config.residualize, account)
     return Cohort(
         row=labelled["row"].to_numpy(dtype=np.int64),
-        people=ids,
+        subjects=ids,
         target=target,
         classes=classes,
         group=group,
@@ -128,7 +128,7 @@ def dataset_of(
         classes=found.classes,
         group=found.group,
         groups=found.groups,
-        people=found.people,
+        subjects=found.subjects,
         training=found.training,
         source=source,
         simulated=simulated,
@@ -146,42 +146,46 @@ def _instead(column: str, available: Iterable[str]) -> str:
     return f"; without it, dataset.target={other} dataset.group_by=[{other}]" if other in available else ""
 
 
-def _columns(people: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def _columns(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """What is known of everybody, by column, as text."""
-    known = [str(name) for name in people.columns if name not in ("id", "row")]
-    return {name: tuple(str(value) for value in people[name]) for name in known}
+    known = [str(name) for name in subjects.columns if name not in ("id", "row")]
+    return {name: tuple(str(value) for value in subjects[name]) for name in known}
 
 
-def _labelled(people: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
+def _labelled(subjects: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
     """The people who have a label in every one of the columns, with the names of the labels."""
-    labelled = people.copy()
+    labelled = subjects.copy()
     for column in columns:
         names = _names(config, column)
-        labels = [_label(people["id"].iloc[i], text, column, names, account) for i, text in enumerate(people[column])]
-        labelled[column] = pd.Series(labels, index=people.index, dtype=object)
+        labels = [
+            _label(subjects["id"].iloc[i], text, column, names, account) for i, text in enumerate(subjects[column])
+        ]
+        labelled[column] = pd.Series(labels, index=subjects.index, dtype=object)
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:
-        found = "; ".join(f"{column} is {named(sorted({repr(text) for text in people[column]}))}" for column in columns)
+        found = "; ".join(
+            f"{column} is {named(sorted({repr(text) for text in subjects[column]}))}" for column in columns
+        )
         raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
     return labelled
 
 
-def _still(people: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
+def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
     """The people who moved no more than ``dataset.motion_cut``; the account names the others."""
     if cut is None:
-        return people
-    if "motion" not in people.columns:
+        return subjects
+    if "motion" not in subjects.columns:
         raise AutoSpecError(
             f"dataset.motion_cut={cut:g}: the cohort has no column 'motion'; see dataset.columns.motion"
         )
-    motion = people["motion"].to_numpy(dtype=np.float64)
+    motion = subjects["motion"].to_numpy(dtype=np.float64)
     for row in np.flatnonzero(~(motion <= cut)):
         known = np.isfinite(motion[row])
         reason = f"motion {motion[row]:.3g} is above" if known else "motion is missing, and there is"
-        account.drop(str(people["id"].iloc[row]), f"{reason} dataset.motion_cut={cut:g}")
+        account.drop(str(subjects["id"].iloc[row]), f"{reason} dataset.motion_cut={cut:g}")
     if not (motion <= cut).any():
         raise AutoSpecError(f"dataset.motion_cut={cut:g}: everybody moved more, or their motion is missing")
-    return people[motion <= cut].reset_index(drop=True)
+    return subjects[motion <= cut].reset_index(drop=True)
 
 
 def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
@@ -253,7 +257,7 @@ def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[s
     return [names.get(str(text), str(text)) for text in labelled[column]]
 
 
-def read_people(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
+def read_phenotype(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
     """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
     return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
 

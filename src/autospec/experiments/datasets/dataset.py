@@ -31,7 +31,7 @@ class Dataset:
     classes: tuple[str, ...]
     group: Integers
     groups: tuple[str, ...]
-    people: tuple[str, ...]
+    subjects: tuple[str, ...]
     training: Mask
     source: str
     simulated: bool
@@ -43,11 +43,11 @@ class Dataset:
 
     def group_sizes(self) -> list[int]:
         """The number of training people in ``all``, in each group and in each margin."""
-        people = np.array(self.people)
+        subjects = np.array(self.subjects)
         member = self.group[self.training]
 
         def count(chosen: Mask) -> int:
-            return len(set(people[self.training][chosen]))
+            return len(set(subjects[self.training][chosen]))
 
         sizes = [count(np.ones(len(member), dtype=bool))]
         sizes += [count(member == index) for index in range(len(self.groups))]
@@ -55,18 +55,18 @@ class Dataset:
         return sizes
 
 
-def held_out(people: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
+def held_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
     """Which samples train when a share of the people of every stratum is kept out: (n,) True for training.
 
     Raises AutoSpecError where a stratum would have nobody left on one side.
     """
-    training = np.ones(len(people), dtype=bool)
+    training = np.ones(len(subjects), dtype=bool)
     if share == 0:
         return training
     order = np.random.default_rng(seed)
-    stratum_of = dict(zip(people, strata, strict=True))
+    stratum_of = dict(zip(subjects, strata, strict=True))
     for stratum in sorted(set(strata)):
-        members = sorted(person for person, own in stratum_of.items() if own == stratum)
+        members = sorted(subject for subject, own in stratum_of.items() if own == stratum)
         kept_out = round(share * len(members))
         if not 0 < kept_out < len(members):
             raise AutoSpecError(
@@ -74,5 +74,5 @@ def held_out(people: Sequence[str], strata: Sequence[str], share: float, seed: i
                 "out; each side needs at least one"
             )
         chosen = set(order.permutation(members)[:kept_out].tolist())
-        training &= np.array([person not in chosen for person in people])
+        training &= np.array([subject not in chosen for subject in subjects])
     return training

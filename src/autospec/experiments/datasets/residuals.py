@@ -39,21 +39,21 @@ def refuse_residualize(config: CohortConfig) -> None:
         )
 
 
-def with_covariates(people: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
+def with_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
     """The people whose covariates are all known; the account names the others."""
-    kept = np.ones(len(people), dtype=bool)
+    kept = np.ones(len(subjects), dtype=bool)
     for column in columns:
-        if column not in people.columns:
+        if column not in subjects.columns:
             raise AutoSpecError(
-                f"dataset.residualize: the cohort has no column {column!r}; it has {', '.join(people.columns)}"
+                f"dataset.residualize: the cohort has no column {column!r}; it has {', '.join(subjects.columns)}"
             )
-        for row, value in enumerate(people[column]):
+        for row, value in enumerate(subjects[column]):
             if not np.isfinite(value) if column in NUMERIC else is_missing(str(value)):
-                account.drop(str(people["id"].iloc[row]), f"{column} is missing, and dataset.residualize needs it")
+                account.drop(str(subjects["id"].iloc[row]), f"{column} is missing, and dataset.residualize needs it")
                 kept[row] = False
     if not kept.any():
         raise AutoSpecError(f"dataset.residualize={list(columns)}: nobody has a value of each")
-    return people[kept].reset_index(drop=True)
+    return subjects[kept].reset_index(drop=True)
 
 
 def note_constants(training: pd.DataFrame, columns: Sequence[str], account: Account) -> None:
@@ -63,16 +63,16 @@ def note_constants(training: pd.DataFrame, columns: Sequence[str], account: Acco
             account.warn(f"dataset.residualize: {column} is the same in all training people; nothing is taken out")
 
 
-def design(people: pd.DataFrame, columns: Sequence[str]) -> Design:
+def design(subjects: pd.DataFrame, columns: Sequence[str]) -> Design:
     """(n, k) Numbers as they are, and a column of zeros and ones for each label of a column of text but the first."""
     parts: list[Design] = []
     for column in columns:
         if column in NUMERIC:
-            parts.append(people[column].to_numpy(dtype=np.float64))
+            parts.append(subjects[column].to_numpy(dtype=np.float64))
         else:
-            texts = np.array([str(text) for text in people[column]])
+            texts = np.array([str(text) for text in subjects[column]])
             parts += [(texts == label).astype(np.float64) for label in sorted(set(texts))[1:]]
-    return np.column_stack(parts) if parts else np.empty((len(people), 0))
+    return np.column_stack(parts) if parts else np.empty((len(subjects), 0))
 
 
 def residualized(

@@ -12,7 +12,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import SinusoidConfig
 from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, held_out
 from autospec.experiments.datasets.scaling import check_scaling, scaled
-from autospec.experiments.datasets.simulation.people import check_finite
+from autospec.experiments.datasets.simulation.subjects import check_finite
 
 SIMULATION = "sinusoid 1"
 """Raised when the same configuration gives other numbers."""
@@ -33,9 +33,9 @@ def load(config: SinusoidConfig) -> Dataset:
     label = np.repeat(np.array(config.classes, dtype=np.int64), config.per_class)
     names = tuple(str(own) for own in config.classes)
     target = np.repeat(np.arange(len(names), dtype=np.int64), config.per_class)
-    people = tuple(f"series-{number:05d}" for number in range(1, len(label) + 1))
-    training = held_out(people, [str(own) for own in label], config.holdout, config.holdout_seed)
-    account = Account([f"simulated: {len(people)} sinusoids of {len(names)} classes"])
+    subjects = tuple(f"series-{number:05d}" for number in range(1, len(label) + 1))
+    training = held_out(subjects, [str(own) for own in label], config.holdout, config.holdout_seed)
+    account = Account([f"simulated: {len(subjects)} sinusoids of {len(names)} classes"])
     account.log(log)
     result = scaled(_series(label, config), config.scaling, training)
     return Dataset(
@@ -44,7 +44,7 @@ def load(config: SinusoidConfig) -> Dataset:
         classes=names,
         group=target,
         groups=names,
-        people=people,
+        subjects=subjects,
         training=training,
         source="simulated sinusoids",
         simulated=True,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autospec.capture.rules.registry import Call, register_rule
-from autospec.spectra.factors import Factors
+from autospec.capture.rules.registry import LayerCall, register_rule
+from autospec.spectra.factors import GradientFactors
 
 
 class SigmoidRNN(nn.Module):
@@ -54,7 +54,7 @@ def sigmoid_states(inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih
 
 
 @register_rule(SigmoidRNN, weights=lambda cells: [name for k in range(cells.depth) for name in _names(k)[:2]])
-def sigmoid_rnn(cells: SigmoidRNN, call: Call) -> dict[str, Factors]:
+def sigmoid_rnn(cells: SigmoidRNN, call: LayerCall) -> dict[str, GradientFactors]:
     """Layer by layer from the top, since a layer's adjoints are seeded with those of its states."""
     inputs = [call.activation]
     for layer in range(cells.depth):
@@ -64,8 +64,8 @@ def sigmoid_rnn(cells: SigmoidRNN, call: Call) -> dict[str, Factors]:
         weights = [weight.detach() for weight in cells.weights_of(layer)]
         delta = _preactivation_adjoint(inputs[layer], weights, adjoint)
         name_ih, name_hh, *_ = _names(layer)
-        factors[name_ih] = Factors(inputs[layer], delta)
-        factors[name_hh] = Factors(_one_step_back(inputs[layer + 1]), delta)
+        factors[name_ih] = GradientFactors(inputs[layer], delta)
+        factors[name_hh] = GradientFactors(_one_step_back(inputs[layer + 1]), delta)
         adjoint = delta @ weights[0]
     return factors
 

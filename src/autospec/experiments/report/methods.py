@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
-from autospec.store.permutations import NullSpectra, Pair, read_null
+from autospec.store.permutations import Pair, PermutationRatios, read_permutations
+from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import Spectra, open_spectra
-from autospec.store.relabelling import NOT_ASKED
 
 LEARNED = {"autoencoding": "as an autoencoder (mean squared error)", "classification": "to classify {} (cross-entropy)"}
 NETWORKS = {
@@ -39,7 +39,7 @@ def methods_paragraph(folder: Path) -> str:
     config: Any = OmegaConf.to_container(OmegaConf.create(str(spectra.attributes.get("config", ""))))
     if "architecture" not in config:
         raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
-    null = read_null(spectra.path, spectra.layers)
+    null = read_permutations(spectra.path, spectra.layers)
     made = [_data(spectra, config), _training(spectra, config), _recording(spectra, config)]
     return " ".join([*made, testing_sentences(null)])
 
@@ -81,14 +81,14 @@ def _recording(spectra: Spectra, config: dict[str, Any]) -> str:
     )
 
 
-def testing_sentences(null: NullSpectra | None) -> str:
+def testing_sentences(null: PermutationRatios | None) -> str:
     """Which pairs were tested and how, and which were not and why."""
     if null is None:
         return "Groups were not tested: the run recorded no relabelled partitions."
     return " ".join([_tested(null), *_untested(null)] if null.pairs else _untested(null))
 
 
-def _tested(null: NullSpectra) -> str:
+def _tested(null: PermutationRatios) -> str:
     pairs = "; ".join(f"{a} ({n_a} people) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(null))
     strata = sorted({name for text in null.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
@@ -104,11 +104,11 @@ def _tested(null: NullSpectra) -> str:
     )
 
 
-def _sized(null: NullSpectra) -> list[tuple[Pair, tuple[int, int]]]:
-    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.people, strict=True)]
+def _sized(null: PermutationRatios) -> list[tuple[Pair, tuple[int, int]]]:
+    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.subjects, strict=True)]
 
 
-def _untested(null: NullSpectra) -> list[str]:
+def _untested(null: PermutationRatios) -> list[str]:
     """Why pairs have no test, each reason once; of pairs that nobody asked for only where there is nothing else."""
     asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED}
     if not asked and not null.pairs:

@@ -22,16 +22,16 @@ from autospec.experiments import datasets, models
 from autospec.experiments.config.checks import FEWEST_PERMUTATIONS
 from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
 from autospec.experiments.training.determinism import deterministic, device_name
 from autospec.experiments.training.loop import Samples, Training
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
-from autospec.store.permutations import NullSpectra
-from autospec.store.relabelling import Relabelling, Relabellings
-from autospec.store.schema import NULL_LOSS, NULL_RATIOS, null_field
+from autospec.store.permutations import PermutationRatios
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
+from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
     AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, for so few
     permutations that no p could be small, and for an engine or part of the spectra that these runs do not know.
     """
-    null = retrained_null(config, permutations)
+    null = retrained_permutations(config, permutations)
     return permutation_tests([null], list(null.ratios), list(null.pairs))
 
 
-def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
+def retrained_permutations(config: ExperimentConfig, permutations: int) -> PermutationRatios:
     """What the two groups differ in under every partition, each from a run of its own; see ``retrained``."""
     if permutations < FEWEST_PERMUTATIONS:
         raise AutoSpecError(
@@ -63,7 +63,7 @@ def retrained_null(config: ExperimentConfig, permutations: int) -> NullSpectra:
     recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
     # as if the labels took no part: who is exchanged with whom is the same question
     residualized = getattr(config.dataset, "residualize", ())
-    plan = relabellings(data, introspection, config.dataset.group_by, None, recorded, residualized)
+    plan = permutation_design(data, introspection, config.dataset.group_by, None, recorded, residualized)
     if not plan.pairs:
         raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
     observed = plan.pairs[0]
@@ -112,22 +112,22 @@ def _check(config: ExperimentConfig, data: Dataset) -> None:
 def _run(
     config: ExperimentConfig,
     data: Dataset,
-    plan: Relabellings,
+    plan: PermutationDesign,
     members: npt.NDArray[np.int8],
     every: int,
     device: str,
 ) -> SpectralRecorder:
     """One run with the labels of one partition, whose own ratios are taken at some epochs."""
-    label = members[plan.person].astype(np.int64) - 1
+    label = members[plan.subject].astype(np.int64) - 1
     model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
-    pair = Relabelling(data.groups[0], data.groups[1], (), members[None])
+    pair = PairPermutations(data.groups[0], data.groups[1], (), members[None])
     recorder = SpectralRecorder(
         model,
         groups=data.groups,
         every=every,
         epochs=config.epochs,
         layers=config.introspection.layers,
-        relabellings=Relabellings((pair,), {}, plan.person, plan.epochs),
+        permutation_design=PermutationDesign((pair,), {}, plan.subject, plan.epochs),
     )
     chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
     samples, rate = Samples(*chosen), config.learning_rate
@@ -137,15 +137,16 @@ def _run(
     return recorder
 
 
-def _null(runs: Sequence[SpectralRecorder], observed: Relabelling, epochs: tuple[int, ...]) -> NullSpectra:
+def _null(runs: Sequence[SpectralRecorder], observed: PairPermutations, epochs: tuple[int, ...]) -> PermutationRatios:
     """The runs side by side, as partitions of one pair."""
     ratios = {
-        layer: {name: _beside(runs, null_field(layer, name).path) for name in NULL_RATIOS} for layer in runs[0].layers
+        layer: {name: _beside(runs, permutation_field(layer, name).path) for name in PERMUTATION_RATIOS}
+        for layer in runs[0].layers
     }
-    loss = _beside(runs, NULL_LOSS.path)
-    people = np.array([[int((observed.members[0] == code).sum()) for code in (1, 2)]])
+    loss = _beside(runs, PERMUTATION_LOSS.path)
+    subjects = np.array([[int((observed.members[0] == code).sum()) for code in (1, 2)]])
     strata = (", ".join(observed.strata),)
-    return NullSpectra(np.array(epochs), ((observed.a, observed.b),), people, strata, {}, "", ratios, loss)
+    return PermutationRatios(np.array(epochs), ((observed.a, observed.b),), subjects, strata, {}, "", ratios, loss)
 
 
 def _beside(runs: Sequence[SpectralRecorder], path: str) -> npt.NDArray[np.float32]:

@@ -25,18 +25,18 @@ from autospec.experiments.config.schema import (
     Task,
 )
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.permutation_design import relabellings
+from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.training.loop import Samples, Training
 from autospec.experiments.training.tasks import TASKS
-from autospec.experiments.validation.retraining import retrained_null
+from autospec.experiments.validation.retraining import retrained_permutations
 from autospec.recording.recorder import SpectralRecorder
-from autospec.store.permutations import NullSpectra, Pair
-from autospec.store.schema import NULL_LOSS, NULL_RATIOS, null_field
+from autospec.store.permutations import Pair, PermutationRatios
+from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 WHOLE = "all epochs"
 STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
 """The relabelled epochs of each stage of training, of the six that a study has; a run's own table is of all."""
-EPOCHS, EVERY, RELABELLED = 24, 4, 6
+EPOCHS, EVERY, PERMUTED = 24, 4, 6
 PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
 WITHIN_SEXES = "effect zero, two pairs within sexes"
@@ -89,7 +89,7 @@ class Condition:
             base.dataset,
             seed=seed,
             features=FEATURES,
-            people=self._people(),
+            people=self._subjects(),
             effect=1.0 if self.null == SHUFFLED else self.effect,
             group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
             # sex must say nothing about the data where men are compared with women
@@ -101,13 +101,13 @@ class Condition:
         introspection = replace(
             base.introspection,
             permutations=RETRAININGS if self.null == RETRAINED else PERMUTATIONS,
-            permutation_epochs=RELABELLED,
+            permutation_epochs=PERMUTED,
             permutation_pairs=[list(pair) for pair in self.pairs],
             permutation_seed=seed,
         )
         return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
 
-    def _people(self) -> PeopleConfig:
+    def _subjects(self) -> PeopleConfig:
         first, second = self.sizes
         if self.of_sexes:
             return PeopleConfig(HC=SexesConfig(men=first, women=second), SZ=SexesConfig(men=first, women=second))
@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
-        null = retrained_null(config, RETRAININGS)
+        null = retrained_permutations(config, RETRAININGS)
         rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _loaded(config, condition, seed)
@@ -173,7 +173,7 @@ def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
         margins=data.margins,
         every=EVERY,
         epochs=EPOCHS,
-        relabellings=relabellings(data, config.introspection, config.dataset.group_by, target, recorded),
+        permutation_design=permutation_design(data, config.introspection, config.dataset.group_by, target, recorded),
     )
     samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
     with recorder:
@@ -183,20 +183,20 @@ def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
     return recorder
 
 
-def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> NullSpectra:
+def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRatios:
     """What a file would hold of the relabelled pairs."""
     table = recorder.table
     floats = {
-        layer: {name: table[null_field(layer, name).path].astype(np.float32) for name in NULL_RATIOS}
+        layer: {name: table[permutation_field(layer, name).path].astype(np.float32) for name in PERMUTATION_RATIOS}
         for layer in recorder.layers
     }
-    loss = table[NULL_LOSS.path].astype(np.float32)
-    epochs = np.array(table.null_epochs)
-    people, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
-    return NullSpectra(epochs, pairs, people, strata, {}, "", floats, loss)
+    loss = table[PERMUTATION_LOSS.path].astype(np.float32)
+    epochs = np.array(table.permutation_epochs_of)
+    subjects, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
+    return PermutationRatios(epochs, pairs, subjects, strata, {}, "", floats, loss)
 
 
-def _permutation_rows(null: NullSpectra, stage: str) -> Iterator[tuple[str, str, float]]:
+def _permutation_rows(null: PermutationRatios, stage: str) -> Iterator[tuple[str, str, float]]:
     """The p of each inferential test of the first layer and pair, the smallest family-wise one, the finer ones late.
 
     Over all epochs only those of the primary test.
@@ -222,7 +222,7 @@ def _smallest(p: Sequence[npt.NDArray[np.float64]]) -> float:
     return float(np.min(known, where=np.isfinite(known), initial=1.0))
 
 
-def _at(null: NullSpectra, epochs: slice) -> NullSpectra:
+def _at(null: PermutationRatios, epochs: slice) -> PermutationRatios:
     """Some of the relabelled epochs."""
     ratios = {layer: {name: values[epochs] for name, values in own.items()} for layer, own in null.ratios.items()}
     return replace(

@@ -33,9 +33,9 @@ def load(config: Make, write_table: Make) -> Callable[..., Dataset]:
     """A function (rows of the table, overrides …) → the data set of these rows and PEOPLE."""
 
     def make(
-        rows: list[list[object]], *overrides: str, header: list[str] = HEADER, people: list[list[str]] = PEOPLE
+        rows: list[list[object]], *overrides: str, header: list[str] = HEADER, subjects: list[list[str]] = PEOPLE
     ) -> Dataset:
-        table, participants = write_table("aseg.tsv", header, *rows), write_table("people.tsv", *people)
+        table, participants = write_table("aseg.tsv", header, *rows), write_table("people.tsv", *subjects)
         paths = (f"dataset.table={table}", f"dataset.participants={participants}")
         return datasets.load(config("freesurfer", *paths, *overrides))
 
@@ -44,7 +44,7 @@ def load(config: Make, write_table: Make) -> Callable[..., Dataset]:
 
 def test_a_table_is_joined_with_its_participants(load: Callable[..., Dataset]) -> None:
     data = load(ROWS, "dataset.scaling=none")
-    assert data.people == ("sub-001", "sub-002", "sub-003", "sub-004")
+    assert data.subjects == ("sub-001", "sub-002", "sub-003", "sub-004")
     assert [data.classes[code] for code in data.target] == ["SZ", "HC", "SZ", "HC"]
     assert data.inputs.tolist() == [[row[2], row[1]] for row in ROWS]  # in the order of the named list
     assert not data.simulated
@@ -71,7 +71,7 @@ def test_features_may_be_all_or_a_list(load: Callable[..., Dataset]) -> None:
 def test_a_missing_value_leaves_the_person_out_by_name(load: Callable[..., Dataset], gap: str) -> None:
     rows = [*ROWS[:3], ["sub-4", gap, 7200, 2.2, 0]]
     data = load(rows)
-    assert data.people == ("sub-001", "sub-002", "sub-003")
+    assert data.subjects == ("sub-001", "sub-002", "sub-003")
     assert "left out: sub-004: no value of Left-Hippocampus" in data.account
 
 
@@ -80,14 +80,14 @@ def test_a_column_that_is_constant_once_people_are_left_out_is_named(load: Calla
     rows = [[*row[:3], 2.0, 0] for row in ROWS]
     rows[3][3] = 2.5
     assert load(rows, "dataset.features=all").inputs.shape == (4, 3)
-    people = [row if row[0] != "sub-004" else ["sub-004", "BP", "M"] for row in PEOPLE]
-    data = load(rows, "dataset.features=all", people=people)
+    subjects = [row if row[0] != "sub-004" else ["sub-004", "BP", "M"] for row in PEOPLE]
+    data = load(rows, "dataset.features=all", subjects=subjects)
     assert data.inputs.shape == (3, 2)
     assert "columns that are constant in the 3 training people are left out: lh_G_cuneus_thickness" in data.account
     assert "left out: sub-004: diagnosis is 'BP', which dataset.labels.diagnosis does not name" in data.account
     assert "2 features: Left-Hippocampus, Left-Thalamus-Proper" in data.account
     with pytest.raises(AutoSpecError, match="every column is constant in the 3 training people"):
-        load(rows, "dataset.features=[lh_G_cuneus_thickness]", people=people)
+        load(rows, "dataset.features=[lh_G_cuneus_thickness]", subjects=subjects)
 
 
 def test_a_column_that_is_empty_for_all_is_left_out_not_the_people(load: Callable[..., Dataset]) -> None:
@@ -98,7 +98,7 @@ def test_a_column_that_is_empty_for_all_is_left_out_not_the_people(load: Callabl
 
 def test_subjects_without_phenotype_or_data_and_doubled_ones_are_named(load: Callable[..., Dataset]) -> None:
     data = load([*ROWS[1:], ["sub-2", 1, 2, 3, 0], ["sub-9", 4000, 7000, 2.0, 0]])
-    assert data.people == ("sub-003", "sub-004")
+    assert data.subjects == ("sub-003", "sub-004")
     assert "left out: sub-2: the id occurs 2 times in aseg.tsv" in data.account
     assert "left out: sub-9: is in aseg.tsv but has no row in the phenotype table" in data.account
     assert "left out: sub-001: has no data in aseg.tsv" in data.account
@@ -147,12 +147,14 @@ def test_nobody_with_complete_data_is_an_error(load: Callable[..., Dataset]) -> 
 
 
 def test_fingerprint_follows_the_content(config: Make, write_table: Make) -> None:
-    people = write_table("people.tsv", *PEOPLE)
+    subjects = write_table("people.tsv", *PEOPLE)
     seen = set()
     for value in (4000, 4001):
         table = write_table(f"aseg{value}.tsv", HEADER, ["sub-1", value, 1, 1, 0])
-        seen.add(datasets.fingerprint(config("freesurfer", f"dataset.table={table}", f"dataset.participants={people}")))
+        seen.add(
+            datasets.fingerprint(config("freesurfer", f"dataset.table={table}", f"dataset.participants={subjects}"))
+        )
     assert len(seen) == 2
-    missing = Path(people).with_name("none.tsv")
+    missing = Path(subjects).with_name("none.tsv")
     with pytest.raises(AutoSpecError, match=r"cannot read .*none.tsv"):
-        datasets.fingerprint(config("freesurfer", f"dataset.table={missing}", f"dataset.participants={people}"))
+        datasets.fingerprint(config("freesurfer", f"dataset.table={missing}", f"dataset.participants={subjects}"))

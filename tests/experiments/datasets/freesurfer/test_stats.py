@@ -62,7 +62,7 @@ def test_a_table_without_a_column_leaves_its_subject_out_by_name(config: Make, f
     first = folder / "subjects" / "sub-1" / "stats" / "aseg.stats"
     first.write_text(first.read_text().replace(column, "Other"))
     data = load(config, folder)
-    assert data.people == ("2", "3", "4")
+    assert data.subjects == ("2", "3", "4")
     assert f"sub-1: aseg.stats cannot be read: its table has no column {column}" in data.account
 
 
@@ -71,7 +71,7 @@ def test_a_truncated_or_lacking_file_leaves_its_subject_out_by_name(config: Make
     first.write_text(first.read_text()[:-60])
     (folder / "subjects" / "sub-2" / "stats" / "aseg.stats").unlink()
     data = load(config, folder)
-    assert data.people == ("3", "4")
+    assert data.subjects == ("3", "4")
     lines = "\n".join(data.account)
     assert "sub-1: aseg.stats cannot be read: the row of 2 has" in lines
     assert "left out: sub-1: has no readable stats in subjects" in lines
@@ -90,13 +90,13 @@ def test_content_decides_the_fingerprint(config: Make, folder: Path) -> None:
 
 
 def test_mistakes_end_in_one_line(config: Make, folder: Path) -> None:
-    people = f"dataset.participants={folder / 'people.tsv'}"
+    subjects = f"dataset.participants={folder / 'people.tsv'}"
     for overrides, message in (
-        ([f"dataset.subjects_dir={folder / 'nowhere'}", people], "dataset.subjects_dir=.*: there is no such folder"),
-        ([f"dataset.subjects_dir={folder}", people], "no subject has stats/aseg.stats or aparc.stats"),
+        ([f"dataset.subjects_dir={folder / 'nowhere'}", subjects], "dataset.subjects_dir=.*: there is no such folder"),
+        ([f"dataset.subjects_dir={folder}", subjects], "no subject has stats/aseg.stats or aparc.stats"),
         ([f"dataset.subjects_dir={folder}"], "dataset.participants: is needed where dataset.subjects_dir is given"),
-        ([f"dataset.subjects_dir={folder}", "dataset.table=x", people], "dataset.table is given too; choose one"),
-        (["dataset.table=3", people], "dataset.table=3: must be a file, or a list of files"),
+        ([f"dataset.subjects_dir={folder}", "dataset.table=x", subjects], "dataset.table is given too; choose one"),
+        (["dataset.table=3", subjects], "dataset.table=3: must be a file, or a list of files"),
     ):
         with pytest.raises(AutoSpecError, match=message):
             datasets.load(config("freesurfer", *overrides))
@@ -110,9 +110,9 @@ def test_real_folders_of_versions_6_and_7(shared_data: Path, tmp_path: Path, con
     assert table.loc["sub-a", "lh_bankssts_thickness"] == "2.657"
     assert float(table.loc["sub-a", "CortexVol"]) == pytest.approx(553998.311189)
     assert float(table.loc["sub-a", "eTIV"]) == pytest.approx(1670487.274486)
-    people = tmp_path / "people.tsv"
-    people.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
-    paths = (f"dataset.subjects_dir={shared_data / 'freesurfer_subjects'}", f"dataset.participants={people}")
+    subjects = tmp_path / "people.tsv"
+    subjects.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
+    paths = (f"dataset.subjects_dir={shared_data / 'freesurfer_subjects'}", f"dataset.participants={subjects}")
     data = datasets.load(config("freesurfer", *paths, "dataset.features=aparc_thickness", "dataset.scaling=none"))
     assert data.inputs.shape == (2, 68)
     assert np.allclose(data.inputs[0, :2], [2.657, 2.616])
@@ -124,10 +124,10 @@ def test_several_tables_are_joined_by_id(config: Make, write_table: Make) -> Non
     )
     rows = [["sub-4", 2.4], ["sub-02", 2.2], ["1", 2.1], ["sub-9", 2.9]]
     cortex = write_table("lh.tsv", ["lh.aparc.thickness", "lh_insula_thickness"], *rows)
-    people = write_table(
+    subjects = write_table(
         "people.tsv", ["participant_id", "diagnosis"], *[[n, "SZ" if n % 2 else "HC"] for n in range(1, 5)]
     )
-    paths = (f"dataset.table=[{aseg},{cortex}]", f"dataset.participants={people}")
+    paths = (f"dataset.table=[{aseg},{cortex}]", f"dataset.participants={subjects}")
     data = datasets.load(config("freesurfer", *paths, "dataset.features=all", "dataset.scaling=none"))
     assert np.allclose(data.inputs, [[4001, 2.1], [4002, 2.2], [4004, 2.4]])
     lines = "\n".join(data.account)

@@ -13,7 +13,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.freesurfer.volumes import EMPTY, FEATURES, STRUCTURES, bare_name, volume_of
 from autospec.experiments.datasets.simulation.freesurfer import simulated_table
-from autospec.experiments.datasets.simulation.people import generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
 
 Make = Callable[..., Any]
 LARGE = [f"dataset.people.{diagnosis}.{sex}=1500" for diagnosis in ("HC", "SZ") for sex in ("men", "women")]
@@ -22,15 +22,15 @@ LARGE = [f"dataset.people.{diagnosis}.{sex}=1500" for diagnosis in ("HC", "SZ") 
 def simulated(config: Make, *overrides: str) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     settings = config("freesurfer", *overrides)
     who, what = generators(settings, 2)
-    people = simulated_people(settings, who)
-    return people, simulated_table(settings, people, what), settings
+    subjects = simulated_subjects(settings, who)
+    return subjects, simulated_table(settings, subjects, what), settings
 
 
-def residual_effects(people: Any, table: pd.DataFrame) -> dict[str, np.ndarray]:
+def residual_effects(subjects: Any, table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Regression coefficients of every structure's log volume, in residual SD, on each cause."""
     head = np.log(table["EstimatedTotalIntraCranialVol"])
-    causes = {"diagnosis": people.diagnosis, "sex": people.sex, "age": people.age, "head": head / 0.095}
-    design = np.column_stack([np.ones(len(table)), people.motion, *causes.values()])
+    causes = {"diagnosis": subjects.diagnosis, "sex": subjects.sex, "age": subjects.age, "head": head / 0.095}
+    design = np.column_stack([np.ones(len(table)), subjects.motion, *causes.values()])
     logs = np.log(table[list(FEATURES["aseg"])].to_numpy())
     coefficients, *_ = np.linalg.lstsq(design, logs, rcond=None)
     spread = (logs - design @ coefficients).std(axis=0)
@@ -52,8 +52,8 @@ def test_table_has_the_66_columns_and_the_list_39_of_them(large: Any) -> None:
 
 def test_published_effects_are_recovered(large: Any) -> None:
     """Six thousand people: the standard error of d is 0.026; five of them are allowed, over 39 structures."""
-    people, table, settings = large
-    found = residual_effects(people, table)
+    subjects, table, settings = large
+    found = residual_effects(subjects, table)
     for name, d, age, head in zip(FEATURES["aseg"], found["diagnosis"], found["age"], found["head"], strict=True):
         own, tissue = bare_name(name), volume_of(name).tissue
         assert d == pytest.approx(settings.diagnosis_effects.get(own, 0.0), abs=0.13), name
@@ -64,36 +64,36 @@ def test_published_effects_are_recovered(large: Any) -> None:
 
 
 def test_heads_differ_by_sex_and_diagnosis(large: Any) -> None:
-    people, table, _ = large
+    subjects, table, _ = large
     head = np.log(table["EstimatedTotalIntraCranialVol"].to_numpy()) / 0.095
-    design = np.column_stack([np.ones(len(head)), people.sex, people.diagnosis])
+    design = np.column_stack([np.ones(len(head)), subjects.sex, subjects.diagnosis])
     _, sex, diagnosis = np.linalg.lstsq(design, head, rcond=None)[0]
     assert sex == pytest.approx(1.4, abs=0.1)
     assert diagnosis == pytest.approx(-0.12, abs=0.1)
 
 
 def test_without_effects_no_structure_differs(config: Make) -> None:
-    people, table, _ = simulated(config, *LARGE, "dataset.effect=0")
-    patient = people.table["diagnosis"].to_numpy() == "SZ"
+    subjects, table, _ = simulated(config, *LARGE, "dataset.effect=0")
+    patient = subjects.table["diagnosis"].to_numpy() == "SZ"
     logs = np.log(table[list(FEATURES["aseg"])].to_numpy())
     d = (logs[patient].mean(0) - logs[~patient].mean(0)) / logs.std(0)
     assert np.abs(d).max() < 0.13
 
 
 def test_effect_is_a_factor(config: Make) -> None:
-    people, table, settings = simulated(config, *LARGE, "dataset.effect=3")
+    subjects, table, settings = simulated(config, *LARGE, "dataset.effect=3")
     hippocampus = FEATURES["aseg"].index("Left-Hippocampus")
-    settled = residual_effects(people, table)["diagnosis"][hippocampus]
+    settled = residual_effects(subjects, table)["diagnosis"][hippocampus]
     assert 3 * settled == pytest.approx(3 * settings.diagnosis_effects["Hippocampus"], abs=0.4)
 
 
 def test_residuals_correlate_as_configured(config: Make) -> None:
     nothing = ["dataset.effect=0"]
     _, table, settings = simulated(config, *LARGE, *nothing)
-    people, _, _ = simulated(config, *LARGE, *nothing)
+    subjects, _, _ = simulated(config, *LARGE, *nothing)
     logs = np.log(table[list(FEATURES["aseg"])])
     head = np.log(table["EstimatedTotalIntraCranialVol"])
-    design = np.column_stack([np.ones(len(logs)), people.sex, people.age, people.motion, head])
+    design = np.column_stack([np.ones(len(logs)), subjects.sex, subjects.age, subjects.motion, head])
     rest = logs - design @ np.linalg.lstsq(design, logs.to_numpy(), rcond=None)[0]
     found = rest.corr()
     pairs = found.loc["Left-Hippocampus"]
@@ -117,8 +117,8 @@ def test_volumes_have_the_scale_of_an_adult_brain(large: Any) -> None:
 def test_diagnosis_can_be_learned_at_published_effects(config: Make) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    people = [f"dataset.people.{diagnosis}={{men: 300, women: 300}}" for diagnosis in ("HC", "SZ")]
-    data = datasets.load(config("freesurfer", *people, "dataset.holdout=0.5"))
+    subjects = [f"dataset.people.{diagnosis}={{men: 300, women: 300}}" for diagnosis in ("HC", "SZ")]
+    data = datasets.load(config("freesurfer", *subjects, "dataset.holdout=0.5"))
     model = LogisticRegression(C=0.01).fit(data.inputs[data.training], data.target[data.training])
     accuracy = model.score(data.inputs[~data.training], data.target[~data.training])
     assert accuracy > 0.5 + 3 * 0.5 / np.sqrt(600)

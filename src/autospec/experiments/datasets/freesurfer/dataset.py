@@ -15,14 +15,14 @@ from autospec.cohorts.phenotype import joined
 from autospec.cohorts.tables import numbers
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import FreesurferConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_people, refuse_columns
+from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_phenotype, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset, Mask
 from autospec.experiments.datasets.freesurfer.cortex import CORTEX_FEATURES, note_kinds, note_mixture
 from autospec.experiments.datasets.freesurfer.stats import read_subjects, stats_files
 from autospec.experiments.datasets.freesurfer.tables import joint_table, renamed
 from autospec.experiments.datasets.freesurfer.volumes import FEATURES as VOLUME_FEATURES
 from autospec.experiments.datasets.simulation.freesurfer import effects, simulated_table
-from autospec.experiments.datasets.simulation.people import check_people, generators, simulated_people
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
 
 SIMULATION = "freesurfer 1"
 """Raised when the same configuration gives other numbers."""
@@ -63,7 +63,7 @@ def check(config: FreesurferConfig) -> None:
         _named_list(config.features, [])
     if not sources(config):
         refuse_columns(config, None)
-        check_people(config)
+        check_subjects(config)
         effects(config)
 
 
@@ -72,9 +72,9 @@ def load(config: FreesurferConfig) -> Dataset:
     check(config)
     account = Account()
     files = sources(config)
-    people, table = _real(files[-1], config, account) if files else _simulated(config, account)
-    people, table = _usable(people, table, account)
-    found = cohort(people, config, account)
+    subjects, table = _real(files[-1], config, account) if files else _simulated(config, account)
+    subjects, table = _usable(subjects, table, account)
+    found = cohort(subjects, config, account)
     values = _varying(table.iloc[found.row], found.training, account)
     account.note(f"{values.shape[1]} features: {named(values.columns)}")
     account.log(log)
@@ -85,10 +85,10 @@ def load(config: FreesurferConfig) -> Dataset:
 
 def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
     who, what = generators(config, 2)
-    people = simulated_people(config, who)
-    account.note(f"simulated: {len(people)} people, effect {config.effect:g}")
-    table = simulated_table(config, people, what)
-    return people.table.assign(head_size=table[HEAD_SIZE]), _chosen(table, config.features, account)
+    subjects = simulated_subjects(config, who)
+    account.note(f"simulated: {len(subjects)} people, effect {config.effect:g}")
+    table = simulated_table(config, subjects, what)
+    return subjects.table.assign(head_size=table[HEAD_SIZE]), _chosen(table, config.features, account)
 
 
 def _real(participants: Path, config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -96,15 +96,15 @@ def _real(participants: Path, config: FreesurferConfig, account: Account) -> tup
     source, folder = _source_path(config), config.subjects_dir
     read = joint_table(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
     ids = [str(own) for own in read.iloc[:, 0]]
-    people = joined(read_people(participants, config, account), ids, account, source.name)
+    subjects = joined(read_phenotype(participants, config, account), ids, account, source.name)
     table = renamed(read.iloc[:, 1:], account)
     note_kinds(table.columns, account)
     chosen = _chosen(table, config.features, account)
     note_mixture(chosen.columns, account)
-    if HEAD_SIZE in table.columns and "head_size" not in people.columns:
+    if HEAD_SIZE in table.columns and "head_size" not in subjects.columns:
         head_size = numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
-        people = people.assign(head_size=head_size[people["row"]])
-    return people, pd.DataFrame(numbers(chosen, ids, source), columns=chosen.columns)
+        subjects = subjects.assign(head_size=head_size[subjects["row"]])
+    return subjects, pd.DataFrame(numbers(chosen, ids, source), columns=chosen.columns)
 
 
 def _tables(config: FreesurferConfig) -> list[Path]:
@@ -165,9 +165,9 @@ def _check_columns(wanted: list[str], columns: list[str]) -> None:
             raise AutoSpecError(f"dataset.features: the table has no column {name!r}{hint}")
 
 
-def _usable(people: pd.DataFrame, table: pd.DataFrame, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _usable(subjects: pd.DataFrame, table: pd.DataFrame, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The people without a missing value and their values, less columns that say nothing (empty or constant)."""
-    values = table.iloc[people["row"]].reset_index(drop=True)
+    values = table.iloc[subjects["row"]].reset_index(drop=True)
     silent = [str(name) for name in values if values[name].nunique(dropna=True) < 2]
     if silent:
         account.note(f"constant or empty columns are left out: {', '.join(silent)}")
@@ -176,11 +176,11 @@ def _usable(people: pd.DataFrame, table: pd.DataFrame, account: Account) -> tupl
         raise AutoSpecError("dataset.features: every chosen column is constant or empty")
     missing = values.isna()
     for row in np.flatnonzero(missing.any(axis=1)):
-        account.drop(str(people["id"].iloc[row]), f"no value of {named(values.columns[missing.iloc[row]])}")
+        account.drop(str(subjects["id"].iloc[row]), f"no value of {named(values.columns[missing.iloc[row]])}")
     complete = ~missing.any(axis=1)
     if not complete.any():
         raise AutoSpecError(f"nobody has a value in each of {named(values.columns)}")
-    kept = people[complete].reset_index(drop=True)
+    kept = subjects[complete].reset_index(drop=True)
     return kept.assign(row=np.arange(len(kept))), values[complete]
 
 
@@ -188,8 +188,8 @@ def _varying(values: pd.DataFrame, training: Mask, account: Account) -> pd.DataF
     """The columns that vary among the people who are trained on, once everybody else has been left out."""
     silent = [str(name) for name in values if values[name][training].nunique() < 2]
     if silent:
-        people = f"the {training.sum()} training people"
-        account.note(f"columns that are constant in {people} are left out: {', '.join(silent)}")
+        subjects = f"the {training.sum()} training people"
+        account.note(f"columns that are constant in {subjects} are left out: {', '.join(silent)}")
     if len(silent) == values.shape[1]:
         raise AutoSpecError(f"dataset.features: every column is constant in the {training.sum()} training people")
     return values.drop(columns=silent)

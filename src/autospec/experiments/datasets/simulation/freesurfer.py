@@ -21,7 +21,7 @@ from autospec.experiments.datasets.freesurfer.volumes import (
     bare_name,
     volume_of,
 )
-from autospec.experiments.datasets.simulation.people import SimulatedPeople, Vector, check_keys
+from autospec.experiments.datasets.simulation.subjects import SimulatedSubjects, Vector, check_keys
 
 HEAD_SIZE = "head_size"
 HEAD_MM3, HEAD_LOG_SD = 1.53e6, 0.095
@@ -35,17 +35,17 @@ DRAWN = (
 """The volumes that are drawn; the other columns follow from them."""
 
 
-def simulated_table(config: FreesurferConfig, people: SimulatedPeople, random: np.random.Generator) -> pd.DataFrame:
+def simulated_table(config: FreesurferConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> pd.DataFrame:
     """The 66 columns of an ``asegstats2table`` table of simulated people.
 
     A log volume is its typical value plus ``log_sd`` times (residual + effects), residuals of unit variance: so a
     diagnosis effect is Cohen's d given sex, age and head size, as meta-analyses report it.
     """
     heads, residuals, rest = random.spawn(3)
-    head = heads.standard_normal(len(people)) + people.sex * config.sex_effects.get(HEAD_SIZE, 0.0)
-    head += people.diagnosis * config.diagnosis_effects.get(HEAD_SIZE, 0.0)
-    deviation = _residuals(len(people), config.correlation, residuals)
-    causes = (people.diagnosis, people.sex, people.age, people.motion, head)
+    head = heads.standard_normal(len(subjects)) + subjects.sex * config.sex_effects.get(HEAD_SIZE, 0.0)
+    head += subjects.diagnosis * config.diagnosis_effects.get(HEAD_SIZE, 0.0)
+    deviation = _residuals(len(subjects), config.correlation, residuals)
+    causes = (subjects.diagnosis, subjects.sex, subjects.age, subjects.motion, head)
     for cause, effect in zip(causes, effects(config), strict=True):
         deviation += np.outer(cause, effect)
     typical = np.array([volume_of(name).typical_mm3 for name in DRAWN])
@@ -67,7 +67,7 @@ def _by_column(given: Mapping[str, float], key: str) -> Vector:
     return np.array([given.get(bare_name(name), given.get(volume_of(name).tissue, 0.0)) for name in DRAWN])
 
 
-def _residuals(people: int, correlation: VolumeCorrelationConfig, random: np.random.Generator) -> npt.NDArray:
+def _residuals(subjects: int, correlation: VolumeCorrelationConfig, random: np.random.Generator) -> npt.NDArray:
     """Standard normal values (people, volumes) whose correlations are nested: overall, of a tissue, of a pair."""
     levels = [0.0, correlation.overall, correlation.tissue, correlation.hemispheres, 1.0]
     if sorted(levels) != levels:
@@ -77,10 +77,10 @@ def _residuals(people: int, correlation: VolumeCorrelationConfig, random: np.ran
     owners = (
         [""] * len(DRAWN), [volume_of(name).tissue for name in DRAWN], [bare_name(name) for name in DRAWN], DRAWN,
     )  # fmt: skip
-    total = np.zeros((people, len(DRAWN)))
+    total = np.zeros((subjects, len(DRAWN)))
     for share, owner in zip(np.diff(levels), owners, strict=True):
         _, index = np.unique(owner, return_inverse=True)
-        total += np.sqrt(share) * random.standard_normal((people, index.max() + 1))[:, index]
+        total += np.sqrt(share) * random.standard_normal((subjects, index.max() + 1))[:, index]
     return total
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
 from autospec.experiments.datasets.simulation.components import CENTRES_MM, COMPONENTS, DOMAIN_OF, DOMAINS
-from autospec.experiments.datasets.simulation.people import SimulatedPeople, Vector, check_keys
+from autospec.experiments.datasets.simulation.subjects import SimulatedSubjects, Vector, check_keys
 
 RESOLUTION_MM = 6
 
@@ -19,31 +19,31 @@ Array = npt.NDArray[np.float64]
 
 
 def simulated_maps(
-    config: CobreMapsConfig, people: SimulatedPeople, random: np.random.Generator
+    config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Maps (n, x, y, z), zero outside the brain: max over components of amplitude times blob, plus smooth noise."""
     strengths, noise = random.spawn(2)
     resolution_mm = RESOLUTION_MM if config.resolution_mm is None else config.resolution_mm
     mask, affine = brain(resolution_mm)
     blobs = _blobs(mask, affine, config.blob_sd_mm).astype(np.float32)
-    amplitude = amplitudes(config, people, strengths).astype(np.float32)
-    inside = np.zeros((len(people), blobs.shape[1]), dtype=np.float32)
+    amplitude = amplitudes(config, subjects, strengths).astype(np.float32)
+    inside = np.zeros((len(subjects), blobs.shape[1]), dtype=np.float32)
     for component in range(COMPONENTS):
         np.maximum(inside, amplitude[:, component, None] * blobs[component], out=inside)
-    maps = np.zeros((len(people), *mask.shape), dtype=np.float32)
-    texture = _smooth_noise((len(people), *mask.shape), config.noise_smoothness_mm / resolution_mm, noise)
+    maps = np.zeros((len(subjects), *mask.shape), dtype=np.float32)
+    texture = _smooth_noise((len(subjects), *mask.shape), config.noise_smoothness_mm / resolution_mm, noise)
     maps[:, mask] = inside + config.noise_sd * texture[:, mask]
     return maps
 
 
-def amplitudes(config: CobreMapsConfig, people: SimulatedPeople, random: np.random.Generator) -> Array:
+def amplitudes(config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> Array:
     """How strong each component is in each person (n, 53), about 1; effects are in SD between people."""
     if not 0 <= config.amplitude_correlation <= 1:
         raise AutoSpecError(f"dataset.amplitude_correlation={config.amplitude_correlation}: must be from 0 to 1")
-    shared = random.standard_normal((len(people), len(DOMAINS)))[:, DOMAIN_OF]
-    own = random.standard_normal((len(people), COMPONENTS))
+    shared = random.standard_normal((len(subjects), len(DOMAINS)))[:, DOMAIN_OF]
+    own = random.standard_normal((len(subjects), COMPONENTS))
     deviation = np.sqrt(config.amplitude_correlation) * shared + np.sqrt(1 - config.amplitude_correlation) * own
-    causes = (people.diagnosis, people.sex, people.age, people.motion)
+    causes = (subjects.diagnosis, subjects.sex, subjects.age, subjects.motion)
     for cause, effect in zip(causes, effects(config), strict=True):
         deviation += np.outer(cause, effect)
     return np.asarray(1 + config.amplitude_sd * deviation)

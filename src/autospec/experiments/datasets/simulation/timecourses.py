@@ -8,7 +8,7 @@ import numpy.typing as npt
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreTimeseriesConfig
 from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMAIN_OF, couplings
-from autospec.experiments.datasets.simulation.people import SimulatedPeople
+from autospec.experiments.datasets.simulation.subjects import SimulatedSubjects
 
 TIME_POINTS = 150
 SPIKE_SHARE = 0.05
@@ -17,16 +17,16 @@ Array = npt.NDArray[np.float64]
 
 
 def simulated_timecourses(
-    config: CobreTimeseriesConfig, people: SimulatedPeople, random: np.random.Generator
+    config: CobreTimeseriesConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Time-courses (n, time, 53): independent 1/f noise, mixed by the root of the person's correlation matrix."""
     noise, artefact = random.spawn(2)
     time_points = TIME_POINTS if config.time_points is None else config.time_points
-    independent = power_law_noise((len(people), time_points, COMPONENTS), config.spectral_exponent, noise)
-    roots = _roots(correlations(config, people), people)
+    independent = power_law_noise((len(subjects), time_points, COMPONENTS), config.spectral_exponent, noise)
+    roots = _roots(correlations(config, subjects), subjects)
     mixed = independent @ roots.transpose(0, 2, 1)
-    size = config.motion_effect * people.table["motion"].to_numpy()[:, None, None]
-    return (mixed + size * _shared_spikes(len(people), time_points, artefact)).astype(np.float32)
+    size = config.motion_effect * subjects.table["motion"].to_numpy()[:, None, None]
+    return (mixed + size * _shared_spikes(len(subjects), time_points, artefact)).astype(np.float32)
 
 
 def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.random.Generator) -> Array:
@@ -34,26 +34,26 @@ def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.ran
 
     Twice the length is drawn and half of it kept, since a scan does not end where it began.
     """
-    people, time_points, components = shape
+    subjects, time_points, components = shape
     length = 2 * time_points
     frequency = np.arange(length // 2 + 1, dtype=np.float64)
     amplitude = np.zeros_like(frequency)
     amplitude[1:] = frequency[1:] ** (-exponent / 2)
     twice = np.where(frequency == length // 2, 1, 2)
     amplitude /= np.sqrt((twice * amplitude**2).sum() / length)
-    spectrum = np.fft.rfft(random.standard_normal((people, length, components)), axis=1)
+    spectrum = np.fft.rfft(random.standard_normal((subjects, length, components)), axis=1)
     noise: Array = np.fft.irfft(spectrum * amplitude[:, None], n=length, axis=1)[:, :time_points]
     return noise
 
 
-def correlations(config: CobreTimeseriesConfig, people: SimulatedPeople) -> Array:
+def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> Array:
     """Every person's correlation matrix (n, 53, 53): one value per pair of domains, moved by who the person is."""
     base, diagnosis, sex, age = changes(config)
     between = (
         base
-        + people.diagnosis[:, None, None] * diagnosis
-        + people.sex[:, None, None] * sex
-        + people.age[:, None, None] * age
+        + subjects.diagnosis[:, None, None] * diagnosis
+        + subjects.sex[:, None, None] * sex
+        + subjects.age[:, None, None] * age
     )
     full = between[:, DOMAIN_OF[:, None], DOMAIN_OF[None, :]]
     diagonal = np.arange(COMPONENTS)
@@ -67,7 +67,7 @@ def changes(config: CobreTimeseriesConfig) -> list[Array]:
     return [couplings(getattr(config, key), key) for key in keys]
 
 
-def _roots(matrices: Array, people: SimulatedPeople) -> Array:
+def _roots(matrices: Array, subjects: SimulatedSubjects) -> Array:
     """The Cholesky factor of each correlation matrix."""
     try:
         return np.asarray(np.linalg.cholesky(matrices))
@@ -75,13 +75,13 @@ def _roots(matrices: Array, people: SimulatedPeople) -> Array:
         lowest = np.linalg.eigvalsh(matrices)[:, 0]
         worst = int(lowest.argmin())
         raise AutoSpecError(
-            f"dataset.couplings and the effects on them give person {people.table['id'].iloc[worst]} a correlation "
+            f"dataset.couplings and the effects on them give person {subjects.table['id'].iloc[worst]} a correlation "
             f"matrix with a negative eigenvalue ({lowest[worst]:.2f}): make dataset.effect or the effects smaller"
         ) from error
 
 
-def _shared_spikes(people: int, time_points: int, random: np.random.Generator) -> Array:
+def _shared_spikes(subjects: int, time_points: int, random: np.random.Generator) -> Array:
     """What head motion adds to all components alike (n, time, 1): rare jumps of random sign, of unit variance."""
-    jumps = random.standard_normal((people, time_points, 1))
-    hit = random.random((people, time_points, 1)) < SPIKE_SHARE
+    jumps = random.standard_normal((subjects, time_points, 1))
+    hit = random.random((subjects, time_points, 1)) < SPIKE_SHARE
     return np.where(hit, jumps / np.sqrt(SPIKE_SHARE), 0.0)

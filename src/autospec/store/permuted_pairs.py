@@ -16,7 +16,7 @@ NOT_ASKED = "not among introspection.permutation_pairs"
 
 
 @dataclass(frozen=True)
-class Relabelling:
+class PairPermutations:
     """Partitions of people into groups ``a`` and ``b``: ``members`` (1 + P, people) is 1 for a, 2 for b, 0 for neither.
 
     The first partition is the observed one. ``strata`` are the columns within which labels were exchanged.
@@ -29,20 +29,20 @@ class Relabelling:
 
 
 @dataclass(frozen=True)
-class Relabellings:
+class PermutationDesign:
     """Every relabelled pair of a run, the pairs that cannot be tested and why, and the epochs at which it is done.
 
     ``person`` (n,) says whose each training sample is: an index into the columns of ``Relabelling.members``.
     """
 
-    pairs: tuple[Relabelling, ...]
+    pairs: tuple[PairPermutations, ...]
     refused: Mapping[tuple[str, str], str]
-    person: npt.NDArray[np.int64]
+    subject: npt.NDArray[np.int64]
     epochs: tuple[int, ...] = ()
 
     @property
-    def people(self) -> int:
-        return int(self.person.max()) + 1
+    def subjects(self) -> int:
+        return int(self.subject.max()) + 1
 
     @property
     def permutations(self) -> int:
@@ -50,7 +50,7 @@ class Relabellings:
 
     def digest(self) -> str:
         """The same for runs that exchanged the labels of the same people in the same way."""
-        total = hashlib.sha256(self.person.tobytes())
+        total = hashlib.sha256(self.subject.tobytes())
         for pair in self.pairs:
             total.update(f"{pair.a} {pair.b} {pair.members.shape}".encode() + pair.members.tobytes())
         return total.hexdigest()[:16]

@@ -9,7 +9,7 @@ from references import content, full_spectrum, sample_gradients
 from torch import nn
 
 from autospec import AutoSpecError, SpectralRecorder
-from autospec.store.relabelling import Relabelling, Relabellings
+from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PEOPLE = np.array([0, 0, 1, 2, 3, 4, 4, 5, 6])
 """Whose each of nine samples is: labels move person by person."""
@@ -25,10 +25,10 @@ def _losses(model, inputs):
     return (model(inputs) - inputs).square().mean(1)
 
 
-def _relabellings(epochs=(0,)):
+def _permutation_design(epochs=(0,)):
     random = np.random.default_rng(0)
     members = np.stack([OBSERVED, *(np.append(random.permutation(OBSERVED[:6]), 0) for _ in range(5))]).astype(np.int8)
-    return Relabellings((Relabelling("a", "b", (), members),), {("a", "c"): "a reason"}, PEOPLE, epochs)
+    return PermutationDesign((PairPermutations("a", "b", (), members),), {("a", "c"): "a reason"}, PEOPLE, epochs)
 
 
 def _recorded(batches, epochs=1, **options):
@@ -48,21 +48,21 @@ def _recorded(batches, epochs=1, **options):
 
 @pytest.mark.parametrize("batches", [[list(range(9))], [[3, 1, 8, 5], [0, 2, 4, 6, 7]]])
 def test_the_ratios_are_those_of_relabelled_sums(batches):
-    relabellings = _relabellings()
-    recorder, model, inputs = _recorded(batches, relabellings=relabellings)
+    permutation_design = _permutation_design()
+    recorder, model, inputs = _recorded(batches, permutation_design=permutation_design)
     for layer in ("0", "2"):
         of_samples = torch.zeros(9, *model.get_parameter(f"{layer}.weight").shape, dtype=torch.float64)
         weights = np.zeros(9)
         for chosen in batches:
             of_samples[chosen] = sample_gradients(model, f"{layer}.weight", inputs[chosen], _losses)
             weights[chosen] = 1 / len(chosen)
-        for place, members in enumerate(relabellings.pairs[0].members):
+        for place, members in enumerate(permutation_design.pairs[0].members):
             sums = []
             for code in (1, 2):
                 total = torch.zeros_like(of_samples[0])
                 weight = 0.0
-                for sample, person in enumerate(PEOPLE):
-                    if members[person] == code:
+                for sample, subject in enumerate(PEOPLE):
+                    if members[subject] == code:
                         total += of_samples[sample]
                         weight += weights[sample]
                 sums.append((total, weight))
@@ -78,20 +78,20 @@ def test_the_ratios_are_those_of_relabelled_sums(batches):
 
 
 def test_the_loss_ratio_is_of_mean_losses():
-    recorder, model, inputs = _recorded([list(range(9))], relabellings=_relabellings())
+    recorder, model, inputs = _recorded([list(range(9))], permutation_design=_permutation_design())
     losses, labels = _losses(model, inputs).detach().numpy(), OBSERVED[PEOPLE]
     expected = np.log2(losses[labels == 1].mean() / losses[labels == 2].mean())
     assert recorder.table["null/log_loss"][0, 0, 0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_is_the_same_to_the_bit_and_spectra_too():
-    with_null, model, _ = _recorded([list(range(9))], epochs=3, relabellings=_relabellings((0, 2)))
+    with_null, model, _ = _recorded([list(range(9))], epochs=3, permutation_design=_permutation_design((0, 2)))
     after = torch.get_rng_state()
     without, other, _ = _recorded([list(range(9))], epochs=3)
     assert all(torch.equal(model.get_parameter(n).grad, p.grad) for n, p in other.named_parameters())
     assert with_null.table["layers/0/gradient"].tobytes() == without.table["layers/0/gradient"].tobytes()
-    assert with_null.table.null_epochs == [0, 2]
-    assert with_null.relabelling_s > 0
+    assert with_null.table.permutation_epochs_of == [0, 2]
+    assert with_null.permutation_s > 0
     _model(), torch.randn(9, 6)  # what the runs draw before they record
     assert torch.equal(after, torch.get_rng_state())
 
@@ -113,7 +113,9 @@ def test_a_file_keeps_them_and_a_resumed_run_gives_the_same(tmp_path):
     inputs = torch.randn(9, 6)
 
     def recorder_of(model, path, **options):
-        return SpectralRecorder(model, path, groups=["a", "b"], relabellings=_relabellings((0, 2, 3)), **options)
+        return SpectralRecorder(
+            model, path, groups=["a", "b"], permutation_design=_permutation_design((0, 2, 3)), **options
+        )
 
     model = _model()
     with recorder_of(model, tmp_path / "whole.h5") as recorder:
@@ -127,9 +129,9 @@ def test_a_file_keeps_them_and_a_resumed_run_gives_the_same(tmp_path):
     model.load_state_dict(weights)
     with recorder_of(model, tmp_path / "resumed.h5", resume=True) as recorder:
         recorder.load_state_dict(state)
-        assert recorder.table.null_epochs == [0]
+        assert recorder.table.permutation_epochs_of == [0]
         _train(recorder, model, inputs, 2)
-        assert recorder.table.null_epochs == [0, 2, 3]
+        assert recorder.table.permutation_epochs_of == [0, 2, 3]
         ratios = recorder.table["null/layers/0/log_norm"]
         assert len({values.tobytes() for values in ratios}) == 3  # weights moved, so a stale epoch would show
     whole = content(tmp_path / "whole.h5")
@@ -138,7 +140,7 @@ def test_a_file_keeps_them_and_a_resumed_run_gives_the_same(tmp_path):
 
 
 def test_batches_without_their_samples_are_refused():
-    recorder = SpectralRecorder(_model(), groups=["a", "b"], relabellings=_relabellings())
+    recorder = SpectralRecorder(_model(), groups=["a", "b"], permutation_design=_permutation_design())
     expected = r"4 labels, but relabellings of 9 samples; recorder.batch\(group, samples="
     with pytest.raises(AutoSpecError, match=expected), recorder.batch(torch.zeros(4, dtype=torch.int64)):
         pass

@@ -32,9 +32,9 @@ class Part:
     motion_mm: float = float("nan")
 
 
-def part_file(folder: Path, person: str) -> Path:
+def part_file(folder: Path, subject: str) -> Path:
     """Where a person's part lies; ids that differ in odd characters alone do not share a file."""
-    key = plain_id(person)
+    key = plain_id(subject)
     return folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.h5"
 
 
@@ -80,6 +80,6 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
         )
 
 
-def poorly_matched(people: Sequence[str], match: Array) -> list[str]:
+def poorly_matched(subjects: Sequence[str], match: Array) -> list[str]:
     """The people of whom a map hardly resembles the template's; ``match`` is (people, components)."""
-    return [own for own, row in zip(people, match, strict=True) if row.min() < POOR_MATCH]
+    return [own for own, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autospec.spectra.factors import Factors
+from autospec.spectra.factors import GradientFactors
 from autospec.spectra.rank import effective_rank
 from autospec.spectra.singular import of_matrix, on_capable_device
 
@@ -31,36 +31,36 @@ class Ratios:
     cancellation: Tensor
 
 
-class PersonSums:
+class SubjectSums:
     """What each person adds to one weight's gradient, summed over the batches of an epoch.
 
     By linearity the gradient of any group of people is a sum of these, so that all relabellings of a pair are one
     product of matrices. Memory: people × weights, in the precision of the factors.
     """
 
-    def __init__(self, shape: tuple[int, int], people: int) -> None:
+    def __init__(self, shape: tuple[int, int], subjects: int) -> None:
         self.shape = shape
-        self.people = people
+        self.subjects = subjects
         self.told_apart = True
         self.eps = 0.0
         self._gradients: Tensor | None = None
         self._squared_norms: Tensor | None = None
 
-    def add(self, factors: Factors, person: Tensor) -> None:
+    def add(self, factors: GradientFactors, subject: Tensor) -> None:
         """Add one use of the weight in one batch; ``person`` (n,) says whose each sample is."""
-        if factors.samples != len(person):
+        if factors.samples != len(subject):
             self.told_apart = False  # one row that all samples share
             return
         self.eps = max(self.eps, factors.eps)
         if self._gradients is None or self._squared_norms is None:
             precise = torch.promote_types(factors.dtype, torch.float32)
-            self._gradients = torch.zeros((self.people, *self.shape), dtype=precise, device=factors.device)
-            self._squared_norms = torch.zeros((self.people, 2), dtype=torch.float64, device=factors.device)
+            self._gradients = torch.zeros((self.subjects, *self.shape), dtype=precise, device=factors.device)
+            self._squared_norms = torch.zeros((self.subjects, 2), dtype=torch.float64, device=factors.device)
         rows = slice(factors.first_row, factors.first_row + factors.height)
-        self._squared_norms.index_add_(0, person, torch.stack(factors.squared_norms(), 1))
-        for samples in torch.arange(len(person), device=person.device).split(self._at_once(factors)):
+        self._squared_norms.index_add_(0, subject, torch.stack(factors.squared_norms(), 1))
+        for samples in torch.arange(len(subject), device=subject.device).split(self._at_once(factors)):
             self._gradients[:, rows].index_add_(
-                0, person[samples], sample_gradients(factors, samples).to(self._gradients)
+                0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
             )
 
     def ratios(self, members: Tensor, weight: Tensor) -> Ratios:
@@ -105,13 +105,13 @@ class PersonSums:
         assert self._gradients is not None
         return self._gradients.dtype
 
-    def _at_once(self, factors: Factors) -> int:
+    def _at_once(self, factors: GradientFactors) -> int:
         return max(1, min(factors.samples_at_once, CHUNK_NUMBERS // (self.shape[0] * self.shape[1])))
 
 
-def sample_gradients(factors: Factors, samples: Tensor) -> Tensor:
+def sample_gradients(factors: GradientFactors, samples: Tensor) -> Tensor:
     """(samples, height, width): what each of some samples adds to the gradient."""
-    if type(factors) is not Factors or factors.blocks > 1:
+    if type(factors) is not GradientFactors or factors.blocks > 1:
         return torch.stack([factors.product(one) for one in samples.split(1)])
     activation, adjoint = (factor[0, samples] for factor in (factors.activation, factors.adjoint))
     precise = torch.promote_types(factors.dtype, torch.float32)

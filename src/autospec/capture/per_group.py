@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
-from autospec.spectra.groups import Cells
+from autospec.spectra.groups import SampleGroups
 
 GroupGradients = Callable[[Layer, Tensor, float], None]
 """Takes a layer, its gradient of every cell, (cells, out, in), and the spacing of the numbers it was computed in."""
@@ -30,7 +30,7 @@ HALF_TOLERANCE = 0.05
 """The same where half precision takes part."""
 
 
-class AliasedEngine:
+class PerGroupEngine:
     """Stands in for a model's forward inside a batch and hands over the group gradients after its backward.
 
     Raises AutoSpecError for modules that couple samples, and where a split pass disagrees with an unsplit one: on the
@@ -51,7 +51,7 @@ class AliasedEngine:
         self._inside = False
 
     @contextlib.contextmanager
-    def listening(self, cells: Cells) -> Iterator[None]:
+    def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         forward, own = self._model.forward, "forward" in vars(self._model)
         self._aliases, self._eps = [], 0.0
@@ -70,7 +70,7 @@ class AliasedEngine:
     def close(self) -> None:
         """Nothing is left on the model between batches."""
 
-    def _standing_in(self, forward: Callable[..., Any], cells: Cells) -> Callable[..., Any]:
+    def _standing_in(self, forward: Callable[..., Any], cells: SampleGroups) -> Callable[..., Any]:
         def stand_in(*inputs: Any, **keywords: Any) -> Any:
             if self._inside or not torch.is_grad_enabled() or not self._model.training:
                 return forward(*inputs, **keywords)
@@ -85,7 +85,7 @@ class AliasedEngine:
 
         return stand_in
 
-    def _split(self, inputs: Any, keywords: Any, cells: Cells) -> Any:
+    def _split(self, inputs: Any, keywords: Any, cells: SampleGroups) -> Any:
         """The model's output for the whole batch, from one pass per cell."""
         parts = []
         for cell, samples in enumerate(cells.samples):
@@ -111,7 +111,7 @@ class AliasedEngine:
             if parameter is not None
         ]
 
-    def _hand_over(self, cells: Cells) -> None:
+    def _hand_over(self, cells: SampleGroups) -> None:
         for key, layer in self._layers.items():
             arrived: dict[int, Tensor] = {}
             for cell, aliases in self._aliases:
@@ -123,7 +123,7 @@ class AliasedEngine:
                 gradients = torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))])
                 self._take(layer, gradients, max(self._eps, torch.finfo(gradients.dtype).eps))
 
-    def _check(self, inputs: Any, keywords: Any, cells: Cells) -> None:
+    def _check(self, inputs: Any, keywords: Any, cells: SampleGroups) -> None:
         """Compare a split with an unsplit pass, dropout off; the random state stays as it was."""
         with torch.random.fork_rng(), without_dropout(self._model):
             split = self._split(inputs, keywords, cells)
@@ -165,7 +165,7 @@ def refuse_coupling(model: nn.Module) -> None:
             )
 
 
-def rows_of(tree: Any, samples: Tensor, cells: Cells) -> Any:
+def rows_of(tree: Any, samples: Tensor, cells: SampleGroups) -> Any:
     """The arguments of a forward pass for some samples: every tensor whose first dimension is the batch's."""
     n = len(cells.of_sample)
 
@@ -176,7 +176,7 @@ def rows_of(tree: Any, samples: Tensor, cells: Cells) -> Any:
     return tree_map(rows, tree)
 
 
-def joined(parts: Sequence[Any], cells: Cells) -> Any:
+def joined(parts: Sequence[Any], cells: SampleGroups) -> Any:
     """One output for the whole batch, in its order, from the outputs of the cells."""
     order = torch.cat([samples for samples in cells.samples if len(samples)])
     place = torch.argsort(order)

@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class SimulatedPeople:
+class SimulatedSubjects:
     """A phenotype table, and what acts on the data: (n,) vectors.
 
     ``diagnosis`` is ``dataset.effect`` for a patient and 0 for a control, ``sex`` +½ for men and -½ for women, ``age``
@@ -42,9 +42,9 @@ def generators(config: CohortConfig, parts: int) -> list[np.random.Generator]:
     return np.random.default_rng(config.seed).spawn(parts)
 
 
-def simulated_people(config: CohortConfig, random: np.random.Generator) -> SimulatedPeople:
+def simulated_subjects(config: CohortConfig, random: np.random.Generator) -> SimulatedSubjects:
     """The people that ``dataset.people`` asks for, in random order."""
-    check_people(config)
+    check_subjects(config)
     cells = _cells(config)
     order = random.permutation(len(cells))
     diagnosis = np.array([cells[index][0] for index in order])
@@ -60,7 +60,7 @@ def simulated_people(config: CohortConfig, random: np.random.Generator) -> Simul
         "age": age,
         "motion": motion,
     })  # fmt: skip
-    return SimulatedPeople(
+    return SimulatedSubjects(
         table=table,
         diagnosis=config.effect * patient,
         sex=np.where(sex == "men", 0.5, -0.5),
@@ -69,7 +69,7 @@ def simulated_people(config: CohortConfig, random: np.random.Generator) -> Simul
     )
 
 
-def check_people(config: CohortConfig) -> None:
+def check_subjects(config: CohortConfig) -> None:
     """AutoSpecError for people or covariates that cannot be simulated."""
     check_finite(config)
     _cells(config)
