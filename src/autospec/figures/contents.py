@@ -31,7 +31,7 @@ class Provenance:
     run_id: str
     source: str
     simulated: bool
-    seed: int
+    seed: int | None
     sizes: dict[str, float]
     min_group: int = 0
     layers_shown: str = ""

@@ -80,7 +80,7 @@ class RunFolder:
 
         DamagedFile where they cannot be read, AutoSpecError where they are another run's or of another schema.
         """
-        from autospec.store.read import opened
+        from autospec.store.opening import opened
 
         with opened(self.spectra) as file:
             own = str(file.attrs.get("run_id", ""))
