@@ -26,7 +26,7 @@ from autospec.experiments.config.messages import explained
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.plan import planned
 from autospec.experiments.runs.progress import ConsoleHandler
-from autospec.experiments.validation.retraining import retrained
+from autospec.experiments.validation.retraining import retrain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -42,7 +42,7 @@ def main() -> None:
     try:
         config = checked(composed(CONF, arguments.overrides))
         path = _path(config)
-        table = retrained(config, arguments.permutations)
+        table = retrain(config, arguments.permutations)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explained(error))
     write_table(table, path, COLUMNS)

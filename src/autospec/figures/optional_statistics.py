@@ -24,7 +24,13 @@ Layers = Sequence[tuple[str, xr.Dataset]]
 
 
 def draw_tied(layers: Layers, footer: str, path: Path) -> None:
-    """Position × index: the gradient's singular values at each position, of every group, at the last record."""
+    """Draw the gradient's singular values at each position, of every group, at the last recorded epoch.
+
+    Args:
+        layers: Layers with tied weights.
+        footer: What stands below.
+        path: The picture.
+    """
     groups = [str(group) for group in layers[0][1]["group"].values]
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.6 + 1.3 * len(layers)), layout="constrained")
@@ -42,9 +48,14 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
 
 
 def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
-    """Over epochs and by group: numerical rank (line), effective rank (dotted), and the bound that always holds.
+    """Draw ranks over epochs, by group: numerical (line) and effective (dotted), with the bound that always holds.
 
     In grey, where a layer stands in a linear chain, the bound that the rest of the chain puts on all groups alike.
+
+    Args:
+        layers: Layers with recorded ranks.
+        footer: What stands below.
+        path: The picture.
     """
     chained = any("rank_chain" in values for _, values in layers)
     with print_style():
@@ -68,7 +79,14 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
 
 
 def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str, path: Path) -> None:
-    """The largest principal angle of each layer's leading subspaces: between groups, and from record to record."""
+    """Draw the largest principal angle of each layer's leading subspaces: between groups, and between records.
+
+    Args:
+        layers: Layers with recorded subspaces.
+        pairs: The pairs of groups.
+        footer: What stands below.
+        path: The picture.
+    """
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.7 + 1.2 * len(layers)), layout="constrained")
         axes = figure.subplots(len(layers), 2, squeeze=False, sharex=True, sharey=True)
@@ -88,7 +106,7 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
         directions = layers[0][1].sizes["angle"]
         figure.supxlabel(
             f"epoch\nlargest principal angle of the subspaces of {directions} leading singular vectors; line: among "
-            f"outputs; dotted: among inputs; absent where a subspace is not known. {footer}",
+            f"outputs; dotted: among inputs; absent where a subspace is not determined. {footer}",
             fontsize=5.5,
             color=TEXT_GREY,
         )

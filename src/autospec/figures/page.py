@@ -35,7 +35,14 @@ mpl.use("Agg")  # pictures go to files; no display is needed
 
 
 def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequence[Path]) -> None:
-    """Draw the whole figure: spectra panels two in a row, difference panels across the page."""
+    """Draw the whole figure: spectra panels two in a row, difference panels across the page.
+
+    Args:
+        number: The figure's number.
+        title: Its title.
+        panels: Its panels.
+        paths: The files; their endings say which kind of picture.
+    """
     spectra = [panel for panel in panels if isinstance(panel, SpectraPanel)]
     differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
     rows: list[Sequence[Panel]] = [spectra[at : at + 2] for at in range(0, len(spectra), 2)]
@@ -56,7 +63,12 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
 
 
 def draw_panel(panel: Panel, path: Path) -> None:
-    """Draw one panel by itself, one column wide."""
+    """Draw one panel by itself, one column wide.
+
+    Args:
+        panel: The panel.
+        path: The file.
+    """
     footer = _footer_lines([panel], width=80)
     heights = [0.24, _height(panel, COLUMN_IN), LINE_IN * (len(footer) + 1)]
     with print_style():
@@ -168,7 +180,7 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
         "their cancellation, near 0 where they are opposite. A difference is an association with the label, which need "
         "not be its cause.",
-        "p: labels exchanged at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
+        "p: labels permuted at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
     ]
     if any(panel.paper for panel in panels):
         sentences.append(
@@ -177,7 +189,7 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
         )
     if not all(panel.paper for panel in panels):
         sentences.append(
-            "Margins: medians less those of exchanged labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
+            "Margins: medians less those of permuted labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
             "plain medians where there is no test."
         )
     return sentences + [f"{panel.letter}: {text}" for panel in panels for text in panel.left_out]

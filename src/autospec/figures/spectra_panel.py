@@ -21,7 +21,13 @@ COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
 
 
 def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
-    """One axis per layer: every index of the whole batch behind, a few indices of each group in front."""
+    """Draw one axis per layer: every index of the whole batch behind, a few indices of each group in front.
+
+    Args:
+        panel: What is drawn.
+        part: The part of the picture to draw in.
+        frame: The room around its axes.
+    """
     columns = min(len(panel.layers), MOST_COLUMNS)
     rows = rows_needed(panel)
     gaps = {
@@ -40,12 +46,18 @@ def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
 
 
 def rows_needed(panel: SpectraPanel) -> int:
-    """How many rows of axes a panel takes."""
+    """Count the rows of axes that a panel takes."""
     return -(-len(panel.layers) // MOST_COLUMNS)
 
 
 def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
-    """The spectra of one layer."""
+    """Draw the spectra of one layer.
+
+    Args:
+        panel: What is drawn.
+        layer: The layer.
+        axis: The axis to draw in.
+    """
     table = panel.frame[panel.frame["layer"] == layer.name]
     seeds = _seeds(table)
     table = seeds[0]
@@ -61,7 +73,7 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
         for place, shown in enumerate(front):
             colour = shaded(colours[group], place, len(front))
             _draw_seeds(
-                axis, [_above_floor(own[own["group"] == group])[shown] for own in seeds], colour, 3 - place * 0.1
+                axis, [_above_floor(run[run["group"] == group])[shown] for run in seeds], colour, 3 - place * 0.1
             )
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
@@ -76,7 +88,7 @@ def _seeds(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The table of each seed's run, in their order."""
     if "seed" not in table.columns:
         return [table]
-    return [own for _, own in table.groupby("seed", sort=False)]
+    return [run for _, run in table.groupby("seed", sort=False)]
 
 
 def _draw_seeds(axis: Axes, lines: Sequence[pd.Series], colour: Colour, order: float) -> None:
@@ -93,7 +105,7 @@ def _draw_seeds(axis: Axes, lines: Sequence[pd.Series], colour: Colour, order: f
 
 
 def front_indices(width: int) -> tuple[int, ...]:
-    """The indices drawn for each group."""
+    """List the indices drawn for each group, for a spectrum of so many singular values."""
     return tuple(index for index in ((1, 4, 8) if width >= 8 else (1, 2, 4)) if index <= width)
 
 

@@ -26,7 +26,7 @@ Colour = tuple[float, float, float]
 
 @contextlib.contextmanager
 def print_style() -> Iterator[None]:
-    """The settings of matplotlib that every picture is drawn with."""
+    """Draw with the settings of every picture while the block lasts."""
     settings: dict[Any, Any] = {
         "font.size": 6.5,
         "axes.titlesize": 6.5,
@@ -52,26 +52,26 @@ def print_style() -> Iterator[None]:
 
 
 def group_colours(groups: Sequence[str]) -> dict[str, str]:
-    """One colour for each group, in their order."""
+    """Return one colour for each group, in their order."""
     return {group: OKABE_ITO[place % len(OKABE_ITO)] for place, group in enumerate(groups)}
 
 
 def shaded(colour: str, place: int, places: int) -> Colour:
-    """A colour that gets lighter with the index of the singular value: the first is full, the last is pale."""
+    """Return a colour that gets lighter with the singular value's place: the first is full, the last pale."""
     paleness = 0.6 * place / max(places - 1, 1)
     red, green, blue = (1 - paleness) * np.array(to_rgb(colour)) + paleness
     return float(red), float(green), float(blue)
 
 
 def group_grey(place: int, places: int) -> Colour:
-    """The grey of the whole batch's singular value at a place among all: from middle grey to nearly white."""
+    """Return the grey of the whole batch's singular value at a place: from middle grey to nearly white."""
     grey = 0.55 + 0.35 * place / max(places - 1, 1)
     return grey, grey, grey
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The room around the axes of a part of a picture, in inches; so text keeps its place at every size."""
+    """The room around the axes of a part of a picture, in inches, so that text keeps its place at every size."""
 
     width: float
     height: float
@@ -81,7 +81,7 @@ class Frame:
     bottom: float = 0.34
 
     def fractions(self) -> dict[str, float]:
-        """left, right, bottom and top as matplotlib's grids want them."""
+        """Return left, right, bottom and top as matplotlib's grids take them."""
         return {
             "left": self.left / self.width,
             "right": 1 - self.right / self.width,
@@ -90,14 +90,16 @@ class Frame:
         }
 
     def gap(self, inches: float, across: int, of: float) -> float:
-        """A distance between ``across`` neighbours in inches, as a share of their mean extent."""
+        """Return a distance between ``across`` neighbours in inches, as a share of their mean extent."""
         room = of - (across - 1) * inches
         return inches / (room / across)
 
     @property
     def inner_width(self) -> float:
+        """The width of the axes, in inches."""
         return self.width - self.left - self.right
 
     @property
     def inner_height(self) -> float:
+        """The height of the axes, in inches."""
         return self.height - self.top - self.bottom

@@ -63,11 +63,22 @@ class Spectra:
         Raises:
             AutoSpecError: The file is missing, not HDF5, cut off, or of another schema.
         """
+        import pandas as pd
+
         self.path = path if isinstance(path, bytes) else Path(path)
         self._loaded_layers: dict[str, xr.Dataset] = {}
         self._loaded_weight: xr.DataArray | None = None
         with opened(self.path) if file is None else contextlib.nullcontext(file) as header:
-            self._read_header(header)
+            self.attributes: dict[str, Any] = dict(header.attrs)
+            self.layers: list[str] = list(header.get(LAYERS, ()))
+            self.group_names: list[str] = [name.decode() for name in header[GROUP_NAMES][()]]
+            names = np.array(self.group_names)
+            parts = header[GROUP_MEMBERS][()] if GROUP_MEMBERS in header else np.eye(len(names), dtype=bool)
+            self.members: dict[str, frozenset[str]] = {
+                name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
+            }
+            size = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
+            self.groups = pd.DataFrame({"group": self.group_names, "size": size, "margin": header[GROUP_IS_MARGIN][()]})
 
     def __repr__(self) -> str:
         return f"Spectra({self._where}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
@@ -197,20 +208,6 @@ class Spectra:
         # cached properties, as if they had been asked for
         self.training = _read_training(file)
         self.permutations = permutations_in(file, self.layers)
-
-    def _read_header(self, file: h5py.File) -> None:
-        import pandas as pd
-
-        self.attributes: dict[str, Any] = dict(file.attrs)
-        self.layers: list[str] = list(file.get(LAYERS, ()))
-        self.group_names: list[str] = [name.decode() for name in file[GROUP_NAMES][()]]
-        names = np.array(self.group_names)
-        parts = file[GROUP_MEMBERS][()] if GROUP_MEMBERS in file else np.eye(len(names), dtype=bool)
-        self.members: dict[str, frozenset[str]] = {
-            name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
-        }
-        size = file[GROUP_SIZES][()] if GROUP_SIZES in file else np.full(len(names), np.nan)
-        self.groups = pd.DataFrame({"group": self.group_names, "size": size, "margin": file[GROUP_IS_MARGIN][()]})
 
 
 def _read_training(file: h5py.File) -> pd.DataFrame:
