@@ -31,7 +31,7 @@ class Provenance:
     Attributes:
         run_id: The run's id.
         source: Where its data come from.
-        simulated: Whether they are simulated.
+        simulated: Whether they are simulated; None where the file does not say.
         seed: The run's seed; None where the file names none.
         sizes: Subjects or samples in each group, by the group's label.
         min_group: Smaller groups are flagged.
@@ -40,7 +40,7 @@ class Provenance:
 
     run_id: str
     source: str
-    simulated: bool
+    simulated: bool | None
     seed: int | None
     sizes: dict[str, float]
     min_group: int = 0

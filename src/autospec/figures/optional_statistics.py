@@ -13,8 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from autospec.figures.contents import short_name
+from autospec.figures.saving import save_picture
 from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
-from autospec.store.write import replaced
 
 DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)))
 """Of the groups' lines, one kind for each round of the colours."""
@@ -44,7 +44,7 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
             row[0].set_ylabel(f"{short_name(name)}\nindex")
             figure.colorbar(image, ax=list(row), label="singular value", shrink=0.9)
         figure.supxlabel(f"position\n{footer}", fontsize=5.5, color=TEXT_GREY)
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
@@ -75,7 +75,7 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
         axis.legend(frameon=False, ncols=3)
         chain = "; dash-dot: bound by the linear chain that the layer stands in" if chained else ""
         figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound{chain}. {footer}", fontsize=5.5)
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str, path: Path) -> None:
@@ -110,7 +110,7 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
             fontsize=5.5,
             color=TEXT_GREY,
         )
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def _draw_sides(axis: Axes, angles: xr.DataArray, colour: str, label: str) -> None:
@@ -123,8 +123,3 @@ def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: i
     shown = np.clip(values.values.T, norm.vmin, None)
     edges = (-0.5, shown.shape[1] - 0.5, shown.shape[0] + 0.5, 0.5)
     return axis.imshow(shown, aspect="auto", norm=norm, cmap="viridis", interpolation="nearest", extent=edges)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replaced(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])

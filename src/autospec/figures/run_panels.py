@@ -33,6 +33,7 @@ class Heading:
         label: Names a group for readers.
         min_group: Smaller groups are flagged.
         seeds: The number of runs that differ in their seed.
+        note: What the footer says of layers or epochs that are not shown; None says which layers are.
     """
 
     letter: str
@@ -41,6 +42,7 @@ class Heading:
     label: Callable[[str], str] = label_as_stored
     min_group: int = 0
     seeds: int = 1
+    note: str | None = None
 
 
 def spectra_panel(runs: Sequence[RunTables], heading: Heading, groups: Sequence[str] | None = None) -> SpectraPanel:
@@ -64,7 +66,7 @@ def spectra_panel(runs: Sequence[RunTables], heading: Heading, groups: Sequence[
         groups=shown,
         group_labels={group: heading.label(group) for group in shown},
         frame=pd.concat(frames, ignore_index=True),
-        provenance=_provenance(run, heading),
+        provenance=_provenance(run, heading, shown),
         seeds=len(runs),
     )
 
@@ -89,14 +91,16 @@ def difference_panel(
     names = {pair: _pair_name(run.spectra, pair, heading) for pair in pairs}
     return DifferencePanel(
         letter=heading.letter,
-        title=f"{next(iter(names.values())) if len(names) == 1 else 'Differences'} · {heading.title}",
+        title=" · ".join(
+            filter(None, (next(iter(names.values())) if len(names) == 1 else "Differences", heading.title))
+        ),
         layers=layer_titles(run.spectra, heading.layers),
         pairs=tuple(pairs),
         pair_names=names,
         ratios=_ratios(compared),
         tests=drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn),
         cosines=cosines(run.spectra, pairs),
-        provenance=_provenance(run, heading),
+        provenance=_provenance(run, heading, run.groups),
         paper=paper,
         verdicts=verdicts(drawn, heading.label),
         left_out=(_values_left_out(compared), *left_out(drawn, heading.label)),
@@ -123,7 +127,8 @@ def _pair_name(spectra: Spectra, pair: Pair, heading: Heading) -> str:
 
     def named(group: str) -> str:
         few = f" < {heading.min_group}" if size[group] < heading.min_group else ""
-        return f"{heading.label(group)} (n = {size[group]:.0f}{few})"
+        size_text = f" (n = {size[group]:.0f}{few})" if size[group] == size[group] else ""
+        return f"{heading.label(group)}{size_text}"
 
     return f"{named(pair[0])} against {named(pair[1])}"
 
@@ -180,17 +185,17 @@ def cosines(spectra: Spectra, pairs: Sequence[Pair]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _provenance(run: RunTables, heading: Heading) -> Provenance:
+def _provenance(run: RunTables, heading: Heading, groups: Sequence[str]) -> Provenance:
     spectra = run.spectra
     sizes = spectra.groups.set_index("group")["size"]
     return Provenance(
         run_id=spectra.run_id,
-        source=str(spectra.attributes.get("source", "")),
-        simulated=spectra.simulated,
+        source=str(spectra.attributes.get("source", spectra.where)),
+        simulated=spectra.simulated if "simulated" in spectra.attributes else None,
         seed=int(spectra.attributes["seed"]) if "seed" in spectra.attributes else None,
         min_group=heading.min_group,
-        layers_shown=_layers_sentence(spectra, heading.layers),
-        sizes={heading.label(group): float(sizes[group]) for group in run.groups},
+        layers_shown=_layers_sentence(spectra, heading.layers) if heading.note is None else heading.note,
+        sizes={heading.label(group): float(sizes[group]) for group in groups},
     )
 
 

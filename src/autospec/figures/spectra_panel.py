@@ -14,22 +14,21 @@ from autospec.figures.contents import LayerTitle, SpectraPanel
 from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded
 from autospec.store.schema import ALL
 
-MOST_COLUMNS = 2
 FEWEST_FOR_BAND = 5
 """With fewer seeds each is drawn as a line: their deviation would say little."""
 COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
 
 
-def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
+def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame, columns: int) -> None:
     """Draw one axis per layer: every index of the whole batch behind, a few indices of each group in front.
 
     Args:
         panel: What is drawn.
         part: The part of the picture to draw in.
         frame: The room around its axes.
+        columns: How many axes stand side by side.
     """
-    columns = min(len(panel.layers), MOST_COLUMNS)
-    rows = rows_needed(panel)
+    rows = rows_needed(panel, columns)
     gaps = {
         "wspace": frame.gap(COLUMN_GAP_IN, columns, frame.inner_width),
         "hspace": frame.gap(ROW_GAP_IN, rows, frame.inner_height),
@@ -45,9 +44,9 @@ def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
             axis.set_xlabel("epoch", labelpad=1)
 
 
-def rows_needed(panel: SpectraPanel) -> int:
+def rows_needed(panel: SpectraPanel, columns: int) -> int:
     """Count the rows of axes that a panel takes."""
-    return -(-len(panel.layers) // MOST_COLUMNS)
+    return -(-len(panel.layers) // columns)
 
 
 def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:

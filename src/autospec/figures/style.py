@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.2
@@ -52,8 +52,11 @@ def print_style() -> Iterator[None]:
 
 
 def group_colours(groups: Sequence[str]) -> dict[str, str]:
-    """Return one colour for each group, in their order."""
-    return {group: OKABE_ITO[place % len(OKABE_ITO)] for place, group in enumerate(groups)}
+    """Return one colour for each group, in their order; of a rainbow where they are more than the palette has."""
+    if len(groups) <= len(OKABE_ITO):
+        return dict(zip(groups, OKABE_ITO, strict=False))
+    places = np.linspace(0.05, 0.95, len(groups))
+    return {group: to_hex(mpl.colormaps["turbo"](place)) for group, place in zip(groups, places, strict=True)}
 
 
 def shaded(colour: str, place: int, places: int) -> Colour:

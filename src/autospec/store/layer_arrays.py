@@ -62,7 +62,7 @@ def read_layer(
         The statistics by name. Activation and adjoint spectra have an index of their own (``activation_index``), since
         they are as wide as their rows and one index for all would pad the others.
     """
-    import xarray as xr
+    from autospec.store.layer_spectra import LayerSpectra
 
     folder = file[layer_path(layer)]
     arrays: dict[str, xr.DataArray] = {}
@@ -77,7 +77,7 @@ def read_layer(
     for name in (ACTIVATION, ADJOINT):
         if name in arrays:
             arrays[name] = arrays[name].rename({INDEX: f"{name}_{INDEX}"})
-    return xr.Dataset(arrays, attrs=dict(folder.attrs))
+    return LayerSpectra(arrays, attrs=dict(folder.attrs))
 
 
 def spectra_of(values: xr.Dataset, statistic: str) -> xr.DataArray:

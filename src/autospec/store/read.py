@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError
+from autospec.store.description import describe
 from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
 from autospec.store.opening import opened
 from autospec.store.permutations import PermutationRatios, permutations_in
@@ -26,12 +28,14 @@ from autospec.store.schema import (
     TRAINING_CURVES,
     TRAINING_EPOCHS,
     Field,
+    layer_path,
 )
 from autospec.store.table import SpectraTable
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
 
 FRAME_COLUMNS = ("layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor", "rank_bound")
@@ -48,9 +52,9 @@ class Spectra:
         path: The file, or its bytes.
         attributes: What the file says of its run, by name.
         group_names: Its groups; the first is ``all``, the whole batch.
-        groups: One row per group: its name, its size (where the writer knew it) and whether it is a margin.
         members: Of each group the disjoint groups that it is made of: itself, or the parts of a margin.
         layers: Its layers, in the model's order.
+        shapes: Of each layer the shape (outputs, inputs) of its weight's matrix, as it is stored.
     """
 
     def __init__(self, path: str | Path | bytes, file: h5py.File | None = None) -> None:
@@ -63,28 +67,30 @@ class Spectra:
         Raises:
             AutoSpecError: The file is missing, not HDF5, cut off, or of another schema.
         """
-        import pandas as pd
-
         self.path = path if isinstance(path, bytes) else Path(path)
         self._loaded_layers: dict[str, xr.Dataset] = {}
         self._loaded_weight: xr.DataArray | None = None
         with opened(self.path) if file is None else contextlib.nullcontext(file) as header:
             self.attributes: dict[str, Any] = dict(header.attrs)
             self.layers: list[str] = list(header.get(LAYERS, ()))
+            self.shapes = {
+                name: tuple(map(int, header[layer_path(name)].attrs.get("shape", ()))) for name in self.layers
+            }
             self.group_names: list[str] = [name.decode() for name in header[GROUP_NAMES][()]]
             names = np.array(self.group_names)
             parts = header[GROUP_MEMBERS][()] if GROUP_MEMBERS in header else np.eye(len(names), dtype=bool)
             self.members: dict[str, frozenset[str]] = {
                 name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
             }
-            size = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
-            self.groups = pd.DataFrame({"group": self.group_names, "size": size, "margin": header[GROUP_IS_MARGIN][()]})
+            self._sizes = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
+            self._is_margin = header[GROUP_IS_MARGIN][()]
 
     def __repr__(self) -> str:
-        return f"Spectra({self._where}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
+        return describe(self)
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The file's path, or that it is in memory."""
         return "in memory" if isinstance(self.path, bytes) else str(self.path)
 
     @property
@@ -101,6 +107,13 @@ class Spectra:
     def simulated(self) -> bool:
         """Whether the run's data are simulated."""
         return bool(self.attributes.get("simulated", False))
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """One row per group: its name, its size (where the writer knew it) and whether it is a margin."""
+        import pandas as pd
+
+        return pd.DataFrame({"group": self.group_names, "size": self._sizes, "margin": self._is_margin})
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -181,18 +194,73 @@ class Spectra:
         ]
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
 
+    # What follows is made by rooms above this one, which import it: they are named, and loaded when they are used, so
+    # that reading stands below drawing and needs neither matplotlib nor scipy.
+
+    def plot(
+        self,
+        layers: str | Sequence[str] | None = None,
+        groups: str | Sequence[str] | None = None,
+        path: str | Path | None = None,
+    ) -> Figure:
+        """Draw the singular values of each layer's mean gradient over training, group by group.
+
+        Args:
+            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
+            groups: The groups in front; None takes the disjoint groups.
+            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
+
+        Returns:
+            A matplotlib figure; a notebook shows it.
+
+        Raises:
+            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
+        """
+        return import_module("autospec.figures.spectra_pictures").plot(self, layers, groups, path)
+
+    def plot_differences(
+        self, a: str, b: str, layers: str | Sequence[str] | None = None, path: str | Path | None = None
+    ) -> Figure:
+        """Draw where the mean gradients' spectra of two groups differ, with a p where there is a valid test.
+
+        Args:
+            a: The first group.
+            b: The second group, which shares no sample with the first.
+            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
+            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
+
+        Returns:
+            A matplotlib figure; a notebook shows it.
+
+        Raises:
+            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
+        """
+        return import_module("autospec.figures.spectra_pictures").plot_differences(self, a, b, layers, path)
+
+    def summary(self) -> pd.DataFrame:
+        """Say what happened in each layer, one row per layer.
+
+        Returns:
+            σ₁ and effective rank of the mean gradient at the end of training, the change of that rank, cosine and
+            cancellation of the groups, and a verdict in words; ``analysis.layer_summary.COLUMNS`` explains each.
+
+        Raises:
+            AutoSpecError: Gradient spectra were not recorded.
+        """
+        return import_module("autospec.analysis.layer_summary").summarise(self)
+
     def _recorded(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
         if statistic not in SPECTRUM_NAMES:
             raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
         values = self[layer]
         if statistic not in values:
-            raise AutoSpecError(f"{self._where}: {statistic} spectra of layer {layer!r} were not recorded")
+            raise AutoSpecError(f"{self.where}: {statistic} spectra of layer {layer!r} were not recorded")
         return values
 
     def _check_layer(self, layer: str) -> None:
         if layer not in self.layers:
-            raise AutoSpecError(f"{self._where} has no layer {layer!r}; it has {', '.join(self.layers)}")
+            raise AutoSpecError(f"{self.where} has no layer {layer!r}; it has {', '.join(self.layers)}")
 
     def _load(
         self, file: h5py.File, layers: Sequence[str] | None, most_epochs: int | None, names: Collection[str] | None

@@ -1,0 +1,143 @@
+"""Pictures of any spectra file, by the code of the paper's figures: its spectra, and how two groups differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from autospec.analysis.figure_table import panel_table
+from autospec.analysis.run_tables import RunTables
+from autospec.errors import AutoSpecError
+from autospec.figures.page import Panel, draw_page
+from autospec.figures.run_panels import Heading, difference_panel, spectra_panel
+from autospec.figures.saving import Picture, save_picture
+from autospec.figures.style import print_style
+from autospec.store.read import Spectra, load_spectra
+from autospec.store.schema import ALL, GRADIENT
+
+MOST_EPOCHS = 400
+"""A line has no more points than can be told apart on a page."""
+MOST_LAYERS = 12
+"""So many layers are shown where none are chosen."""
+NAMES = (GRADIENT, "floor_gradient", "rows", "own_rows", "rank_bound", "cosine")
+
+Names = str | Sequence[str]
+"""One name or pattern (``encoder.*``), or several."""
+
+
+def plot(
+    spectra: Spectra, layers: Names | None = None, groups: Names | None = None, path: str | Path | None = None
+) -> Picture:
+    """Draw the singular values of each layer's gradient over training: of each group's mean gradient.
+
+    Args:
+        spectra: The spectra of a run.
+        layers: Layers by name or pattern; None takes the first twelve.
+        groups: The groups in front; None takes the disjoint groups.
+        path: A file to save the picture to.
+
+    Returns:
+        The picture; a notebook shows it.
+
+    Raises:
+        AutoSpecError: There is no such layer or group, gradient spectra were not recorded, or the picture cannot be
+            saved.
+    """
+    shown = _groups(spectra, groups)
+    run, heading = _read(spectra, layers, "Singular values of the mean gradient")
+    return _draw(spectra_panel([run], heading, shown), path)
+
+
+def plot_differences(
+    spectra: Spectra, a: str, b: str, layers: Names | None = None, path: str | Path | None = None
+) -> Picture:
+    """Draw where the spectra of two groups differ: of each group's mean gradient, and with a p where there is a test.
+
+    Args:
+        spectra: The spectra of a run.
+        a: The first group.
+        b: The second group, which shares no sample with the first.
+        layers: Layers by name or pattern; None takes the first twelve.
+        path: A file to save the picture to.
+
+    Returns:
+        The picture; a notebook shows it.
+
+    Raises:
+        AutoSpecError: There is no such layer or group, the groups share samples, gradient spectra were not recorded,
+            or the picture cannot be saved.
+    """
+    _check_pair(spectra, a, b)
+    run, heading = _read(spectra, layers, "")
+    tests = panel_table([run], 0, "", 0)
+    return _draw(difference_panel(run, tests, [(a, b)], heading), path)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The layers that a picture shows, and what its footer says of the others."""
+
+    layers: list[str]
+    note: str
+
+
+def _read(spectra: Spectra, layers: Names | None, title: str) -> tuple[RunTables, Heading]:
+    """What is drawn of a file, and nothing more, into memory."""
+    chosen = _choose_layers(spectra, layers)
+    loaded = load_spectra(spectra.path, chosen.layers, MOST_EPOCHS, NAMES)
+    recorded, drawn = loaded.weight.sizes["epoch"], loaded[chosen.layers[0]].sizes["epoch"]
+    if not recorded:
+        raise AutoSpecError(f"{spectra.where}: no spectra are recorded yet")
+    thinned = "" if drawn == recorded else f"{drawn} of {recorded} recorded epochs are drawn."
+    note = " ".join(text for text in (chosen.note, thinned) if text)
+    return RunTables(loaded), Heading(letter="", title=title, layers=chosen.layers, note=note)
+
+
+def _choose_layers(spectra: Spectra, layers: Names | None) -> _Chosen:
+    if not spectra.layers:
+        raise AutoSpecError(f"{spectra.where} has no layers")
+    if layers is None:
+        first, rest = spectra.layers[:MOST_LAYERS], spectra.layers[MOST_LAYERS:]
+        note = (
+            f"The first {MOST_LAYERS} of {len(spectra.layers)} layers are shown; choose others by layers=."
+            if rest
+            else ""
+        )
+        return _Chosen(first, note)
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in spectra.layers):
+            raise AutoSpecError(f"{spectra.where} has no layer {pattern!r}; it has {', '.join(spectra.layers)}")
+    chosen = [layer for layer in spectra.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
+    return _Chosen(chosen, "")
+
+
+def _groups(spectra: Spectra, groups: Names | None) -> Sequence[str] | None:
+    if groups is None:
+        return None if len(spectra.group_names) > 1 else [ALL]
+    chosen = [groups] if isinstance(groups, str) else list(groups)
+    for group in chosen:
+        _check_group(spectra, group)
+    return chosen
+
+
+def _check_group(spectra: Spectra, group: str) -> None:
+    if group not in spectra.group_names:
+        raise AutoSpecError(f"{spectra.where} has no group {group!r}; it has {', '.join(spectra.group_names)}")
+
+
+def _check_pair(spectra: Spectra, a: str, b: str) -> None:
+    for group in (a, b):
+        _check_group(spectra, group)
+    if ALL in (a, b) or spectra.members[a] & spectra.members[b]:
+        raise AutoSpecError(f"{a} and {b} share samples; compare two groups that share none")
+
+
+def _draw(panel: Panel, path: str | Path | None) -> Picture:
+    picture = draw_page(panel)
+    if path is not None:
+        with print_style():
+            save_picture(picture, [Path(path)])
+    return picture
