@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.comparison import compare
+from autospec.analysis.comparison import Comparison, compare
 from autospec.analysis.paper_tests import COLUMNS as TEST_COLUMNS
 from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
 from autospec.analysis.run_tables import RunTables
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
 from autospec.store.schema import GRADIENT, SPECTRUM_NAMES
 from autospec.store.write import replaced
 
@@ -54,17 +56,37 @@ def panel_table(seeds: Sequence[RunTables], figure: int, panel: str, min_group: 
         A row per test, with the columns of ``COLUMNS``.
     """
     run, spectra = seeds[0], seeds[0].spectra
-    recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]]]
-    parts = [permutation_tests([one.spectra.permutations for one in seeds], spectra.layers, run.pairs)]
-    for name in recorded:
-        compared = run.comparisons if name == GRADIENT else compare(spectra.to_frame(name), run.pairs)
-        parts.append(paper_tests(compared, name))
-    tests = pd.concat([_complete(part) for part in parts if len(part)], ignore_index=True)
+    recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]] and name != GRADIENT]
+    others = {name: compare(spectra.to_frame(name), run.pairs) for name in recorded}
+    compared = {GRADIENT: run.comparisons, **others}
+    tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared)
     size = spectra.groups.set_index("group")["size"]
     tests = tests.assign(figure=figure, panel=panel, run_id=spectra.run_id, simulated=spectra.simulated)
     tests = tests.assign(size_a=tests["group_a"].map(size), size_b=tests["group_b"].map(size))
     tests["small_group"] = tests[["size_a", "size_b"]].min(axis=1) < min_group
     return tests[list(COLUMNS)]
+
+
+def every_test(
+    permutations: Sequence[PermutationRatios | None],
+    layers: Sequence[str],
+    pairs: Sequence[Pair],
+    compared: Mapping[str, Iterable[Comparison]],
+) -> pd.DataFrame:
+    """Make the permutation tests and the paper's tests.
+
+    Args:
+        permutations: The permutations of a run, or of runs that differ in their seed; None for a run without any.
+        layers: The layers of the permutation tests, one family.
+        pairs: Their pairs of groups.
+        compared: By statistic the comparisons that the paper's tests are made of.
+
+    Returns:
+        A row per test, with the columns of both kinds of tests.
+    """
+    parts = [permutation_tests(permutations, list(layers), list(pairs))]
+    parts += [paper_tests(comparisons, name) for name, comparisons in compared.items()]
+    return pd.concat([_complete(part) for part in parts if len(part)], ignore_index=True)
 
 
 def _complete(tests: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import xarray as xr
 
 from autospec.analysis.distances import CANCELLED
 from autospec.store.groups import disjoint_groups
-from autospec.store.layer_arrays import scale_of, spectra_of
+from autospec.store.layer_arrays import spectra_of
 from autospec.store.read import Spectra, load_spectra
 from autospec.store.schema import ALL, GRADIENT
 
@@ -61,7 +60,7 @@ def _summarise_layer(spectra: Spectra, layer: str) -> dict[str, object]:
     # one layer at a time, so that memory is bounded
     one = load_spectra(spectra.path, [layer], MOST_EPOCHS, NAMES)
     values = one[layer]
-    course = gradient_course(values, one.weight)
+    course = gradient_course(values, one.scaled(layer))
     cancellation = values["cancellation"].values if "cancellation" in values else np.full(len(course.epochs), np.nan)
     return {
         "layer": layer,
@@ -94,21 +93,21 @@ class GradientCourse:
     cut: bool
 
 
-def gradient_course(values: xr.Dataset, weight: xr.DataArray) -> GradientCourse:
+def gradient_course(values: xr.Dataset, scaled: xr.DataArray) -> GradientCourse:
     """Follow the whole batch's gradient of one layer over training.
 
     The effective rank is that of Roy & Vetterli, "The effective rank", EUSIPCO 2007.
 
     Args:
         values: A layer's statistics.
-        weight: (epoch, group) the groups' loss weights.
+        scaled: (epoch, group, index) the singular values of the groups' mean gradients.
 
     Returns:
         σ₁ and ranks at every epoch; NaN where a gradient is not finite, effective rank also where it is all noise.
     """
     raw = spectra_of(values, GRADIENT).sel(group=ALL).to_numpy().astype(np.float64)
     floor = values["floor_gradient"].sel(group=ALL).to_numpy().astype(np.float64)
-    scale = scale_of(values, weight, GRADIENT).sel(group=ALL).to_numpy()
+    sigma1 = scaled.sel(group=ALL, index=1).to_numpy().astype(np.float64)
     cut = raw.shape[1] < min(values.attrs["shape"])
     finite = np.isfinite(raw).all(1)
     kept = np.where(raw > floor[:, None], raw, 0.0)
@@ -117,7 +116,7 @@ def gradient_course(values: xr.Dataset, weight: xr.DataArray) -> GradientCourse:
     shares = kept / np.where(total > 0, total, np.nan)
     entropy = -np.where(shares > 0, shares * np.log(np.where(shares > 0, shares, 1.0)), 0.0).sum(1)
     effective_rank = np.where(finite & (total[:, 0] > 0) & ~cut, np.exp(entropy), np.nan)
-    return GradientCourse(values["epoch"].to_numpy(), raw[:, 0] * scale, rank, effective_rank, cut)
+    return GradientCourse(values["epoch"].to_numpy(), sigma1, rank, effective_rank, cut)
 
 
 def verdict(course: GradientCourse, cancellation: Floats) -> str:
@@ -130,8 +129,6 @@ def verdict(course: GradientCourse, cancellation: Floats) -> str:
     Returns:
         Such as ``rank fell from 32 to 11 by epoch 20; groups cancel since epoch 40``.
     """
-    if not len(course.epochs):
-        return "nothing recorded yet"
     gaps = course.epochs[~np.isfinite(course.sigma1)]
     if len(gaps) == len(course.epochs):
         return "no finite gradient"
@@ -192,8 +189,8 @@ def _since(epochs: npt.NDArray[np.int64], holds: npt.NDArray[np.bool_]) -> int |
 def _smallest_cosine(values: xr.Dataset, groups: Sequence[str]) -> float:
     if "cosine" not in values or len(groups) < 2 or not values.sizes["epoch"]:
         return float("nan")
-    last = values["cosine"].isel(epoch=-1)
-    cosines = [float(last.sel(group=a, other_group=b)) for a, b in combinations(groups, 2)]
+    last = values["cosine"].isel(epoch=-1).sel(group=list(groups), other_group=list(groups)).to_numpy()
+    cosines = last[np.triu_indices(len(groups), 1)]
     return float(np.nanmin(cosines)) if np.isfinite(cosines).any() else float("nan")
 
 

@@ -20,9 +20,15 @@ class RunTables:
         spectra: The run; in memory where it is to be read once (``load_spectra``).
     """
 
-    def __init__(self, spectra: Spectra) -> None:
-        """Take the spectra of a run; nothing is computed yet."""
+    def __init__(self, spectra: Spectra, pairs: Sequence[Pair] | None = None) -> None:
+        """Take the spectra of a run; nothing is computed yet.
+
+        Args:
+            spectra: The spectra.
+            pairs: The pairs to compare; None takes all that share no subject.
+        """
         self.spectra = spectra
+        self._pairs = pairs
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -31,7 +37,9 @@ class RunTables:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The pairs of groups that share no subject."""
+        """The pairs of groups to compare: those asked for, or all that share no subject."""
+        if self._pairs is not None:
+            return list(self._pairs)
         return pairs_of(self.spectra.group_names, self.spectra.members)
 
     @cached_property

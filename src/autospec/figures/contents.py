@@ -108,6 +108,7 @@ class DifferencePanel:
         left_out: Sentences on what is not shown or not tested, and why.
         pair_names: The pairs' names for readers.
         seeds: The number of runs whose tests are taken together.
+        tested: Whether the legend and the footer explain tests.
     """
 
     letter: str
@@ -123,3 +124,4 @@ class DifferencePanel:
     left_out: tuple[str, ...] = ()
     pair_names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     seeds: int = 1
+    tested: bool = True

@@ -14,7 +14,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.gridspec import SubplotSpec
 
 from autospec.figures.contents import DifferencePanel, LayerTitle
-from autospec.figures.style import LEFT_OUT_GREY, Frame
+from autospec.figures.style import LEFT_OUT_GREY, Frame, whole_epochs
 
 COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.62
 VERDICT_IN = 0.35
@@ -105,6 +105,7 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
     _draw_cosine(cosine, block.cosines)
     _draw_epoch_margin(over_epochs, block.tests[block.tests["per"] == "epoch"])
     _draw_map(heat, block.ratios)
+    whole_epochs(heat)
     _draw_index_margin(over_indices, block.tests[block.tests["per"] == "index"])
     for axis in (cosine, over_epochs):
         axis.tick_params(labelbottom=False)
@@ -133,7 +134,8 @@ def _name_pair(name: str, top: Axes) -> None:
 
 def _draw_cosine(axis: Axes, cosines: pd.DataFrame) -> None:
     axis.axhline(0, color=PALE, lw=0.5)
-    axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8)
+    dot = "o" if len(cosines) == 1 else None  # a line of one point has no length
+    axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8, marker=dot, ms=2)
     axis.plot(cosines["epoch"], cosines["cancellation"], color=DARK, lw=0.6, ls=":")
     axis.set_ylim(-1.1, 1.1)
     axis.set_yticks([-1, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
@@ -166,6 +167,7 @@ def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
         handles.append(Patch(color=FLOOR_GREY, label="noise"))
     if len(spectra) < len(panels):
         handles.append(Patch(color=LEFT_OUT_GREY, label="cannot be compared"))
+    if any(isinstance(panel, DifferencePanel) and panel.tested for panel in panels):
         handles.append(Line2D([], [], color=DARK, ls="", marker="o", ms=2.5, label=_dark_means(panels)))
     return handles
 
@@ -214,24 +216,29 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
         "their cancellation, near 0 where they are opposite. A difference is an association with the label, which need "
         "not be its cause.",
-        "p: labels permuted at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
     ]
+    if any(panel.tested for panel in panels):
+        sentences.append(
+            "p: labels permuted at fixed weights; one distance over the trajectory, family-wise over layers and pairs."
+        )
     if any(panel.paper for panel in panels):
         sentences.append(
             "Margins: medians, dark where the paper's t-test of scaled values has p < 0.05; these t-tests are "
             "descriptive, not calibrated."
         )
-    if not all(panel.paper for panel in panels):
+    if any(panel.tested and not panel.paper for panel in panels):
         sentences.append(
             "Margins: medians less those of permuted labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
             "plain medians where there is no test."
         )
+    if not any(panel.tested for panel in panels):
+        sentences.append("Margins: medians.")
     return sentences + [_of_panel(panel, text) for panel in panels for text in panel.left_out]
 
 
 def _of_panel(panel: Panel, text: str) -> str:
     """A sentence that says whose it is, where there are panels with letters."""
-    return f"{panel.letter}: {text}" if panel.letter else text[:1].upper() + text[1:]
+    return f"{panel.letter}: {text}" if panel.letter else text
 
 
 def _data_sentence(provenance: Provenance) -> str:
@@ -239,7 +246,7 @@ def _data_sentence(provenance: Provenance) -> str:
     sizes = ", ".join(
         f"{group}: n = {size:.0f}{few if size < provenance.min_group else ''}"
         for group, size in provenance.sizes.items()
-        if size == size  # not NaN: the writer knew it
+        if not isnan(size)
     )
     kind = {True: " (SIMULATED DATA)", False: " (real data)", None: ""}[provenance.simulated]
     seed = "" if provenance.seed is None else f"seed {provenance.seed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 
 import pandas as pd
 
@@ -123,11 +124,11 @@ def _layer_title(spectra: Spectra, name: str) -> LayerTitle:
 
 def _pair_name(spectra: Spectra, pair: Pair, heading: Heading) -> str:
     """What is compared, with the subjects in each group, and whether they are few."""
-    size = spectra.groups.set_index("group")["size"]
+    size = spectra.sizes
 
     def named(group: str) -> str:
         few = f" < {heading.min_group}" if size[group] < heading.min_group else ""
-        size_text = f" (n = {size[group]:.0f}{few})" if size[group] == size[group] else ""
+        size_text = f" (n = {size[group]:.0f}{few})" if not isnan(size[group]) else ""
         return f"{heading.label(group)}{size_text}"
 
     return f"{named(pair[0])} against {named(pair[1])}"
@@ -139,7 +140,7 @@ def _values_left_out(compared: Sequence[Comparison]) -> str:
     beyond = sum(int(comparison.beyond_rank.sum()) for comparison in compared)
     below = sum(int(comparison.below_floor.sum()) for comparison in compared)
     return (
-        f"of the maps' cells {100 * beyond / values:.1f} % lie beyond the rank bound and {100 * below / values:.1f} % "
+        f"of the maps' values {100 * beyond / values:.1f} % lie beyond the rank bound and {100 * below / values:.1f} % "
         "below a noise floor."
     )
 
@@ -187,7 +188,6 @@ def cosines(spectra: Spectra, pairs: Sequence[Pair]) -> pd.DataFrame:
 
 def _provenance(run: RunTables, heading: Heading, groups: Sequence[str]) -> Provenance:
     spectra = run.spectra
-    sizes = spectra.groups.set_index("group")["size"]
     return Provenance(
         run_id=spectra.run_id,
         source=str(spectra.attributes.get("source", spectra.where)),
@@ -195,7 +195,7 @@ def _provenance(run: RunTables, heading: Heading, groups: Sequence[str]) -> Prov
         seed=int(spectra.attributes["seed"]) if "seed" in spectra.attributes else None,
         min_group=heading.min_group,
         layers_shown=_layers_sentence(spectra, heading.layers) if heading.note is None else heading.note,
-        sizes={heading.label(group): float(sizes[group]) for group in groups},
+        sizes={heading.label(group): spectra.sizes[group] for group in groups},
     )
 
 

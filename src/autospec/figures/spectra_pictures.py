@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autospec.analysis.figure_table import panel_table
+from autospec.analysis.figure_table import every_test
 from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
 from autospec.figures.page import Panel, draw_page
 from autospec.figures.run_panels import Heading, difference_panel, spectra_panel
 from autospec.figures.saving import Picture, save_picture
 from autospec.figures.style import print_style
+from autospec.store.groups import Pair, pairs_of
+from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra
 from autospec.store.schema import ALL, GRADIENT
 
@@ -21,7 +22,7 @@ MOST_EPOCHS = 400
 """A line has no more points than can be told apart on a page."""
 MOST_LAYERS = 12
 """So many layers are shown where none are chosen."""
-NAMES = (GRADIENT, "floor_gradient", "rows", "own_rows", "rank_bound", "cosine")
+NAMES = (GRADIENT, "floor_gradient", "rows", "own_rows", "rank_bound")
 
 Names = str | Sequence[str]
 """One name or pattern (``encoder.*``), or several."""
@@ -70,9 +71,12 @@ def plot_differences(
             or the picture cannot be saved.
     """
     _check_pair(spectra, a, b)
-    run, heading = _read(spectra, layers, "")
-    tests = panel_table([run], 0, "", 0)
-    return _draw(difference_panel(run, tests, [(a, b)], heading), path)
+    run, heading = _read(spectra, layers, "", [(a, b)])
+    # the family is every layer and pair of the file, whatever is drawn of it, so that p is the one of a figure's table
+    every_pair = pairs_of(spectra.group_names, spectra.members)
+    tests = every_test([spectra.permutations], spectra.layers, every_pair, {GRADIENT: run.comparisons})
+    panel = difference_panel(run, tests, [(a, b)], heading)
+    return _draw(replace(panel, tested=bool(panel.tests["p"].notna().any())), path)
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,15 @@ class _Chosen:
     note: str
 
 
-def _read(spectra: Spectra, layers: Names | None, title: str) -> tuple[RunTables, Heading]:
+def _read(spectra: Spectra, layers: Names | None, title: str, pairs: Sequence[Pair] = ()) -> tuple[RunTables, Heading]:
     """What is drawn of a file, and nothing more, into memory."""
     chosen = _choose_layers(spectra, layers)
-    loaded = load_spectra(spectra.path, chosen.layers, MOST_EPOCHS, NAMES)
-    recorded, drawn = loaded.weight.sizes["epoch"], loaded[chosen.layers[0]].sizes["epoch"]
-    if not recorded:
-        raise AutoSpecError(f"{spectra.where}: no spectra are recorded yet")
+    names = (*NAMES, "cosine") if pairs else NAMES
+    loaded = load_spectra(spectra.path, chosen.layers, MOST_EPOCHS, names)
+    recorded, drawn = len(loaded.epochs), loaded.scaled(chosen.layers[0]).sizes["epoch"]
     thinned = "" if drawn == recorded else f"{drawn} of {recorded} recorded epochs are drawn."
     note = " ".join(text for text in (chosen.note, thinned) if text)
-    return RunTables(loaded), Heading(letter="", title=title, layers=chosen.layers, note=note)
+    return RunTables(loaded, pairs), Heading(letter="", title=title, layers=chosen.layers, note=note)
 
 
 def _choose_layers(spectra: Spectra, layers: Names | None) -> _Chosen:
@@ -106,12 +109,7 @@ def _choose_layers(spectra: Spectra, layers: Names | None) -> _Chosen:
             else ""
         )
         return _Chosen(first, note)
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    for pattern in patterns:
-        if not any(fnmatchcase(layer, pattern) for layer in spectra.layers):
-            raise AutoSpecError(f"{spectra.where} has no layer {pattern!r}; it has {', '.join(spectra.layers)}")
-    chosen = [layer for layer in spectra.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
-    return _Chosen(chosen, "")
+    return _Chosen(layers_by_name(spectra, layers), "")
 
 
 def _groups(spectra: Spectra, groups: Names | None) -> Sequence[str] | None:

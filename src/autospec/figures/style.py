@@ -9,7 +9,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.ticker import MaxNLocator
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.2
@@ -49,6 +51,11 @@ def print_style() -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def whole_epochs(axis: Axes) -> None:
+    """Let an axis over epochs have ticks at whole epochs only."""
+    axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
 
 
 def group_colours(groups: Sequence[str]) -> dict[str, str]:

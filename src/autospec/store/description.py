@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING
 
 from autospec.store.groups import disjoint_groups
@@ -27,7 +28,7 @@ def describe(spectra: Spectra) -> str:
 
 
 def _run(spectra: Spectra) -> list[str]:
-    epochs = spectra.weight["epoch"].values
+    epochs = spectra.epochs
     recorded = f"{len(epochs)}, from {epochs[0]} to {epochs[-1]}" if len(epochs) else "none recorded yet"
     state = "complete" if spectra.complete else "not complete"
     source = spectra.attributes.get("source", "")
@@ -40,11 +41,11 @@ def _run(spectra: Spectra) -> list[str]:
 def _groups(spectra: Spectra) -> str:
     disjoint = disjoint_groups(spectra.group_names, spectra.members)
     margins = [name for name in spectra.group_names if name != ALL and name not in disjoint]
-    size = spectra.groups.set_index("group")["size"]
 
     def named(names: list[str]) -> str:
-        # a size that is not known is NaN
-        return ", ".join(name if size[name] != size[name] else f"{name} ({size[name]:.0f})" for name in names)
+        return ", ".join(
+            name if isnan(spectra.sizes[name]) else f"{name} ({spectra.sizes[name]:.0f})" for name in names
+        )
 
     return f"groups   {named([ALL, *disjoint])}{f'; margins {named(margins)}' if margins else ''}"
 

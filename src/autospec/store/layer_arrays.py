@@ -38,6 +38,11 @@ def read_weight(file: h5py.File, group_names: Sequence[str]) -> xr.DataArray:
     Returns:
         (epoch, group) weights; a group gradient divided by its own is the group's mean gradient.
     """
+    import xarray as xr
+
+    if GROUP_WEIGHT.path not in file:  # nothing is recorded yet
+        nothing = np.empty((0, len(group_names)))
+        return xr.DataArray(nothing, {EPOCH: np.empty(0, dtype=np.int64), GROUP: list(group_names)}, (EPOCH, GROUP))
     return _labelled(file, file[GROUP_WEIGHT.path], group_names, None)
 
 

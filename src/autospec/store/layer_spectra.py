@@ -86,10 +86,9 @@ class LayerSpectra(xr.Dataset):
     def _not_recorded(self, name: str) -> NotRecorded:
         recorded = dict.fromkeys(_statistic(str(key)) for key in self.data_vars)
         names = [statistic for statistic in recorded if statistic in STATISTIC_NAMES]
-        asked = ", ".join(repr(statistic) for statistic in (*names, _statistic(name)))
         return NotRecorded(
-            f"{name} was not recorded in this layer, which has {', '.join(names)}; "
-            f"the recorder takes it with statistics=({asked})"
+            f"{name} was not recorded in this layer, which has {', '.join(names) or 'no spectra yet'}; "
+            f"the recorder takes it with statistics={(*names, _statistic(name))}"
         )
 
 

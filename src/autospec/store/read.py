@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 from autospec.store.description import describe
@@ -24,6 +25,7 @@ from autospec.store.schema import (
     GROUP_NAMES,
     GROUP_SIZES,
     LAYERS,
+    RECORDED_EPOCHS,
     SPECTRUM_NAMES,
     TRAINING_CURVES,
     TRAINING_EPOCHS,
@@ -52,6 +54,7 @@ class Spectra:
         path: The file, or its bytes.
         attributes: What the file says of its run, by name.
         group_names: Its groups; the first is ``all``, the whole batch.
+        sizes: The subjects or samples in each group; NaN where the writer did not know.
         members: Of each group the disjoint groups that it is made of: itself, or the parts of a margin.
         layers: Its layers, in the model's order.
         shapes: Of each layer the shape (outputs, inputs) of its weight's matrix, as it is stored.
@@ -82,7 +85,8 @@ class Spectra:
             self.members: dict[str, frozenset[str]] = {
                 name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
             }
-            self._sizes = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
+            size = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
+            self.sizes: dict[str, float] = dict(zip(self.group_names, size.tolist(), strict=True))
             self._is_margin = header[GROUP_IS_MARGIN][()]
 
     def __repr__(self) -> str:
@@ -113,7 +117,7 @@ class Spectra:
         """One row per group: its name, its size (where the writer knew it) and whether it is a margin."""
         import pandas as pd
 
-        return pd.DataFrame({"group": self.group_names, "size": self._sizes, "margin": self._is_margin})
+        return pd.DataFrame({"group": self.group_names, "size": list(self.sizes.values()), "margin": self._is_margin})
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -126,6 +130,14 @@ class Spectra:
         """The ratios of two groups under every permutation of their subjects; None without permutations."""
         with opened(self.path) as file:
             return permutations_in(file, self.layers)
+
+    @property
+    def epochs(self) -> npt.NDArray[np.int64]:
+        """(epoch,) the epochs at which spectra were recorded."""
+        if self._loaded_weight is not None:
+            return self._loaded_weight["epoch"].to_numpy()
+        with opened(self.path) as file:
+            return file[RECORDED_EPOCHS.path][()] if RECORDED_EPOCHS.path in file else np.empty(0, dtype=np.int64)
 
     @property
     def weight(self) -> xr.DataArray:
@@ -254,6 +266,8 @@ class Spectra:
         if statistic not in SPECTRUM_NAMES:
             raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
         values = self[layer]
+        if statistic not in values and not self.weight.sizes["epoch"]:
+            raise AutoSpecError(f"{self.where}: no spectra are recorded yet")
         if statistic not in values:
             raise AutoSpecError(f"{self.where}: {statistic} spectra of layer {layer!r} were not recorded")
         return values
