@@ -23,6 +23,8 @@ MOST_EPOCHS = 1000
 NAMES = (GRADIENT, "floor_gradient", "cosine", "cancellation")
 LEAST_CHANGE = 0.1
 """A smaller relative change of a rank is not told."""
+LARGEST_SWING = 0.5
+"""A rank that swings by more than this share of its change, once it has reached its final value, varies."""
 LAST_SHARE = 0.1
 """A rank's final value is the median of this share of the epochs, the last ones."""
 
@@ -167,7 +169,7 @@ def _change(name: str, epochs: Sequence[int] | npt.NDArray[np.int64], values: Fl
         return ""
     reached = values <= final if final < first else values >= final
     epoch, since = epochs[reached][0], values[np.argmax(reached) :]
-    if np.ptp(since) > abs(final - first):
+    if np.ptp(since) > LARGEST_SWING * abs(final - first):
         return f"{name} varies between {since.min():.{digits}f} and {since.max():.{digits}f} since epoch {epoch}"
     verb = "fell" if final < first else "rose"
     return f"{name} {verb} from {first:.{digits}f} to {final:.{digits}f} by epoch {epoch}"

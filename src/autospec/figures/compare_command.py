@@ -14,7 +14,8 @@ from pathlib import Path
 
 from autospec.analysis.run_difference import find_parting, unshared
 from autospec.errors import AutoSpecError
-from autospec.figures.show_command import as_text, spectra_path
+from autospec.figures.show_command import spectra_path
+from autospec.figures.terminal import as_text
 from autospec.store.read import open_spectra
 
 

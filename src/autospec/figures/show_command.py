@@ -15,16 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from autospec.analysis.layer_summary import summarise
 from autospec.errors import AutoSpecError
+from autospec.figures.terminal import SPARK_WIDTH, as_text, sparkline
 from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra, open_spectra
 from autospec.store.schema import ALL, GRADIENT
-
-BARS = "▁▂▃▄▅▆▇█"
-SPARK_WIDTH = 24
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,7 +61,8 @@ def _show(options: argparse.Namespace) -> None:
     if options.picture is None:
         return
     if options.differences:
-        spectra.plot_differences(*options.differences, layers=options.layers, path=options.picture)
+        first, second = options.differences
+        spectra.plot_differences(first, second, layers=options.layers, path=options.picture)
     else:
         spectra.plot(layers=options.layers, groups=options.groups, path=options.picture)
     sys.stdout.write(f"\n{options.picture}\n")
@@ -74,53 +73,7 @@ def spectra_path(path: Path) -> Path:
     return path / "spectra.h5" if path.is_dir() else path
 
 
-def as_text(table: pd.DataFrame) -> str:
-    """Write a table for a terminal: every row and column, text to the left, numbers short.
-
-    Args:
-        table: The table, indexed by layer.
-
-    Returns:
-        Its lines.
-    """
-    columns = {str(table.index.name): [str(name) for name in table.index]}
-    for name, values in table.items():
-        columns[str(name)] = [_cell(value) for value in values]
-    widths = [max(map(len, (name, *cells))) for name, cells in columns.items()]
-    rows = [list(columns), *zip(*columns.values(), strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _cell(value: object) -> str:
-    if value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() else f"{value:.3g}"
-    return str(value)
-
-
-def sparkline(values: np.ndarray) -> str:
-    """Draw values as bars of text, on a logarithmic scale; a gap where a value is zero or not finite.
-
-    Args:
-        values: (epoch,) values.
-
-    Returns:
-        One character for each of a few evenly spaced epochs.
-    """
-    places = np.unique(np.linspace(0, len(values) - 1, SPARK_WIDTH).round().astype(int)) if len(values) else []
-    positive = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-    logs = np.log(positive[places])
-    if not np.isfinite(logs).any():
-        return " " * len(logs)
-    low, span = np.nanmin(logs), np.ptp(logs[np.isfinite(logs)])
-    heights = (logs - low) / span if span > 0 else logs * 0
-    return "".join(" " if np.isnan(height) else BARS[round(height * (len(BARS) - 1))] for height in heights)
-
-
-def _course(spectra: Spectra, layer: str) -> np.ndarray:
+def _course(spectra: Spectra, layer: str) -> npt.NDArray[np.float64]:
     """σ₁ of the whole batch's mean gradient at a few epochs."""
     loaded = load_spectra(spectra.path, [layer], 4 * SPARK_WIDTH, (GRADIENT,))
     return loaded.scaled(layer).sel(group=ALL, index=1).values
