@@ -80,7 +80,17 @@ def test_many_layers_are_shown_in_part():
 
 def test_many_epochs_are_thinned_and_it_is_said(spectra, monkeypatch):
     monkeypatch.setattr("autospec.figures.spectra_pictures.MOST_EPOCHS", 3)
+    monkeypatch.setattr("autospec.figures.spectra_pictures.FEWEST_EPOCHS", 1)
     assert "4 of 6 recorded epochs are drawn." in _words(spectra.plot())
+
+
+def test_wide_layers_are_drawn_in_part_and_it_is_said(spectra, monkeypatch):
+    monkeypatch.setattr("autospec.figures.spectra_pictures.MOST_INDICES", 4)
+    words = _words(spectra.plot())
+    assert "Of each layer the 4 largest singular values are drawn." in words
+    monkeypatch.setattr("autospec.figures.spectra_pictures.MOST_ROWS", 0)
+    monkeypatch.setattr("autospec.figures.spectra_pictures.FEWEST_EPOCHS", 2)
+    assert "3 of 6 recorded epochs are drawn." in _words(spectra.plot_differences("SZ", "HC"))
 
 
 def test_the_p_is_the_one_of_the_table_whatever_is_drawn(spectra):

@@ -67,6 +67,13 @@ def test_some_layers_and_statistics(path):
         load_spectra(path, ["nope"])
 
 
+def test_leading_values_of_a_table_are_the_first_rows_of_all(path):
+    for statistic in STATISTICS[:3]:
+        every, leading = open_spectra(path).to_frame(statistic), open_spectra(path).to_frame(statistic, leading=2)
+        expected = every[every["index"] <= 2].reset_index(drop=True)
+        pd.testing.assert_frame_equal(leading, expected)
+
+
 def test_a_description_names_what_there_is_and_what_can_be_asked(path):
     text = str(open_spectra(path))
     for expected in (

@@ -13,13 +13,14 @@ import xarray as xr
 from autospec.analysis.distances import CANCELLED
 from autospec.store.groups import disjoint_groups
 from autospec.store.layer_arrays import spectra_of
+from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra
 from autospec.store.schema import ALL, GRADIENT
 
 Floats = npt.NDArray[np.float64]
 
-MOST_EPOCHS = 1000
-"""Of a longer run about so many evenly spaced epochs are looked at, so that any file fits into memory."""
+MOST_EPOCHS, MOST_VALUES, FEWEST_EPOCHS = 1000, 20_000_000, 100
+"""Of a longer run about so many evenly spaced epochs are looked at, of wide layers fewer: any file fits into memory."""
 NAMES = (GRADIENT, "floor_gradient", "cosine", "cancellation")
 LEAST_CHANGE = 0.1
 """A smaller relative change of a rank is not told."""
@@ -46,7 +47,7 @@ def summarise(spectra: Spectra, layers: Iterable[str] | None = None) -> pd.DataF
 
     Args:
         spectra: The spectra of a run.
-        layers: Names of layers; None takes all.
+        layers: Names or patterns of layers; None takes all.
 
     Returns:
         The summary, indexed by layer. What a file does not tell is NaN.
@@ -54,13 +55,16 @@ def summarise(spectra: Spectra, layers: Iterable[str] | None = None) -> pd.DataF
     Raises:
         AutoSpecError: There is no such layer, or gradient spectra were not recorded.
     """
-    rows = [_summarise_layer(spectra, layer) for layer in (spectra.layers if layers is None else layers)]
+    chosen = layers_by_name(spectra, None if layers is None else list(layers))
+    rows = [_summarise_layer(spectra, layer) for layer in chosen]
     return pd.DataFrame(rows, columns=list(COLUMNS)).set_index("layer")
 
 
 def _summarise_layer(spectra: Spectra, layer: str) -> dict[str, object]:
     # one layer at a time, so that memory is bounded
-    one = load_spectra(spectra.path, [layer], MOST_EPOCHS, NAMES)
+    values_per_epoch = len(spectra.group_names) * min(spectra.shapes[layer], default=1)
+    most_epochs = max(min(MOST_EPOCHS, MOST_VALUES // values_per_epoch), FEWEST_EPOCHS)
+    one = load_spectra(spectra.path, [layer], most_epochs, NAMES)
     values = one[layer]
     course = gradient_course(values, one.scaled(layer))
     cancellation = values["cancellation"].values if "cancellation" in values else np.full(len(course.epochs), np.nan)

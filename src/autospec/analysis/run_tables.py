@@ -20,20 +20,22 @@ class RunTables:
         spectra: The run; in memory where it is to be read once (``load_spectra``).
     """
 
-    def __init__(self, spectra: Spectra, pairs: Sequence[Pair] | None = None) -> None:
+    def __init__(self, spectra: Spectra, pairs: Sequence[Pair] | None = None, leading: int | None = None) -> None:
         """Take the spectra of a run; nothing is computed yet.
 
         Args:
             spectra: The spectra.
             pairs: The pairs to compare; None takes all that share no subject.
+            leading: So many of the largest singular values; None takes all.
         """
         self.spectra = spectra
         self._pairs = pairs
+        self._leading = leading
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The tidy table of gradient spectra (``Spectra.to_frame``)."""
-        return self.spectra.to_frame(GRADIENT)
+        return self.spectra.to_frame(GRADIENT, self._leading)
 
     @cached_property
     def pairs(self) -> list[Pair]:

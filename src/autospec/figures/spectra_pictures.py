@@ -20,6 +20,10 @@ from autospec.store.schema import ALL, GRADIENT
 
 MOST_EPOCHS = 400
 """A line has no more points than can be told apart on a page."""
+MOST_INDICES = 64
+"""So many of the largest singular values are drawn of each layer."""
+MOST_ROWS, MOST_VALUES, FEWEST_EPOCHS = 1_500_000, 20_000_000, 50
+"""Of wide layers and many groups fewer epochs are drawn, so that the table and the arrays fit into memory."""
 MOST_LAYERS = 12
 """So many layers are shown where none are chosen."""
 NAMES = (GRADIENT, "floor_gradient", "rows", "own_rows", "rank_bound")
@@ -91,11 +95,20 @@ def _read(spectra: Spectra, layers: Names | None, title: str, pairs: Sequence[Pa
     """What is drawn of a file, and nothing more, into memory."""
     chosen = _choose_layers(spectra, layers)
     names = (*NAMES, "cosine") if pairs else NAMES
-    loaded = load_spectra(spectra.path, chosen.layers, MOST_EPOCHS, names)
+    loaded = load_spectra(spectra.path, chosen.layers, _most_epochs(spectra, chosen.layers), names)
     recorded, drawn = len(loaded.epochs), loaded.scaled(chosen.layers[0]).sizes["epoch"]
     thinned = "" if drawn == recorded else f"{drawn} of {recorded} recorded epochs are drawn."
-    note = " ".join(text for text in (chosen.note, thinned) if text)
-    return RunTables(loaded, pairs), Heading(letter="", title=title, layers=chosen.layers, note=note)
+    wide = any(min(spectra.shapes[layer]) > MOST_INDICES for layer in chosen.layers)
+    cut = f"Of each layer the {MOST_INDICES} largest singular values are drawn." if wide else ""
+    note = " ".join(text for text in (chosen.note, thinned, cut) if text)
+    return RunTables(loaded, pairs, MOST_INDICES), Heading(letter="", title=title, layers=chosen.layers, note=note)
+
+
+def _most_epochs(spectra: Spectra, layers: Sequence[str]) -> int:
+    widths = [min(spectra.shapes[layer]) for layer in layers]
+    rows = len(spectra.group_names) * sum(min(width, MOST_INDICES) for width in widths)
+    values = len(spectra.group_names) * sum(widths)
+    return max(min(MOST_EPOCHS, MOST_ROWS // rows, MOST_VALUES // values), FEWEST_EPOCHS)
 
 
 def _choose_layers(spectra: Spectra, layers: Names | None) -> _Chosen:

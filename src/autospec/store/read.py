@@ -184,11 +184,12 @@ class Spectra:
         values = self._recorded(layer, statistic)
         return spectra_of(values, statistic) * scale_of(values, self.weight, statistic)
 
-    def to_frame(self, statistic: str = GRADIENT) -> pd.DataFrame:
+    def to_frame(self, statistic: str = GRADIENT, leading: int | None = None) -> pd.DataFrame:
         """Return a tidy table, one row per singular value.
 
         Args:
             statistic: gradient, activation or adjoint.
+            leading: So many of the largest singular values; None takes all.
 
         Returns:
             Columns layer, epoch, group, index; value (raw) and scaled (see ``scaled``); floor and scaled_floor, below
@@ -201,7 +202,7 @@ class Spectra:
 
         weight = self.weight
         parts = [
-            _layer_table(self._recorded(layer, statistic), weight, statistic).assign(layer=layer)
+            _layer_table(self._recorded(layer, statistic), weight, statistic, leading).assign(layer=layer)
             for layer in self.layers
         ]
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
@@ -300,14 +301,16 @@ def _read_training(file: h5py.File) -> pd.DataFrame:
     return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
 
 
-def _layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str) -> pd.DataFrame:
+def _layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leading: int | None) -> pd.DataFrame:
     """The columns of ``FRAME_COLUMNS`` but the layer's name."""
-    table = spectra_of(values, statistic).to_dataset(name="value")
+    spectra = spectra_of(values, statistic)
+    width = spectra.sizes["index"]
+    table = spectra.isel(index=slice(leading)).to_dataset(name="value")
     scale = scale_of(values, weight, statistic)
     table["scaled"] = table["value"] * scale
     table["floor"] = values[f"floor_{statistic}"]
     table["scaled_floor"] = table["floor"] * scale
-    table["rank_bound"] = rank_bound_of(values, statistic, table.sizes["index"])
+    table["rank_bound"] = rank_bound_of(values, statistic, width)
     return table.to_dataframe().reset_index()
 
 
