@@ -81,11 +81,11 @@ def permutation_design(
             pairs.append(found)
         else:
             refused[question.a, question.b] = reason or str(found)
-    epochs = spaced(recorded, config.permutation_epochs) if pairs else ()
+    epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
     return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
 
 
-def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
+def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
     """``count`` of some epochs, evenly spaced, the first and the last among them."""
     places = np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int)
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from autospec.errors import DamagedFile
 from autospec.experiments import datasets
-from autospec.experiments.config.checks import checked
+from autospec.experiments.config.checks import check_config
 from autospec.experiments.config.pairs import check_permutation_pairs, pairs_in_front
 from autospec.experiments.config.run_id import run_id
 from autospec.experiments.config.schema import ExperimentConfig, Shows
@@ -36,9 +36,9 @@ class Plan:
             return False
 
 
-def planned(config: DictConfig | ExperimentConfig) -> Plan:
+def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
     """The plan of a configuration; AutoSpecError for every value that cannot run."""
-    experiment = checked(config)
+    experiment = check_config(config)
     datasets.check(experiment.dataset)
     _check_pairs(experiment)
     fingerprint = datasets.fingerprint(experiment.dataset)

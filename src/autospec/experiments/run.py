@@ -23,19 +23,20 @@ from autospec.experiments.datasets.dataset import Dataset, Mask
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.checkpoint import Checkpoints, random_state, restore_random_state
-from autospec.experiments.runs.folder import RunFolder, locked
-from autospec.experiments.runs.log import logged
+from autospec.experiments.runs.folder import RunFolder, lock_run
+from autospec.experiments.runs.log import log_run
 from autospec.experiments.runs.progress import bar
 from autospec.experiments.runs.provenance import Provenance, read_provenance
-from autospec.experiments.runs.signals import postponed
-from autospec.experiments.training.determinism import deterministic, device_name
+from autospec.experiments.runs.signals import postpone_signals
+from autospec.experiments.training.determinism import device_name, make_deterministic
 from autospec.experiments.training.loop import Samples, Training
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
+from autospec.store.atomic import remove_leftovers, write_atomically
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import read_table
-from autospec.store.write import attributes_of, remove_leftovers, replaced
+from autospec.store.write import hdf5_attributes
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
     anything is written, which otherwise leaves nothing behind. Raises AutoSpecError for whatever a user can mend.
     """
     folder, config = plan.folder, plan.config
-    with locked(folder), logged(folder, keep_mistakes), deterministic(config.threads):
+    with lock_run(folder), log_run(folder, keep_mistakes), make_deterministic(config.threads):
         device = device_name(config.device)
         provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, _gpu_name(device))
         if plan.done:  # another process has ended it since it was planned
@@ -134,7 +135,7 @@ def _samples(data: Dataset, chosen: Mask, device: str) -> Samples:
 
 def _attributes(plan: Plan, data: Dataset, provenance: Provenance) -> dict[str, Any]:
     """The root attributes of the spectra file: it can be read without the rest of the folder."""
-    return attributes_of(
+    return hdf5_attributes(
         {
             "run_id": plan.folder.run_id,
             "config": as_yaml(plan.config),
@@ -154,7 +155,7 @@ def _attributes(plan: Plan, data: Dataset, provenance: Provenance) -> dict[str, 
 def _write_cohort(data: Dataset, path: Path) -> None:
     """Who was found and left out, and how alike the groups are, where the samples are people with an account."""
     if data.account:
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             told = {"account": data.account, "balance": data.balance}
             temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
@@ -167,7 +168,7 @@ def _train(plan: Plan, data: Dataset, provenance: Provenance, command: str) -> N
     provenance.begin(command, training.epoch, accepted)
     for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
         remove_leftovers(path)
-    with replaced(folder.config) as temporary:
+    with write_atomically(folder.config) as temporary:
         temporary.write_text(as_yaml(plan.config))
     provenance.write(folder.provenance)
     _write_cohort(data, folder.cohort)
@@ -199,7 +200,7 @@ def _epochs(plan: Plan, training: Training, checkpoints: Checkpoints, provenance
         random = random_state(provenance.device)
         return {"epoch": training.epoch, "training": training.state_dict(), "random": random}
 
-    with postponed() as signals, training.recorder, _shown(plan, training.epoch) as show:
+    with postpone_signals() as signals, training.recorder, _shown(plan, training.epoch) as show:
 
         def after_epoch(loss: float) -> None:
             show(loss)

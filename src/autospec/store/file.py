@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
+from autospec.store.atomic import remove_leftovers
 from autospec.store.read import Spectra, open_spectra, read_table
 from autospec.store.table import SpectraTable
-from autospec.store.write import Header, remove_leftovers, spectra_bytes, write_spectra
+from autospec.store.write import Header, spectra_bytes, write_spectra
 
 WRITE_SHARE = 0.02
 """The largest share of a run's time that writing the file may take."""
@@ -23,7 +24,7 @@ class SpectraFile:
     def __init__(self, path: Path | None, header: Header, resume: bool, overwrite: bool) -> None:
         self.path = path
         self.header = header
-        self.table = begun_table(path, header, resume, overwrite)
+        self.table = initial_table(path, header, resume, overwrite)
         self._last_write = time.monotonic()
         self._cost_s = 0.0
 
@@ -46,7 +47,7 @@ class SpectraFile:
         return Spectra(spectra_bytes(self.table, self.header))
 
 
-def begun_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
+def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
     """The arrays to append to; AutoSpecError for a file that exists, unless it may be gone on with or lost."""
     if path is None:
         return SpectraTable()

@@ -82,7 +82,7 @@ class SpectraTable:
         return len(self[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in self else 0
 
     @property
-    def permutation_epochs_of(self) -> list[int]:
+    def permutation_epochs(self) -> list[int]:
         """The epochs at which people were relabelled."""
         return [int(epoch) for epoch in self[PERMUTATION_EPOCHS.path]] if PERMUTATION_EPOCHS.path in self else []
 
@@ -114,7 +114,7 @@ class SpectraTable:
         """Forget everything from an epoch on, by its number or step."""
         recorded = sum(taken < epoch for taken in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
-        relabelled = sum(label < epoch for label in self.permutation_epochs_of)
+        relabelled = sum(label < epoch for label in self.permutation_epochs)
         for array in self:
             if array.field.per_permutation:
                 array.truncate(relabelled)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from autospec.errors import AutoSpecError
+from autospec.store.atomic import write_atomically
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -54,7 +51,7 @@ class Header:
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
     """Write the file under a temporary name beside ``path`` and rename it; AutoSpecError where that fails."""
     image = spectra_bytes(table, header)
-    with replaced(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(image)
 
 
@@ -72,29 +69,6 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
         file.flush()
         return bytes(file.id.get_file_image())
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when the block ends well and vanishes when it does not."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise AutoSpecError(f"cannot write {path}: {reason}; what stood there before is untouched") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of writers that were killed before they could rename them."""
-    for leftover in path.parent.glob(f".{path.name}.????????"):
-        leftover.unlink(missing_ok=True)
 
 
 def _write_groups(file: h5py.File, header: Header) -> None:
@@ -151,7 +125,7 @@ def _chunks(values: Array) -> tuple[int, ...] | None:
     return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
 
 
-def attributes_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def hdf5_attributes(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping as HDF5 attributes: None becomes an empty string, a subclass of str a str."""
     return {
         key: str(value or "") if value is None or isinstance(value, str) else value for key, value in mapping.items()

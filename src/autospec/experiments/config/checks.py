@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.grid import ARCHITECTURES_OF
-from autospec.experiments.config.messages import explained
+from autospec.experiments.config.messages import explain
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.store.schema import STATISTIC_NAMES
 
@@ -22,7 +22,7 @@ LARGEST = {"width": 1_000_000, "depth": 1_000, "epochs": 10_000_000, "threads": 
 """Beyond any use: a slip of the finger, which would end in a crash."""
 
 
-def checked(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
+def check_config(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
     """The configuration as a typed object; AutoSpecError listing everything that is wrong with its values."""
     experiment = config if isinstance(config, ExperimentConfig) else _as_object(config)
     problems = list(_problems(experiment))
@@ -40,7 +40,7 @@ def _as_object(config: DictConfig) -> ExperimentConfig:
     try:
         experiment: Any = OmegaConf.to_object(_typed(config))
     except OmegaConfBaseException as error:
-        raise AutoSpecError(explained(error)) from error
+        raise AutoSpecError(explain(error)) from error
     assert isinstance(experiment, ExperimentConfig)
     if missing := list(_without_value(experiment)):
         raise AutoSpecError("\n".join(f"{key}: has no value; {key}=... gives it one" for key in missing))

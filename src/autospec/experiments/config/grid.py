@@ -26,7 +26,7 @@ DIFFERENCE_PANELS = {"G": "A", "H": "B"}
 """Panels of group differences, and the panel whose run they show."""
 
 
-def composed(conf: Path, overrides: Sequence[str]) -> DictConfig:
+def compose_config(conf: Path, overrides: Sequence[str]) -> DictConfig:
     """The configuration that ``python run.py`` would compose from these overrides."""
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf.resolve())):
@@ -36,7 +36,7 @@ def composed(conf: Path, overrides: Sequence[str]) -> DictConfig:
 def panels_of_figure(conf: Path, figure: str, overrides: Sequence[str] = ()) -> dict[str, DictConfig]:
     """The configuration of each panel A–H of a figure."""
     panels = (*SPECTRA_PANELS, *DIFFERENCE_PANELS)
-    return {panel: composed(conf, [f"figure={figure}", f"panel={panel}", *overrides]) for panel in panels}
+    return {panel: compose_config(conf, [f"figure={figure}", f"panel={panel}", *overrides]) for panel in panels}
 
 
 def figure_names(conf: Path) -> list[str]:

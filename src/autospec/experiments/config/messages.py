@@ -14,15 +14,15 @@ from autospec.experiments.config.schema import DATASET_SCHEMAS, DatasetConfig, E
 GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
 
 
-def explained(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """A short message for an exception of ours, of Hydra or of OmegaConf."""
     if isinstance(error, AutoSpecError):
         return str(error)
     text = "\n".join(_chain(error))
-    for pattern, explain in _EXPLANATIONS:
-        found = re.search(pattern, text, re.DOTALL)
-        if found:
-            return explain(found, text)
+    for pattern, message in _EXPLANATIONS:
+        match = re.search(pattern, text, re.DOTALL)
+        if match:
+            return message(match, text)
     key = getattr(error, "full_key", None)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return f"{key}: {first}" if key and key not in first else first
@@ -36,7 +36,7 @@ def in_one_line(error: BaseException) -> str:
         "omegaconf",
         "submitit",
     )
-    first = next(iter((explained(error) if known else str(error)).splitlines()), "")
+    first = next(iter((explain(error) if known else str(error)).splitlines()), "")
     return first if known and first else f"{name}: {first}" if first else name
 
 

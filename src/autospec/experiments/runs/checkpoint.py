@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from autospec.experiments.runs.folder import RunFolder
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Checkpoints:
         started = time.monotonic()
         content = io.BytesIO()  # torch reports a full disk as an internal error, without a word about the disk
         torch.save(state(), content)
-        with replaced(self._folder.checkpoint) as temporary:
+        with write_atomically(self._folder.checkpoint) as temporary:
             temporary.write_bytes(content.getbuffer())
             if self._folder.checkpoint.exists():
                 self._folder.checkpoint.replace(self._folder.previous_checkpoint)

@@ -68,14 +68,14 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended well; raises as ``own_spectra`` does."""
+        """Whether the run ended well; raises as ``open_own_spectra`` does."""
         if not self.spectra.is_file():
             return False
-        with self.own_spectra() as file:
+        with self.open_own_spectra() as file:
             return bool(file.attrs.get("complete", False))
 
     @contextlib.contextmanager
-    def own_spectra(self) -> Iterator[h5py.File]:
+    def open_own_spectra(self) -> Iterator[h5py.File]:
         """The run's spectra opened for reading.
 
         DamagedFile where they cannot be read, AutoSpecError where they are another run's or of another schema.
@@ -96,7 +96,7 @@ def run_folder(output_dir: str, run_id: str) -> RunFolder:
 
 
 @contextlib.contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
+def lock_run(folder: RunFolder) -> Iterator[None]:
     """Make the folder and hold its lock; AutoSpecError where another process holds it or it cannot be written.
 
     The lock is the operating system's and dies with the process that holds it. Folders that were made for it and to

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.experiments.config.messages import explained, in_one_line
+from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _QuietFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def logged(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
+def log_run(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
     """Write what is said inside to the run's log, and the error that ends it.
 
     A mistake that ends the run before it has begun leaves no log, unless ``keep_mistakes``: nobody may be looking.
@@ -68,7 +68,7 @@ def logged(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
     except Exception as error:
         mistake = isinstance(error, AutoSpecError)
         if handler.begun or keep_mistakes or not mistake:
-            text = explained(error) if mistake else in_one_line(error)
+            text = explain(error) if mistake else in_one_line(error)
             # here only: the console has its own short message
             handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), sys.exc_info()))
         raise

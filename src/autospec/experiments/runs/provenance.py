@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "hydra-core", "omegaconf", "transformers", "nilearn", "nibabel")
 
@@ -85,7 +85,7 @@ class Provenance:
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def differences(self, earlier: Provenance) -> list[str]:

@@ -12,7 +12,7 @@ POSTPONED = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """From SLURM at the end of a job's time, from ``kill``, from the keyboard."""
 
 
-class Postponed:
+class PostponedSignals:
     """The signals that have come and not yet done what they do; a second one of a kind does it at once."""
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ class Postponed:
 
 
 @contextlib.contextmanager
-def postponed() -> Iterator[Postponed]:
+def postpone_signals() -> Iterator[PostponedSignals]:
     """Hold back the signals that ask to stop until ``act()`` is called, or the context ends without an error."""
-    signals = Postponed()
+    signals = PostponedSignals()
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python lets nobody handle signals
         yield signals
         return

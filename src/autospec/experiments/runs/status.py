@@ -81,7 +81,7 @@ def summary(found: list[Status], output_dir: Path) -> str:
 def _progress(folder: RunFolder) -> _Progress:
     if not folder.spectra.is_file():
         return _Progress(False, 0, _epochs_of(folder), 0.0)
-    with folder.own_spectra() as file:
+    with folder.open_own_spectra() as file:
         epochs = len(file[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in file else 0
         complete = bool(file.attrs.get("complete", False))
     return _Progress(complete, epochs, None if complete else _epochs_of(folder), folder.spectra.stat().st_mtime)

@@ -13,7 +13,7 @@ from autospec.experiments.config.schema import Device
 
 
 @contextlib.contextmanager
-def deterministic(threads: int) -> Iterator[None]:
+def make_deterministic(threads: int) -> Iterator[None]:
     """A context with deterministic algorithms, full float32 products and a fixed number of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     before = (

@@ -191,7 +191,7 @@ def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRat
         for layer in recorder.layers
     }
     loss = table[PERMUTATION_LOSS.path].astype(np.float32)
-    epochs = np.array(table.permutation_epochs_of)
+    epochs = np.array(table.permutation_epochs)
     subjects, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
     return PermutationRatios(epochs, pairs, subjects, strata, {}, "", floats, loss)
 
