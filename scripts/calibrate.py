@@ -30,6 +30,7 @@ from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER,
 from autospec.experiments.validation.picture import draw_calibration
 from autospec.experiments.validation.rates import markdown, merged, rates, read, write
 from autospec.experiments.validation.study import study
+from autospec.store.atomic import write_atomically
 
 log = logging.getLogger("autospec.experiments.validation")
 
@@ -47,7 +48,8 @@ def main() -> None:
     try:
         table = _table(_chosen(arguments), arguments.jobs, folder / "calibration.csv")
         draw_calibration(table, folder / "calibration.png")
-        (folder / "calibration.md").write_text(f"{markdown(table)}\n")
+        with write_atomically(folder / "calibration.md") as temporary:
+            temporary.write_text(f"{markdown(table)}\n")
     except AutoSpecError as error:
         sys.exit(str(error))
     log.info("calibration: %s, %.1f minutes", folder / "calibration.csv", (time.monotonic() - started) / 60)

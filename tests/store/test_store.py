@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from autospec import AutoSpecError, open_spectra
-from autospec.store.atomic import write_atomically
 from autospec.store.read import read_table
 from autospec.store.schema import (
     EPOCH,
@@ -185,17 +184,6 @@ def test_a_write_that_fails_leaves_what_was_there(path, monkeypatch):
         write_spectra(path, _table(), _three_groups())
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["spectra.h5"]
-
-
-def test_a_replacement_is_all_or_nothing(tmp_path):
-    path = tmp_path / "a.txt"
-    with write_atomically(path) as temporary:
-        temporary.write_text("one")
-    with pytest.raises(RuntimeError, match="own"), write_atomically(path) as temporary:
-        temporary.write_text("two")
-        raise RuntimeError("own")
-    assert path.read_text() == "one"
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_attributes_and_names():

@@ -33,7 +33,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)  # the rename is an entry of the folder, which is written on its own
+        with contextlib.suppress(OSError):  # some network file systems cannot sync a folder, and need not
+            _sync(path.parent)  # the rename is an entry of the folder, which reaches the disk on its own
     except OSError as error:
         reason = error.strerror or str(error)
         raise AutoSpecError(f"cannot write {path}: {reason}; what stood there before is untouched") from error
