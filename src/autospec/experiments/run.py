@@ -17,8 +17,8 @@ from torch import Tensor
 from autospec.errors import AutoSpecError, DamagedFile
 from autospec.experiments import datasets, models
 from autospec.experiments.config.checks import as_yaml
-from autospec.experiments.config.pairs import pairs_in_front
-from autospec.experiments.config.schema import Shows, Task
+from autospec.experiments.config.pairs import check_pairs
+from autospec.experiments.config.schema import Task
 from autospec.experiments.datasets.dataset import Dataset, Mask
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.plan import Plan
@@ -56,8 +56,7 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
             return
         with memory_named():
             data = datasets.load(config.dataset)
-            if config.panel.shows is Shows.differences:
-                pairs_in_front(config.figure.pairs, [*data.groups, *data.margins])
+            check_pairs(config, [*data.groups, *data.margins])
             _set_aside_if_damaged(folder)
             _train(plan, data, provenance, command)
 
