@@ -32,7 +32,7 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
     plan = plan_run(_config(tmp_path, "panel=A", "introspection.permutations=30", "introspection.permutation_epochs=2"))
     with caplog.at_level("INFO"):
         run(plan)
-    assert "relabelling took" in caplog.text
+    assert "permutations took" in caplog.text
     text = methods.methods_paragraph(plan.folder.path)
     made = ("simulated FreeSurfer volumes of 124 people (HC 63, SZ 61)", "Each feature was z-scored.")
     trained = (

@@ -143,7 +143,7 @@ def _gpu_not_asked(launcher: SlurmSweepLauncher) -> str | None:
 
 
 def _gpu_not_here() -> str | None:
-    from autospec.experiments.training.determinism import device_name  # loads torch, which the runs will need anyway
+    from autospec.experiments.training.devices import device_name  # loads torch, which the runs will need anyway
 
     try:
         device_name(Device.cuda)

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 
 import torch
 
-from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import Device
-
 
 @contextlib.contextmanager
 def make_deterministic(threads: int) -> Iterator[None]:
@@ -38,11 +35,3 @@ def _set(threads: int, algorithms: bool, benchmark: bool, matmul: str, cudnn_tf3
     torch.backends.cudnn.benchmark = benchmark
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
-
-
-def device_name(device: Device) -> str:
-    """cpu or cuda; AutoSpecError for cuda where there is none."""
-    available = torch.cuda.is_available()
-    if device is Device.cuda and not available:
-        raise AutoSpecError("device=cuda: torch finds no CUDA GPU on this machine; allowed here: auto, cpu")
-    return "cuda" if available and device is not Device.cpu else "cpu"

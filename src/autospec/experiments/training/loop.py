@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autospec.errors import AutoSpecError
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import Task
 from autospec.recording.recorder import SpectralRecorder
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples on the device they are trained on: inputs (n, ...), targets (n,), group labels (n,).
-
-    ``place`` (n,): which of all samples they are, None for all of them in order.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    group: Tensor
-    place: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def of(self, chosen: Tensor) -> Samples:
-        return Samples(self.inputs[chosen], self.target[chosen], self.group[chosen], chosen)
 
 
 class Training:

@@ -24,8 +24,10 @@ from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
-from autospec.experiments.training.determinism import device_name, make_deterministic
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.determinism import make_deterministic
+from autospec.experiments.training.devices import device_name
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule

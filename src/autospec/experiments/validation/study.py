@@ -26,7 +26,8 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.experiments.validation.retraining import retrained_permutations
 from autospec.recording.recorder import SpectralRecorder
