@@ -28,7 +28,8 @@ class Plan:
     def done(self) -> bool:
         """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs.
 
-        AutoSpecError where the spectra are another run's or of another schema.
+        Raises:
+            AutoSpecError: where the spectra are another run's or of another schema.
         """
         try:
             return self.folder.complete
@@ -37,7 +38,17 @@ class Plan:
 
 
 def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
-    """The plan of a configuration; AutoSpecError for every value that cannot run."""
+    """Check a configuration and find its run; nothing is written and torch is not imported.
+
+    Args:
+        config: as Hydra composes it, or typed already.
+
+    Returns:
+        The checked configuration, its data's fingerprint and its run's folder, which need not exist.
+
+    Raises:
+        AutoSpecError: for every value that cannot run, one line each.
+    """
     experiment = check_config(config)
     datasets.check(experiment.dataset)
     names = group_names(experiment.dataset)

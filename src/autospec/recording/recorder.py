@@ -139,7 +139,7 @@ class SpectralRecorder:
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
             layers={layer.name: layer_attributes(layer, engine) for layer in self._layers()},
-            null=permutation_design,
+            permutations=permutation_design,
         )
         self._permutation_design = permutation_design
         self.permutation_s = 0.0

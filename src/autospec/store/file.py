@@ -16,9 +16,16 @@ WRITE_SHARE = 0.02
 
 
 class SpectraFile:
-    """The arrays and the header of one run, and the file that they are written to; ``path`` None is none.
+    """The arrays and the header of one run, and the file that they are written to.
 
-    Raises AutoSpecError for a file that exists, unless it may be gone on with (``resume``) or lost (``overwrite``).
+    Args:
+        path: the file, or None to keep everything in memory.
+        header: what the file says beside its arrays; read again at each writing.
+        resume: go on with a file that is there.
+        overwrite: lose a file that is there.
+
+    Raises:
+        AutoSpecError: for a file that is there without ``resume`` or ``overwrite``, or is of other groups or layers.
     """
 
     def __init__(self, path: Path | None, header: Header, resume: bool, overwrite: bool) -> None:
@@ -34,7 +41,11 @@ class SpectraFile:
         return time.monotonic() - self._last_write > max(1.0, self._cost_s / WRITE_SHARE)
 
     def write(self) -> None:
-        """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        """Write the file now.
+
+        Raises:
+            AutoSpecError: where the disk refuses, with what stood there before untouched.
+        """
         if self.path is None:
             return
         started = time.monotonic()
@@ -43,12 +54,22 @@ class SpectraFile:
         self._cost_s = self._last_write - started
 
     def spectra(self) -> Spectra:
-        """Everything so far, labelled; with or without a file."""
+        """Return everything so far, labelled; with or without a file."""
         return Spectra(spectra_bytes(self.table, self.header))
 
 
 def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
-    """The arrays to append to; AutoSpecError for a file that exists, unless it may be gone on with or lost."""
+    """Return the arrays to append to: empty ones, or those of a file that is gone on with.
+
+    Args:
+        path: the file, or None for no file.
+        header: what the file will say; a file that is gone on with must have its groups and layers.
+        resume: go on with a file that is there.
+        overwrite: lose a file that is there.
+
+    Raises:
+        AutoSpecError: for a file that is there without ``resume`` or ``overwrite``, or is of other groups or layers.
+    """
     if path is None:
         return SpectraTable()
     if not path.parent.is_dir():
@@ -58,7 +79,7 @@ def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bo
         return SpectraTable()
     if not resume:
         raise AutoSpecError(f"{path} exists; pass resume=True to go on with it or overwrite=True to lose it")
-    found = open_spectra(path)
-    if found.group_names != list(header.groups) or found.layers != list(header.layers):
+    earlier = open_spectra(path)
+    if earlier.group_names != list(header.groups) or earlier.layers != list(header.layers):
         raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed")
     return read_table(path)

@@ -124,7 +124,7 @@ class CovariateConfig:
 
 @dataclass
 class SexesConfig:
-    """A number of people of each sex."""
+    """A number of subjects of each sex."""
 
     men: int = MISSING
     women: int = MISSING
@@ -132,7 +132,7 @@ class SexesConfig:
 
 @dataclass
 class PeopleConfig:
-    """How many controls and patients a simulated cohort has."""
+    """How many controls and patients a simulated cohort has; its name is the key ``dataset.people``."""
 
     HC: SexesConfig = field(default_factory=SexesConfig)
     SZ: SexesConfig = field(default_factory=SexesConfig)
@@ -140,7 +140,7 @@ class PeopleConfig:
 
 @dataclass
 class CohortConfig(DatasetConfig):
-    """What the data sets of people have: their phenotype table, and the people of a simulated cohort."""
+    """What the data sets of subjects have: their phenotype table, and the subjects of a simulated cohort."""
 
     target: str = "diagnosis"
     group_by: Columns = field(default_factory=lambda: ["diagnosis", "sex"])
@@ -160,7 +160,7 @@ class CohortConfig(DatasetConfig):
 
 @dataclass
 class VolumeCorrelationConfig:
-    """How volumes of people correlate: any two, two of one tissue, the two of a hemisphere pair."""
+    """How volumes correlate over subjects: any two, two of one tissue, the two of a hemisphere pair."""
 
     overall: float = MISSING
     tissue: float = MISSING
@@ -197,7 +197,7 @@ class CobreTimeseriesConfig(CohortConfig):
 
 @dataclass
 class CobreMapsConfig(CohortConfig):
-    """One spatial map per person."""
+    """One spatial map per subject."""
 
     name: str = "cobre_maps"
     scaling: str = "global"

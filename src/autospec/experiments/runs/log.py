@@ -18,7 +18,7 @@ from autospec.experiments.runs.folder import RunFolder
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 1 << 16
-"""Where the last message of a log is looked for."""
+"""Bytes at the end of a log in which its last message is looked for."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ class _QuietFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def log_run(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
-    """Write what is said inside to the run's log, and the error that ends it.
+    """A context whose messages, and the error that ends it, are written to the run's log.
 
-    A mistake that ends the run before it has begun leaves no log, unless ``keep_mistakes``: nobody may be looking.
+    Args:
+        folder: the run's.
+        keep_mistakes: log even a user's mistake that ends the run before anything else is logged, which otherwise
+            leaves no log behind; for jobs that nobody watches.
     """
     handler = _QuietFile(folder.log)
     logging.getLogger().addHandler(handler)
@@ -78,12 +81,12 @@ def log_run(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
 
 
 def last_message(path: Path) -> Message | None:
-    """The last message of a log, or None."""
+    """Return the last message of a log, None where there is no log or no message."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             tail = file.read().decode(errors="replace")
     except OSError:
         return None
-    found = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)$", tail, re.MULTILINE)
-    return Message(*found[-1]) if found else None
+    messages = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)$", tail, re.MULTILINE)
+    return Message(*messages[-1]) if messages else None

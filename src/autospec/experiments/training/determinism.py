@@ -11,7 +11,13 @@ import torch
 
 @contextlib.contextmanager
 def make_deterministic(threads: int) -> Iterator[None]:
-    """A context with deterministic algorithms, full float32 products and a fixed number of threads."""
+    """A context with deterministic algorithms, full float32 products and a fixed number of threads.
+
+    The settings of torch that were there before come back at its end.
+
+    Args:
+        threads: of torch on the CPU; another number changes float32 results in their last digits.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     before = (
         torch.get_num_threads(),
@@ -28,6 +34,7 @@ def make_deterministic(threads: int) -> Iterator[None]:
 
 
 def _set(threads: int, algorithms: bool, benchmark: bool, matmul: str, cudnn_tf32: bool) -> None:
+    """Set what decides the last digits."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(algorithms)
     # a debugging aid that costs time; a property of the module, which type checkers do not see
