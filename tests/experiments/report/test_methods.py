@@ -60,7 +60,7 @@ def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
 
 
 def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
-    learned, few = "diagnosis is learned", "a group of 2 people; 3 are needed"
+    learned, few = "diagnosis is learned", "a group of 2 subjects; 3 are needed"
     null = PermutationRatios(
         epochs=np.array([0]),
         pairs=(("HC/men", "HC/women"),),
