@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import ExperimentConfig, IntrospectionConfig, Task
+from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, IntrospectionConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
@@ -25,8 +25,8 @@ DEFAULT_STRATA = ("sex", "site")
 """Columns within which labels are permuted, as far as a data set has them."""
 FEWEST_SUBJECTS = 3
 """The spectrum of one or two subjects is theirs, not their group's."""
-FEWEST_PERMUTATIONS = 20
-"""With fewer distinct permutations no p could reach 0.05."""
+FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
+"""With fewer distinct ways to hand out the labels, the observed one included, no p could reach 0.05."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def _permute(
     columns = {name: subjects.columns[name] for name in fixed}
     strata = _strata(observed, columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
-    if distinct < math.log(FEWEST_PERMUTATIONS):
+    if distinct < math.log(FEWEST_PARTITIONS):
         return (
             f"only {round(math.exp(distinct))} distinct permutations within {', '.join(columns) or 'the pair'}; "
-            f"{FEWEST_PERMUTATIONS} are needed"
+            f"{FEWEST_PARTITIONS} are needed"
         )
     members = np.tile(observed, (1 + config.permutations, 1))
     random = np.random.default_rng([config.permutation_seed, zlib.crc32(f"{question.a} {question.b}".encode())])

@@ -19,8 +19,7 @@ import torch
 from autospec.analysis.permutation import permutation_tests
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.checks import FEWEST_PERMUTATIONS
-from autospec.experiments.config.schema import ExperimentConfig, Task
+from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
