@@ -3,7 +3,7 @@
 The public names are loaded when they are first used, so that ``import autospec`` costs nothing.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from autospec.spectra.gradient import group_gradients
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
@@ -37,6 +35,8 @@ __all__ = [*_HOMES, "__version__", "neuroimaging"]  # noqa: PLE0604 (the names a
 def __getattr__(name: str) -> Any:
     if name == "neuroimaging":
         return import_module("autospec.neuroimaging")
+    if name == "__version__":
+        return metadata.version("autospec-torch")
     if name not in _HOMES:
         raise AttributeError(f"module 'autospec' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
