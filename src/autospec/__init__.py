@@ -3,7 +3,7 @@
 The public names are loaded when they are first used, so that ``import autospec`` costs nothing.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def __getattr__(name: str) -> Any:
     if name == "neuroimaging":
         return import_module("autospec.neuroimaging")
     if name == "__version__":
-        return metadata.version("autospec-torch")
+        from importlib.metadata import version
+
+        return version("autospec-torch")
     if name not in _HOMES:
         raise AttributeError(f"module 'autospec' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
