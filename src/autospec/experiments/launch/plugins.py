@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from hydra.core.plugins import Plugins
 
-from autospec.experiments.launch.slurm import SlurmSweepLauncher
-from autospec.experiments.launch.sweep import Sweep
-
-NAMES = {"hydra_plugins.autospec.CheckingSweeper": Sweep, "hydra_plugins.autospec.SlurmLauncher": SlurmSweepLauncher}
-"""Plugins by the name that ``conf/hydra/`` gives them; pickles of them name the classes' own modules."""
-
 
 def register_plugins() -> None:
-    """Make the plugins known in this process, for ``_target_`` of ``conf/hydra/``; safe to call again."""
+    """Make the plugins known in this process, for ``_target_`` of ``conf/hydra/``; safe to call again.
+
+    Pickles of a plugin name its class's own module, so that processes of jobs find it without this.
+    """
     plugins = Plugins.instance()
-    for name, plugin in NAMES.items():
-        plugins.register(plugin)
-        plugins.class_name_to_class[name] = plugin
+    # Hydra runs the modules of its own plugins anew when it looks for plugins: what is derived from them comes after
+    from autospec.experiments.launch.slurm import SlurmSweepLauncher
+    from autospec.experiments.launch.sweep import Sweep
+
+    plugins.class_name_to_class["hydra_plugins.autospec.CheckingSweeper"] = Sweep
+    plugins.class_name_to_class["hydra_plugins.autospec.SlurmLauncher"] = SlurmSweepLauncher
