@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from autospec import neuroimaging
     from autospec.capture.rules.registry import LayerCall, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
