@@ -15,7 +15,7 @@ from autospec.neuroimaging.timecourses import LOW_PASS_HZ
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``scripts/prepare_cobre.py``, which explains them."""
+    """The options of ``autospec prepare``, which explains them."""
 
     folder: Path
     output: Path
