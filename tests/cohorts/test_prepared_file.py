@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autospec.cohorts.prepared_file import prepared_file, read_prepared, write_prepared
+from autospec.cohorts.prepared_file import find_prepared, read_prepared, write_prepared
 from autospec.errors import AutoSpecError
 
 PEOPLE = pd.DataFrame({"id": ["ä1", "b2"], "sex": [1, 2], "age": [30.0, np.nan], "site": ["x", ""]})
@@ -61,9 +61,9 @@ def test_no_half_written_file_is_left(tmp_path: Path) -> None:
 
 
 def test_a_folder_stands_for_the_cohort_in_it(file: Path) -> None:
-    assert prepared_file(file.parent) == prepared_file(file) == file
+    assert find_prepared(file.parent) == find_prepared(file) == file
     with pytest.raises(AutoSpecError, match="there is no prepared cohort"):
-        prepared_file(file.parent / "elsewhere")
+        find_prepared(file.parent / "elsewhere")
 
 
 def damaged(file: Path, what: str) -> None:

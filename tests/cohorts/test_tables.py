@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autospec.cohorts.tables import is_missing, number, numbers, plain_id, read_table
+from autospec.cohorts.tables import is_missing, parse_number, parse_numbers, plain_id, read_table
 from autospec.errors import AutoSpecError
 
 
@@ -62,20 +62,20 @@ def test_a_damaged_gzip_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "NA", "n/a", "NaN", "-9999", "-9999.0", "-9999.00", "inf"])
 def test_missing_values_are_nan(text: str) -> None:
-    value = number(text)
+    value = parse_number(text)
     assert value is not None
     assert np.isnan(value)
 
 
 def test_numbers_and_text_are_told_apart() -> None:
-    assert number("1.5e3") == 1500
-    assert number("Disenrolled") is None
+    assert parse_number("1.5e3") == 1500
+    assert parse_number("Disenrolled") is None
 
 
 def test_text_among_numbers_names_file_column_and_subject() -> None:
     table = pd.DataFrame({"Left-Hippocampus": ["4000", "four thousand"]})
     with pytest.raises(AutoSpecError, match=r"aseg.tsv: column 'Left-Hippocampus' of subject sub-2 is 'four thousand'"):
-        numbers(table, ["sub-1", "sub-2"], Path("aseg.tsv"))
+        parse_numbers(table, ["sub-1", "sub-2"], Path("aseg.tsv"))
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ COMPONENTS = 100
 LABELS = {1: "SZ", 2: "HC"}
 
 
-def looks_like(folder: Path) -> bool:
+def recognises(folder: Path) -> bool:
     """Whether a folder holds such a table."""
     return bool(_tables(folder))
 
 
-def found(options: Options, account: Account) -> Folder:
+def find_sources(options: Options, account: Account) -> Folder:
     """One person per row; the file has no ids, so that a person is called by the row, from 1."""
     tables = _tables(options.folder)
     if len(tables) != 1:
@@ -42,7 +42,7 @@ def found(options: Options, account: Account) -> Folder:
     unknown = sorted(set(labels) - set(LABELS))
     if unknown:
         raise AutoSpecError(f"{options.labels or options.folder}: label {unknown[0]} is unknown; 1 is SZ, 2 is HC")
-    chosen_components(options)
+    components_to_keep(options)
     ids = [f"row-{row + 1:03d}" for row in range(shape[0])]
     account.note(f"{tables[0].name}: {shape[0]} people, no ids: they are named by their rows, from 1")
     subjects = pd.DataFrame({"id": ids, "diagnosis": [LABELS[label] for label in labels]})
@@ -55,10 +55,10 @@ def read(source: Source, options: Options, with_maps: bool = True) -> Part:
     with h5py.File(source.file, "r") as file:
         row = np.asarray(file[DATASET][source.position], dtype=np.float64)
     courses = row.reshape(COMPONENTS, -1).T
-    return Part(courses[:, chosen_components(options)])
+    return Part(courses[:, components_to_keep(options)])
 
 
-def chosen_components(options: Options) -> npt.NDArray[np.int64]:
+def components_to_keep(options: Options) -> npt.NDArray[np.int64]:
     """The positions, from 0, of the components that are kept, from a CSV that counts from 1."""
     path = _one(options.folder, options.components, "*ind*.csv", "--components")
     return component_positions(path, COMPONENTS)

@@ -47,7 +47,7 @@ class Account:
             logger.warning("left out: %s: %s", subject, reason)
 
 
-def named(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """The first few of many names, and how many more there are."""
     names = list(names)
     more = len(names) - NAMED_AT_MOST

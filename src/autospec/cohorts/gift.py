@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.cobre_hdf5 import component_positions
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.gift_maps import image_maps, image_values, in_mask, is_mat, maps_of, mask_of
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.gift_maps import read_image_maps, read_image, reorder_voxels, is_mat, find_maps, find_mask
 from autospec.cohorts.mat_files import Struct, read_mat
 from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Folder, Source
@@ -32,16 +32,16 @@ KINDS = (
 Array = npt.NDArray[np.float64]
 
 
-def looks_like(folder: Path) -> bool:
+def recognises(folder: Path) -> bool:
     """Whether a folder holds outputs of GIFT for single people."""
     return any(kind.search(file.name) for file in folder.iterdir() for kind in KINDS)
 
 
-def found(options: Options, account: Account) -> Folder:
+def find_sources(options: Options, account: Account) -> Folder:
     """One person per number in GIFT's file names, called by the ids of ``--ids``."""
     files = _files(options)
     ids = _ids(options, max(files))
-    mask = mask_of(options)
+    mask = find_mask(options)
     sources = []
     for number, own in enumerate(ids, start=1):
         if is_missing(own):
@@ -49,7 +49,7 @@ def found(options: Options, account: Account) -> Folder:
         elif number not in files:
             account.drop(own, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of")
         else:
-            sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
+            sources.append(Source(own, files[number], maps=find_maps(files[number], mask)))
     if mask is None and any(is_mat(source.file) for source in sources):
         account.note(
             f"{options.folder.name}: no maps, since .mat files do not say where their voxels lie; "
@@ -63,7 +63,7 @@ def read(source: Source, options: Options, with_maps: bool = True) -> Part:
     """A person's time-courses (T, components), and maps (components, voxels of ``grid``) where they are at hand."""
     content = read_mat(source.file) if is_mat(source.file) else {}
     one = _session(content, options.session, source.file)
-    courses = _timecourses(one, source.file) if content else image_values(source.file)
+    courses = _timecourses(one, source.file) if content else read_image(source.file)
     if courses.ndim != 2:
         raise AutoSpecError(f"{source.file}: time-courses are {courses.shape}, not (time, components)")
     maps = _maps(one, source, options) if with_maps and source.maps is not None else None
@@ -113,7 +113,7 @@ def _ids(options: Options, subjects: int) -> list[str]:
         )
     twice = sorted({own for own in lines if lines.count(own) > 1 and not is_missing(own)})
     if twice:
-        raise AutoSpecError(f"--ids {options.ids}: twice: {named(twice)}")
+        raise AutoSpecError(f"--ids {options.ids}: twice: {list_names(twice)}")
     return lines
 
 
@@ -137,10 +137,10 @@ def _timecourses(content: Struct, file: Path) -> Array:
 def _maps(content: Struct, source: Source, options: Options) -> Array:
     assert source.maps is not None
     if source.maps != source.file:
-        return image_maps(source.maps)
-    mask = mask_of(options)
+        return read_image_maps(source.maps)
+    mask = find_mask(options)
     assert mask is not None
-    return in_mask(_matrix(content, "ic", source.file), mask, source.file)
+    return reorder_voxels(_matrix(content, "ic", source.file), mask, source.file)
 
 
 def _matrix(content: Struct, name: str, file: Path) -> Array:

@@ -11,7 +11,7 @@ from autospec.cohorts.mat_files import read_mat
 from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Source
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.scans import loaded, opened, values
+from autospec.neuroimaging.scans import load_image, open_image, read_values
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -25,7 +25,7 @@ def is_mat(file: Path) -> bool:
     return file.suffix == ".mat"
 
 
-def mask_of(options: Options) -> Path | None:
+def find_mask(options: Options) -> Path | None:
     """The mask that the voxels of .mat files lie in: the one that is named, or the only one in the folder."""
     if options.mask is not None:
         return options.mask
@@ -33,7 +33,7 @@ def mask_of(options: Options) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def maps_of(timecourses: Path, mask: Path | None) -> Path | None:
+def find_maps(timecourses: Path, mask: Path | None) -> Path | None:
     """Where a person's maps are: in the volumes beside the time-courses, or, given a mask, in the same .mat file."""
     if is_mat(timecourses):
         return None if mask is None else timecourses
@@ -42,18 +42,18 @@ def maps_of(timecourses: Path, mask: Path | None) -> Path | None:
     return file if name != timecourses.name and file.is_file() else None
 
 
-def image_values(file: Path) -> Array:
+def read_image(file: Path) -> Array:
     """What an image holds; AutoSpecError naming one that is damaged."""
-    return values(loaded(file, "image"), "image").astype(np.float64)
+    return read_values(load_image(file, "image"), "image").astype(np.float64)
 
 
-def image_maps(file: Path) -> Array:
+def read_image_maps(file: Path) -> Array:
     """(components, voxels) of a volume (x, y, z, components), whose voxels count with z fastest."""
-    volume = values(opened(file, "maps", 4), "maps").astype(np.float64)
+    volume = read_values(open_image(file, "maps", 4), "maps").astype(np.float64)
     return volume.reshape(-1, volume.shape[3]).T
 
 
-def in_mask(maps: Array, mask: Path, file: Path) -> Array:
+def reorder_voxels(maps: Array, mask: Path, file: Path) -> Array:
     """Maps (components, voxels) of a .mat file with voxels in our order: MATLAB counts with x fastest, we with z."""
     inside = _inside(mask)
     if maps.shape[1] != inside.sum():
@@ -62,16 +62,16 @@ def in_mask(maps: Array, mask: Path, file: Path) -> Array:
     return maps[:, np.argsort(places.ravel(order="F")[inside.ravel(order="F")])]
 
 
-def grid(sources: list[Source], options: Options) -> tuple[Mask, Array] | None:
+def common_grid(sources: list[Source], options: Options) -> tuple[Mask, Array] | None:
     """(mask, affine) of everybody's maps; None unless all have maps. The whole volume, or the mask of .mat files."""
     if not sources or any(source.maps is None for source in sources):
         return None
     if any(source.maps == source.file for source in sources):
-        mask = mask_of(options)
+        mask = find_mask(options)
         assert mask is not None
         _check_voxels(mask, options.folder)
-        return _inside(mask), np.asarray(opened(mask, "mask", 3).affine)
-    images = [(source, loaded(source.maps, "maps")) for source in sources]
+        return _inside(mask), np.asarray(open_image(mask, "mask", 3).affine)
+    images = [(source, load_image(source.maps, "maps")) for source in sources]
     first, image = images[0]
     for source, other in images[1:]:
         if other.shape != image.shape or not np.allclose(other.affine, image.affine, atol=1e-3):
@@ -80,7 +80,7 @@ def grid(sources: list[Source], options: Options) -> tuple[Mask, Array] | None:
 
 
 def _inside(mask: Path) -> Mask:
-    inside: Mask = np.nan_to_num(values(opened(mask, "mask", 3), "mask")) != 0
+    inside: Mask = np.nan_to_num(read_values(open_image(mask, "mask", 3), "mask")) != 0
     if not inside.any():
         raise AutoSpecError(f"mask {mask}: is zero everywhere, a mask without voxels")
     return inside

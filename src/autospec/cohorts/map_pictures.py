@@ -16,7 +16,7 @@ MARGIN = 0.004
 LEFT = 0.015
 
 
-def rows_of(n_maps: int) -> int:
+def row_count(n_maps: int) -> int:
     """How many rows of pictures so many maps take."""
     return -(-n_maps // COLUMNS)
 
@@ -33,7 +33,7 @@ def draw_maps(
         "above half of the peak; left is left"
     )
     figure.text(LEFT, share * 0.985, title, va="top", fontsize=9)
-    top, width, height = share * 0.95, (1 - 2 * LEFT) / COLUMNS, share * 0.94 / rows_of(len(maps))
+    top, width, height = share * 0.95, (1 - 2 * LEFT) / COLUMNS, share * 0.94 / row_count(len(maps))
     for index, (values, (name, colour)) in enumerate(zip(maps, names, strict=True)):
         row, column = divmod(index, COLUMNS)
         x, y = LEFT + column * width, top - (row + 1) * height

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.tables import cells_of, number
+from autospec.cohorts.tables import read_cells, parse_number
 from autospec.errors import AutoSpecError
 
 RADIUS_MM = 50.0
@@ -102,7 +102,7 @@ def _displacement_mm(table: pd.DataFrame, parameters: Array | None, path: Path) 
 
 def _table(path: Path) -> pd.DataFrame:
     """A table's columns of motion. Others may share a name, as NIAK's slow drifts do; these may not."""
-    cells = cells_of(path)
+    cells = read_cells(path)
     table = cells.iloc[1:].reset_index(drop=True)
     table.columns = pd.Index([str(name) for name in cells.iloc[0]])
     table = table.loc[:, table.columns.isin([*FMRIPREP.columns, *NIAK.columns, *DISPLACEMENT])]
@@ -124,7 +124,7 @@ def _numbers(path: Path) -> pd.DataFrame:
 
 
 def _values(table: pd.DataFrame, column: str, path: Path) -> Array:
-    values = [number(text) for text in table[column]]
+    values = [parse_number(text) for text in table[column]]
     if None in values:
         raise AutoSpecError(f"{path}: {table[column].iloc[values.index(None)]!r} is no number")
     return np.array(values, dtype=np.float64)

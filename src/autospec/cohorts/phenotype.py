@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.tables import number, plain_id, read_table
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.tables import parse_number, plain_id, read_table
 from autospec.errors import AutoSpecError
 
 PARTICIPANT = "participant_id"
@@ -23,7 +23,7 @@ NUMERIC = ("age", "motion", "head_size")
 """Columns of people that are numbers; every other one is a label."""
 
 
-def phenotype(
+def read_phenotype(
     path: Path, columns: Mapping[str, str], needed: Iterable[str], account: Account, key: str
 ) -> pd.DataFrame:
     """A phenotype table under our names, ``columns`` being ours → theirs; ``key`` is what a user mends them with."""
@@ -32,7 +32,7 @@ def phenotype(
         theirs = columns.get(column, column)
         if theirs not in table.columns:
             raise AutoSpecError(
-                f"{key}{column}: {path} has no column {theirs!r}; it has {named(map(repr, table.columns))}"
+                f"{key}{column}: {path} has no column {theirs!r}; it has {list_names(map(repr, table.columns))}"
             )
     subjects = _renamed(table, columns, path)
     for column in NUMERIC:
@@ -52,15 +52,15 @@ def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.
 
 def _numeric(subjects: pd.DataFrame, column: str, account: Account) -> list[float]:
     """Numbers of a covariate; text such as "Disenrolled" counts as missing, and is said."""
-    values = [number(text) for text in subjects[column]]
+    values = [parse_number(text) for text in subjects[column]]
     odd = [f"{who} ({text})" for who, text, value in zip(subjects["id"], subjects[column], values, strict=True)
            if value is None]  # fmt: skip
     if odd:
-        account.note(f"{column}: no number for {named(odd)}")
+        account.note(f"{column}: no number for {list_names(odd)}")
     return [np.nan if value is None else value for value in values]
 
 
-def joined(subjects: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
+def join_by_id(subjects: pd.DataFrame, ids: Sequence[str], account: Account, source: str) -> pd.DataFrame:
     """The people that have data, in the order of the data, with ``row``, the index into ``ids``.
 
     Ids are compared without a ``sub-`` prefix and leading zeros, and, where nobody would be joined so, without the
@@ -79,12 +79,12 @@ def joined(subjects: pd.DataFrame, ids: Sequence[str], account: Account, source:
     both = [key for key in data if key in phenotype]
     account.note(f"{source}: {len(ids)} subjects, of whom {len(both)} are joined with the phenotype table")
     if not both:
-        raise AutoSpecError(f"no id of {source} ({named(ids)}) is in the phenotype table ({named(subjects['id'])})")
+        raise AutoSpecError(f"no id of {source} ({list_names(ids)}) is in the phenotype table ({list_names(subjects['id'])})")
     table = subjects.iloc[[phenotype[key] for key in both]].reset_index(drop=True)
     return table.assign(row=[data[key] for key in both])
 
 
-def with_complete_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
+def keep_complete(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
     """The people none of whose values in ``data`` (by ``row``) is NaN or infinite."""
     complete = np.isfinite(data[subjects["row"]].reshape(len(subjects), -1)).all(axis=1)
     for subject in subjects["id"][~complete]:
@@ -110,7 +110,7 @@ def _comparable(theirs: list[str], ours: list[str], account: Account, source: st
     if set(plain[0]) & set(plain[1]) or not set(bare[0]) & set(bare[1]):
         return plain
     account.warn(
-        f"ids are compared by their numbers alone: {named(theirs[:2])} in the table, {named(ours[:2])} in {source}"
+        f"ids are compared by their numbers alone: {list_names(theirs[:2])} in the table, {list_names(ours[:2])} in {source}"
     )
     return bare
 

@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts import cobre_hdf5, gift, gift_maps
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, found
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, find_sources
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.phenotype import joined, phenotype
+from autospec.cohorts.phenotype import join_by_id, read_phenotype
 from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
-from autospec.cohorts.source_files import Folder, Source, listed_scans, with_motion
-from autospec.cohorts.subject_file import POOR_MATCH, Part, poorly_matched, read_part
+from autospec.cohorts.source_files import Folder, Source, find_listed_scans, add_motion
+from autospec.cohorts.subject_file import POOR_MATCH, Part, poor_matches, read_part
 from autospec.errors import AutoSpecError
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,14 @@ def prepare(options: Options) -> Account:
     """Write the prepared cohort that the options ask for; the account of who is in it, which is in the file too."""
     options.check()
     account = Account()
-    folder = found(options, account)
+    folder = find_sources(options, account)
     subjects = folder.subjects if folder.subjects is not None else _subjects(folder, options, account)
     sources = list(folder.sources)
     if options.files_column:
-        sources = listed_scans(options.folder, subjects, options.files_column, account)
+        sources = find_listed_scans(options.folder, subjects, options.files_column, account)
     if options.motion:
-        sources = with_motion(options.folder, sources, options.motion, account)
-    subjects = joined(subjects, [source.id for source in sources], account, options.folder.resolve().name)
+        sources = add_motion(options.folder, sources, options.motion, account)
+    subjects = join_by_id(subjects, [source.id for source in sources], account, options.folder.resolve().name)
     # from here on everybody has the id of the phenotype table
     sources = [replace(sources[row], id=own) for own, row in zip(subjects["id"], subjects["row"], strict=True)]
     parts = (_of_scans if folder.layout in SCAN_LAYOUTS else _ready)(subjects, sources, folder, options, account)
@@ -75,7 +75,7 @@ def _subjects(folder: Folder, options: Options, account: Account) -> pd.DataFram
     if table is None or not table.is_file():
         raise AutoSpecError(f"--phenotype: there is no table of people {table}; name it")
     columns = {"id": "participant_id", **folder.columns}
-    return phenotype(table, columns, ("id", *options.columns), account, "--column ")
+    return read_phenotype(table, columns, ("id", *options.columns), account, "--column ")
 
 
 def _of_scans(
@@ -83,13 +83,13 @@ def _of_scans(
 ) -> Parts:
     """Constrained ICA of every scan."""
     # scikit-learn and nilearn are loaded for this alone
-    from autospec.cohorts.scan_components import fitted, prepared_parts, usable
+    from autospec.cohorts.scan_components import fit_model, prepare_parts, keep_usable
 
     if options.template is None:
         raise AutoSpecError("--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans")
-    sources = usable(sources, options, account)
-    model = fitted(sources, options)
-    files = prepared_parts(sources, model, options, account)
+    sources = keep_usable(sources, options, account)
+    model = fit_model(sources, options)
+    files = prepare_parts(sources, model, options, account)
     mask = np.asarray(model.mask_img_.dataobj, dtype=bool)
     account.note(f"mask: {mask.sum()} voxels" + ("" if options.mask else ", bright in the first volume of every scan"))
     grid = Grid(mask, np.asarray(model.mask_img_.affine), model.references_)
@@ -110,7 +110,7 @@ def _ready(subjects: pd.DataFrame, sources: list[Source], folder: Folder, option
         except AutoSpecError as error:
             account.drop(own, str(error))
     usable = subjects[~subjects["id"].isin(account.dropped)]
-    place = gift_maps.grid([by_id[own] for own in usable["id"]], options)
+    place = gift_maps.common_grid([by_id[own] for own in usable["id"]], options)
     return Parts(usable, load, None if place is None else Grid(*place))
 
 
@@ -121,7 +121,7 @@ def _check(own: str, part: Part, account: Account) -> None:
         raise AutoSpecError(f"{missing} values of the time-courses are NaN or infinite")
     still = np.flatnonzero(np.ptp(part.timecourses, axis=0) == 0)
     if still.size:
-        raise AutoSpecError(f"the time-course of component {named(str(one + 1) for one in still)} (from 1) is constant")
+        raise AutoSpecError(f"the time-course of component {list_names(str(one + 1) for one in still)} (from 1) is constant")
     gaps = 0 if part.maps is None else int((~np.isfinite(part.maps)).sum())
     if gaps:
         account.note(f"{own}: {gaps} values of the maps are NaN or infinite; figure 8 will leave {own} out")
@@ -138,7 +138,7 @@ def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> 
         data |= _map_data(parts, ids, courses.shape[2], options.maps)
     if all(part.match is not None for part in loaded.values()):
         data["template_match"] = match = np.stack([np.asarray(loaded[own].match) for own in ids])
-        poor = poorly_matched(ids, match)
+        poor = poor_matches(ids, match)
         if poor:
             account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
     subjects = _with_motion(subjects, [loaded[own].motion_mm for own in ids], account)

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.phenotype import NUMERIC
-from autospec.cohorts.tables import number
+from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
 
 SCHEMA_VERSION = 1
@@ -70,7 +70,7 @@ class Origin:
     account: Sequence[str] = field(default_factory=tuple)
 
 
-def prepared_file(path: Path) -> Path:
+def find_prepared(path: Path) -> Path:
     """The file that ``dataset.path`` means: itself, or the prepared cohort in that folder."""
     file = path / PREPARED_FILE if path.is_dir() else path
     if not file.is_file():
@@ -187,7 +187,7 @@ def _column(name: str, node: Any) -> list[str] | list[float]:
     values = [str(text) for text in node.asstr()[:]] if is_text else [_text(value) for value in node[:].tolist()]
     if name not in NUMERIC:
         return values
-    return [np.nan if (value := number(text)) is None else value for text in values]
+    return [np.nan if (value := parse_number(text)) is None else value for text in values]
 
 
 def _text(value: float) -> str:

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autospec.cohorts.exclusions import named
-from autospec.cohorts.map_pictures import draw_maps, rows_of
+from autospec.cohorts.exclusions import list_names
+from autospec.cohorts.map_pictures import draw_maps, row_count
 from autospec.cohorts.prepared_file import read_prepared
-from autospec.cohorts.subject_file import POOR_MATCH, poorly_matched
+from autospec.cohorts.subject_file import POOR_MATCH, poor_matches
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 
@@ -50,7 +50,7 @@ def draw_quality(cohort: Path, page: Path) -> None:
     """Draw the quality page of a prepared cohort, as a picture."""
     quality = read_quality(cohort)
     maps = quality.mean_maps
-    maps_in = 0 if maps is None else 0.4 + MAP_ROW_IN * rows_of(len(maps))
+    maps_in = 0 if maps is None else 0.4 + MAP_ROW_IN * row_count(len(maps))
     share = maps_in / (NUMBERS_IN + maps_in)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(WIDTH_IN, NUMBERS_IN + maps_in))
@@ -140,8 +140,8 @@ def _draw_match(axes: Any, quality: Quality) -> None:
         axes.plot(np.full(len(values), place), values, ".", color=colour, markersize=3, alpha=0.6)
         axes.plot([place - 0.35, place + 0.35], [np.median(values)] * 2, color=colour, linewidth=2)
     axes.axhline(POOR_MATCH, color="#999999", linewidth=0.7, linestyle=":")
-    poor = poorly_matched(quality.subjects, quality.match)
-    told = f"below {POOR_MATCH}: {named(poor)}" if poor else f"nobody has a map below {POOR_MATCH}"
+    poor = poor_matches(quality.subjects, quality.match)
+    told = f"below {POOR_MATCH}: {list_names(poor)}" if poor else f"nobody has a map below {POOR_MATCH}"
     axes.set(xlim=(0.2, len(places) + 0.8), ylim=(min(0.0, float(quality.match.min())) - 0.02, 1), ylabel="r")
     axes.set_xlabel(f"component; a dot is a person, a bar the median; {told}")
     if quality.neuromark:

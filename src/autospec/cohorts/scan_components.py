@@ -24,7 +24,7 @@ from autospec.cohorts.subject_file import Part, has_part, part_file, part_key, w
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.neuromark import NeuroMarkICA
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import bright_voxels, grid_of, opened_scan
+from autospec.neuroimaging.scans import bright_voxels, grid_of, open_scan
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ class Job:
     key: str
 
 
-def usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
+def keep_usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
     """The scans that can be opened, tell their repetition time and share the most common grid; the others are named."""
     grids: dict[str, str] = {}
     times_s: dict[str, float] = {}
     for source in sources:
         try:
-            scan = opened_scan(source.file)
+            scan = open_scan(source.file)
             bright_voxels(scan)
             if options.clean and options.low_pass_hz is not None and options.tr_s is None:
                 times_s[source.id] = repetition_time_s(scan)
@@ -70,7 +70,7 @@ def usable(sources: Sequence[Source], options: Options, account: Account) -> lis
     ]
 
 
-def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
+def fit_model(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
     """The template and the mask on the grid of these scans."""
     model = NeuroMarkICA(
         options.template,
@@ -84,7 +84,7 @@ def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
     return model.fit([source.file for source in sources])
 
 
-def prepared_parts(
+def prepare_parts(
     sources: Sequence[Source], model: NeuroMarkICA, options: Options, account: Account
 ) -> dict[str, Path]:
     """The part file of each person; whoever's scan fails is named, and the others go on."""

@@ -43,7 +43,7 @@ class Folder:
     """The phenotype itself, where the data come with no table but labels."""
 
 
-def matching(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+def match_pattern(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
     """(id, file) of every file below a folder that fits a pattern such as ``sub-{id}/func/*_bold.nii.gz``."""
     expression = _expression(pattern)
     for file in sorted(folder.glob(re.sub(r"\*+", "*", pattern.replace(ID, "*")))):
@@ -63,7 +63,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(plain.replace(re.escape(ID), own, 1).replace(re.escape(ID), "(?P=id)"))
 
 
-def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+def find_scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
     """One scan per person, by the patterns together; the account names whoever has several and is left out."""
     files = _by_subject(folder, patterns, "--scans", IMAGES)
     sources = []
@@ -73,14 +73,14 @@ def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Sourc
             names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
             account.drop(own, f"has {len(candidates)} scans ({names}); choose one with --scans")
         else:
-            sources.append(Source(own, file, confounds_of(file)))
+            sources.append(Source(own, file, find_confounds(file)))
     if not sources:
         hint = "; everybody has several, choose with --scans" if files else ""
         raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
     return sources
 
 
-def with_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
+def add_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
     """The sources with the file of motion that fits a pattern; the account names whoever has none, or several."""
     files = _by_subject(folder, [pattern], "--motion", ("",))
     if not files:
@@ -102,7 +102,7 @@ def _by_subject(
     for pattern in patterns:
         check_pattern(pattern, option)
     files: dict[str, list[tuple[str, Path]]] = {}
-    for own, file in dict.fromkeys(pair for pattern in patterns for pair in matching(folder, pattern)):
+    for own, file in dict.fromkeys(pair for pattern in patterns for pair in match_pattern(folder, pattern)):
         if file.name.endswith(ends):
             files.setdefault(plain_id(own), []).append((own, file))
     return files
@@ -116,7 +116,7 @@ def check_pattern(pattern: str, option: str) -> None:
         raise AutoSpecError(f"{option} {pattern}: must be relative to the folder and stay within it")
 
 
-def listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Account) -> list[Source]:
+def find_listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Account) -> list[Source]:
     """The scan that a column of the phenotype table names for each person; a path may not leave the folder."""
     if column not in subjects.columns:
         raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(subjects.columns)}")
@@ -125,12 +125,12 @@ def listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Acc
         if is_missing(str(text)):
             account.drop(own, f"{column} names no file")
             continue
-        file = inside(folder, str(text), f"subject {own}: {column}")
-        sources.append(Source(own, file, confounds_of(file)))
+        file = resolve_inside(folder, str(text), f"subject {own}: {column}")
+        sources.append(Source(own, file, find_confounds(file)))
     return sources
 
 
-def inside(folder: Path, text: str, what: str) -> Path:
+def resolve_inside(folder: Path, text: str, what: str) -> Path:
     """A file named by a table, below the folder; AutoSpecError for one that lies elsewhere, also behind a link."""
     file = folder / text
     if not file.resolve().is_relative_to(folder.resolve()):
@@ -138,7 +138,7 @@ def inside(folder: Path, text: str, what: str) -> Path:
     return file
 
 
-def confounds_of(scan: Path) -> Path | None:
+def find_confounds(scan: Path) -> Path | None:
     """The file of a scan's motion beside it, by the names of NIAK, SPM, FSL or fMRIPrep; None where there is none."""
     stem = scan.name.removesuffix(".gz").removesuffix(".nii")
     for name in (f"{stem}.tsv.gz", f"rp_{stem}.txt", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D"):

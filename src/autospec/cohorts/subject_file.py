@@ -80,6 +80,6 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
         )
 
 
-def poorly_matched(subjects: Sequence[str], match: Array) -> list[str]:
+def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:
     """The people of whom a map hardly resembles the template's; ``match`` is (people, components)."""
     return [own for own, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]

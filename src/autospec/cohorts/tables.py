@@ -18,7 +18,7 @@ MISSING_TEXTS = frozenset({"", "na", "n/a", "nan", "-9999", "-9999.0"})
 """What stands in a table where a value is missing, in lower case (-9999 as FreeSurfer and COINS write it)."""
 
 
-def cells_of(path: Path) -> pd.DataFrame:
+def read_cells(path: Path) -> pd.DataFrame:
     """Every cell of a tab- or comma-separated file, plain or gzipped, as stripped text; row 0 is the header."""
     try:
         cells = pd.read_csv(
@@ -33,7 +33,7 @@ def cells_of(path: Path) -> pd.DataFrame:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table of cells under its header, whose columns have different names."""
-    cells = cells_of(path)
+    cells = read_cells(path)
     header = [str(name) for name in cells.iloc[0]]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -55,7 +55,7 @@ def is_missing(text: str) -> bool:
     return text.lower() in MISSING_TEXTS
 
 
-def number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """The value of a cell, NaN where it is missing, None where it is no number."""
     if is_missing(text):
         return np.nan
@@ -66,12 +66,12 @@ def number(text: str) -> float | None:
     return np.nan if value == -9999 or not np.isfinite(value) else value
 
 
-def numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
+def parse_numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
     """The values of a table of numbers, NaN where one is missing; AutoSpecError naming a cell that is text."""
     values = np.empty(table.shape)
     for index, column in enumerate(table.columns):
         for row, text in enumerate(table[column]):
-            value = number(text)
+            value = parse_number(text)
             if value is None:
                 raise AutoSpecError(f"{path}: column {column!r} of subject {ids[row]} is {text!r}, which is no number")
             values[row, index] = value

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autospec.neuroimaging.constrained import Components, constrained_ica
     from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, Domain
-    from autospec.neuroimaging.maps import modes, scaled
+    from autospec.neuroimaging.maps import modes, scale_maps
     from autospec.neuroimaging.neuromark import NeuroMarkICA
     from autospec.neuroimaging.repetition_time import repetition_time_s
-    from autospec.neuroimaging.timecourses import cleaned, despiked, detrended, low_passed, without_motion, z_scored
+    from autospec.neuroimaging.timecourses import clean, despike, detrend, low_pass, regress_out_motion, z_score
 
 _HOMES = {
     "NeuroMarkICA": "neuromark",

@@ -99,7 +99,7 @@ class Ascent:
         return (self._steps[rows] < SMALL_STEP) & (slope < LEAST_GAIN * self._norms[rows])
 
 
-def climbed(objective: Objective, start: Matrix) -> Matrix:
+def climb(objective: Objective, start: Matrix) -> Matrix:
     """The directions (components, dimensions) that the line search of at most 100 iterations ends in.
 
     The step is 1 at first, halved by each refused candidate (which uses up an iteration) and never grows. This very

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.ascent import Objective, climbed, unit_rows
+from autospec.neuroimaging.ascent import Objective, climb, unit_rows
 from autospec.neuroimaging.normalisation import PREPARATIONS
 from autospec.neuroimaging.voxels import Matrix, Voxels, as_double, namespace
 
@@ -99,11 +99,11 @@ def constrained_ica(
     _check_finite(data, references)
     _check_variation(data)
     prepared = Voxels(_in_precision(PREPARATIONS[preparation](data), dtype))
-    targets = Voxels(_in_precision(_standardised(references, names), dtype))
+    targets = Voxels(_in_precision(_standardise(references, names), dtype))
     maps = _maps(prepared, targets)
     courses: Matrix = prepared.products(maps)
     if timecourses == "least_squares":
-        courses = _solved(maps.products(maps), courses)
+        courses = _solve(maps.products(maps), courses)
     return _results(maps.values, courses, kind)
 
 
@@ -121,10 +121,10 @@ def estimate(prepared: Voxels, references: Voxels, whitening: Whitening) -> Voxe
     whitened = whiten(prepared, whitening)
     closeness = references.products(whitened)
     # the least-squares weights of each reference: its closest map within the data
-    start = _solved(whitened.products(whitened), closeness)
+    start = _solve(whitened.products(whitened), closeness)
     _check_overlap(start)
     start = unit_rows(start)
-    return whitened.combined(climbed(Objective(whitened, closeness, start), start))
+    return whitened.combined(climb(Objective(whitened, closeness, start), start))
 
 
 def whiten(prepared: Voxels, whitening: Whitening) -> Voxels:
@@ -140,7 +140,7 @@ def whiten(prepared: Voxels, whitening: Whitening) -> Voxels:
     return whitened
 
 
-def _solved(products: Matrix, right: Matrix) -> Matrix:
+def _solve(products: Matrix, right: Matrix) -> Matrix:
     """``right @ products⁻¹``, by least squares where the symmetric ``products`` has no inverse."""
     return np.asarray(np.linalg.lstsq(products, right.T, rcond=None)[0].T, dtype=np.float64)
 
@@ -157,7 +157,7 @@ def check_options(**options: str) -> None:
             raise AutoSpecError(f"{name}={value}: unknown; allowed are {', '.join(OPTIONS[name])}")
 
 
-def _standardised(references: Any, names: Sequence[str] | None) -> Any:
+def _standardise(references: Any, names: Sequence[str] | None) -> Any:
     """References (Q, V) with mean 0 and std 1 (ddof 1); AutoSpecError naming those that are constant."""
     constant = constant_rows(references)
     if constant:

@@ -25,7 +25,7 @@ def modes(mean_maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.array([_mode(values, index) for index, values in enumerate(_checked(mean_maps))])
 
 
-def scaled(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
+def scale_maps(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
     """One subject's maps (components, voxels) in z: minus the offset, divided by √(Σv² / (voxels − 1)).
 
     ``offsets`` (components,) are the group's ``modes``. AutoSpecError for shapes that do not fit and constant maps.

@@ -20,9 +20,9 @@ from autospec.neuroimaging import maps as map_scaling
 from autospec.neuroimaging.constrained import Components, check_options, constant_rows, constrained_ica
 from autospec.neuroimaging.domains import COMPONENT_NAMES, N_COMPONENTS
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import ImageLike, check_same_grid, listed, name_of, opened_scan, values
-from autospec.neuroimaging.template import common_mask, given_mask, template_on
-from autospec.neuroimaging.timecourses import LOW_PASS_HZ, cleaned, z_scored
+from autospec.neuroimaging.scans import ImageLike, check_same_grid, as_list, name_of, open_scan, read_values
+from autospec.neuroimaging.template import common_mask, mask_on, template_on
+from autospec.neuroimaging.timecourses import LOW_PASS_HZ, clean, z_score
 
 MAPS_AS = ("array", "image")
 
@@ -86,11 +86,11 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
     def fit(self, images: ImageLike | Iterable[ImageLike], y: None = None) -> NeuroMarkICA:
         """Settle mask and template on the grid of the scans; of each, only the first volume is read, if that."""
         self._check_options()
-        scans = [opened_scan(image) for image in listed(images)]
+        scans = [open_scan(image) for image in as_list(images)]
         grid = scans[0]
         for scan in scans[1:]:
             check_same_grid(scan, grid, name_of(grid))
-        inside = common_mask(scans) if self.mask is None else given_mask(self.mask, grid)
+        inside = common_mask(scans) if self.mask is None else mask_on(self.mask, grid)
         self.mask_img_ = Nifti1Image(inside.astype(np.uint8), grid.affine)
         self.template_img_ = template_on(self.template, grid, inside)
         n_maps = self.template_img_.shape[3]
@@ -109,7 +109,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         motion: Sequence[npt.ArrayLike | None] | None = None,
     ) -> list[Components]:
         """``fit``, then ``transform`` of the same scans."""
-        scans = listed(images)
+        scans = as_list(images)
         return self.fit(scans).transform(scans, motion=motion)
 
     def transform(
@@ -119,7 +119,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         found = list(self._components(images, motion))
         if self.scale:
             self.offsets_ = map_scaling.modes(sum(one.maps for one in found) / len(found))
-            found = [Components(map_scaling.scaled(one.maps, self.offsets_), one.timecourses) for one in found]
+            found = [Components(map_scaling.scale_maps(one.maps, self.offsets_), one.timecourses) for one in found]
         return [self._delivered(one) for one in found]
 
     def iterate(
@@ -139,9 +139,9 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
     def data_of(self, image: ImageLike) -> npt.NDArray[np.floating]:
         """A scan's values inside the mask, (time, voxels); AutoSpecError naming the scan where it cannot be used."""
         check_is_fitted(self)
-        scan = opened_scan(image)
+        scan = open_scan(image)
         check_same_grid(scan, self.mask_img_, "the mask")
-        voxels = values(scan)
+        voxels = read_values(scan)
         gaps = ~np.isfinite(voxels).all(axis=3)
         inside = int((gaps & np.asarray(self.mask_img_.dataobj, dtype=bool)).sum())
         if inside:
@@ -156,7 +156,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         self, images: ImageLike | Iterable[ImageLike], motion: Sequence[npt.ArrayLike | None] | None
     ) -> Iterator[Components]:
         check_is_fitted(self)
-        scans = listed(images)
+        scans = as_list(images)
         covariates = [None] * len(scans) if motion is None else list(motion)
         if len(covariates) != len(scans):
             raise AutoSpecError(f"motion is given for {len(covariates)} of {len(scans)} scans; None stands for none")
@@ -176,15 +176,15 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
                 dtype=self.dtype,
                 device=self.device,
             )
-            courses = cleaned(courses, tr_s, motion, self.low_pass_hz) if self.clean else courses
-            return Components(maps, z_scored(courses) if self.scale else courses)
+            courses = clean(courses, tr_s, motion, self.low_pass_hz) if self.clean else courses
+            return Components(maps, z_score(courses) if self.scale else courses)
         except AutoSpecError as error:
             raise AutoSpecError(f"scan {name_of(image)}: {error}") from error
 
     def _repetition_time_s(self, image: ImageLike) -> float | None:
         if not self.clean or self.low_pass_hz is None:
             return self.tr_s
-        return self.tr_s if self.tr_s is not None else repetition_time_s(opened_scan(image))
+        return self.tr_s if self.tr_s is not None else repetition_time_s(open_scan(image))
 
     def _delivered(self, components: Components) -> Components:
         if self.maps_as == "array":

@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 SAME_PLACE_MM = 1e-3
 
 
-def listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     """The images as a list; a single one is a list of one."""
     single = isinstance(images, str | PathLike) or hasattr(images, "dataobj")
     found = [images] if single else list(images)
@@ -40,7 +40,7 @@ def name_of(image: ImageLike, kind: str = "scan") -> str:
     return image.get_filename() or f"the {kind} in memory"
 
 
-def loaded(image: ImageLike, kind: str) -> Any:
+def load_image(image: ImageLike, kind: str) -> Any:
     """The image, its voxels not yet read; AutoSpecError where it is missing or no image."""
     if not isinstance(image, str | PathLike) and not hasattr(image, "dataobj"):
         raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
@@ -53,9 +53,9 @@ def loaded(image: ImageLike, kind: str) -> Any:
     return image
 
 
-def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
+def open_image(image: ImageLike, kind: str, dimensions: int) -> Any:
     """As ``loaded``, of so many dimensions; AutoSpecError for another number."""
-    image = loaded(image, kind)
+    image = load_image(image, kind)
     if len(image.shape) != dimensions:
         wanted = {3: "(x, y, z)", 4: "(x, y, z, time)" if kind == "scan" else "(x, y, z, maps)"}[dimensions]
         raise AutoSpecError(
@@ -64,15 +64,15 @@ def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
     return image
 
 
-def opened_scan(image: ImageLike) -> Any:
+def open_scan(image: ImageLike) -> Any:
     """A 4-D image of 2 volumes or more; AutoSpecError otherwise."""
-    scan = opened(image, "scan", 4)
+    scan = open_image(image, "scan", 4)
     if scan.shape[3] < 2:
         raise AutoSpecError(f"scan {name_of(scan)}: has {scan.shape[3]} volume(s); at least 2 are needed")
     return scan
 
 
-def values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
+def read_values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
     """All voxels, in float32 where that holds them exactly, else float64; AutoSpecError for a truncated file."""
     with _readable(kind, name_of(image, kind)):
         voxels = np.asanyarray(image.dataobj)

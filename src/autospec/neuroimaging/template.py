@@ -12,15 +12,15 @@ from nilearn.image import resample_img
 from nilearn.image.resampling import BoundingBoxError
 
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, opened, same_grid, values
+from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, open_image, same_grid, read_values
 
 log = logging.getLogger(__name__)
 
 
-def given_mask(image: Any, grid: Any) -> Mask:
+def mask_on(image: Any, grid: Any) -> Mask:
     """The nonzero voxels of a mask image on the scans' grid; from another one by the nearest voxel, which is logged."""
-    mask = opened(image, "mask", 3)
-    inside = np.nan_to_num(values(mask, "mask")) != 0
+    mask = open_image(image, "mask", 3)
+    inside = np.nan_to_num(read_values(mask, "mask")) != 0
     if not inside.any():
         raise AutoSpecError(f"mask {name_of(mask, 'mask')}: is zero everywhere, a mask without voxels")
     if not same_grid(mask, grid):
@@ -45,8 +45,8 @@ def template_on(image: Any, grid: Any, mask: Mask) -> Nifti1Image:
 
     One of another shape or affine is resampled by cubic splines, which is logged. AutoSpecError for NaN in the mask.
     """
-    template = opened(image, "template", 4)
-    maps = values(template, "template")
+    template = open_image(image, "template", 4)
+    maps = read_values(template, "template")
     gaps = ~np.isfinite(maps).all(axis=3)
     maps = np.where(gaps[..., None], 0, maps) if gaps.any() else maps
     if not same_grid(template, grid):

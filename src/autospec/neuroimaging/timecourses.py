@@ -20,7 +20,7 @@ LOW_PASS_ORDER = 5
 LOW_PASS_PADDING = 15
 
 
-def cleaned(
+def clean(
     timecourses: npt.ArrayLike,
     tr_s: float | None,
     motion: npt.ArrayLike | None = None,
@@ -31,20 +31,20 @@ def cleaned(
     ``motion`` (time, covariates) and ``low_pass_hz`` may be None: that step is left out, and without the low-pass
     the repetition time ``tr_s`` may be None too. Errors: see each step.
     """
-    courses = detrended(timecourses)
+    courses = detrend(timecourses)
     if motion is not None:
-        courses = without_motion(courses, motion)
-    courses = despiked(courses)
-    return courses if low_pass_hz is None else low_passed(courses, tr_s, low_pass_hz)
+        courses = regress_out_motion(courses, motion)
+    courses = despike(courses)
+    return courses if low_pass_hz is None else low_pass(courses, tr_s, low_pass_hz)
 
 
-def detrended(timecourses: npt.ArrayLike) -> Timecourses:
+def detrend(timecourses: npt.ArrayLike) -> Timecourses:
     """The residual of a constant, a ramp, and one and two slow waves over the run (sine and cosine, demeaned)."""
     courses = _checked(timecourses)
     return _residual(courses, _trends(len(courses)))
 
 
-def without_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecourses:
+def regress_out_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecourses:
     """The residual of motion covariates (time, covariates), z-scored; a covariate that never changes is left out.
 
     No constant is fitted, since the covariates have mean 0. Errors: AutoSpecError for another number of volumes and
@@ -59,7 +59,7 @@ def without_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecou
     return _residual(courses, (covariates - covariates.mean(axis=0)) / covariates.std(axis=0, ddof=1))
 
 
-def despiked(timecourses: npt.ArrayLike) -> Timecourses:
+def despike(timecourses: npt.ArrayLike) -> Timecourses:
     """Points far from the moving average (more than 2.5 std of all points' distances from it) take its value.
 
     The average reaches 4 volumes to each side and shrinks, staying centred, towards the ends.
@@ -70,7 +70,7 @@ def despiked(timecourses: npt.ArrayLike) -> Timecourses:
     return np.where(distance > SPIKE_DEVIATIONS * distance.std(axis=0, ddof=1), average, courses)
 
 
-def low_passed(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = LOW_PASS_HZ) -> Timecourses:
+def low_pass(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = LOW_PASS_HZ) -> Timecourses:
     """A 5th-order Butterworth low-pass, forward and backward so that nothing is delayed.
 
     Errors: AutoSpecError where the cutoff is not below half the sampling rate 1 / ``tr_s``, and for a run of 15
@@ -94,10 +94,10 @@ def low_passed(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float 
     return passed
 
 
-def z_scored(timecourses: npt.ArrayLike) -> Timecourses:
+def z_score(timecourses: npt.ArrayLike) -> Timecourses:
     """Detrended and divided by the std (ddof 1). AutoSpecError naming components that are nothing but trend."""
     courses = _checked(timecourses)
-    residual = detrended(courses)
+    residual = detrend(courses)
     deviation = residual.std(axis=0, ddof=1)
     flat = np.flatnonzero(deviation <= 1e-12 * np.abs(courses).max(axis=0))
     if flat.size:

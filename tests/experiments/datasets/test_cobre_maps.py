@@ -16,8 +16,8 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import CENTRES_MM, DOMAIN_OF, DOMAINS
 from autospec.experiments.datasets.simulation.maps import amplitudes, brain
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
-from autospec.experiments.datasets.volumes import resampled
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
+from autospec.experiments.datasets.volumes import resample
 
 Make = Callable[..., Any]
 LARGE = ["dataset.people={HC: {men: 3000, women: 3000}, SZ: {men: 3000, women: 3000}}"]
@@ -50,7 +50,7 @@ def test_effects_on_amplitudes_are_recovered(config: Make) -> None:
     """Twelve thousand people: the standard error of d is 0.018; five of them are allowed."""
     settings = config("cobre_maps", *LARGE)
     who, what = generators(settings, 2)
-    subjects = simulated_subjects(settings, who)
+    subjects = simulate_subjects(settings, who)
     values = (amplitudes(settings, subjects, what) - 1) / settings.amplitude_sd
     design = np.column_stack([np.ones(len(subjects)), subjects.diagnosis, subjects.sex, subjects.age, subjects.motion])
     found, *_ = np.linalg.lstsq(design, values, rcond=None)
@@ -144,7 +144,7 @@ def test_resampling_interpolates_linearly_in_space(flip: int) -> None:
     affine = np.array([[flip * 4.0, 0, 0, 10], [0, 6.0, 0, 0], [0, 0, 6.0, 0], [0, 0, 0, 1]])
     x_mm = flip * 4.0 * np.arange(10) + 10
     ramp = np.broadcast_to(x_mm[:, None, None], (10, 4, 4)).astype(np.float32)
-    new = resampled(ramp, affine, 3)
+    new = resample(ramp, affine, 3)
     assert new.shape == (13, 7, 7)
     assert np.allclose(new[:, 0, 0], x_mm.min() + 3 * np.arange(13), atol=1e-4)
 

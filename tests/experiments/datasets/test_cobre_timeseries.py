@@ -14,8 +14,8 @@ from autospec.cohorts.prepared_file import write_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMAIN_OF, DOMAINS, couplings
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
-from autospec.experiments.datasets.simulation.timecourses import correlations, power_law_noise, simulated_timecourses
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
+from autospec.experiments.datasets.simulation.timecourses import correlations, power_law_noise, simulate_timecourses
 
 Make = Callable[..., Any]
 NAMES = list(DOMAINS)
@@ -37,8 +37,8 @@ def domain_couplings(timecourses: np.ndarray) -> np.ndarray:
 def large(config: Make) -> tuple[Any, Any, np.ndarray]:
     settings = config("cobre_timeseries", *MEN, *NO_COVARIATES, "dataset.spectral_exponent=0")
     who, what = generators(settings, 2)
-    subjects = simulated_subjects(settings, who)
-    return settings, subjects, domain_couplings(simulated_timecourses(settings, subjects, what))
+    subjects = simulate_subjects(settings, who)
+    return settings, subjects, domain_couplings(simulate_timecourses(settings, subjects, what))
 
 
 def test_shape_and_scale(config: Make) -> None:
@@ -98,7 +98,7 @@ def test_motion_raises_every_coupling(config: Make) -> None:
 
 def test_every_person_has_a_correlation_matrix(config: Make) -> None:
     settings = config("cobre_timeseries")
-    matrices = correlations(settings, simulated_subjects(settings, generators(settings, 1)[0]))
+    matrices = correlations(settings, simulate_subjects(settings, generators(settings, 1)[0]))
     assert np.array_equal(matrices, matrices.transpose(0, 2, 1))
     assert np.linalg.eigvalsh(matrices).min() > 0
 

@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account
-from autospec.cohorts.phenotype import joined, with_complete_data
-from autospec.cohorts.prepared_file import prepared_file, read_prepared
+from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_phenotype, refuse_columns
+from autospec.experiments.datasets.cohort import check_cohort, build_cohort, build_dataset, read_participants, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.datasets.simulation.maps import effects, simulated_maps
-from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
-from autospec.experiments.datasets.volumes import check_resolution, read_maps, resampled
+from autospec.experiments.datasets.simulation.maps import effects, simulate_maps
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
+from autospec.experiments.datasets.volumes import check_resolution, read_maps, resample
 
 SIMULATION = "cobre_maps 1"
 """Raised when the same configuration gives other numbers."""
@@ -35,7 +35,7 @@ def sources(config: CobreMapsConfig) -> list[Path]:
         return []
     folder = Path(config.path)
     if not (folder / PARTICIPANTS).is_file():
-        return [prepared_file(folder)]
+        return [find_prepared(folder)]
     files = sorted(folder.glob(MAPS))
     if not files:
         raise AutoSpecError(f"dataset.path={folder}: there is no {MAPS}")
@@ -60,18 +60,18 @@ def load(config: CobreMapsConfig) -> Dataset:
     files = sources(config)
     if not files:
         who, what = generators(config, 2)
-        simulation = simulated_subjects(config, who)
+        simulation = simulate_subjects(config, who)
         account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
-        subjects, maps = simulation.table, simulated_maps(config, simulation, what)
+        subjects, maps = simulation.table, simulate_maps(config, simulation, what)
         source, simulated = "simulated maps of 53 NeuroMark components", True
     elif len(files) == 1:
         subjects, maps, source, simulated = _prepared(files[0], config, account)
     else:
         subjects, maps = _folder(files[0], files[1:], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
-    found = cohort(subjects, config, account)
+    found = build_cohort(subjects, config, account)
     account.log(log)
-    return dataset_of(found, maps[found.row][:, None], config, account, source, simulated)
+    return build_dataset(found, maps[found.row][:, None], config, account, source, simulated)
 
 
 def _folder(
@@ -79,7 +79,7 @@ def _folder(
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """The people of a folder and their maps; ``row`` indexes the maps that could be read."""
     ids = [file.name.removesuffix("_map.nii.gz") for file in files]
-    subjects = joined(read_phenotype(participants, config, account), ids, account, "maps")
+    subjects = join_by_id(read_participants(participants, config, account), ids, account, "maps")
     maps, readable = read_maps(
         [files[row] for row in subjects["row"]], list(subjects["id"]), config.resolution_mm, account
     )
@@ -87,20 +87,20 @@ def _folder(
         _note_resolution(maps, config.resolution_mm, account)
     subjects = subjects[readable].reset_index(drop=True)
     subjects = subjects.assign(row=np.arange(len(subjects)))
-    return with_complete_data(subjects, maps, account, "its map"), maps
+    return keep_complete(subjects, maps, account, "its map"), maps
 
 
 def _prepared(
     file: Path, config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
     prepared = read_prepared(file, "map_maximum")
-    subjects = joined(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
-    subjects = with_complete_data(subjects, prepared.data, account, file.name)
+    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    subjects = keep_complete(subjects, prepared.data, account, file.name)
     maps = prepared.data.astype(np.float32)
     if config.resolution_mm is not None:
         if prepared.affine is None:
             raise AutoSpecError(f"dataset.resolution_mm={config.resolution_mm}: {file} has no /affine to resample by")
-        maps = np.stack([resampled(one, prepared.affine, config.resolution_mm) for one in maps])
+        maps = np.stack([resample(one, prepared.affine, config.resolution_mm) for one in maps])
         _note_resolution(maps, config.resolution_mm, account)
     return subjects, maps, prepared.source, prepared.simulated
 

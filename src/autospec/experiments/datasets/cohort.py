@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, phenotype
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, read_phenotype
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.balance import Difference, note_balance
-from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, held_out
+from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, hold_out
 from autospec.experiments.datasets.residuals import (
     Design,
     check_residualize,
-    design,
+    design_matrix,
     note_constants,
-    residualized,
-    with_covariates,
+    residualize,
+    keep_with_covariates,
 )
-from autospec.experiments.datasets.scaling import check_scaling, scaled
+from autospec.experiments.datasets.scaling import check_scaling, scale
 
 RESERVED = "all"
 """The name of the whole batch among the groups of a run."""
@@ -64,7 +64,7 @@ def check_cohort(config: CohortConfig) -> None:
         _names(config, column)
 
 
-def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
+def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
     """Classes, groups and the training people of a table with id, row, the target and the group_by columns."""
     columns = list(dict.fromkeys([config.target, *config.group_by]))
     for column in columns:
@@ -76,7 +76,7 @@ def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Co
     labelled = _labelled(subjects, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
-    labelled = with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
+    labelled = keep_with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
     target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
     cells = labelled[config.group_by].agg("/".join, axis=1)
     margins = _margins(labelled, config)
@@ -88,7 +88,7 @@ def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Co
     ids = tuple(str(own) for own in labelled["id"])
     sex = labelled["sex"] if "sex" in labelled.columns else [""] * len(labelled)
     strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
-    training = held_out(ids, strata, config.holdout, config.holdout_seed)
+    training = hold_out(ids, strata, config.holdout, config.holdout_seed)
     note_constants(labelled[training], config.residualize, account)
     return Cohort(
         row=labelled["row"].to_numpy(dtype=np.int64),
@@ -99,13 +99,13 @@ def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Co
         groups=groups,
         margins=margins,
         training=training,
-        covariates=design(labelled, config.residualize),
+        covariates=design_matrix(labelled, config.residualize),
         columns=_columns(labelled),
         balance=balance,
     )
 
 
-def dataset_of(
+def build_dataset(
     found: Cohort,
     inputs: npt.NDArray,
     config: CohortConfig,
@@ -120,8 +120,8 @@ def dataset_of(
     """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
     if config.residualize:
-        inputs, fitted = residualized(inputs, found.covariates, found.training, features)
-    result = scaled(inputs, config.scaling, found.training)
+        inputs, fitted = residualize(inputs, found.covariates, found.training, features)
+    result = scale(inputs, config.scaling, found.training)
     return Dataset(
         inputs=result.inputs,
         target=found.target,
@@ -164,7 +164,7 @@ def _labelled(subjects: pd.DataFrame, columns: Sequence[str], config: CohortConf
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:
         found = "; ".join(
-            f"{column} is {named(sorted({repr(text) for text in subjects[column]}))}" for column in columns
+            f"{column} is {list_names(sorted({repr(text) for text in subjects[column]}))}" for column in columns
         )
         raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
     return labelled
@@ -257,9 +257,9 @@ def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[s
     return [names.get(str(text), str(text)) for text in labelled[column]]
 
 
-def read_phenotype(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
+def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
     """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
-    return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+    return read_phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
 
 
 def refuse_columns(config: CohortConfig, prepared: str | None) -> None:

@@ -55,7 +55,7 @@ class Dataset:
         return sizes
 
 
-def held_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
+def hold_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
     """Which samples train when a share of the people of every stratum is kept out: (n,) True for training.
 
     Raises AutoSpecError where a stratum would have nobody left on one side.

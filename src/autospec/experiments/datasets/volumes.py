@@ -49,7 +49,7 @@ def read_maps(
             raise AutoSpecError(
                 f"{file}: subject {subject} has a map of {values.shape} voxels on another grid than {grid[0]} {grid[1]}"
             )
-        maps.append(values if resolution_mm is None else resampled(values, affine, resolution_mm))
+        maps.append(values if resolution_mm is None else resample(values, affine, resolution_mm))
         readable[index] = True
     if not maps:
         raise AutoSpecError(f"{files[0].parent}: none of {len(files)} maps can be read")
@@ -72,7 +72,7 @@ def _read(file: Path) -> tuple[Map, Affine]:
     return values, np.asarray(image.affine, dtype=np.float64)
 
 
-def resampled(values: Map, affine: Affine, resolution_mm: int) -> Map:
+def resample(values: Map, affine: Affine, resolution_mm: int) -> Map:
     """A map on a grid of cubic voxels of this size over the same box, by linear interpolation."""
     from scipy.ndimage import affine_transform
 

@@ -10,7 +10,7 @@ import pytest
 
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
 
 Make = Callable[..., Any]
 COHORTS = ("freesurfer", "cobre_timeseries", "cobre_maps")
@@ -66,7 +66,7 @@ def test_the_order_of_people_tells_nothing_of_their_group(config: Make) -> None:
 def test_age_and_motion_differ_between_groups_only_where_asked(config: Make) -> None:
     for shift, key in ((0.0, "age"), (0.8, "age"), (0.8, "motion")):
         settings = config("freesurfer", *of_people((1000, 1000), (2000, 2000)), f"dataset.{key}.shift={shift}")
-        table = simulated_subjects(settings, generators(settings, 1)[0]).table
+        table = simulate_subjects(settings, generators(settings, 1)[0]).table
         patient = table["diagnosis"] == "SZ"
         difference = (table[key][patient].mean() - table[key][~patient].mean()) / table[key][~patient].std()
         assert difference == pytest.approx(shift, abs=0.12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.exclusions import Account, list_names
 from autospec.experiments.datasets.freesurfer.volumes import COMPOSITES, OLD_NAMES, STRUCTURES
 
 REGIONS = (
@@ -59,7 +59,7 @@ def note_kinds(columns: Iterable[str], account: Account) -> None:
     unknown = counts.pop(UNKNOWN, 0)
     parts = [f"{count} {kind}" for kind, count in counts.items()]
     if unknown:
-        parts.append(f"{unknown} unknown: {named(column for column in columns if kind_of(column) == UNKNOWN)}")
+        parts.append(f"{unknown} unknown: {list_names(column for column in columns if kind_of(column) == UNKNOWN)}")
     account.note(f"measures: {', '.join(parts)}")
 
 

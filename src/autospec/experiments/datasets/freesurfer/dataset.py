@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.phenotype import joined
-from autospec.cohorts.tables import numbers
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.phenotype import join_by_id
+from autospec.cohorts.tables import parse_numbers
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import FreesurferConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_phenotype, refuse_columns
+from autospec.experiments.datasets.cohort import check_cohort, build_cohort, build_dataset, read_participants, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset, Mask
 from autospec.experiments.datasets.freesurfer.cortex import CORTEX_FEATURES, note_kinds, note_mixture
 from autospec.experiments.datasets.freesurfer.stats import read_subjects, stats_files
-from autospec.experiments.datasets.freesurfer.tables import joint_table, renamed
+from autospec.experiments.datasets.freesurfer.tables import join_tables, rename_columns
 from autospec.experiments.datasets.freesurfer.volumes import FEATURES as VOLUME_FEATURES
-from autospec.experiments.datasets.simulation.freesurfer import effects, simulated_table
-from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
+from autospec.experiments.datasets.simulation.freesurfer import effects, simulate_table
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
 
 SIMULATION = "freesurfer 1"
 """Raised when the same configuration gives other numbers."""
@@ -74,37 +74,37 @@ def load(config: FreesurferConfig) -> Dataset:
     files = sources(config)
     subjects, table = _real(files[-1], config, account) if files else _simulated(config, account)
     subjects, table = _usable(subjects, table, account)
-    found = cohort(subjects, config, account)
+    found = build_cohort(subjects, config, account)
     values = _varying(table.iloc[found.row], found.training, account)
-    account.note(f"{values.shape[1]} features: {named(values.columns)}")
+    account.note(f"{values.shape[1]} features: {list_names(values.columns)}")
     account.log(log)
     source = _source(config) if files else "simulated FreeSurfer volumes"
     inputs = values.to_numpy(dtype=np.float64)
-    return dataset_of(found, inputs, config, account, source, not files, list(values.columns))
+    return build_dataset(found, inputs, config, account, source, not files, list(values.columns))
 
 
 def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
     who, what = generators(config, 2)
-    subjects = simulated_subjects(config, who)
+    subjects = simulate_subjects(config, who)
     account.note(f"simulated: {len(subjects)} people, effect {config.effect:g}")
-    table = simulated_table(config, subjects, what)
+    table = simulate_table(config, subjects, what)
     return subjects.table.assign(head_size=table[HEAD_SIZE]), _chosen(table, config.features, account)
 
 
 def _real(participants: Path, config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The joined people, with their head size where it is known, and the chosen columns."""
     source, folder = _source_path(config), config.subjects_dir
-    read = joint_table(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
+    read = join_tables(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
     ids = [str(own) for own in read.iloc[:, 0]]
-    subjects = joined(read_phenotype(participants, config, account), ids, account, source.name)
-    table = renamed(read.iloc[:, 1:], account)
+    subjects = join_by_id(read_participants(participants, config, account), ids, account, source.name)
+    table = rename_columns(read.iloc[:, 1:], account)
     note_kinds(table.columns, account)
     chosen = _chosen(table, config.features, account)
     note_mixture(chosen.columns, account)
     if HEAD_SIZE in table.columns and "head_size" not in subjects.columns:
-        head_size = numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
+        head_size = parse_numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
         subjects = subjects.assign(head_size=head_size[subjects["row"]])
-    return subjects, pd.DataFrame(numbers(chosen, ids, source), columns=chosen.columns)
+    return subjects, pd.DataFrame(parse_numbers(chosen, ids, source), columns=chosen.columns)
 
 
 def _tables(config: FreesurferConfig) -> list[Path]:
@@ -140,10 +140,10 @@ def _chosen(table: pd.DataFrame, features: object, account: Account) -> pd.DataF
         raise AutoSpecError(f"dataset.features={features}: must be {', '.join(FEATURES)}, all, or a list of columns")
     chosen = [name for name in wanted if name in table.columns]
     if not chosen:
-        raise AutoSpecError(f"dataset.features={features}: the table has none of them, but {named(table.columns)}")
+        raise AutoSpecError(f"dataset.features={features}: the table has none of them, but {list_names(table.columns)}")
     unused = [name for name in table.columns if name not in set(chosen)]
     if unused:
-        account.note(f"{len(unused)} of {len(table.columns)} columns are not used: {named(unused)}")
+        account.note(f"{len(unused)} of {len(table.columns)} columns are not used: {list_names(unused)}")
     return table[chosen]
 
 
@@ -176,10 +176,10 @@ def _usable(subjects: pd.DataFrame, table: pd.DataFrame, account: Account) -> tu
         raise AutoSpecError("dataset.features: every chosen column is constant or empty")
     missing = values.isna()
     for row in np.flatnonzero(missing.any(axis=1)):
-        account.drop(str(subjects["id"].iloc[row]), f"no value of {named(values.columns[missing.iloc[row]])}")
+        account.drop(str(subjects["id"].iloc[row]), f"no value of {list_names(values.columns[missing.iloc[row]])}")
     complete = ~missing.any(axis=1)
     if not complete.any():
-        raise AutoSpecError(f"nobody has a value in each of {named(values.columns)}")
+        raise AutoSpecError(f"nobody has a value in each of {list_names(values.columns)}")
     kept = subjects[complete].reset_index(drop=True)
     return kept.assign(row=np.arange(len(kept))), values[complete]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.exclusions import Account, list_names
 from autospec.errors import AutoSpecError
 
 STATS = "stats"
@@ -64,7 +64,7 @@ def _subjects(subjects_dir: Path) -> list[Path]:
 
 
 def _note(subjects_dir: Path, rows: dict[str, Row], versions: dict[str, list[str]], account: Account) -> None:
-    told = "; ".join(f"{version} ({named(owners)})" for version, owners in sorted(versions.items()))
+    told = "; ".join(f"{version} ({list_names(owners)})" for version, owners in sorted(versions.items()))
     account.note(f"{subjects_dir.name}: stats of {len(rows)} subjects; FreeSurfer {told}")
     if len(versions) > 1:
         account.warn(f"{subjects_dir.name}: versions of FreeSurfer differ, and so do their volumes: {told}")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
+from autospec.cohorts.exclusions import Account, list_names
 from autospec.cohorts.tables import plain_id, read_table
 from autospec.experiments.datasets.freesurfer.volumes import OLD_NAMES
 
 SUBJECT = "subject"
 
 
-def joint_table(files: Sequence[Path], account: Account) -> pd.DataFrame:
+def join_tables(files: Sequence[Path], account: Account) -> pd.DataFrame:
     """One row per subject of the first table, with the columns of all; the first column is the subject.
 
     A later table adds the columns that are new. Subjects it lacks have empty cells there, and are named; one that is
@@ -27,7 +27,7 @@ def joint_table(files: Sequence[Path], account: Account) -> pd.DataFrame:
     return joint
 
 
-def renamed(table: pd.DataFrame, account: Account) -> pd.DataFrame:
+def rename_columns(table: pd.DataFrame, account: Account) -> pd.DataFrame:
     """The table with the column names of version 6; where subjects differ in version, each gives what it has.
 
     A table that has both names, and every value under the newer one, keeps both columns.
@@ -60,7 +60,7 @@ def _joined(joint: pd.DataFrame, more: pd.DataFrame, file: Path, account: Accoun
             account.drop(own, f"is in {file.name} alone")
     lacking = [own for own, key in zip(joint[SUBJECT], keys, strict=True) if times[key] != 1]
     if lacking:
-        account.note(f"{file.name}: no row, or several, for {named(lacking)}")
+        account.note(f"{file.name}: no row, or several, for {list_names(lacking)}")
     found = more[new].iloc[[rows.get(key, 0) for key in keys]].reset_index(drop=True)
     unusable = [times[key] != 1 for key in keys]
     found.loc[unusable, :] = ""

@@ -35,7 +35,7 @@ DRAWN = (
 """The volumes that are drawn; the other columns follow from them."""
 
 
-def simulated_table(config: FreesurferConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> pd.DataFrame:
+def simulate_table(config: FreesurferConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> pd.DataFrame:
     """The 66 columns of an ``asegstats2table`` table of simulated people.
 
     A log volume is its typical value plus ``log_sd`` times (residual + effects), residuals of unit variance: so a

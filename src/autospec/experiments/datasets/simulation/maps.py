@@ -18,7 +18,7 @@ RESOLUTION_MM = 6
 Array = npt.NDArray[np.float64]
 
 
-def simulated_maps(
+def simulate_maps(
     config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Maps (n, x, y, z), zero outside the brain: max over components of amplitude times blob, plus smooth noise."""

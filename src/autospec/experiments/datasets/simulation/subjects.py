@@ -42,7 +42,7 @@ def generators(config: CohortConfig, parts: int) -> list[np.random.Generator]:
     return np.random.default_rng(config.seed).spawn(parts)
 
 
-def simulated_subjects(config: CohortConfig, random: np.random.Generator) -> SimulatedSubjects:
+def simulate_subjects(config: CohortConfig, random: np.random.Generator) -> SimulatedSubjects:
     """The people that ``dataset.people`` asks for, in random order."""
     check_subjects(config)
     cells = _cells(config)

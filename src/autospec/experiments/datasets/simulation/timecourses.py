@@ -16,7 +16,7 @@ SPIKE_SHARE = 0.05
 Array = npt.NDArray[np.float64]
 
 
-def simulated_timecourses(
+def simulate_timecourses(
     config: CobreTimeseriesConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Time-courses (n, time, 53): independent 1/f noise, mixed by the root of the person's correlation matrix."""
