@@ -1,4 +1,4 @@
-"""Phenotype tables and their join with data: nobody is lost or mislabelled in silence."""
+"""Phenotype tables and their join with data: no subject is lost or mislabelled in silence."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_people_with_nan_are_left_out_and_named() -> None:
     kept = keep_complete(table, np.array([[[1.0]], [[np.nan]]]), account, "cohort.h5")
     assert list(kept["id"]) == ["b"]
     assert account.dropped == {"a": "has missing values (NaN or infinite) in cohort.h5"}
-    with pytest.raises(AutoSpecError, match=r"nobody has complete data in cohort.h5"):
+    with pytest.raises(AutoSpecError, match=r"no subject has complete data in cohort.h5"):
         keep_complete(table, np.full((2, 1), np.inf), account, "cohort.h5")
 
 
@@ -93,14 +93,14 @@ def test_the_account_is_logged_and_says_who_was_left_out(caplog: pytest.LogCaptu
     import logging
 
     account = Account()
-    account.note("2 people")
+    account.note("2 subjects")
     account.drop("a", "first reason")
     account.drop("a", "second reason")
-    assert account.text() == ("2 people", "left out: a: first reason")
+    assert account.text() == ("2 subjects", "left out: a: first reason")
     with caplog.at_level(logging.INFO):
         account.log(logging.getLogger("autospec.test"))
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("INFO", "2 people"),
+        ("INFO", "2 subjects"),
         ("WARNING", "left out: a: first reason"),
     ]
     assert list_names("abcdefgh") == "a, b, c, d, e, f and 2 more"

@@ -73,7 +73,7 @@ def damaged(file: Path, what: str) -> None:
     with h5py.File(file, "a") as root:
         if what == "version":
             root.attrs["schema_version"] = 2
-        elif what == "nobody":
+        elif what == "no subject":
             del root["people"]
         elif what == "flat":
             del root["timecourses"]
@@ -88,7 +88,7 @@ def damaged(file: Path, what: str) -> None:
     [
         ("truncated", "cannot be read as a prepared cohort"),
         ("version", "schema_version is 2; this program reads 1"),
-        ("nobody", "cannot be read as a prepared cohort"),
+        ("no subject", "cannot be read as a prepared cohort"),
         ("flat", r"/timecourses is float64 \(2, 4\), not numbers in 3 dimensions"),
         ("few", "/people/sex has 1 rows, the data 2"),
     ],

@@ -174,8 +174,8 @@ def test_a_mask_on_another_grid_takes_the_nearest_voxel(cohort, caplog):
 def test_iterate_computes_when_asked_and_holds_one_scan(cohort, monkeypatch):
     """A later scan that is broken does no harm until its turn, and the one before it is gone by then."""
     alive = []
-    read = neuromark.values
-    monkeypatch.setattr(neuromark, "values", lambda *given: track(read(*given)))
+    read = neuromark.read_values
+    monkeypatch.setattr(neuromark, "read_values", lambda *given: track(read(*given)))
 
     def track(voxels):
         assert not any(reference() is not None for reference in alive)

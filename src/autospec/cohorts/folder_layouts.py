@@ -39,14 +39,28 @@ SCAN_LAYOUTS = {
         ),
     ),
 }
-READY_LAYOUTS: dict[str, Callable[[Options, Account], Folder]] = {"gift": gift.find_sources, "hdf5": cobre_hdf5.find_sources}
+READY_LAYOUTS: dict[str, Callable[[Options, Account], Folder]] = {
+    "gift": gift.find_sources,
+    "hdf5": cobre_hdf5.find_sources,
+}
 """Layouts whose files hold components already."""
 
 LAYOUTS = ("auto", *SCAN_LAYOUTS, *READY_LAYOUTS)
 
 
 def find_sources(options: Options, account: Account) -> Folder:
-    """Everybody's files in the folder; AutoSpecError naming what is not there."""
+    """Every subject's files in the folder.
+
+    Args:
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The layout, its sources and its phenotype table.
+
+    Raises:
+        AutoSpecError: The folder, its layout or its files are not there.
+    """
     if not options.folder.is_dir():
         raise AutoSpecError(f"{options.folder}: there is no such folder")
     try:
@@ -59,13 +73,23 @@ def find_sources(options: Options, account: Account) -> Folder:
     layout = SCAN_LAYOUTS[name]
     table = options.phenotype or options.folder / layout.phenotype
     patterns = [options.scans] if options.scans else layout.patterns
-    # people whose scans a column of the table names are looked up once the table has been read
+    # subjects whose scans a column of the table names are looked up once the table has been read
     sources = [] if options.files_column else find_scans(options.folder, patterns, account)
     return Folder(name, sources, table, {**layout.columns, **options.columns})
 
 
 def recognise_layout(folder: Path) -> str:
-    """The layout of a folder, by the files that only it has."""
+    """The layout of a folder, by the files that only it has.
+
+    Args:
+        folder: A folder of files.
+
+    Returns:
+        A key of ``SCAN_LAYOUTS`` or ``READY_LAYOUTS``.
+
+    Raises:
+        AutoSpecError: No layout fits.
+    """
     for name in ("niak", "indi"):
         if (folder / SCAN_LAYOUTS[name].phenotype).is_file():
             return name

@@ -17,16 +17,29 @@ LEFT = 0.015
 
 
 def row_count(n_maps: int) -> int:
-    """How many rows of pictures so many maps take."""
+    """How many rows of pictures so many maps take.
+
+    Args:
+        n_maps: How many maps are drawn.
+
+    Returns:
+        The number of rows.
+    """
     return -(-n_maps // COLUMNS)
 
 
 def draw_maps(
     figure: Figure, share: float, maps: Any, mask: Any, affine: Any, names: Sequence[tuple[str, str]]
 ) -> None:
-    """Mean maps (components, voxels of the mask) over the MNI brain, at the height of their peaks.
+    """Draw mean maps over the MNI brain, at the height of their peaks.
 
-    They take the lowest ``share`` of the figure; ``names`` are labels and their colours.
+    Args:
+        figure: Where to draw.
+        share: The lowest part of the figure that they take.
+        maps: (components, voxels of the mask).
+        mask: (x, y, z).
+        affine: (4, 4) Voxel indices to mm.
+        names: Labels and their colours.
     """
     title = (
         "Mean map of each component over the MNI brain, cut at the height of its peak (z in mm); in colour what is "

@@ -1,4 +1,4 @@
-"""Tables of people as files hold them: text first, numbers only where a number is meant."""
+"""Tables of subjects as files hold them: text first, numbers only where a number is meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ MISSING_TEXTS = frozenset({"", "na", "n/a", "nan", "-9999", "-9999.0"})
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """Every cell of a tab- or comma-separated file, plain or gzipped, as stripped text; row 0 is the header."""
+    """Every cell of a tab- or comma-separated file, plain or gzipped, as stripped text; row 0 is the header.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Text, row 0 the header.
+
+    Raises:
+        AutoSpecError: It cannot be read.
+    """
     try:
         cells = pd.read_csv(
             path, sep=_separator(path), header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
@@ -32,7 +42,17 @@ def read_cells(path: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of cells under its header, whose columns have different names."""
+    """A table of cells under its header, whose columns have different names.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Text under the header's names.
+
+    Raises:
+        AutoSpecError: It cannot be read, is empty, or has a column twice.
+    """
     cells = read_cells(path)
     header = [str(name) for name in cells.iloc[0]]
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -51,12 +71,26 @@ def _separator(path: Path) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds no value."""
+    """Whether a cell holds no value.
+
+    Args:
+        text: A cell.
+
+    Returns:
+        True for an empty one, n/a and the like.
+    """
     return text.lower() in MISSING_TEXTS
 
 
 def parse_number(text: str) -> float | None:
-    """The value of a cell, NaN where it is missing, None where it is no number."""
+    """The value of a cell, NaN where it is missing, None where it is no number.
+
+    Args:
+        text: A cell.
+
+    Returns:
+        The value, NaN or None.
+    """
     if is_missing(text):
         return np.nan
     try:
@@ -67,7 +101,19 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
-    """The values of a table of numbers, NaN where one is missing; AutoSpecError naming a cell that is text."""
+    """The values of a table of numbers, NaN where one is missing.
+
+    Args:
+        table: Text.
+        ids: The ids of its rows.
+        path: Where it comes from, for messages.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        AutoSpecError: A cell is text; it is named.
+    """
     values = np.empty(table.shape)
     for index, column in enumerate(table.columns):
         for row, text in enumerate(table[column]):
@@ -79,6 +125,13 @@ def parse_numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.ND
 
 
 def plain_id(text: str) -> str:
-    """An id without a ``sub-`` before it and without leading zeros, the two ways in which files differ."""
+    """An id without a ``sub-`` before it and without leading zeros, the two ways in which files differ.
+
+    Args:
+        text: An id as a file has it.
+
+    Returns:
+        The id under which it is compared.
+    """
     bare = re.sub(r"^sub[-_]", "", text.strip(), flags=re.IGNORECASE)
     return bare.lstrip("0") or bare

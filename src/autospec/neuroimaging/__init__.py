@@ -22,14 +22,14 @@ _HOMES = {
     "COMPONENT_NAMES": "domains",
     "Domain": "domains",
     "modes": "maps",
-    "scaled": "maps",
+    "scale_maps": "maps",
     "repetition_time_s": "repetition_time",
-    "cleaned": "timecourses",
-    "despiked": "timecourses",
-    "detrended": "timecourses",
-    "low_passed": "timecourses",
-    "without_motion": "timecourses",
-    "z_scored": "timecourses",
+    "clean": "timecourses",
+    "despike": "timecourses",
+    "detrend": "timecourses",
+    "low_pass": "timecourses",
+    "regress_out_motion": "timecourses",
+    "z_score": "timecourses",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604 (the names are strings)

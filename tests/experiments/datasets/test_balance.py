@@ -13,7 +13,7 @@ from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.datasets.balance import note_balance, standardised_difference
 from autospec.experiments.datasets.cobre_timeseries import check
-from autospec.experiments.datasets.cohort import check_cohort, build_cohort, build_dataset
+from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort
 from autospec.experiments.datasets.residuals import residualize
 
 Make = Callable[..., Any]
@@ -109,7 +109,7 @@ def test_who_moved_too_much_or_unknown_is_left_out_by_name(config: Make) -> None
         "s1": "motion 0.9 is above dataset.motion_cut=0.5",
         "s2": "motion is missing, and there is dataset.motion_cut=0.5",
     }
-    with pytest.raises(AutoSpecError, match="dataset.motion_cut=0.01: everybody moved more"):
+    with pytest.raises(AutoSpecError, match="dataset.motion_cut=0.01: every subject moved more"):
         build_cohort(table, config("freesurfer", "dataset.motion_cut=0.01"), Account())
     with pytest.raises(AutoSpecError, match="the cohort has no column 'motion'"):
         build_cohort(table.drop(columns="motion"), config("freesurfer", "dataset.motion_cut=0.5"), Account())
@@ -166,19 +166,19 @@ def test_mistakes_end_in_one_line(config: Make, override: str, message: str) -> 
 
 
 def test_time_courses_are_not_residualized(config: Make) -> None:
-    with pytest.raises(AutoSpecError, match="time-courses of different people share no time axis"):
+    with pytest.raises(AutoSpecError, match="time-courses of different subjects share no time axis"):
         check(config("cobre_timeseries", "dataset.residualize=[age]"))
 
 
 def test_too_few_people_for_a_fit_are_an_error() -> None:
-    with pytest.raises(AutoSpecError, match="2 training people are too few for 1 covariates"):
+    with pytest.raises(AutoSpecError, match="2 training subjects are too few for 1 covariates"):
         residualize(np.ones((2, 3)), np.ones((2, 1)), np.ones(2, dtype=bool))
 
 
 def test_a_covariate_that_is_the_same_in_everybody_is_named(config: Make) -> None:
     account = Account()
     build_cohort(subjects(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
-    assert account.warnings == ["dataset.residualize: site is the same in all training people; nothing is taken out"]
+    assert account.warnings == ["dataset.residualize: site is the same in all training subjects; nothing is taken out"]
 
 
 def test_a_feature_that_covariates_tell_altogether_is_named() -> None:

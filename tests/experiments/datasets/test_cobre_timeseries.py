@@ -24,7 +24,7 @@ NO_COVARIATES = ["dataset.motion_effect=0", "dataset.age_effects={SM: 0, DM: 0, 
 
 
 def domain_couplings(timecourses: np.ndarray) -> np.ndarray:
-    """The mean correlation of each pair of domains in each person, (n, 7, 7)."""
+    """The mean correlation of each pair of domains in each subject, (n, 7, 7)."""
     centred = timecourses - timecourses.mean(1, keepdims=True)
     unit = centred / np.sqrt((centred**2).sum(1, keepdims=True))
     full = unit.transpose(0, 2, 1) @ unit
@@ -184,5 +184,5 @@ def test_a_person_with_a_component_that_never_moves_is_left_out_by_name(config: 
     assert data.subjects == ("s0", "s1", "s3")
     assert "left out: s2: component 6 (from 1) is constant in cohort.h5" in data.account
     timecourses[..., 5] = 1
-    with pytest.raises(AutoSpecError, match=r"cohort.h5: everybody has a component that is constant over time"):
+    with pytest.raises(AutoSpecError, match=r"cohort.h5: every subject has a component that is constant over time"):
         datasets.load(config("cobre_timeseries", f"dataset.path={cohort_file(tmp_path, timecourses)}"))

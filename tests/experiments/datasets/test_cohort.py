@@ -1,4 +1,4 @@
-"""Classes, groups, margins and the training people of a cohort."""
+"""Classes, groups, margins and the training subjects of a cohort."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
-from autospec.experiments.datasets.cohort import Cohort, check_cohort, build_cohort, build_dataset
+from autospec.experiments.datasets.cohort import Cohort, build_cohort, build_dataset, check_cohort
 
 Make = Callable[..., Any]
 CROSSED = "dataset.group_by=[diagnosis,sex]"
 
 
 def table(*rows: tuple[str, str]) -> pd.DataFrame:
-    """People s0, s1 … with (diagnosis, sex)."""
+    """Subjects s0, s1 … with (diagnosis, sex)."""
     diagnosis, sex = zip(*rows, strict=True)
     ids = [f"s{number}" for number in range(len(rows))]
     return pd.DataFrame({"id": ids, "row": range(len(rows)), "diagnosis": diagnosis, "sex": sex})
@@ -75,7 +75,7 @@ def test_people_without_a_usable_label_are_named(config: Make) -> None:
         "s2": "diagnosis is missing",
         "s3": "sex is missing",
     }
-    assert account.lines == ["2 people; groups: HC/women 1, SZ/men 1"]
+    assert account.lines == ["2 subjects; groups: HC/women 1, SZ/men 1"]
 
 
 def test_a_label_that_is_not_used_may_be_missing(config: Make) -> None:
@@ -94,7 +94,10 @@ def test_values_may_be_mapped_to_other_names(config: Make) -> None:
         (["dataset.labels.diagnosis.HC=[Patient]"], "dataset.labels.diagnosis: 'Patient' stands for both"),
         (["dataset.group_by=[sex,sex]"], r"dataset.group_by=\['sex', 'sex'\]: must name different columns"),
         (["dataset.group_by=[]"], r"dataset.group_by=\[\]: must name"),
-        (["dataset.scaling=minmax"], "dataset.scaling=minmax: unknown; allowed here are none, feature, person, global"),
+        (
+            ["dataset.scaling=minmax"],
+            "dataset.scaling=minmax: unknown; allowed here are none, feature, person, global",
+        ),
     ],
 )
 def test_mistakes_are_found_before_anything_is_loaded(config: Make, overrides: list[str], message: str) -> None:
@@ -112,7 +115,7 @@ def test_a_label_that_cannot_name_a_group_is_an_error(config: Make, label: str) 
 def test_a_column_that_the_cohort_lacks_and_a_cohort_of_nobody_are_errors(config: Make) -> None:
     with pytest.raises(AutoSpecError, match="the cohort has no column 'site'; it has id, row, diagnosis, sex"):
         build_cohort(FOUR, config("freesurfer", "dataset.group_by=[site]"), Account())
-    message = r"nobody has a usable value of diagnosis \(diagnosis is '', 'BP', 'case'\); see dataset.labels"
+    message = r"no subject has a usable value of diagnosis \(diagnosis is '', 'BP', 'case'\); see dataset.labels"
     with pytest.raises(AutoSpecError, match=message):
         build_cohort(table(("BP", "M"), ("case", "F"), ("BP", "F"), ("", "F")), config("freesurfer"), Account())
 
@@ -123,7 +126,9 @@ def test_people_are_held_out_within_target_and_sex(config: Make) -> None:
     left = [int((~found.training & (found.group == code)).sum()) for code in range(4)]
     assert dict(zip(found.groups, left, strict=True)) == {"HC/men": 4, "HC/women": 2, "SZ/men": 8, "SZ/women": 4}
     again = build_cohort(subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2"), Account())
-    other = build_cohort(subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2", "dataset.holdout_seed=1"), Account())
+    other = build_cohort(
+        subjects, config("freesurfer", CROSSED, "dataset.holdout=0.2", "dataset.holdout_seed=1"), Account()
+    )
     assert np.array_equal(found.training, again.training)
     assert not np.array_equal(found.training, other.training)
 
@@ -141,5 +146,5 @@ def test_group_sizes_count_training_people(config: Make) -> None:
         False,
     )
     assert data.group_sizes() == [72, 16, 8, 32, 16, 24, 48, 48, 24]
-    assert data.account == ("90 people; groups: HC/men 20, HC/women 10, SZ/men 40, SZ/women 20",)
+    assert data.account == ("90 subjects; groups: HC/men 20, HC/women 10, SZ/men 40, SZ/women 20",)
     assert set(data.scaling) == {"mean", "sd"}

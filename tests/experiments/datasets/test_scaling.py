@@ -1,4 +1,4 @@
-"""Scaling, fitted on training people only."""
+"""Scaling, fitted on training subjects only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One spatial map per person: NIfTI files with their participants, a prepared cohort, or a simulated one."""
+"""One spatial map per subject: NIfTI files with their participants, a prepared cohort, or a simulated one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from autospec.cohorts.phenotype import join_by_id, keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
-from autospec.experiments.datasets.cohort import check_cohort, build_cohort, build_dataset, read_participants, refuse_columns
+from autospec.experiments.datasets.cohort import (
+    build_cohort,
+    build_dataset,
+    check_cohort,
+    read_participants,
+    refuse_columns,
+)
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.simulation.maps import effects, simulate_maps
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
@@ -30,7 +36,17 @@ log = logging.getLogger(__name__)
 
 
 def sources(config: CobreMapsConfig) -> list[Path]:
-    """The participants and maps of a folder, or the prepared cohort; no file where the cohort is simulated."""
+    """The participants and maps of a folder, or the prepared cohort; no file where the cohort is simulated.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     if config.path is None:
         return []
     folder = Path(config.path)
@@ -43,7 +59,14 @@ def sources(config: CobreMapsConfig) -> list[Path]:
 
 
 def check(config: CobreMapsConfig) -> None:
-    """AutoSpecError for a value that the maps cannot have."""
+    """Refuse a value that the maps cannot have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_cohort(config)
     check_resolution(config.resolution_mm)
     if config.path is None or not (Path(config.path) / PARTICIPANTS).is_file():
@@ -54,14 +77,24 @@ def check(config: CobreMapsConfig) -> None:
 
 
 def load(config: CobreMapsConfig) -> Dataset:
-    """Maps (n, 1, x, y, z) of everybody with a phenotype and a readable map."""
+    """Load the map of every subject with a phenotype and a readable map.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Maps (n, 1, x, y, z).
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     account = Account()
     files = sources(config)
     if not files:
         who, what = generators(config, 2)
         simulation = simulate_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
+        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
         subjects, maps = simulation.table, simulate_maps(config, simulation, what)
         source, simulated = "simulated maps of 53 NeuroMark components", True
     elif len(files) == 1:
@@ -69,15 +102,15 @@ def load(config: CobreMapsConfig) -> Dataset:
     else:
         subjects, maps = _folder(files[0], files[1:], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
-    found = build_cohort(subjects, config, account)
+    cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return build_dataset(found, maps[found.row][:, None], config, account, source, simulated)
+    return build_dataset(cohort, maps[cohort.row][:, None], config, account, source, simulated)
 
 
 def _folder(
     participants: Path, files: list[Path], config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
-    """The people of a folder and their maps; ``row`` indexes the maps that could be read."""
+    """The subjects of a folder and their maps; ``row`` indexes the maps that could be read."""
     ids = [file.name.removesuffix("_map.nii.gz") for file in files]
     subjects = join_by_id(read_participants(participants, config, account), ids, account, "maps")
     maps, readable = read_maps(

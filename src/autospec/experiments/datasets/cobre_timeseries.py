@@ -14,7 +14,7 @@ from autospec.cohorts.phenotype import join_by_id, keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreTimeseriesConfig
-from autospec.experiments.datasets.cohort import check_cohort, build_cohort, build_dataset, refuse_columns
+from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.residuals import refuse_residualize
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
@@ -27,12 +27,29 @@ log = logging.getLogger(__name__)
 
 
 def sources(config: CobreTimeseriesConfig) -> list[Path]:
-    """The prepared cohort; no file where it is simulated."""
+    """The prepared cohort; no file where it is simulated.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     return [] if config.path is None else [find_prepared(Path(config.path))]
 
 
 def check(config: CobreTimeseriesConfig) -> None:
-    """AutoSpecError for a value that the time-courses cannot have."""
+    """Refuse a value that the time-courses cannot have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_cohort(config)
     refuse_residualize(config)
     refuse_columns(config, "dataset.path" if config.path is not None else None)
@@ -44,20 +61,30 @@ def check(config: CobreTimeseriesConfig) -> None:
 
 
 def load(config: CobreTimeseriesConfig) -> Dataset:
-    """Time-courses (n, time, components) of everybody with a phenotype and complete data."""
+    """Load the time-courses of every subject with a phenotype and complete data.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Time-courses (n, time, components).
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     account = Account()
     if config.path is None:
         who, what = generators(config, 2)
         simulation = simulate_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
+        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
         subjects, data = simulation.table, simulate_timecourses(config, simulation, what)
         source, simulated = "simulated time-courses of 53 NeuroMark components", True
     else:
         subjects, data, source, simulated = _prepared(find_prepared(Path(config.path)), config, account)
-    found = build_cohort(subjects, config, account)
+    cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return build_dataset(found, data[found.row], config, account, source, simulated)
+    return build_dataset(cohort, data[cohort.row], config, account, source, simulated)
 
 
 def _prepared(
@@ -79,12 +106,12 @@ def _prepared(
 
 
 def _with_varying_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
-    """The people all of whose components vary over time; the account names the others."""
+    """The subjects all of whose components vary over time; the account names the others."""
     still = np.ptp(data[subjects["row"]], axis=1) == 0
     for subject, constant in zip(subjects["id"], still, strict=True):
         if constant.any():
             components = list_names(str(index + 1) for index in np.flatnonzero(constant))
             account.drop(subject, f"component {components} (from 1) is constant in {source}")
     if still.any(axis=1).all():
-        raise AutoSpecError(f"{source}: everybody has a component that is constant over time")
+        raise AutoSpecError(f"{source}: every subject has a component that is constant over time")
     return subjects[~still.any(axis=1)].reset_index(drop=True)

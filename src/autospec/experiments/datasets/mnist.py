@@ -27,14 +27,34 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def sources(config: MnistConfig) -> list[Path]:
-    """The files that the images and labels come from."""
+    """The files that the images and labels come from.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     if config.path is None:
         return [_embedded_file()]
     return [_idx_file(Path(config.path), name) for name in IDX_FILES]
 
 
 def load(config: MnistConfig) -> Dataset:
-    """The images of the chosen digits, (n, 1, 28, 28) with grey values 0 to 1; every digit is a class and a group."""
+    """Load the images of the chosen digits; every digit is a class and a group.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Images (n, 1, 28, 28) with grey values 0 to 1.
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     images, labels = _embedded() if config.path is None else _full(config)
     chosen = np.concatenate([_chosen(labels, digit, config.per_digit) for digit in config.digits])
@@ -56,7 +76,14 @@ def load(config: MnistConfig) -> Dataset:
 
 
 def check(config: MnistConfig) -> None:
-    """AutoSpecError for a value that MNIST does not have."""
+    """Refuse a value that MNIST does not have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     digits = config.digits
     if not digits or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
         raise AutoSpecError(f"dataset.digits={digits}: must be distinct digits from 0 to 9")
@@ -70,10 +97,10 @@ def check(config: MnistConfig) -> None:
 
 
 def _chosen(labels: Bytes, digit: int, at_most: int | None) -> npt.NDArray[np.intp]:
-    found = np.flatnonzero(labels == digit)[:at_most]
-    if not len(found):
+    images = np.flatnonzero(labels == digit)[:at_most]
+    if not len(images):
         raise AutoSpecError(f"dataset.digits: there is no image of a {digit}")
-    return found
+    return images
 
 
 def _embedded_file() -> Path:

@@ -51,7 +51,7 @@ def test_table_has_the_66_columns_and_the_list_39_of_them(large: Any) -> None:
 
 
 def test_published_effects_are_recovered(large: Any) -> None:
-    """Six thousand people: the standard error of d is 0.026; five of them are allowed, over 39 structures."""
+    """Six thousand subjects: the standard error of d is 0.026; five of them are allowed, over 39 structures."""
     subjects, table, settings = large
     found = residual_effects(subjects, table)
     for name, d, age, head in zip(FEATURES["aseg"], found["diagnosis"], found["age"], found["head"], strict=True):

@@ -1,4 +1,4 @@
-"""What simulated cohorts have in common: their people, the null, the seed, and how they are called."""
+"""What simulated cohorts have in common: their subjects, the null, the seed, and how they are called."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_default_cohort_has_the_people_of_cobre_and_says_that_it_is_simulated(co
     assert sizes == {"HC/men": 43, "HC/women": 20, "SZ/men": 51, "SZ/women": 10}
     assert data.simulated
     assert data.source.startswith("simulated")
-    assert data.account[0] == "simulated: 124 people, effect 1"
+    assert data.account[0] == "simulated: 124 subjects, effect 1"
     assert data.inputs.dtype == np.float32
     assert np.isfinite(data.inputs).all()
 
@@ -111,7 +111,7 @@ def test_a_simulated_cohort_has_no_table_whose_columns_have_names(config: Make, 
     ("override", "message"),
     [
         ("dataset.people.SZ.men=-1", "dataset.people.SZ.men=-1: must be 0 or more"),
-        ("dataset.people={HC: {men: 0, women: 0}, SZ: {men: 0, women: 0}}", "dataset.people: a cohort needs somebody"),
+        ("dataset.people={HC: {men: 0, women: 0}, SZ: {men: 0, women: 0}}", "dataset.people: a cohort needs a subject"),
         ("dataset.age.sd=0", "dataset.age: sd must be above 0"),
         ("dataset.motion.low=2", "dataset.motion: sd must be above 0 and low below high"),
     ],

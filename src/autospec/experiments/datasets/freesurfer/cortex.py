@@ -41,7 +41,14 @@ STRUCTURE, COMPOSITE, UNKNOWN = "volume of a structure (mm³)", "volume of the w
 
 
 def kind_of(column: str) -> str:
-    """What a column measures, with its unit."""
+    """What a column measures, with its unit.
+
+    Args:
+        column: A column of a FreeSurfer table.
+
+    Returns:
+        Such as ``thickness (mm)``.
+    """
     for end, kind in KINDS.items():
         if column.endswith(end):
             return kind
@@ -53,7 +60,12 @@ def kind_of(column: str) -> str:
 
 
 def note_kinds(columns: Iterable[str], account: Account) -> None:
-    """Say how many columns measure what, and name those that nobody recognises."""
+    """Say how many columns measure what, and name those that are not recognised.
+
+    Args:
+        columns: All columns.
+        account: Takes the line.
+    """
     columns = list(columns)
     counts = Counter(kind_of(column) for column in columns)
     unknown = counts.pop(UNKNOWN, 0)
@@ -64,7 +76,12 @@ def note_kinds(columns: Iterable[str], account: Account) -> None:
 
 
 def note_mixture(columns: Iterable[str], account: Account) -> None:
-    """Warn where the chosen columns are measures of several kinds, which share no unit."""
+    """Warn where the chosen columns are measures of several kinds, which share no unit.
+
+    Args:
+        columns: The chosen columns.
+        account: Takes the line.
+    """
     kinds = sorted({kind_of(column) for column in columns})
     if len(kinds) > 1:
         account.note(f"the features mix measures of {len(kinds)} kinds: {'; '.join(kinds)}")

@@ -27,19 +27,40 @@ Row = dict[str, str]
 
 
 def stats_files(subjects_dir: Path) -> list[Path]:
-    """Every file that is read of a SUBJECTS_DIR, in the order of its subjects; AutoSpecError where there is none."""
+    """Every file that is read of a SUBJECTS_DIR, in the order of its subjects.
+
+    Args:
+        subjects_dir: FreeSurfer's SUBJECTS_DIR.
+
+    Returns:
+        The files.
+
+    Raises:
+        AutoSpecError: There is none.
+    """
     if not subjects_dir.is_dir():
         raise AutoSpecError(f"dataset.subjects_dir={subjects_dir}: there is no such folder")
     names = (ASEG, *(f"{side}.aparc.stats" for side in HEMISPHERES))
-    found = [subject / STATS / name for subject in _subjects(subjects_dir) for name in names]
-    files = [file for file in found if file.is_file()]
+    possible = [subject / STATS / name for subject in _subjects(subjects_dir) for name in names]
+    files = [file for file in possible if file.is_file()]
     if not files:
         raise AutoSpecError(f"dataset.subjects_dir={subjects_dir}: no subject has {STATS}/{ASEG} or aparc.stats")
     return files
 
 
 def read_subjects(subjects_dir: Path, account: Account) -> pd.DataFrame:
-    """One row per subject, text, first column ``subject``; what a subject lacks is empty there and in the account."""
+    """Read a SUBJECTS_DIR as a table; what a subject lacks is empty there and in the account.
+
+    Args:
+        subjects_dir: FreeSurfer's SUBJECTS_DIR.
+        account: Takes a line for what is lacking or cannot be read.
+
+    Returns:
+        One row per subject, text, first column ``subject``.
+
+    Raises:
+        AutoSpecError: There is no file.
+    """
     rows: dict[str, Row] = {}
     versions: dict[str, list[str]] = {}
     for file in stats_files(subjects_dir):
@@ -58,7 +79,7 @@ def read_subjects(subjects_dir: Path, account: Account) -> pd.DataFrame:
 
 
 def _subjects(subjects_dir: Path) -> list[Path]:
-    """Folders with a stats folder; ``fsaverage`` and its like are FreeSurfer's, not people."""
+    """Folders with a stats folder; ``fsaverage`` and its like are FreeSurfer's, not subjects."""
     folders = sorted(folder for folder in subjects_dir.iterdir() if (folder / STATS).is_dir())
     return [folder for folder in folders if not folder.name.startswith("fsaverage")]
 
@@ -110,17 +131,17 @@ def _regions(table: list[Row], side: str) -> Row:
 
 def _measures(lines: list[str], side: str) -> Row:
     """The measures above a table, by their short names; those of a hemisphere's cortex with its side."""
-    found = {}
+    measures = {}
     for line in lines:
         if line.startswith("# Measure "):
             parts = [part.strip() for part in line.removeprefix("# Measure ").split(",")]
             # version 6 forgets a comma: "CortexVol Total cortical gray matter volume"
             name = parts[1].split()[0]
             if name in WHOLE_CORTEX and side:
-                found[f"{side}_{name}_{WHOLE_CORTEX[name]}"] = parts[-2]
+                measures[f"{side}_{name}_{WHOLE_CORTEX[name]}"] = parts[-2]
             elif name != "NumVert":
-                found[name] = parts[-2]
-    return found
+                measures[name] = parts[-2]
+    return measures
 
 
 def _version(lines: list[str]) -> str:

@@ -16,10 +16,20 @@ SUBJECT = "subject"
 
 
 def join_tables(files: Sequence[Path], account: Account) -> pd.DataFrame:
-    """One row per subject of the first table, with the columns of all; the first column is the subject.
+    """Join tables: one row per subject of the first, with the columns of all; the first column is the subject.
 
     A later table adds the columns that are new. Subjects it lacks have empty cells there, and are named; one that is
     in a later table alone, or twice in one, is left out and named.
+
+    Args:
+        files: Tables by asegstats2table and aparcstats2table.
+        account: Takes a line for what does not fit.
+
+    Returns:
+        Text, first column ``subject``.
+
+    Raises:
+        AutoSpecError: A table cannot be read.
     """
     joint = _of_subjects(files[0])
     for file in files[1:]:
@@ -28,9 +38,16 @@ def join_tables(files: Sequence[Path], account: Account) -> pd.DataFrame:
 
 
 def rename_columns(table: pd.DataFrame, account: Account) -> pd.DataFrame:
-    """The table with the column names of version 6; where subjects differ in version, each gives what it has.
+    """Give the columns the names of version 6; where subjects differ in version, each gives what it has.
 
     A table that has both names, and every value under the newer one, keeps both columns.
+
+    Args:
+        table: Text.
+        account: Takes the old and new names.
+
+    Returns:
+        The table under the names of version 6.
     """
     old_names = {
         old: new
@@ -53,15 +70,15 @@ def _of_subjects(file: Path) -> pd.DataFrame:
 def _joined(joint: pd.DataFrame, more: pd.DataFrame, file: Path, account: Account) -> pd.DataFrame:
     new = [column for column in more.columns if column not in joint.columns]
     times = Counter(map(plain_id, more[SUBJECT]))
-    rows = {plain_id(own): row for row, own in enumerate(more[SUBJECT])}
-    keys = [plain_id(own) for own in joint[SUBJECT]]
-    for own in more[SUBJECT]:
-        if plain_id(own) not in keys:
-            account.drop(own, f"is in {file.name} alone")
-    lacking = [own for own, key in zip(joint[SUBJECT], keys, strict=True) if times[key] != 1]
+    rows = {plain_id(subject): row for row, subject in enumerate(more[SUBJECT])}
+    keys = [plain_id(subject) for subject in joint[SUBJECT]]
+    for subject in more[SUBJECT]:
+        if plain_id(subject) not in keys:
+            account.drop(subject, f"is in {file.name} alone")
+    lacking = [subject for subject, key in zip(joint[SUBJECT], keys, strict=True) if times[key] != 1]
     if lacking:
         account.note(f"{file.name}: no row, or several, for {list_names(lacking)}")
-    found = more[new].iloc[[rows.get(key, 0) for key in keys]].reset_index(drop=True)
+    added = more[new].iloc[[rows.get(key, 0) for key in keys]].reset_index(drop=True)
     unusable = [times[key] != 1 for key in keys]
-    found.loc[unusable, :] = ""
-    return pd.concat([joint, found], axis=1)
+    added.loc[unusable, :] = ""
+    return pd.concat([joint, added], axis=1)
