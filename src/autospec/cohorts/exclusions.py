@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from autospec.errors import AutoSpecError
 
 NAMED_AT_MOST = 6
 
@@ -53,6 +56,25 @@ class Account:
             *self.warnings,
             *(f"left out: {subject}: {reason}" for subject, reason in self.dropped.items()),
         )
+
+    @contextmanager
+    def told_on_error(self, logger: logging.Logger) -> Iterator[None]:
+        """Say all of it before an error leaves, since who was left out may be why.
+
+        Args:
+            logger: Where to say it.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            AutoSpecError: As it was raised inside.
+        """
+        try:
+            yield
+        except AutoSpecError:
+            self.log(logger)
+            raise
 
     def log(self, logger: logging.Logger) -> None:
         """Say all of it; a subject that was left out is a warning.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, read_phenotype
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, check_id_pattern, read_phenotype
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
@@ -63,6 +63,7 @@ def check_cohort(config: CohortConfig) -> None:
     """
     check_scaling(config.scaling)
     check_residualize(config)
+    check_id_pattern(config.id_pattern, "dataset.id_pattern=")
     if config.motion_cut is not None and not config.motion_cut > 0:
         raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
     if not config.group_by or len(set(config.group_by)) < len(config.group_by):

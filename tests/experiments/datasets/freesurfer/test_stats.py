@@ -143,4 +143,5 @@ def test_kinds_of_measures_are_recognised() -> None:
     assert kind_of("BrainSegVol-to-eTIV") == "ratio to head size"
     assert kind_of("lhSurfaceHoles") == "holes in the surface (count)"
     assert kind_of("avg_en") == "unknown"
-    assert {len(columns) for columns in CORTEX_FEATURES.values()} == {68}
+    sizes = {name.split("_")[0]: len(columns) for name, columns in CORTEX_FEATURES.items()}
+    assert sizes == {"aparc": 68, "dkt": 62, "destrieux": 148}

@@ -24,8 +24,9 @@ from autospec.experiments.datasets.cohort import (
 )
 from autospec.experiments.datasets.dataset import Dataset, Mask
 from autospec.experiments.datasets.freesurfer.cortex import CORTEX_FEATURES, note_kinds, note_mixture
+from autospec.experiments.datasets.freesurfer.plausibility import keep_plausible
 from autospec.experiments.datasets.freesurfer.stats import read_subjects, stats_files
-from autospec.experiments.datasets.freesurfer.tables import join_tables, rename_columns
+from autospec.experiments.datasets.freesurfer.tables import find_column, join_tables, rename_columns
 from autospec.experiments.datasets.freesurfer.volumes import FEATURES as VOLUME_FEATURES
 from autospec.experiments.datasets.simulation.freesurfer import effects, simulate_table
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
@@ -104,6 +105,11 @@ def load(config: FreesurferConfig) -> Dataset:
     """
     check(config)
     account = Account()
+    with account.told_on_error(log):
+        return _load(config, account)
+
+
+def _load(config: FreesurferConfig, account: Account) -> Dataset:
     files = sources(config)
     subjects, table = _real(files[-1], config, account) if files else _simulated(config, account)
     subjects, table = _usable(subjects, table, account)
@@ -129,7 +135,9 @@ def _real(participants: Path, config: FreesurferConfig, account: Account) -> tup
     source, folder = _source_path(config), config.subjects_dir
     read = join_tables(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
     ids = [str(subject) for subject in read.iloc[:, 0]]
-    subjects = join_by_id(read_participants(participants, config, account), ids, account, source.name)
+    subjects = join_by_id(
+        read_participants(participants, config, account), ids, account, source.name, config.id_pattern
+    )
     table = rename_columns(read.iloc[:, 1:], account)
     note_kinds(table.columns, account)
     chosen = _chosen(table, config.features, account)
@@ -137,7 +145,8 @@ def _real(participants: Path, config: FreesurferConfig, account: Account) -> tup
     if HEAD_SIZE in table.columns and "head_size" not in subjects.columns:
         head_size = parse_numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
         subjects = subjects.assign(head_size=head_size[subjects["row"]])
-    return subjects, pd.DataFrame(parse_numbers(chosen, ids, source), columns=chosen.columns)
+    values = pd.DataFrame(parse_numbers(chosen, ids, source), columns=chosen.columns)
+    return keep_plausible(subjects, values, account), values
 
 
 def _tables(config: FreesurferConfig) -> list[Path]:
@@ -163,7 +172,7 @@ def _chosen(table: pd.DataFrame, features: object, account: Account) -> pd.DataF
     """The columns that ``dataset.features`` asks for: a named list, ``all``, or a list of columns."""
     if isinstance(features, str):
         wanted = _named_list(features, list(table.columns))
-        lacking = [name for name in wanted if name not in table.columns]
+        lacking = [name for name in wanted if find_column(name, list(table.columns)) is None]
         if lacking:
             account.note(f"features={features}: the table lacks {', '.join(lacking)}")
     elif isinstance(features, Sequence) and features:
@@ -171,7 +180,7 @@ def _chosen(table: pd.DataFrame, features: object, account: Account) -> pd.DataF
         _check_columns(wanted, list(table.columns))
     else:
         raise AutoSpecError(f"dataset.features={features}: must be {', '.join(FEATURES)}, all, or a list of columns")
-    chosen = [name for name in wanted if name in table.columns]
+    chosen = [column for name in wanted if (column := find_column(name, list(table.columns))) is not None]
     if not chosen:
         raise AutoSpecError(f"dataset.features={features}: the table has none of them, but {list_names(table.columns)}")
     unused = [name for name in table.columns if name not in set(chosen)]
@@ -192,7 +201,7 @@ def _check_columns(wanted: list[str], columns: list[str]) -> None:
     for name in wanted:
         if wanted.count(name) > 1:
             raise AutoSpecError(f"dataset.features: {name!r} is listed {wanted.count(name)} times")
-        if name not in columns:
+        if find_column(name, columns) is None:
             close = get_close_matches(name, columns, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise AutoSpecError(f"dataset.features: the table has no column {name!r}{hint}")

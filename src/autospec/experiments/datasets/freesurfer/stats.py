@@ -16,6 +16,12 @@ from autospec.errors import AutoSpecError
 
 STATS = "stats"
 ASEG = "aseg.stats"
+ASEG_NAMES = (ASEG, "aseg.VINN.stats", "aseg+DKT.stats", "aseg+DKT.VINN.stats")
+"""FreeSurfer's name, and FastSurfer's; the first that is there is read."""
+
+APARC = ("aparc.stats", "aparc.DKTatlas.mapped.stats", "aparc.DKTatlas.stats")
+"""Behind the hemisphere: FreeSurfer's name, and FastSurfer's of the same regions; the first that is there is read."""
+
 HEMISPHERES = ("lh", "rh")
 SURFACE_MEASURES = {"SurfArea": "area", "GrayVol": "volume", "ThickAvg": "thickness"}
 """Columns of ``?h.aparc.stats``, and the end of the column's name in a table."""
@@ -40,9 +46,7 @@ def stats_files(subjects_dir: Path) -> list[Path]:
     """
     if not subjects_dir.is_dir():
         raise AutoSpecError(f"dataset.subjects_dir={subjects_dir}: there is no such folder")
-    names = (ASEG, *(f"{side}.aparc.stats" for side in HEMISPHERES))
-    possible = [subject / STATS / name for subject in _subjects(subjects_dir) for name in names]
-    files = [file for file in possible if file.is_file()]
+    files = [file for subject in _subjects(subjects_dir) for file in _files_of(subject) if file is not None]
     if not files:
         raise AutoSpecError(f"dataset.subjects_dir={subjects_dir}: no subject has {STATS}/{ASEG} or aparc.stats")
     return files
@@ -84,13 +88,22 @@ def _subjects(subjects_dir: Path) -> list[Path]:
     return [folder for folder in folders if not folder.name.startswith("fsaverage")]
 
 
+def _files_of(subject: Path) -> list[Path | None]:
+    """The file of the structures and of each hemisphere; None for one that is not there."""
+    kinds = (ASEG_NAMES, *([f"{side}.{name}" for name in APARC] for side in HEMISPHERES))
+    return [
+        next((subject / STATS / name for name in names if (subject / STATS / name).is_file()), None) for names in kinds
+    ]
+
+
 def _note(subjects_dir: Path, rows: dict[str, Row], versions: dict[str, list[str]], account: Account) -> None:
     told = "; ".join(f"{version} ({list_names(owners)})" for version, owners in sorted(versions.items()))
     account.note(f"{subjects_dir.name}: stats of {len(rows)} subjects; FreeSurfer {told}")
     if len(versions) > 1:
         account.warn(f"{subjects_dir.name}: versions of FreeSurfer differ, and so do their volumes: {told}")
     for folder in _subjects(subjects_dir):
-        lacking = [name for name in (ASEG, "lh.aparc.stats", "rh.aparc.stats") if not (folder / STATS / name).is_file()]
+        kinds = (ASEG, *(f"{side}.{APARC[0]}" for side in HEMISPHERES))
+        lacking = [name for name, file in zip(kinds, _files_of(folder), strict=True) if file is None]
         if lacking:
             account.note(f"{folder.name}: has no {', '.join(lacking)}")
         if folder.name not in rows:
@@ -112,12 +125,12 @@ def _read(file: Path) -> tuple[str, Row]:
         raise ValueError(f"the row of {short[0][0]} has {len(short[0])} of {len(header)} values")
     table = [dict(zip(header, row, strict=False)) for row in cells]
     side = file.name.split(".")[0]
-    values = _structures(table) if file.name == ASEG else _regions(table, side)
-    return _version(lines), {**_measures(lines, "" if file.name == ASEG else side), **values}
+    values = _structures(table) if file.name in ASEG_NAMES else _regions(table, side)
+    return _version(lines), {**_measures(lines, "" if file.name in ASEG_NAMES else side), **values}
 
 
 def _needed(file: Path) -> tuple[str, ...]:
-    return ("StructName", "Volume_mm3") if file.name == ASEG else ("StructName", *SURFACE_MEASURES)
+    return ("StructName", "Volume_mm3") if file.name in ASEG_NAMES else ("StructName", *SURFACE_MEASURES)
 
 
 def _structures(table: list[Row]) -> Row:
@@ -135,6 +148,8 @@ def _measures(lines: list[str], side: str) -> Row:
     for line in lines:
         if line.startswith("# Measure "):
             parts = [part.strip() for part in line.removeprefix("# Measure ").split(",")]
+            if len(parts) < 4:
+                continue
             # version 6 forgets a comma: "CortexVol Total cortical gray matter volume"
             name = parts[1].split()[0]
             if name in WHOLE_CORTEX and side:
@@ -145,7 +160,9 @@ def _measures(lines: list[str], side: str) -> Row:
 
 
 def _version(lines: list[str]) -> str:
-    """Its number in version 7; before, the year of the program's last revision tells 5 from 6."""
+    """Its number since version 7, and FastSurfer's; before, the year of the last revision tells 5 from 6."""
+    if any("segstats.py" in line or "FastSurfer" in line for line in lines if line.startswith("#")):
+        return "FastSurfer"
     for line in lines:
         if not line.startswith("# cvs_version"):
             continue

@@ -102,8 +102,9 @@ OLD_NAMES = {
     "rhCorticalWhiteMatterVol": "rhCerebralWhiteMatterVol",
     "CorticalWhiteMatterVol": "CerebralWhiteMatterVol",
     "eTIV": "EstimatedTotalIntraCranialVol",
+    "sTIV": "EstimatedTotalIntraCranialVol",
 }
-"""What versions 5 and 7 call columns that version 6 names otherwise."""
+"""What versions 5, 7 and 8 call columns that version 6 names otherwise (8 has sTIV, segmented, beside or for eTIV)."""
 
 
 def bare_name(column: str) -> str:
