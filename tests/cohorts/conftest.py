@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def bids(tmp_path: Path) -> Path:
-    """Four people, ``sub-01`` to ``sub-04``, and their template."""
+    """Four subjects, ``sub-01`` to ``sub-04``, and their template."""
     folder = tmp_path / "study"
     for number in range(1, 5):
         write_image(folder / f"sub-0{number}" / "func" / f"sub-0{number}_task-rest_bold.nii.gz", scan(number))

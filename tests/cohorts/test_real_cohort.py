@@ -78,7 +78,7 @@ def test_figure_4_runs_from_the_table_and_from_stats_folders(tmp_path: Path) -> 
     table = SHARED / "cobre_freesurfer"
     if not table.is_dir():
         pytest.skip(f"there are no FreeSurfer tables at {table}")
-    subjects = tmp_path / "people.tsv"
+    subjects = tmp_path / "subjects.tsv"
     subjects.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
     from_table = (
         f"dataset.table={table / 'freesurfer_stats.tsv'}",

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torch.nn.utils.prune
+import torch.nn.utils.prune  # noqa: F401 (used as torch.nn.utils.prune)
 from references import full_spectrum, group_sums, sample_gradients
 from torch import nn
 

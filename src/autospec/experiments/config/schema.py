@@ -156,6 +156,7 @@ class CohortConfig(DatasetConfig):
     group_by: Columns = field(default_factory=lambda: ["diagnosis", "sex"])
     columns: dict[str, str] = MISSING
     labels: dict[str, dict[str, list[str]]] = MISSING
+    id_pattern: str | None = None
     motion_cut: float | None = None
     residualize: list[str] = field(default_factory=list)
     seed: Seed = 314159

@@ -1,4 +1,4 @@
-"""What ``run.py`` does: compose, check, run; every mistake ends in a short message and an exit status."""
+"""What ``autospec run`` does: compose, check, run; every mistake ends in a short message and an exit status."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from autospec.errors import AutoSpecError
+from autospec.experiments import CONF
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.registry import register_schemas
+from autospec.experiments.launch.plugins import register_plugins
 from autospec.experiments.plan import plan_run
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,10 @@ log = logging.getLogger(__name__)
 SWEEP = {"-m", "--multirun"}
 
 
-def main(conf: Path) -> None:
+def main(conf: Path = CONF) -> None:
     """Compose the configuration from ``conf`` and the command line, and run it; exits with 1 after a mistake."""
     register_schemas()
+    register_plugins()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions reach us, instead of pages on the screen
     sweep = bool(SWEEP & set(sys.argv[1:]))
     try:
@@ -92,7 +95,7 @@ def sweep_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _command() -> str:
     """The command line that makes this one run, also where it was launched as a part of many."""
-    return shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
+    return shlex.join(["autospec", "run", *HydraConfig.get().overrides.task])
 
 
 def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:
