@@ -91,6 +91,9 @@ def mistakes(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> li
         kind: the node's dataclass.
         values: the node as nested dictionaries.
         prefix: what the keys begin with, such as ``dataset.``.
+
+    Returns:
+        One line for each; none where all is well.
     """
     try:
         _adapter(kind).validate_python(values)
