@@ -1,4 +1,4 @@
-"""From a folder of files to a prepared cohort: layouts, readers, one part per person, the whole, its quality page."""
+"""From a folder of files to a prepared cohort: layouts, readers, one part per subject, the whole, its quality page."""
 
 from autospec.errors import require_extra
 

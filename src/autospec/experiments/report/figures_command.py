@@ -22,9 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
 from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
-from autospec.experiments.config.messages import explained
+from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.console import log_to_console
-from autospec.experiments.plan import Plan, planned
+from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
@@ -49,7 +49,7 @@ def main() -> None:
         for plans in figures.values():
             update_figure(plans)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(explained(error))
+        sys.exit(explain(error))
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where it was")
 
@@ -85,7 +85,7 @@ def _chosen(figure: str) -> list[str]:
 
 
 def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
-    return {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+    return {panel: plan_run(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
 
 
 def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:

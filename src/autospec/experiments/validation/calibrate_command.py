@@ -23,8 +23,8 @@ import torch
 
 from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, Cell
@@ -79,7 +79,7 @@ def _name(cell: Cell) -> str:
 
 def _table(cells: dict[Cell, int], jobs: int, path: Path) -> pd.DataFrame:
     """The rates of every cell, with the rows that ``path`` has of others; it is written after each cell."""
-    base = checked(composed(CONF, NETWORK))
+    base = check_config(compose_config(CONF, NETWORK))
     table = read(path)
     with joblib.Parallel(n_jobs=jobs) as parallel:
         for place, (cell, runs) in enumerate(cells.items(), start=1):

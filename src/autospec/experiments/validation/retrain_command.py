@@ -20,12 +20,12 @@ from autospec.analysis.figure_table import write_table
 from autospec.analysis.permutation import COLUMNS
 from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
-from autospec.experiments.config.messages import explained
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
+from autospec.experiments.config.messages import explain
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.validation.retraining import retrained
 
 
@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for `autospec run`")
     arguments = parser.parse_args()
     try:
-        config = checked(composed(CONF, arguments.overrides))
+        config = check_config(compose_config(CONF, arguments.overrides))
         path = _path(config)
         table = retrained(config, arguments.permutations)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(explained(error))
+        sys.exit(explain(error))
     write_table(table, path, COLUMNS)
     whole = table[table["per"] == "trajectory"][["layer", "test", "p", "p_family", "larger", "note"]]
     sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _path(config: ExperimentConfig) -> Path:
     """Where the table goes; AutoSpecError before anything is trained where that cannot be written."""
-    folder = planned(config).folder
+    folder = plan_run(config).folder
     path = Path(config.output_dir) / "retrain" / f"{folder.run_id}.csv"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
