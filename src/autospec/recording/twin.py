@@ -1,0 +1,225 @@
+"""A batch in float64 beside the one that trains: what its gradients would be without float32's rounding."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from autospec.capture.hooks import is_compiled, random_state
+from autospec.errors import AutoSpecError
+
+SAME_OUTPUT = 0.1
+"""Where a model draws random numbers: a float64 output further off than this, of its norm, has drawn other ones."""
+
+_CASTS = {Tensor.float: Tensor.double, Tensor.half: Tensor.double, Tensor.bfloat16: Tensor.double}
+_LESS_PRECISE = {torch.float32, torch.float16, torch.bfloat16}
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, AutoSpecError)
+
+
+class TwinBatch(TorchFunctionMode):
+    """Repeats in float64, at the same weights, everything between a model's input and its loss inside a batch.
+
+    The model's calls run again on a float64 copy of it, ``twin``. What the loop computes from their output, up to
+    ``loss.backward()``, is repeated on the copy's output, one torch function after the other. The model, its buffers,
+    its gradients and the random state stay as they were. ``heard`` says whether a backward pass was repeated;
+    ``refusal`` what stood in its way.
+
+    Raises AutoSpecError for a model of which there is no float64 copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._original = _unwrapped(model)
+        self.twin = double_copy(self._original)
+        self._double: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._calls: list[tuple[Any, dict[str, Tensor]]] = []
+        self._depth = 0
+        self.heard = False
+        self.refusal = "the model itself was not called, or its loss was not followed by loss.backward()"
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """A context for the batch's forward and backward pass, in which both are repeated."""
+        handles = [
+            self._original.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
+            self._original.register_forward_hook(self._after),
+        ]
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._double.clear()
+            self._calls.clear()
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a torch function and, where it works on what has a float64 value, again on that."""
+        call = (tuple(args), dict(kwargs or {}))
+        if self._depth or not any(isinstance(leaf, Tensor) and leaf in self._double for leaf in tree_leaves(call)):
+            return function(*call[0], **call[1])
+        doubled, before = self._doubled(call), random_state(call)
+        result = function(*call[0], **call[1])
+        drawn = not _equal(before, random_state(call))
+        try:
+            with _full_precision(self._original), _inside(self):
+                self._repeat(_CASTS.get(function, function), doubled, result, drawn)
+        except _FAILURES as error:
+            self._lose((result, call if result is None else None), error)
+        return result
+
+    def _repeat(self, function: Callable[..., Any], call: Any, result: Any, drawn: bool) -> None:
+        """Repeat one function that gave ``result``: one that gives tensors, writes into one, or begins backward."""
+        args, kwargs = call
+        if function is Tensor.backward:
+            self._backward(*args, **kwargs)
+        elif function is Tensor.__setitem__:
+            function(*args, **kwargs)
+        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            if drawn:
+                raise AutoSpecError("the loss draws random numbers")
+            self._pair(result, function(*args, **kwargs))
+
+    def _backward(self, loss: Tensor, gradient: Tensor | None = None, *_: Any, inputs: Any = None, **__: Any) -> None:
+        if inputs is not None:
+            raise AutoSpecError("backward(inputs=...) reaches some weights alone")
+        loss.backward(gradient, retain_graph=True)
+        self.heard = True
+
+    # --- the model's calls ---------------------------------------------------------------------------------------
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Keep what a call is made with, in float64, before the model can change it in place."""
+        self._depth += 1
+        if self._depth == 1 and torch.is_grad_enabled():
+            self._calls.append((self._doubled((args, kwargs)), random_state((args, kwargs))))
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Repeat the call that has just returned."""
+        self._depth -= 1
+        if self._depth or not torch.is_grad_enabled():
+            return
+        (double_args, double_kwargs), state = self._calls.pop()
+        try:
+            with _full_precision(module), _inside(self), _restored(state) as drawn:
+                result = self.twin(*double_args, **double_kwargs)
+                self._pair(output, result, tolerance=SAME_OUTPUT if drawn else None)
+        except _FAILURES as error:
+            self._lose(output, error)
+
+    # --- float64 values ------------------------------------------------------------------------------------------
+
+    def _doubled(self, tree: Any) -> Any:
+        """Arguments with the float64 value of every tensor: what was computed for it, or its own numbers."""
+
+        def double(leaf: Any) -> Any:
+            if isinstance(leaf, torch.dtype):
+                return torch.float64 if leaf in _LESS_PRECISE else leaf
+            if not isinstance(leaf, Tensor):
+                return leaf
+            if leaf in self._double:
+                return self._double[leaf]
+            return leaf.detach().double() if leaf.is_floating_point() else leaf
+
+        with _inside(self):
+            return tree_map(double, tree)
+
+    def _pair(self, result: Any, double: Any, tolerance: float | None = None) -> None:
+        """Keep the float64 value of every tensor of a result."""
+        for leaf, value in zip(tree_leaves(result), tree_leaves(double), strict=True):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+                continue
+            if tolerance is not None and not (value - leaf).detach().norm() <= tolerance * value.detach().norm():
+                raise AutoSpecError("the model draws other random numbers in float64")
+            self._double[leaf] = value
+
+    def _lose(self, tree: Any, error: Exception) -> None:
+        """Nothing that goes wrong in float64 may stop the training: what has no value is not followed any more."""
+        self.refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
+        for leaf in tree_leaves(tree):
+            if isinstance(leaf, Tensor):
+                self._double.pop(leaf, None)
+
+
+def double_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model in float64, without gradients and without a user's hooks; AutoSpecError where there is none."""
+    if is_compiled(model):
+        raise AutoSpecError("a compiled model has no float64 copy")
+    try:
+        twin = copy.deepcopy(model).double()
+    except _FAILURES as error:
+        raise AutoSpecError(f"the model has no float64 copy: {str(error).splitlines()[0]}") from error
+    for module in twin.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
+                del hooks[key]
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+    return twin
+
+
+def _is_torchs(hook: Any) -> bool:
+    """Whether a hook is torch's own (spectral norm, pruning), without which a layer has no weight."""
+    return type(hook).__module__.startswith("torch.nn.")
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner: nn.Module = model.module
+        return inner
+    return model
+
+
+@contextlib.contextmanager
+def _inside(mode: TwinBatch) -> Iterator[None]:
+    """A context whose torch functions are not followed."""
+    mode._depth += 1
+    try:
+        yield
+    finally:
+        mode._depth -= 1
+
+
+@contextlib.contextmanager
+def _restored(before: Mapping[str, Tensor]) -> Iterator[bool]:
+    """A context in an earlier random state, left in the present one; yields whether they differ."""
+    now = {device: torch.get_rng_state() if device == "cpu" else torch.cuda.get_rng_state(device) for device in before}
+    _set_random_state(before)
+    try:
+        yield not _equal(before, now)
+    finally:
+        _set_random_state(now)
+
+
+def _set_random_state(state: Mapping[str, Tensor]) -> None:
+    for device, value in state.items():
+        if device == "cpu":
+            torch.set_rng_state(value)
+        else:
+            torch.cuda.set_rng_state(value, device)
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[device]) for device, value in one.items())
+
+
+def _full_precision(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """A context without autocast on the model's device."""
+    device = next((parameter.device.type for parameter in model.parameters()), "cpu")
+    return (
+        torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext()
+    )
