@@ -20,8 +20,8 @@ Engine = HookListener | PerGroupEngine
 _FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
 """The formula of a gradient's noise floor, by the engine's name."""
 
-_MEASURED = "measured: |float32 - float64| of every record"
-"""What stands in the formula's place where the floor is measured."""
+_MEASURED = "|float32 - float64| where floor/measured is 1, elsewhere "
+"""What stands before the formula where the floor is measured."""
 
 
 def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
@@ -53,4 +53,4 @@ def listening_engine(
 
 def layer_attributes(layer: Layer, engine: str, measured: bool) -> dict[str, Any]:
     """What the file says of a layer; ``measured`` tells whether its noise floor is."""
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED if measured else _FLOORS[engine]}
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED * measured + _FLOORS[engine]}

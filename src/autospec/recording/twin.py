@@ -17,7 +17,7 @@ from autospec.capture.hooks import is_compiled, random_state
 from autospec.errors import AutoSpecError
 
 SAME_OUTPUT = 0.1
-"""Where a model draws random numbers: a float64 output further off than this, of its norm, has drawn other ones."""
+"""A float64 output further off than this, of its norm, is no rounding: it has drawn other random numbers."""
 
 _CASTS = {Tensor.float: Tensor.double, Tensor.half: Tensor.double, Tensor.bfloat16: Tensor.double}
 _LESS_PRECISE = {torch.float32, torch.float16, torch.bfloat16}
@@ -27,31 +27,34 @@ _FAILURES = (RuntimeError, TypeError, ValueError, KeyError, IndexError, Attribut
 class TwinBatch(TorchFunctionMode):
     """Repeats in float64, at the same weights, everything between a model's input and its loss inside a batch.
 
-    The model's calls run again on a float64 copy of it, ``twin``. What the loop computes from their output, up to
-    ``loss.backward()``, is repeated on the copy's output, one torch function after the other. The model, its buffers,
-    its gradients and the random state stay as they were. ``heard`` says whether a backward pass was repeated;
-    ``refusal`` what stood in its way.
+    Calls of the model, or of its parts, run again on a float64 copy of it, ``twin``. What the loop computes from their
+    outputs or from the weights, up to ``loss.backward()``, is repeated on the copy's, one torch function after the
+    other. The model, its buffers, its gradients and the random state stay as they were. ``heard`` says whether a
+    backward pass was repeated, ``refusal`` what stood in its way.
 
     Raises AutoSpecError for a model of which there is no float64 copy.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._original = _unwrapped(model)
-        self.twin = double_copy(self._original)
+        self.twin = double_copy(model)
+        self._pairs = dict(zip(model.modules(), self.twin.modules(), strict=True))
+        self._weights = dict(zip(model.parameters(), self.twin.parameters(), strict=True))
+        self._full_precision = _full_precision(model)
         self._double: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._calls: list[tuple[Any, dict[str, Tensor]]] = []
         self._depth = 0
         self.heard = False
-        self.refusal = "the model itself was not called, or its loss was not followed by loss.backward()"
+        self.refusal = "no loss of the model's output was followed by loss.backward()"
 
     @contextlib.contextmanager
     def following(self) -> Iterator[None]:
         """A context for the batch's forward and backward pass, in which both are repeated."""
-        handles = [
-            self._original.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
-            self._original.register_forward_hook(self._after),
-        ]
+        handles = []
+        for module in self._pairs:
+            handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True))
+            handles.append(module.register_forward_hook(self._after))
+        self._double.update(self._weights)
         try:
             with self:
                 yield
@@ -76,7 +79,7 @@ class TwinBatch(TorchFunctionMode):
         result = function(*call[0], **call[1])
         drawn = not _equal(before, random_state(call))
         try:
-            with _full_precision(self._original), _inside(self):
+            with self._full_precision(), _inside(self):
                 self._repeat(_CASTS.get(function, function), doubled, result, drawn)
         except _FAILURES as error:
             self._lose((result, call if result is None else None), error)
@@ -97,27 +100,33 @@ class TwinBatch(TorchFunctionMode):
     def _backward(self, loss: Tensor, gradient: Tensor | None = None, *_: Any, inputs: Any = None, **__: Any) -> None:
         if inputs is not None:
             raise AutoSpecError("backward(inputs=...) reaches some weights alone")
-        loss.backward(gradient, retain_graph=True)
+        with in_double():
+            loss.backward(gradient, retain_graph=True)
         self.heard = True
 
     # --- the model's calls ---------------------------------------------------------------------------------------
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Keep what a call is made with, in float64, before the model can change it in place."""
+        if _in_backward():
+            return  # a checkpoint's recomputation, which may end by an exception
         self._depth += 1
         if self._depth == 1 and torch.is_grad_enabled():
             self._calls.append((self._doubled((args, kwargs)), random_state((args, kwargs))))
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         """Repeat the call that has just returned."""
+        if _in_backward():
+            return
         self._depth -= 1
         if self._depth or not torch.is_grad_enabled():
             return
         (double_args, double_kwargs), state = self._calls.pop()
         try:
-            with _full_precision(module), _inside(self), _restored(state) as drawn:
-                result = self.twin(*double_args, **double_kwargs)
-                self._pair(output, result, tolerance=SAME_OUTPUT if drawn else None)
+            with self._full_precision(), _inside(self), _restored(state):
+                with in_double():
+                    result = self._pairs[module](*double_args, **double_kwargs)
+                self._pair(output, result, tolerance=SAME_OUTPUT)
         except _FAILURES as error:
             self._lose(output, error)
 
@@ -127,10 +136,8 @@ class TwinBatch(TorchFunctionMode):
         """Arguments with the float64 value of every tensor: what was computed for it, or its own numbers."""
 
         def double(leaf: Any) -> Any:
-            if isinstance(leaf, torch.dtype):
-                return torch.float64 if leaf in _LESS_PRECISE else leaf
             if not isinstance(leaf, Tensor):
-                return leaf
+                return _double_dtype(leaf)
             if leaf in self._double:
                 return self._double[leaf]
             return leaf.detach().double() if leaf.is_floating_point() else leaf
@@ -139,12 +146,12 @@ class TwinBatch(TorchFunctionMode):
             return tree_map(double, tree)
 
     def _pair(self, result: Any, double: Any, tolerance: float | None = None) -> None:
-        """Keep the float64 value of every tensor of a result."""
+        """Keep the float64 value of every tensor of a result; what is NaN is so in both."""
         for leaf, value in zip(tree_leaves(result), tree_leaves(double), strict=True):
             if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
                 continue
-            if tolerance is not None and not (value - leaf).detach().norm() <= tolerance * value.detach().norm():
-                raise AutoSpecError("the model draws other random numbers in float64")
+            if tolerance is not None and (value - leaf).detach().norm() > tolerance * value.detach().norm():
+                raise AutoSpecError("the model's output is another one in float64, of other random numbers perhaps")
             self._double[leaf] = value
 
     def _lose(self, tree: Any, error: Exception) -> None:
@@ -177,11 +184,36 @@ def _is_torchs(hook: Any) -> bool:
     return type(hook).__module__.startswith("torch.nn.")
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        inner: nn.Module = model.module
-        return inner
-    return model
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+@contextlib.contextmanager
+def in_double() -> Iterator[None]:
+    """A context in which what a model makes in float32 or less, or casts to it, is in float64."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _InDouble():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _InDouble(TorchFunctionMode):
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        double_args, double_kwargs = tree_map(_double_dtype, (tuple(args), dict(kwargs or {})))
+        return _CASTS.get(function, function)(*double_args, **double_kwargs)
+
+
+def _double_dtype(leaf: Any) -> Any:
+    return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _LESS_PRECISE else leaf
 
 
 @contextlib.contextmanager
@@ -195,12 +227,12 @@ def _inside(mode: TwinBatch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _restored(before: Mapping[str, Tensor]) -> Iterator[bool]:
-    """A context in an earlier random state, left in the present one; yields whether they differ."""
+def _restored(before: Mapping[str, Tensor]) -> Iterator[None]:
+    """A context in an earlier random state, which leaves the present one behind."""
     now = {device: torch.get_rng_state() if device == "cpu" else torch.cuda.get_rng_state(device) for device in before}
     _set_random_state(before)
     try:
-        yield not _equal(before, now)
+        yield
     finally:
         _set_random_state(now)
 
@@ -217,9 +249,9 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return all(torch.equal(value, other[device]) for device, value in one.items())
 
 
-def _full_precision(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """A context without autocast on the model's device."""
+def _full_precision(model: nn.Module) -> Callable[[], contextlib.AbstractContextManager[object]]:
+    """Makes contexts without autocast on the model's device."""
     device = next((parameter.device.type for parameter in model.parameters()), "cpu")
-    return (
-        torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext()
-    )
+    if not torch.amp.is_autocast_available(device):
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device, enabled=False)

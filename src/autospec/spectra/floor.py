@@ -13,28 +13,28 @@ from autospec.store.schema import GRADIENT
 if TYPE_CHECKING:
     from autospec.spectra.layer_sums import LayerSums
 
-GRAM_RESOLUTION = 2.0**-26
-"""√eps of float64: relative to the largest, what the Gram route may leave of a singular value that is zero."""
-
 
 def measured_floors(sums: LayerSums, precise: LayerSums) -> dict[str, Tensor]:
     """The noise floors of a layer from its sums and those of the same batches in float64, at the same weights.
 
-    A gradient's singular values move by at most ``‖E‖₂``, the largest singular value of the difference ``E`` between
-    the two (Weyl 1912; for the subspaces behind them, Wedin 1972). Rows may stand in another order, so that theirs
-    have no difference: of ``A`` and ``Δ`` it is the largest move of any singular value of the group.
+    It is the largest move of any singular value of the group. Of a gradient it is no less than ``‖E‖₂``, the largest
+    singular value of the difference ``E`` between the two, by which rounding alone could have moved any (Weyl 1912;
+    for the subspaces behind them, Wedin 1972). Rows may stand in another order, so that theirs have no difference.
 
     Returns:
         (reported,) float64 each, by quantity: gradient, activation, adjoint, as far as they are summed.
     """
-    moved: dict[str, Tensor] = {}
-    largest: dict[str, Tensor] = {}
+    floors = {
+        name: largest_move(stack.spectra(), precise.stacks[name].spectra()) for name, stack in sums.stacks.items()
+    }
     if GRADIENT in sums.keep:
-        largest[GRADIENT] = sums.gradient.spectra()[:, 0].cpu()  # before the matrices are formed, another route to them
+        # spectra before gradients, which form the matrices: that is another route to the spectra, with other digits
+        moved = largest_move(sums.gradient.spectra(), precise.gradient.spectra())
         difference = sums.gradient.gradients().cpu() - precise.gradient.gradients().cpu()
-        moved[GRADIENT] = of_matrix(difference, torch.float32)[:, 0]
-    for name, stack in sums.stacks.items():
-        spectra = stack.spectra().cpu()
-        largest[name] = spectra[:, 0]
-        moved[name] = (spectra - precise.stacks[name].spectra().cpu()).abs().amax(1)
-    return {name: moved[name] + GRAM_RESOLUTION * largest[name] for name in moved}
+        floors[GRADIENT] = torch.maximum(moved, of_matrix(difference, torch.float32)[:, 0])
+    return floors
+
+
+def largest_move(spectra: Tensor, precise: Tensor) -> Tensor:
+    """(reported, K) twice → (reported,): by how much the furthest of a group's singular values are apart."""
+    return (spectra.cpu() - precise.cpu()).abs().amax(1)
