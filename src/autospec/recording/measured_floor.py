@@ -60,7 +60,9 @@ class MeasuredFloor:
             return
         for name, layer in sums.layers.items():
             precise = self._precise.layers[name]
-            if layer.arrived and precise.arrived:
+            if (layer.arrived, layer.passes) != (precise.arrived, precise.passes):
+                self.refusal = f"of layer {name!r} only some backward passes could be repeated"
+            elif layer.arrived:
                 layer.measured_floors = measured_floors(layer, precise)
 
     def _twin(self) -> TwinBatch | None:

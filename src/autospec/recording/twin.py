@@ -29,8 +29,8 @@ class TwinBatch(TorchFunctionMode):
 
     Calls of the model, or of its parts, run again on a float64 copy of it, ``twin``. What the loop computes from their
     outputs or from the weights, up to ``loss.backward()``, is repeated on the copy's, one torch function after the
-    other. The model, its buffers, its gradients and the random state stay as they were. ``heard`` says whether a
-    backward pass was repeated, ``refusal`` what stood in its way.
+    other. The model, its buffers, its gradients and the random state stay as they were. ``heard`` says whether the
+    backward passes were repeated, ``refusal`` what stood in their way.
 
     Raises AutoSpecError for a model of which there is no float64 copy.
     """
@@ -44,7 +44,7 @@ class TwinBatch(TorchFunctionMode):
         self._double: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._calls: list[tuple[Any, dict[str, Tensor]]] = []
         self._depth = 0
-        self.heard = False
+        self._repeated = self._failed = False
         self.refusal = "no loss of the model's output was followed by loss.backward()"
 
     @contextlib.contextmanager
@@ -79,10 +79,13 @@ class TwinBatch(TorchFunctionMode):
         result = function(*call[0], **call[1])
         drawn = not _equal(before, random_state(call))
         try:
+            if isinstance(doubled, AutoSpecError):
+                raise doubled
             with self._full_precision(), _inside(self):
                 self._repeat(_CASTS.get(function, function), doubled, result, drawn)
         except _FAILURES as error:
-            self._lose((result, call if result is None else None), error)
+            self._lose(call if result is None else result, error)
+            self._failed = self._failed or function is Tensor.backward
         return result
 
     def _repeat(self, function: Callable[..., Any], call: Any, result: Any, drawn: bool) -> None:
@@ -102,7 +105,12 @@ class TwinBatch(TorchFunctionMode):
             raise AutoSpecError("backward(inputs=...) reaches some weights alone")
         with in_double():
             loss.backward(gradient, retain_graph=True)
-        self.heard = True
+        self._repeated = True
+
+    @property
+    def heard(self) -> bool:
+        """Whether every backward pass from what the model gave was repeated, and there was one."""
+        return self._repeated and not self._failed
 
     # --- the model's calls ---------------------------------------------------------------------------------------
 
@@ -111,7 +119,7 @@ class TwinBatch(TorchFunctionMode):
         if _in_backward():
             return  # a checkpoint's recomputation, which may end by an exception
         self._depth += 1
-        if self._depth == 1 and torch.is_grad_enabled():
+        if self._depth == 1:
             self._calls.append((self._doubled((args, kwargs)), random_state((args, kwargs))))
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -119,10 +127,13 @@ class TwinBatch(TorchFunctionMode):
         if _in_backward():
             return
         self._depth -= 1
-        if self._depth or not torch.is_grad_enabled():
+        if self._depth:
             return
-        (double_args, double_kwargs), state = self._calls.pop()
+        doubled, state = self._calls.pop()
         try:
+            if isinstance(doubled, AutoSpecError):
+                raise doubled
+            double_args, double_kwargs = doubled
             with self._full_precision(), _inside(self), _restored(state):
                 with in_double():
                     result = self._pairs[module](*double_args, **double_kwargs)
@@ -133,17 +144,26 @@ class TwinBatch(TorchFunctionMode):
     # --- float64 values ------------------------------------------------------------------------------------------
 
     def _doubled(self, tree: Any) -> Any:
-        """Arguments with the float64 value of every tensor: what was computed for it, or its own numbers."""
+        """Arguments with the float64 value of every tensor: what was computed for it, or its own numbers.
+
+        An AutoSpecError instead, not raised, where a value was lost or cannot be had.
+        """
 
         def double(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return _double_dtype(leaf)
             if leaf in self._double:
-                return self._double[leaf]
+                value = self._double[leaf]
+                if value is None:
+                    raise AutoSpecError(self.refusal)
+                return value
             return leaf.detach().double() if leaf.is_floating_point() else leaf
 
-        with _inside(self):
-            return tree_map(double, tree)
+        try:
+            with _inside(self):
+                return tree_map(double, tree)
+        except _FAILURES as error:
+            return error if isinstance(error, AutoSpecError) else AutoSpecError(str(error))
 
     def _pair(self, result: Any, double: Any, tolerance: float | None = None) -> None:
         """Keep the float64 value of every tensor of a result; what is NaN is so in both."""
@@ -155,19 +175,19 @@ class TwinBatch(TorchFunctionMode):
             self._double[leaf] = value
 
     def _lose(self, tree: Any, error: Exception) -> None:
-        """Nothing that goes wrong in float64 may stop the training: what has no value is not followed any more."""
+        """Note that tensors have no float64 value, nor has what is computed from them; the training goes on."""
         self.refusal = str(error).splitlines()[0] if str(error) else type(error).__name__
         for leaf in tree_leaves(tree):
             if isinstance(leaf, Tensor):
-                self._double.pop(leaf, None)
+                self._double[leaf] = None
 
 
 def double_copy(model: nn.Module) -> nn.Module:
     """A copy of a model in float64, without gradients and without a user's hooks; AutoSpecError where there is none."""
-    if is_compiled(model):
+    if is_compiled(model) or any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise AutoSpecError("a compiled model has no float64 copy")
     try:
-        twin = copy.deepcopy(model).double()
+        twin: nn.Module = copy.deepcopy(model).double()
     except _FAILURES as error:
         raise AutoSpecError(f"the model has no float64 copy: {str(error).splitlines()[0]}") from error
     for module in twin.modules():
