@@ -149,6 +149,8 @@ class TwinBatch(TorchFunctionMode):
         An AutoSpecError instead, not raised, where a value was lost or cannot be had.
         """
 
+        doubles: dict[int, Tensor] = {}  # one tensor given twice (self-attention) stays one
+
         def double(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return _double_dtype(leaf)
@@ -157,7 +159,9 @@ class TwinBatch(TorchFunctionMode):
                 if value is None:
                     raise AutoSpecError(self.refusal)
                 return value
-            return leaf.detach().double() if leaf.is_floating_point() else leaf
+            if leaf.is_floating_point() and id(leaf) not in doubles:
+                doubles[id(leaf)] = leaf.detach().double()
+            return doubles.get(id(leaf), leaf)
 
         try:
             with _inside(self):
