@@ -24,7 +24,7 @@ LABELS = torch.arange(12) % 2
 def _check(rows):
     """No difference above its floor, which per network, stage and statistic is at most 10 times the 99th percentile."""
     for *case, _, largest, percentile in rows:
-        assert largest <= 1, case
+        assert largest <= 1 + 1e-6, case  # float64 rounds too, by 2e-9 of what float32 does
         assert percentile >= 0.1, case
 
 
