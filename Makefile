@@ -55,7 +55,7 @@ $(OLDEST)/.ready: requirements.lock pyproject.toml
 		--editable . torch==$(TORCH) hypothesis pytest pytest-xdist scipy setuptools transformers
 	@touch $@
 
-coverage: $(READY) ## run the tests of make test and say which lines none of them reaches (a fifth slower)
+coverage: $(READY) ## run the tests of make test and say which lines none of them reaches
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: $(READY) ## check style, types and the direction of imports
