@@ -15,10 +15,10 @@ from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
 from autospec.analysis.run_tables import RunTables
+from autospec.store.atomic import write_atomically
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 from autospec.store.schema import GRADIENT, SPECTRUM_NAMES
-from autospec.store.write import replaced
 
 PANEL_COLUMNS = {
     "figure": "The figure's number in the paper.",
@@ -106,8 +106,8 @@ def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = CO
     Raises:
         AutoSpecError: A file cannot be written.
     """
-    with replaced(path) as temporary:
+    with write_atomically(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.10g")
-    with replaced(path.with_suffix(".json")) as temporary:
+    with write_atomically(path.with_suffix(".json")) as temporary:
         described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autospec.analysis.nan_statistics import Floats
+from autospec.errors import require_extra
 
 SMALLEST_SD = 1e-6
 """A smaller standard deviation over partitions is rounding: log2 ratios are stored in float32."""
@@ -78,6 +79,7 @@ def benjamini_hochberg(p: Floats) -> Floats:
     Returns:
         q of the same shape, NaN where there is no p.
     """
+    require_extra("autospec.analysis", "figures", "scipy")
     from scipy.stats import false_discovery_control
 
     q = np.full_like(p, np.nan)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from autospec.analysis.comparison import Comparison, Floats, Mask
 from autospec.analysis.nan_statistics import deviation, mean, median
+from autospec.errors import require_extra
 
 TESTS = ("paper", "paper_scaled")
 
@@ -97,6 +98,7 @@ def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats
     Returns:
         t, degrees of freedom and p, each without that axis; NaN where fewer than two values are kept or none varies.
     """
+    require_extra("autospec.analysis", "figures", "scipy")
     from scipy.stats import ttest_ind_from_stats
 
     n = kept.sum(axis).astype(np.float64)

@@ -14,8 +14,15 @@ LONGEST_NAME = 16
 def short_name(name: str) -> str:
     """Shorten a layer's name so that it fits above a small axis: which of its kind it is, and its last part.
 
-    >>> short_name("encoder.0"), short_name("recurrent.weight_hh_l0"), short_name("a.layer.1.attention.self.query")
-    ('encoder.0', 'weight_hh_l0', 'layer.1…query')
+    Args:
+        name: The layer's name.
+
+    Returns:
+        The name itself where it is short.
+
+    Example:
+        >>> short_name("encoder.0"), short_name("recurrent.weight_hh_l0"), short_name("a.layer.1.attention.self.query")
+        ('encoder.0', 'weight_hh_l0', 'layer.1…query')
     """
     if len(name) <= LONGEST_NAME:
         return name

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from autospec.errors import AutoSpecError
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 SCREEN_DPI = 150
 
@@ -36,5 +36,5 @@ def save_picture(figure: Figure, paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix[1:] not in figure.canvas.get_supported_filetypes():
             raise AutoSpecError(f"{path}: no kind of picture ends so; take .png, .pdf or .svg")
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:])

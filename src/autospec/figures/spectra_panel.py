@@ -119,7 +119,7 @@ def _spectra_by_group(run: pd.DataFrame, groups: Sequence[str]) -> dict[str, pd.
 
 
 def _above_floor(part: pd.DataFrame) -> pd.DataFrame:
-    """epoch × index of the scaled values, NaN where they are rounding."""
+    """The scaled values, epoch × index; NaN where they are rounding."""
     kept = part.assign(scaled=part["scaled"].where(part["value"] > part["floor"]))
     return kept.pivot(index="epoch", columns="index", values="scaled")
 

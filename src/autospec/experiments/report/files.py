@@ -19,14 +19,14 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
-from autospec.experiments.plan import Plan, planned
+from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.optional_pictures import optional_pictures
 from autospec.experiments.report.panels import difference_panel, spectra_panel
 from autospec.figures.contents import DifferencePanel, SpectraPanel
 from autospec.figures.page import Panel, draw_figure, draw_panel
+from autospec.store.atomic import write_atomically
 from autospec.store.read import load_spectra
 from autospec.store.schema import GRADIENT
-from autospec.store.write import replaced
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
         _make(folder)
     files.stamp.unlink(missing_ok=True)
     _write(parts, files, config.figure.title)
-    with replaced(files.stamp) as temporary:
+    with write_atomically(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
     return files
@@ -185,7 +185,7 @@ def seed_plans(plan: Plan) -> list[Plan]:
         The plan itself, then those of further seeds.
     """
     seeds = [seed for seed in dict.fromkeys(plan.config.figure.seeds) if seed != plan.config.seed]
-    return [plan, *(planned(replace(plan.config, seed=seed)) for seed in seeds)]
+    return [plan, *(plan_run(replace(plan.config, seed=seed)) for seed in seeds)]
 
 
 def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:

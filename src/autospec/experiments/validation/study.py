@@ -26,7 +26,8 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.experiments.validation.retraining import retrained_permutations
 from autospec.recording.recorder import SpectralRecorder
@@ -207,16 +208,14 @@ def _permutations(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> Permut
         for layer in recorder.layers
     }
     loss = table[PERMUTATION_LOSS.path].astype(np.float32)
-    epochs = np.array(table.permutation_epochs_of)
+    epochs = np.array(table.permutation_epochs)
     subjects, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
     return PermutationRatios(epochs, pairs, subjects, strata, {}, "", floats, loss)
 
 
 def _permutation_rows(permutations: PermutationRatios, stage: str) -> Iterator[tuple[str, str, float]]:
-    """The p of each inferential test of the first layer and pair, the smallest family-wise one, the finer ones late.
-
-    Over all epochs only those of the primary test.
-    """
+    """The p of each inferential test, and the smallest family-wise one."""
+    # of the first layer and pair; finer tests late only, and over all epochs the primary test alone
     at_stage = _at(permutations, STAGES[stage])
     for test in TESTS if stage != WHOLE else ("permutation",):
         of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios for pair in permutations.pairs]
