@@ -50,4 +50,7 @@ def listening_engine(
 
 def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
     """What the file says of a layer."""
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _FLOORS[engine]}
+    attributes = {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _FLOORS[engine]}
+    if layer.computed:
+        attributes["weight"] = "computed from parameters: the gradient is that of what the layer multiplies by"
+    return attributes
