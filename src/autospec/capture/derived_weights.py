@@ -39,10 +39,21 @@ class DerivedWeight:
         waiting = [self]
         while waiting:
             weight = waiting.pop()
-            if id(weight.tensor) not in met:
-                met.add(id(weight.tensor))
+            if id(weight) not in met:
+                met.add(id(weight))
                 yield weight
-            waiting.extend(weight.parents)
+                waiting.extend(weight.parents)
+
+
+    @property
+    def eps(self) -> float:
+        """The spacing of the coarsest numbers that it was computed in."""
+        return max(torch.finfo(weight.tensor.dtype).eps for weight in self.roots() if weight.tensor.is_floating_point())
+
+
+def is_view(used: DerivedWeight, root: DerivedWeight) -> bool:
+    """Whether a tensor is a weight, or holds entries of it and nothing else."""
+    return used.tensor is root.tensor or entries_of_view(used.tensor, root.tensor) is not None
 
 
 def factors_of_root(factors: GradientFactors, used: DerivedWeight, root: DerivedWeight) -> GradientFactors:
@@ -61,7 +72,7 @@ def factors_of_root(factors: GradientFactors, used: DerivedWeight, root: Derived
     view, weight = used.tensor.detach(), root.tensor.detach()
     entries = entries_of_view(used.tensor, root.tensor)
     if entries is None:
-        return MappedFactors(factors, _through_graph(used, root), len(weight))
+        return MappedFactors(factors, _through_graph(used, root), len(weight), used.eps)
     if type(factors) is GradientFactors:
         placed = _placed(factors, view, weight)
         if placed is not None:
@@ -112,7 +123,7 @@ def _through_graph(used: DerivedWeight, root: DerivedWeight) -> Callable[[Tensor
     """The derivative by a weight from one by a tensor computed from it, on a graph of its own."""
     weight = root.tensor.detach().requires_grad_()
     with torch.enable_grad():
-        again = _computed(used, {id(root.tensor): weight})
+        again = _computed(used, {id(root): weight})
     if not torch.allclose(again, used.tensor, equal_nan=True):
         raise AutoSpecError(
             "its weight is computed with random numbers or from values that changed, so that it cannot be led back to "
@@ -129,8 +140,8 @@ def _through_graph(used: DerivedWeight, root: DerivedWeight) -> Callable[[Tensor
 
 def _computed(weight: DerivedWeight, values: dict[int, Tensor]) -> Tensor:
     """A tensor computed again from other values of the weights that it comes from."""
-    if id(weight.tensor) in values:
-        return values[id(weight.tensor)]
+    if id(weight) in values:
+        return values[id(weight)]
     if weight.made is None:
         value = _computed(weight.parents[0], values) if weight.parents else weight.tensor.detach()
     else:
@@ -145,7 +156,10 @@ def _computed(weight: DerivedWeight, values: dict[int, Tensor]) -> Tensor:
                 return type(argument)(again(part) for part in argument)
             return argument
 
-        value = func(*(again(argument) for argument in args), **{key: again(part) for key, part in keywords.items()})
+        given = [again(argument) for argument in args]
+        if args and args[0] is weight.tensor:  # in place: what it overwrites is kept
+            given[0] = given[0].clone()
+        value = func(*given, **{key: again(part) for key, part in keywords.items()})
         value = value if pick is None else value[pick]
-    values[id(weight.tensor)] = value
+    values[id(weight)] = value
     return value

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from autospec.capture.derived_weights import DerivedWeight, factors_of_root
+from autospec.capture.derived_weights import DerivedWeight, factors_of_root, is_view
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.fused_calls import FUSED, fused_call
 from autospec.capture.rules.functions import function_rule
@@ -96,22 +96,22 @@ class _CallMode(TorchFunctionMode):
         self._constants: Any = WeakTensorKeyDictionary()
         self._inside: Counter[int] = Counter()
         self._ways: dict[str, tuple[str, int]] = {}
+        self._handles: list[RemovableHandle] = []
         self.met_outside = False
 
     @contextlib.contextmanager
     def hooked(self) -> Iterator[None]:
         """A context with the hooks that tell which modules are running and which weights they computed."""
-        handles: list[RemovableHandle] = []
         try:
             for entry in self._watched:
                 if entry.rule is not None:
-                    handles += self._follow(entry)
+                    self._handles += self._follow(entry)
                 else:
-                    handles += [self._catch(entry, use) for use in entry.uses if use.layer.computed]
+                    self._handles += [self._catch(entry, use) for use in entry.uses if use.layer.computed]
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            while self._handles:
+                self._handles.pop().remove()
             self._weights.clear()
             self._buffers.clear()
 
@@ -152,7 +152,7 @@ class _CallMode(TorchFunctionMode):
             arrived = gradient.detach().flatten(1).double()
             gradients[name] = gradients[name] + arrived if name in gradients else arrived.clone()
 
-        weight.register_hook(keep)
+        self._handles.append(weight.register_hook(keep))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -173,16 +173,23 @@ class _CallMode(TorchFunctionMode):
             if weights and torch.is_grad_enabled():
                 self._use(func, args, kwargs, output, before, weights, others)
             return
+        # what the rule of the module that is running explains is followed no further
+        parents = tuple(weight for _, weight in weights if not self._is_inside(weight))
+        if weights and not parents:
+            return
         results = output if isinstance(output, (tuple, list)) else (output,)
         for pick, result in enumerate(results):
-            if not isinstance(result, Tensor) or id(result) in self._weights:
+            is_in_place = bool(args) and result is args[0] and not isinstance(result, nn.Parameter)
+            if not isinstance(result, Tensor) or (id(result) in self._weights and not is_in_place):
                 continue
-            if weights and result.requires_grad:
+            if parents and result.requires_grad:
                 pick_or_none = pick if isinstance(output, (tuple, list)) else None
-                parents = tuple(weight for _, weight in weights)
                 self._weights[id(result)] = DerivedWeight(result, None, (func, args, kwargs, pick_or_none), parents)
             else:
                 self._constants[result] = True
+
+    def _is_inside(self, weight: DerivedWeight) -> bool:
+        return any(self._inside[id(root.tensor)] > 0 for root in weight.roots())
 
     def _is_constant(self, tensor: Tensor) -> bool:
         return id(tensor) in self._buffers or tensor in self._constants
@@ -246,7 +253,9 @@ class _CallMode(TorchFunctionMode):
         met = [other.detach() for other in others]
 
         def explain(layer: Any, call: LayerCall) -> Mapping[str, GradientFactors]:
-            factors = None if rule is None else rule(call, weight.tensor.detach())
+            # a stack of matrices that is computed may be one for each sample
+            applies = rule is not None and (weight.tensor.dim() != 3 or is_view(weight, root))
+            factors = rule(call, weight.tensor.detach()) if rule is not None and applies else None
             if factors is None:
                 factors = generic_factors(func, place, call, weight.tensor.detach(), met)
             return {use.local_name: factors_of_root(factors, weight, root)}

@@ -130,9 +130,9 @@ def trained_layers(model: nn.Module, selection: Selection = None) -> list[Layer]
     Raises:
         AutoSpecError: for a selection that does not fit the model.
     """
-    weights = [replace(weight, part_of="") for weight in weights_of(model) if not weight.computed]
+    weights = [replace(weight, part_of="") for weight in weights_of(model) if not weight.computed and weight.is_trained]
     chosen = chosen_weights(model, weights, selection)
-    return [layer for layer in _layers(weights, chosen).values() if layer.is_trained]
+    return list(_layers(weights, chosen).values())
 
 
 def refuse_replaced(model: nn.Module, watched: Sequence[WatchedModule]) -> None:

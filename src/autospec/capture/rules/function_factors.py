@@ -130,12 +130,14 @@ class MappedFactors(GradientFactors):
         used: the factors of the tensor that was used; their product holds its entries in order.
         pull_back: (entries of the used tensor) → (rows, columns), the derivative by the weight's matrix.
         rows: how many rows that matrix has.
+        eps: the spacing of the numbers that the used tensor was computed in.
     """
 
     has_rows = False
 
-    def __init__(self, used: GradientFactors, pull_back: Callable[[Tensor], Tensor], rows: int) -> None:
+    def __init__(self, used: GradientFactors, pull_back: Callable[[Tensor], Tensor], rows: int, eps: float = 0.0) -> None:
         self.used, self._pull_back, self._rows = used, pull_back, rows
+        self._rounded_before = eps
         self.stored = used.stored
         self.first_row = 0
         self.transposed = used.transposed
@@ -167,7 +169,7 @@ class MappedFactors(GradientFactors):
 
     @property
     def eps(self) -> float:
-        return self.used.eps
+        return max(self.used.eps, self._rounded_before)
 
     @property
     def rows_per_sample(self) -> Tensor:
