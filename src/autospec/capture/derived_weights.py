@@ -41,7 +41,8 @@ class DerivedWeight:
             weight = waiting.pop()
             if id(weight) not in met:
                 met.add(id(weight))
-                yield weight
+                if all(parent.tensor is not weight.tensor for parent in weight.parents):  # not one changed in place
+                    yield weight
                 waiting.extend(weight.parents)
 
 

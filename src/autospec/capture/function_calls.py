@@ -25,7 +25,7 @@ from autospec.capture.derived_weights import DerivedWeight, factors_of_root, is_
 from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.fused_calls import FUSED, fused_call
 from autospec.capture.rules.functions import function_rule
-from autospec.capture.rules.generic import generic_factors
+from autospec.capture.rules.generic import generic_factors, writes_in_place
 from autospec.capture.rules.registry import LayerCall, Rule
 from autospec.spectra.factors import GradientFactors
 
@@ -179,7 +179,7 @@ class _CallMode(TorchFunctionMode):
             return
         results = output if isinstance(output, (tuple, list)) else (output,)
         for pick, result in enumerate(results):
-            is_in_place = bool(args) and result is args[0] and not isinstance(result, nn.Parameter)
+            is_in_place = bool(args) and result is args[0] and writes_in_place(func)
             if not isinstance(result, Tensor) or (id(result) in self._weights and not is_in_place):
                 continue
             if parents and result.requires_grad:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,23 +41,37 @@ def fused_call(
     Returns:
         What is watched, the module, and the arguments that the module would have been called with.
     """
-    owner = next((entry.module for _, entry, _ in used if isinstance(entry.module, (nn.RNNBase, nn.MultiheadAttention))), None)
+    fused = (nn.RNNBase, nn.MultiheadAttention)
+    owner = next((entry.module for _, entry, _ in used if isinstance(entry.module, fused)), None)
     if owner is None:
         return None
     names = {id(parameter): name for name, parameter in owner.named_parameters()}
+    computed = {use.local_name: weight for weight, entry, use in used if use.layer.computed and entry.module is owner}
+    names |= {id(weight): name for name, weight in computed.items()}
     if not all(id(weight) in names for weight, _, _ in used):
         return None
     uses = tuple(replace(use, local_name=names[id(weight)]) for weight, _, use in used)
-    if isinstance(owner, nn.RNNBase) and function in _RECURRENT:
-        rule, inputs, keywords = Rule(recurrent, recurrent_weights), _sequence(args), {}
-    elif isinstance(owner, nn.MultiheadAttention) and function is functional.multi_head_attention_forward:
-        owner = copy.copy(owner)
-        owner.batch_first = False  # the function itself takes time first
+    plain = _plain(owner, computed)
+    keywords: dict[str, Any] = {}
+    if isinstance(plain, nn.RNNBase) and function in _RECURRENT:
+        rule, inputs = Rule(recurrent, recurrent_weights), _sequence(args)
+    elif isinstance(plain, nn.MultiheadAttention) and function is functional.multi_head_attention_forward:
+        plain.batch_first = False  # the function itself takes time first
         rule, inputs = Rule(attention, attention_weights), tuple(args[:3])
         keywords = {name: kwargs[name] for name in _MASKS if name in kwargs}
     else:
         return None
-    return WatchedModule(used[0][1].name, owner, rule, uses), owner, inputs, keywords
+    return WatchedModule(used[0][1].name, plain, rule, uses), plain, inputs, keywords
+
+
+def _plain(module: nn.Module, computed: Mapping[str, Tensor]) -> nn.Module:
+    """A module of torch's own type with a module's weights, those that it computes as they are now."""
+    kind = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn.modules."))
+    plain: nn.Module = kind.__new__(kind)
+    plain.__dict__ = {name: value for name, value in vars(module).items() if name not in computed}
+    values = {name: nn.Parameter(weight.detach(), requires_grad=False) for name, weight in computed.items()}
+    plain.__dict__["_parameters"] = {**module._parameters, **values}
+    return plain
 
 
 def _sequence(args: Sequence[Any]) -> tuple[Any, ...]:

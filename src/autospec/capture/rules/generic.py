@@ -35,7 +35,7 @@ def generic_factors(
     arrived = [place for place, adjoint in enumerate(call.adjoints) if adjoint is not None]
     if len(arrived) != 1:
         raise AutoSpecError(f"its weight is used by {name}, which returned several tensors that the loss depends on")
-    if (name.endswith("_") and not name.startswith("__") or name.startswith("__i")) and name not in _LINEAR_IN_PLACE:
+    if writes_in_place(function) and name not in _LINEAR_IN_PLACE:
         raise AutoSpecError(f"its weight is used by {name}, which overwrites its input; use the form that does not")
     adjoint = call.adjoints[arrived[0]]
     assert adjoint is not None
@@ -48,6 +48,12 @@ def generic_factors(
     if chosen.shape != adjoint.shape:
         raise AutoSpecError(f"its weight is used by {name}, whose output came out in another shape")
     return CallFactors(adjoint, lambda seed: _backward(chosen, copy, seed), copy.shape, met)
+
+
+def writes_in_place(function: Any) -> bool:
+    """Whether a function changes its first argument, by its name."""
+    name = getattr(function, "__name__", "")
+    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _with(function: Any, inputs: Any, keywords: Any, place: tuple[Any, ...], weight: Tensor) -> Any:
