@@ -45,7 +45,6 @@ class DerivedWeight:
                     yield weight
                 waiting.extend(weight.parents)
 
-
     @property
     def eps(self) -> float:
         """The spacing of the coarsest numbers that it was computed in."""
@@ -105,9 +104,9 @@ def _placed(factors: GradientFactors, view: Tensor, weight: Tensor) -> GradientF
     if view.shape == matrix.shape[::-1] and view.stride() == matrix.stride()[::-1] and not offset:
         turned = not factors.transposed
         return _again(factors, transposed=turned)
-    if view.stride() == matrix.stride() and view.shape[1] == matrix.shape[1] and not offset % matrix.shape[1]:
-        if not factors.transposed or len(view) == len(matrix):
-            return _again(factors, first_row=offset // matrix.shape[1])
+    is_rows = view.stride() == matrix.stride() and view.shape[1] == matrix.shape[1] and not offset % matrix.shape[1]
+    if is_rows and (not factors.transposed or len(view) == len(matrix)):
+        return _again(factors, first_row=offset // matrix.shape[1])
     return None
 
 

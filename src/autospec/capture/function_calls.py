@@ -22,8 +22,8 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from autospec.capture.derived_weights import DerivedWeight, factors_of_root, is_view
-from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.fused_calls import FUSED, fused_call
+from autospec.capture.layers import Use, WatchedModule
 from autospec.capture.rules.functions import function_rule
 from autospec.capture.rules.generic import generic_factors, writes_in_place
 from autospec.capture.rules.registry import LayerCall, Rule
@@ -95,6 +95,7 @@ class _CallMode(TorchFunctionMode):
         self._buffers = {id(buffer): buffer for buffer in model.buffers()}
         self._constants: Any = WeakTensorKeyDictionary()
         self._inside: Counter[int] = Counter()
+        self._computing = 0
         self._ways: dict[str, tuple[str, int]] = {}
         self._handles: list[RemovableHandle] = []
         self.met_outside = False
@@ -107,7 +108,8 @@ class _CallMode(TorchFunctionMode):
                 if entry.rule is not None:
                     self._handles += self._follow(entry)
                 else:
-                    self._handles += [self._catch(entry, use) for use in entry.uses if use.layer.computed]
+                    for use in entry.uses:
+                        self._handles += self._catch(entry, use) if use.layer.computed else []
             yield
         finally:
             while self._handles:
@@ -128,15 +130,28 @@ class _CallMode(TorchFunctionMode):
         module = entry.module
         return [module.register_forward_pre_hook(enters), module.register_forward_hook(leaves, always_call=True)]
 
-    def _catch(self, entry: WatchedModule, use: Use) -> RemovableHandle:
+    def _catch(self, entry: WatchedModule, use: Use) -> list[RemovableHandle]:
         """Know the weight that a module computes from others when it has done so."""
         computing = computing_module(entry.module, use.local_name)
-        if computing is not None:
-            return computing.register_forward_hook(lambda module, inputs, output: self._computed(entry, use, output))
-        # an older kind computes it before the module's forward, in a hook that stands before this one
-        return entry.module.register_forward_pre_hook(
-            lambda module, inputs: self._computed(entry, use, getattr(module, use.local_name))
-        )
+        if computing is None:
+            # an older kind computes it before the module's forward, in a hook that stands before this one
+            return [
+                entry.module.register_forward_pre_hook(
+                    lambda module, inputs: self._computed(entry, use, getattr(module, use.local_name))
+                )
+            ]
+
+        def enters(*call: Any) -> None:
+            self._computing += 1
+
+        def leaves(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._computing -= 1
+            self._computed(entry, use, output)
+
+        return [
+            computing.register_forward_pre_hook(enters),
+            computing.register_forward_hook(leaves, always_call=True),
+        ]
 
     def _computed(self, entry: WatchedModule, use: Use, weight: Any) -> None:
         if not isinstance(weight, Tensor) or not weight.requires_grad:
@@ -173,6 +188,8 @@ class _CallMode(TorchFunctionMode):
             if weights and torch.is_grad_enabled():
                 self._use(func, args, kwargs, output, before, weights, others)
             return
+        if not places and not self._computing:
+            return  # made of numbers alone: a batch's data, as far as one can tell
         # what the rule of the module that is running explains is followed no further
         parents = tuple(weight for _, weight in weights if not self._is_inside(weight))
         if weights and not parents:

@@ -66,8 +66,8 @@ def fused_call(
 
 def _plain(module: nn.Module, computed: Mapping[str, Tensor]) -> nn.Module:
     """A module of torch's own type with a module's weights, those that it computes as they are now."""
-    kind = next(kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn.modules."))
-    plain: nn.Module = kind.__new__(kind)
+    of_torch = [kind for kind in type(module).__mro__ if kind.__module__.startswith("torch.nn.modules.")]
+    plain: nn.Module = object.__new__(of_torch[0])
     plain.__dict__ = {name: value for name, value in vars(module).items() if name not in computed}
     values = {name: nn.Parameter(weight.detach(), requires_grad=False) for name, weight in computed.items()}
     plain.__dict__["_parameters"] = {**module._parameters, **values}

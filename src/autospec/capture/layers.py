@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from autospec.capture.rules.registry import Rule, supported_types
 from autospec.capture.selection import Selection, chosen_weights
@@ -185,7 +186,7 @@ def _layers(weights: Sequence[Weight], chosen: Collection[tuple[int, bool]]) -> 
     layers: dict[tuple[int, bool], Layer] = {}
     for weight in weights:
         if weight.key in chosen:
-            kind = type(weight.module).__name__
+            kind = type_before_parametrizations(weight.module).__name__
             shape = weight.shape if weight.computed else None
             layers.setdefault(weight.key, Layer(weight.name, weight.parameter, kind, shape, weight.computed))
     return layers

@@ -59,7 +59,9 @@ def _step(layer: nn.RNNCellBase, given: Tensor, kept: Tensor, states: tuple[Tens
     if isinstance(layer, nn.LSTMCell):
         entry, forget, new, show = (given + kept).chunk(4, dim=1)
         state = forget.sigmoid() * states[1] + entry.sigmoid() * new.tanh()
-        return show.sigmoid() * state.tanh(), state
+        # on a CPU the hidden state is computed from the cell state that is returned, whose adjoint holds both parts
+        shown = state if given.is_cuda else state.detach()
+        return show.sigmoid() * shown.tanh(), state
     if isinstance(layer, nn.GRUCell):
         (given_r, given_z, given_n), (kept_r, kept_z, kept_n) = given.chunk(3, dim=1), kept.chunk(3, dim=1)
         new, update = (given_n + (given_r + kept_r).sigmoid() * kept_n).tanh(), (given_z + kept_z).sigmoid()

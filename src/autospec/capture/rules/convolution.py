@@ -106,9 +106,7 @@ class ConvolutionFactors(GradientFactors):
     Shapes: ``image`` (n, channels, *size), padded already; ``points`` (n, channels, *positions).
     """
 
-    def __init__(
-        self, geometry: Geometry, image: Tensor, points: Tensor, *, transposed: bool = False
-    ) -> None:
+    def __init__(self, geometry: Geometry, image: Tensor, points: Tensor, *, transposed: bool = False) -> None:
         self.kernel_size, self.stride, self.dilation = geometry.kernel_size, geometry.stride, geometry.dilation
         self.groups = geometry.groups
         self.first_row = 0

@@ -66,10 +66,11 @@ def bag_factors(
         options: the other arguments of ``torch.nn.functional.embedding_bag`` by name, None for those left out.
 
     Returns:
-        The factors, or None for ``mode="max"``, where rows belong to single columns.
+        The factors, or None for ``mode="max"``, where rows belong to single columns, and for counts of the whole batch,
+        which torch's own backward pass takes of other indices.
     """
     mode = options["mode"] or "mean"
-    if mode == "max":
+    if mode == "max" or options["scale_grad_by_freq"]:
         return None
     padded, present, weights = _bags(indices, options, len(adjoint))
     if options["padding_idx"] is not None:
@@ -77,9 +78,6 @@ def bag_factors(
     if mode == "mean":
         weights = weights / present.sum(1, keepdim=True).clamp_min(1)
     rows = adjoint[:, None] * weights[..., None].to(adjoint.dtype)
-    if options["scale_grad_by_freq"]:
-        counts = torch.bincount(padded[present], minlength=table_length).clamp_min(1)
-        rows = rows / counts[padded][..., None]
     return EmbeddingFactors(padded, rows, present, table_length)
 
 

@@ -135,7 +135,9 @@ class MappedFactors(GradientFactors):
 
     has_rows = False
 
-    def __init__(self, used: GradientFactors, pull_back: Callable[[Tensor], Tensor], rows: int, eps: float = 0.0) -> None:
+    def __init__(
+        self, used: GradientFactors, pull_back: Callable[[Tensor], Tensor], rows: int, eps: float = 0.0
+    ) -> None:
         self.used, self._pull_back, self._rows = used, pull_back, rows
         self._rounded_before = eps
         self.stored = used.stored

@@ -102,7 +102,13 @@ def contracted(call: LayerCall, weight: Tensor) -> GradientFactors | None:
     summed = [name for name in of_weight if name in of_input and name not in leaving]
     kept = [name for name in of_weight if name in leaving and name not in of_input]
     rows = [name for name in leaving if name not in kept]
-    if len(set(of_weight)) != 2 or len(summed) != 1 or len(kept) != 1 or not rows or sorted(of_input) != sorted(rows + summed):
+    if (
+        len(set(of_weight)) != 2
+        or len(summed) != 1
+        or len(kept) != 1
+        or not rows
+        or sorted(of_input) != sorted(rows + summed)
+    ):
         return None
     activation = operands[1 - place].permute([of_input.index(name) for name in rows + summed])
     adjoint = call.adjoint.permute([leaving.index(name) for name in rows + kept])
