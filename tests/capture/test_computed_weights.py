@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torch.nn.utils.prune
+import torch.nn.utils.prune  # noqa: F401 (used as nn.utils.prune)
 from references import full_spectrum, group_sums, weight_gradients
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize

@@ -78,7 +78,7 @@ def test_the_first_batch_is_looked_at_and_later_ones_where_there_is_a_reason(mon
     monkeypatch.setattr(function_calls._CallMode, "__enter__", lambda mode: entered.append(mode))  # noqa: PLW0108
     monkeypatch.setattr(function_calls._CallMode, "__exit__", lambda mode, *raised: None)
     model, x = nn.Sequential(nn.Linear(5, 4)), torch.randn(6, 5)
-    recorder = SpectralRecorder(model, groups=["a", "b"])
+    recorder = SpectralRecorder(model, groups=["a", "b"], floor="formula")
     for _ in range(3):
         with recorder.batch(LABELS):
             losses(model, x).mean().backward()

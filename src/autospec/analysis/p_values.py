@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autospec.analysis.nan_statistics import Floats
+from autospec.errors import require_extra
 
 SMALLEST_SD = 1e-6
 """What varies less than this over all partitions does not vary: log2 ratios are stored in float32."""
@@ -49,6 +50,7 @@ def exceedance(z: Floats, observed: Floats | None = None) -> Floats:
 
 def benjamini_hochberg(p: Floats) -> Floats:
     """``scipy.stats.false_discovery_control`` over the p that are defined, NaN for the others."""
+    require_extra("autospec.analysis", "figures", "scipy")
     from scipy.stats import false_discovery_control
 
     q = np.full_like(p, np.nan)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from autospec.analysis.comparison import Comparison, Floats, Mask, comparisons
 from autospec.analysis.nan_statistics import median
+from autospec.errors import require_extra
 
 TESTS = ("paper", "paper_scaled")
 
@@ -91,6 +92,7 @@ def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats
     The same as ``scipy.stats.ttest_ind`` on the kept values of each slice; NaN where fewer than two are kept or none
     varies.
     """
+    require_extra("autospec.analysis", "figures", "scipy")
     from scipy.stats import ttest_ind_from_stats
 
     n = kept.sum(axis).astype(np.float64)

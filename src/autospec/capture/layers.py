@@ -114,7 +114,6 @@ def watched_modules(model: nn.Module, selection: Selection = None) -> list[Watch
         entry = watched.get(key) or WatchedModule(module_name, weight.module, weight.rule)
         watched[key] = replace(entry, uses=(*entry.uses, Use(name, layer, weight.local_name)))
     _refuse(model, watched.values())
-    _say_what_is_left_out(model)
     return list(watched.values())
 
 
@@ -222,7 +221,8 @@ def _is_compiled(model: nn.Module) -> bool:
     )
 
 
-def _say_what_is_left_out(model: nn.Module) -> None:
+def say_what_is_left_out(model: nn.Module) -> None:
+    """Log the trained parameters that have no spectrum, in one line, with the reason of each."""
     reasons = left_out(model)
     if reasons:
         listed = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
