@@ -535,6 +535,12 @@ GRADIENT_ONLY = [
         lambda: Bare(lambda x, w: functional.linear(torch.ones(len(x), 5).to(x), w) * x[:, :4], (4, 5)),
         of_shape(5),
     ),
+    _bare(
+        "a table that all samples share",
+        of_shape(3, 4),
+        lambda x, w: x + w[torch.arange(3)] / torch.tensor(2.0).to(w),
+        (5, 4),
+    ),
     Case("bags of largest", lambda: nn.EmbeddingBag(7, 4, mode="max"), _indices(5)),
 ]
 

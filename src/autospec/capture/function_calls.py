@@ -34,6 +34,10 @@ Attach = Callable[[WatchedModule, nn.Module, tuple[Any, ...], Mapping[str, Any],
 RandomState = Callable[[Any], dict[str, Tensor]]
 
 
+_CONSTANTS = {torch.arange, torch.zeros, torch.ones, torch.eye, torch.full, torch.linspace}
+"""Functions that fill a tensor by a rule, not with data."""
+
+
 class FunctionCalls:
     """The uses of a model's weights outside the modules whose rules explain them.
 
@@ -83,7 +87,7 @@ class _CallMode(TorchFunctionMode):
         computed_gradients: dict[str, Tensor],
     ) -> None:
         super().__init__()
-        self._watched = watched
+        self._model, self._watched = model, watched
         self._attach, self._random_state = attach, random_state
         self._computed_gradients = computed_gradients
         self._uses: dict[int, tuple[WatchedModule, Use]] = {}
@@ -95,7 +99,7 @@ class _CallMode(TorchFunctionMode):
         self._buffers = {id(buffer): buffer for buffer in model.buffers()}
         self._constants: Any = WeakTensorKeyDictionary()
         self._inside: Counter[int] = Counter()
-        self._computing = 0
+        self._computing = self._depth = 0
         self._ways: dict[str, tuple[str, int]] = {}
         self._handles: list[RemovableHandle] = []
         self.met_outside = False
@@ -104,6 +108,8 @@ class _CallMode(TorchFunctionMode):
     def hooked(self) -> Iterator[None]:
         """A context with the hooks that tell which modules are running and which weights they computed."""
         try:
+            for module in (self._model, *self._model.children()):
+                self._handles += self._know_whether_inside(module)
             for entry in self._watched:
                 if entry.rule is not None:
                     self._handles += self._follow(entry)
@@ -116,6 +122,17 @@ class _CallMode(TorchFunctionMode):
                 self._handles.pop().remove()
             self._weights.clear()
             self._buffers.clear()
+
+    def _know_whether_inside(self, module: nn.Module) -> list[RemovableHandle]:
+        """Count the calls that are under way of the model, or of a part of it that is called alone."""
+
+        def enters(*call: Any) -> None:
+            self._depth += 1
+
+        def leaves(*call: Any) -> None:
+            self._depth -= 1
+
+        return [module.register_forward_pre_hook(enters), module.register_forward_hook(leaves, always_call=True)]
 
     def _follow(self, entry: WatchedModule) -> list[RemovableHandle]:
         """Count a module's weights as explained while it runs."""
@@ -188,8 +205,8 @@ class _CallMode(TorchFunctionMode):
             if weights and torch.is_grad_enabled():
                 self._use(func, args, kwargs, output, before, weights, others)
             return
-        if not places and not self._computing:
-            return  # made of numbers alone: a batch's data, as far as one can tell
+        if not places and not self._computing and not (self._depth and is_constant(func, output)):
+            return  # made of numbers alone: a batch's data, or noise, as far as one can tell
         # what the rule of the module that is running explains is followed no further
         parents = tuple(weight for _, weight in weights if not self._is_inside(weight))
         if weights and not parents:
@@ -278,6 +295,11 @@ class _CallMode(TorchFunctionMode):
             return {use.local_name: factors_of_root(factors, weight, root)}
 
         return explain
+
+
+def is_constant(function: Any, made: Any) -> bool:
+    """Whether what a function makes of numbers, while a model runs, is the same for all samples."""
+    return function in _CONSTANTS or (isinstance(made, Tensor) and made.numel() == 1)
 
 
 def computing_module(module: nn.Module, local_name: str) -> ParametrizationList | None:
