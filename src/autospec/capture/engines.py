@@ -51,4 +51,11 @@ def listening_engine(
 
 def layer_attributes(layer: Layer, engine: str, measured: bool) -> dict[str, Any]:
     """What the file says of a layer; ``measured`` tells whether its noise floor is."""
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED * measured + _FLOORS[engine]}
+    attributes = {
+        "shape": layer.shape,
+        "kind": layer.kind,
+        "gradient_floor": _MEASURED * measured + _FLOORS[engine],
+    }
+    if layer.computed:
+        attributes["weight"] = "computed from parameters: the gradient is that of what the layer multiplies by"
+    return attributes

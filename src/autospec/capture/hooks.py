@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.hooks import RemovableHandle
 
-from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.function_calls import FunctionCalls
+from autospec.capture.layers import Use, WatchedModule, refuse_replaced
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
 from autospec.errors import AutoSpecError
@@ -31,7 +32,8 @@ class HookListener:
     """
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
-        self._watched = watched
+        self._model, self._watched = model, watched
+        self._functions = FunctionCalls(model, watched, self._attach_call, random_state)
         self._sink = sink
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
@@ -45,12 +47,14 @@ class HookListener:
     @contextlib.contextmanager
     def listening(self, cells: SampleGroups | None = None) -> Iterator[None]:
         """A context in which backward passes hand over their factors."""
+        refuse_replaced(self._model, self._watched)
         if not self._handles:
             self._attach()
         self._listening = True
         self._samples = None if cells is None else len(cells.of_sample)
         try:
-            yield
+            with contextlib.nullcontext() if self._stays else self._functions.watching():
+                yield
         except BaseException:
             self.close()
             raise
@@ -68,10 +72,31 @@ class HookListener:
 
     def _attach(self) -> None:
         for watched in self._watched:
+            if watched.rule is None:
+                continue
             hook = _ForwardHook(self, watched)
             self._handles.append(watched.module.register_forward_hook(hook, with_kwargs=True))
             if watched.rule.draws_random(watched.module):
                 self._handles.append(watched.module.register_forward_pre_hook(hook.before, with_kwargs=True))
+
+    def _attach_call(
+        self,
+        watched: WatchedModule,
+        module: nn.Module,
+        inputs: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        output: Any,
+        random_before: Mapping[str, Tensor],
+    ) -> None:
+        """Wait for the adjoints of a function's call, as a module's forward hook does."""
+        hook = _ForwardHook(self, watched)
+        hook.random_state = dict(random_before)
+        hook(module, inputs, dict(keywords), output)
+
+    @property
+    def computed_gradients(self) -> dict[str, Tensor]:
+        """What backward left in the weights that their modules compute, by layer name: (out, in) float64 each."""
+        return self._functions.computed_gradients
 
     def hear(self, watched: WatchedModule, call: LayerCall) -> None:
         """Explain one backward pass through one module and hand its factors on."""
@@ -82,8 +107,10 @@ class HookListener:
         self._refuse_steps_for_samples(watched, call.output[0])
         with torch.no_grad(), _full_precision(call.output[0].device):
             with _naming(watched):
+                assert watched.rule is not None
                 factors = watched.rule.explain(watched.module, call)
-                explained = [(use, part) for use in watched.uses for part in parts_of(factors, use)]
+                trained = [use for use in watched.uses if use.layer.is_trained]
+                explained = [(use, part) for use in trained for part in parts_of(factors, use)]
             for use, part in explained:
                 self._sink(use, part)
 
@@ -108,12 +135,12 @@ class _ForwardHook:
     def __init__(self, listener: HookListener, watched: WatchedModule) -> None:
         self._listener = listener
         self._watched = watched
-        self._random_state: dict[str, Tensor] = {}
+        self.random_state: dict[str, Tensor] = {}
 
     def before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Keep the random state in which the call begins."""
         if self._listener.is_listening and torch.is_grad_enabled() and module.training:
-            self._random_state = random_state((inputs, keywords))
+            self.random_state = random_state((inputs, keywords))
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         if not (self._listener.is_listening and torch.is_grad_enabled()):
@@ -125,7 +152,7 @@ class _ForwardHook:
         kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
         versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
         kept_output = tuple(tensor.detach() for tensor in tensors)
-        random_before, self._random_state = self._random_state, {}
+        random_before, self.random_state = self.random_state, {}
         training = module.training
         places, outputs = [i for i, tensor in enumerate(tensors) if tensor.requires_grad], len(tensors)
 

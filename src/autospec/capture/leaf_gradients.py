@@ -19,6 +19,8 @@ def leaf_gradients(layers: Sequence[Layer]) -> Iterator[LeafGradients]:
     arrived: LeafGradients = {}
     handles = []
     for layer in layers:
+        if layer.computed:
+            continue  # what arrives at the parameter is not the gradient of the weight that is computed from it
 
         def keep(gradients: Sequence[Tensor | None], name: str = layer.name) -> None:
             if gradients[0] is not None and not gradients[0].is_sparse:

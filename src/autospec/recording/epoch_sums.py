@@ -40,11 +40,15 @@ class EpochSums:
         earlier: Mapping[str, Subspaces] | None = None,
     ) -> None:
         needs = frozenset().union(*(statistic.needs for statistic in statistics))
-        self._layers: dict[str, LayerSums] = {}
-        for use in uses:
+        self._uses = {use.name: use for use in uses}
+
+        def begun(use: Use) -> LayerSums:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
             chain, before = chains.get(id(use.layer.parameter)), (earlier or {}).get(use.name)
-            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
+            return LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
+
+        self._begun = begun
+        self._layers = {use.name: begun(use) for use in uses}
         self._grouping = grouping
         self._statistics = statistics
         self._mean_loss = mean_loss
@@ -73,6 +77,8 @@ class EpochSums:
                 f"layer {use.name!r} saw a batch of {factors.samples} samples, but {len(cells.of_sample)} group labels "
                 "were given; the first dimension of its input must be the sample (or 1, where all samples share it)"
             )
+        if use.name not in self._layers:  # a function's use of a weight that is known from the call alone
+            self._layers[use.name] = self._begun(use)
         self._layers[use.name].add(factors, cells)
         if use.name != use.layer.name:
             self._layers[use.layer.name].add_gradient(factors, cells)
@@ -127,7 +133,7 @@ class EpochSums:
         for name, sums in self._layers.items():
             if sums.arrived:
                 found |= self._measured_layer(name, sums, epoch, leading)
-            else:
+            elif self._uses[name].layer.is_trained:
                 self._warn(name, f"no gradient arrived at epoch {epoch}; stored as NaN")
         return found
 

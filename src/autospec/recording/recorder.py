@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
 from autospec.capture.engines import check_engine, layer_attributes, listening_engine
-from autospec.capture.hooks import is_compiled
-from autospec.capture.layers import Layer, Use
+from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.layers import Layer, Use, say_what_is_left_out
 from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
@@ -137,6 +137,7 @@ class SpectralRecorder:
         self._scaler = scaler
         self._engine_name = engine
         self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
+        say_what_is_left_out(model)
         self._chains = chain_bounds(model)
         self._selection = layers
         self._floor = MeasuredFloor(model, self._hearing) if measures(floor, self._layers()) else None
@@ -199,6 +200,7 @@ class SpectralRecorder:
                     f"call loss.backward() inside recorder.batch(...){compiled}"
                 )
             if first and any(GRADIENT in statistic.needs for statistic in self.statistics):
+                left |= self._engine.computed_gradients if isinstance(self._engine, HookListener) else {}
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
             self._sums.count(cells, batch.loss_sums)
@@ -313,8 +315,8 @@ class SpectralRecorder:
     # --- between the engine and the sums -----------------------------------------------------------------------
 
     def _layers(self) -> list[Layer]:
-        """Every watched weight once, in the model's order."""
-        return list({use.layer.name: use.layer for use in self._uses}.values())
+        """Every watched weight that trains once, in the model's order."""
+        return list({use.layer.name: use.layer for use in self._uses if use.layer.is_trained}.values())
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
@@ -377,6 +379,9 @@ class SpectralRecorder:
         if self._scaler is not None:
             factors = factors.scaled(1 / self._loss_scale)
         self._batch.heard = True
+        if use.layer.name not in self._header.layers:  # it was frozen until now
+            attributes = layer_attributes(use.layer, self._engine_name, self._floor is not None)
+            self._header.layers |= {use.layer.name: attributes}
         self._sums.add(use, factors, self._batch.cells)
         if self._null is not None and self._batch.subject is not None:
             self._null.add(use, factors, self._batch.subject)

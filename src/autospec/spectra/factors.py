@@ -25,6 +25,9 @@ class GradientFactors:
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
 
+    has_rows = True
+    """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
+
     _rounded_before = 0.0
     """The spacing of numbers that a factor was once held in."""
 

@@ -107,9 +107,13 @@ def between_epochs(sums: LayerSums) -> Tensor:
 
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
+
+    def known(sums: LayerSums) -> bool:
+        return sums.has_rows and name in sums.stacks
+
     return (
-        Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra()),
-        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: sums.rows_floor(name)),
+        Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra(), known),
+        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: sums.rows_floor(name), known),
     )
 
 
@@ -163,7 +167,11 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     ),
     TIED: (
         Statistic(
-            "tied/gradient", (GROUP, POSITION, INDEX), frozenset({POSITIONS}), lambda sums: sums.positions.spectra()
+            "tied/gradient",
+            (GROUP, POSITION, INDEX),
+            frozenset({POSITIONS}),
+            lambda sums: sums.positions.spectra(),
+            known=lambda sums: sums.has_rows,
         ),
     ),
     SUBSPACE: (
