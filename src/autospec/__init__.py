@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from autospec import neuroimaging
     from autospec.capture.rules.registry import LayerCall, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
+    from autospec.recording.layer_table import LayerTable, check
     from autospec.recording.recorder import SpectralRecorder
     from autospec.spectra.factors import GradientFactors
     from autospec.spectra.gradient import group_gradients
@@ -20,6 +21,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
+    "check": "autospec.recording.layer_table",
+    "LayerTable": "autospec.recording.layer_table",
     "singular_values": "autospec.spectra.singular",
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",

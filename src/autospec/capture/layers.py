@@ -40,12 +40,13 @@ class Use:
 
 @dataclass(frozen=True)
 class WatchedModule:
-    """A module whose calls explain the gradients of some weights."""
+    """A module whose calls explain the gradients of some weights; a witness helps to trace rows and is not recorded."""
 
     name: str
     module: nn.Module
     rule: Rule
     uses: tuple[Use, ...] = ()
+    is_witness: bool = False
 
 
 def watched_modules(model: nn.Module, selection: Selection = None) -> list[WatchedModule]:

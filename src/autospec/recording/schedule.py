@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 from autospec.errors import AutoSpecError
@@ -15,8 +16,11 @@ class Schedule:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise AutoSpecError(f"every={self.every}: must be 1 or more")
+        for name, value in (("every", self.every), ("epochs", self.epochs)):
+            if name == "epochs" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise AutoSpecError(f"{name}={value!r}: must be 1 or more, a whole number")
 
     def takes(self, epoch: int) -> bool:
         """Whether spectra are taken at an epoch."""

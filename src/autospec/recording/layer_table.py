@@ -1,0 +1,157 @@
+"""One table of all layers of a model: how the rows of each are traced, how it is recorded, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.layers import watched_modules
+from autospec.capture.trace import Traced
+from autospec.capture.trace_graph import left_as_it_was
+from autospec.capture.trace_layout import NOT_REACHED, SHARED, RowTrace
+from autospec.capture.weights import Weight, weights_of
+from autospec.errors import AutoSpecError
+from autospec.spectra.groups import SampleGroups
+from autospec.store.schema import layer_name
+
+_RECORDED = {SHARED: "for all samples together", NOT_REACHED: "as NaN"}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One layer: its name, type and matrix, how its rows are traced, how it is recorded, and why not."""
+
+    name: str
+    kind: str
+    shape: str
+    traced: str
+    recorded: str
+    left_out: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """All layers of a model, one row each; ``print`` shows them.
+
+    Attributes:
+        rows: the layers, in the model's order.
+        read: which dimension of what the model returned was taken for the samples.
+    """
+
+    rows: tuple[TableRow, ...]
+    read: str
+
+    def __getitem__(self, name: str) -> TableRow:
+        return next(row for row in self.rows if row.name == name)
+
+    def __iter__(self) -> Iterator[TableRow]:
+        return iter(self.rows)
+
+    def __str__(self) -> str:
+        heads = ("layer", "type", "matrix", "traced", "recorded", "left out because")
+        lines = [heads, *((r.name, r.kind, r.shape, r.traced, r.recorded, r.left_out) for r in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+        text = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
+        return "\n".join([*text, f"samples: {self.read}"])
+
+
+def check(model: nn.Module, batch: Any) -> LayerTable:
+    """One table of all layers of a model, without a recorder: what would be recorded, how, and what not.
+
+    Args:
+        model: the model.
+        batch: what it is called with: a tensor, a tuple of arguments, or a dict of keywords.
+
+    Returns:
+        The table; ``print`` shows it.
+
+    Raises:
+        AutoSpecError: where the batch holds no tensor.
+    """
+    return layer_table(model, batch)
+
+
+def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, engine: str = "hooks") -> LayerTable:
+    """The table, with what ``watched`` does not hold left out; None is everything that can be recorded."""
+    weights = {weight.name: weight for weight in reversed(weights_of(model))}
+    recordable = [weight.name for weight in weights_of(model) if not _obstacle(weight)]
+    traced = _traced(model, batch, list(dict.fromkeys(recordable)))
+    rows = []
+    for name, parameter in model.named_parameters():
+        layer = layer_name(name)
+        kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
+        if layer not in weights:
+            reason = "a vector" if parameter.dim() < 2 else "no matrix of a layer"
+            rows.append(TableRow(layer, kind, _text(parameter), "", "", reason))
+            continue
+        weight = weights[layer]
+        reason = _obstacle(weight)
+        if not reason and watched is not None and layer not in watched:
+            reason = "not chosen by layers=..."
+        how = "" if _obstacle(weight) else _how(traced, layer)
+        recorded = "" if reason else _RECORDED.get(how, "by group" if engine == "hooks" else "by group (gradients)")
+        rows.append(TableRow(layer, type(weight.module).__name__, _text(parameter), how, recorded, reason))
+    read = "" if traced is None else traced.read or traced.refusal
+    return LayerTable(tuple(rows), read)
+
+
+def _obstacle(weight: Weight) -> str:
+    """Why a weight cannot be recorded, or ""."""
+    if not weight.parameter.requires_grad:
+        return "frozen"
+    if weight.rule is None:
+        return weight.computed or f"no rule for {type(weight.module).__name__}"
+    return weight.rule.refuse(weight.module) or ""
+
+
+def _traced(model: nn.Module, batch: Any, names: list[str]) -> Traced | None:
+    """Run the model once on a batch, and trace the rows of some layers."""
+    if not names:
+        return None
+    if is_compiled(model):
+        raise AutoSpecError("check runs the model without torch.compile; give it the model as it was before")
+    samples = _samples(batch)
+    listener = HookListener(model, watched_modules(model, names), lambda use, factors, owners: None)
+    labels = torch.zeros(samples, dtype=torch.int64)
+    with listener.listening(SampleGroups.of(labels, 1)), torch.enable_grad(), left_as_it_was(model, ()):
+        if isinstance(batch, Mapping):
+            model(**batch)
+        elif isinstance(batch, (tuple, list)):
+            model(*batch)
+        else:
+            model(batch)
+    return listener.tracer.last
+
+
+def _samples(batch: Any) -> int:
+    tensors = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)[0]
+    lengths = [len(leaf) for leaf in tensors if isinstance(leaf, Tensor) and leaf.dim()]
+    if not lengths:
+        raise AutoSpecError("batch must hold at least one tensor with samples for its first dimension")
+    return lengths[0]
+
+
+def _how(traced: Traced | None, layer: str) -> str:
+    """How the rows of all uses of a layer are traced."""
+    parts: dict[str, RowTrace] = {}
+    for (_, use, _), trace in (traced.parts if traced else {}).items():
+        if use == layer or use.startswith(f"{layer}/uses/"):
+            parts.setdefault(trace.how, trace)
+    if len(parts) > 1:
+        parts.pop(NOT_REACHED, None)
+    return ", ".join(parts) or NOT_REACHED
+
+
+def _text(parameter: Tensor) -> str:
+    if parameter.dim() < 2:
+        return str(len(parameter)) if parameter.dim() else ""
+    rows, columns = parameter.flatten(1).shape
+    return f"{rows} x {columns}"
