@@ -202,10 +202,9 @@ def _from_each_output(
         return parts
     for one in chosen[:ATTEMPTS]:
         alone = _attempt([one], samples, run)
-        parts = {
-            part: alone[part] if trace.how == SHARED and alone[part].how not in (SHARED, NOT_REACHED) else trace
-            for part, trace in parts.items()
-        }
+        for part, trace in alone.items():
+            if parts[part].how == SHARED and trace.how not in (SHARED, NOT_REACHED):
+                parts[part] = trace
     return parts
 
 

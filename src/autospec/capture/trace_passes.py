@@ -117,7 +117,8 @@ class Tracer:
 
         def run(edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> Rows:
             self.passes += 1
-            self._collected = collected = {}
+            collected: Rows = {}
+            self._collected = collected
             try:
                 if is_reentrant:
                     self._run_whole(edges, seeds)

@@ -161,13 +161,39 @@ class EpochSums:
             found |= self._measured_layer(name, sums, epoch, leading)
         return found
 
+    def _absent(
+        self, name: str, statistic: Statistic, sums: LayerSums, leading: int | None
+    ) -> npt.NDArray[np.generic] | None:
+        """NaN in a statistic's shape, zero for counts; None for one whose shape only a batch tells."""
+        reported = self._grouping.reported
+        lengths = {GROUP: reported, OTHER_GROUP: reported, INDEX: min(sums.shape)}
+        rows = statistic.needs & {ACTIVATION, ADJOINT}
+        if statistic.name in rows:
+            width = self._width(name.partition("/uses/")[0], statistic.name)
+            if width is None:
+                return None
+            lengths[INDEX] = width
+        if not set(statistic.dimensions) <= set(lengths):
+            return None
+        if leading is not None:
+            lengths[INDEX] = min(lengths[INDEX], leading)
+        shape = tuple(lengths[dimension] for dimension in statistic.dimensions)
+        if statistic.name in ("rows", "own_rows"):
+            return np.zeros(shape, dtype=np.int64)
+        return np.full(shape, np.nan)
+
+    def _width(self, layer: str, side: str) -> int | None:
+        """The width of the activations or adjoints of a weight, from any of its uses."""
+        uses = (sums for name, sums in self._layers.items() if name.partition("/uses/")[0] == layer)
+        return next((sums.stacks[side].width for sums in uses if side in sums.stacks), None)
+
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
             if not statistic.needs <= sums.keep or not statistic.known(sums):
                 continue
             if not sums.arrived or not _has_rows(statistic, sums):
-                value = _absent(statistic, sums, leading)
+                value = self._absent(name, statistic, sums, leading)
                 if value is not None:
                     found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
                 continue
@@ -183,22 +209,3 @@ class EpochSums:
 def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:
     """Whether the activations and adjoints that a statistic needs arrived; a tied weight's first use may have none."""
     return all(name in sums.stacks for name in statistic.needs & {ACTIVATION, ADJOINT})
-
-
-def _absent(statistic: Statistic, sums: LayerSums, leading: int | None) -> npt.NDArray[np.generic] | None:
-    """NaN in a statistic's shape, zero for counts; None for one whose shape only a batch would tell."""
-    reported, (rows, columns) = sums.grouping.reported, sums.shape
-    widths = {ACTIVATION: columns, ADJOINT: rows}
-    if statistic.name in (ACTIVATION, ADJOINT):
-        # of an embedding the factors stand the other way round, which nothing tells before it is called
-        lengths = {GROUP: reported, INDEX: widths[statistic.name]}
-    else:
-        lengths = {GROUP: reported, OTHER_GROUP: reported, INDEX: min(rows, columns)}
-    if not set(statistic.dimensions) <= set(lengths):
-        return None
-    if leading is not None:
-        lengths[INDEX] = min(lengths[INDEX], leading)
-    shape = tuple(lengths[dimension] for dimension in statistic.dimensions)
-    if statistic.name in ("rows", "own_rows"):
-        return np.zeros(shape, dtype=np.int64)
-    return np.full(shape, np.nan)

@@ -27,6 +27,9 @@ COST = 0.01
 _CAUSES = {
     "hooks": "Its weight is used in a way that the rule of {kind} does not describe, such as outside its module; "
     "register a rule, or leave it out with layers=['!{name}']",
+    "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
+    "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
+    "pass without the penalty, or leave the layer out with layers=['!{name}']",
     "aliased": "Its weight is used past the forward passes of the groups, such as in checkpointing with "
     "use_reentrant=True; use engine='hooks'",
 }
@@ -50,12 +53,12 @@ class GradientCheck(ArrivalListener):
     def __init__(self, keep: Callable[[Layer], Callable[[], None]]) -> None:
         self._keep = keep
         self._compared: set[str] = set()
-        self._arrived: dict[str, Callable[[], None] | None] = {}
-        self._due = False
+        self._unseen: dict[str, _Unseen] = {}
+        self._stepped: set[str] = set()
+        self._due = self._has_penalty = False
         self._may_be_zeroed = self._always_keeps = False
         self._batch_s = self._compare_s = self._started = 0.0
         self.problems: list[str] = []
-        self.stepped = False
         self.half_precision = False
         self.is_open = self.remembers = False
         self.left: dict[str, Tensor] = {}
@@ -63,9 +66,10 @@ class GradientCheck(ArrivalListener):
 
     def begin(self) -> None:
         """A batch begins."""
-        self._arrived.clear()
+        self._unseen.clear()
+        self._stepped.clear()
         self.problems.clear()
-        self.stepped = self._may_be_zeroed = False
+        self._may_be_zeroed = self._has_penalty = False
         self.unexplained = None
         self.is_open = True
         self._due = COST * self._batch_s >= self._compare_s
@@ -77,8 +81,25 @@ class GradientCheck(ArrivalListener):
         """A batch has ended; AutoSpecError where something did not fit."""
         self.is_open = False
         self._batch_s += time.monotonic() - self._started
+        for name, unseen in self._unseen.items():
+            # after a step in this batch, what no further step took is another model's (a generator's through it)
+            if name in self._stepped or unseen.was_zeroed():
+                self._take_back(name, unseen)
         if self.problems:
             raise AutoSpecError(self.problems[0])
+
+    def stepped(self, layers: Sequence[Layer]) -> None:
+        """An optimizer takes the gradients of some weights."""
+        for layer in layers:
+            self._unseen.pop(layer.name, None)
+            self._stepped.add(layer.name)
+
+    def _take_back(self, name: str, unseen: _Unseen) -> None:
+        self._always_keeps = True
+        if unseen.put_back is None:
+            self.problems.append(DISCARDED.format(name=name))
+        else:
+            unseen.put_back()
 
     def entered(self, inputs: Any) -> None:
         leaves = tree_flatten(inputs)[0]
@@ -86,20 +107,15 @@ class GradientCheck(ArrivalListener):
             self._may_be_zeroed = True
 
     def passed(self, keeps_graph: bool) -> None:
-        self._due = self._due or keeps_graph
+        self._has_penalty = self._has_penalty or keeps_graph
 
     def before(self, layer: Layer) -> None:
-        gradient = layer.parameter.grad
-        if layer.name in self._arrived and not self.stepped and (gradient is None or not bool(gradient.any())):
-            put_back = self._arrived[layer.name]
-            self._always_keeps = True
-            if put_back is None:
-                self.problems.append(DISCARDED.format(name=layer.name))
-                return
-            put_back()
-        elif layer.name not in self._arrived:
-            keeps = self._may_be_zeroed or self._always_keeps
-            self._arrived[layer.name] = self._keep(layer) if keeps else None
+        unseen = self._unseen.get(layer.name)
+        if unseen is None:
+            keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
+            self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
+        elif _is_zero(layer.parameter.grad):
+            self._take_back(layer.name, unseen)
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
         self.half_precision |= any(part.stored[1].dtype == torch.float16 for part in parts)
@@ -110,14 +126,15 @@ class GradientCheck(ArrivalListener):
                 self.unexplained = layer
             return
         self._remember(layer, gradient)
-        if gradient.is_sparse or not (self._due or layer.name not in self._compared):
+        if gradient.is_sparse or not (self._due or self._has_penalty or layer.name not in self._compared):
             return
         started = time.monotonic()
         self._compared.add(layer.name)
         difference, rounding = _difference(gradient, parts)
         norm = float(gradient.double().norm())
         if bool(gradient.isfinite().all()) and not difference <= ROUNDINGS * rounding + 1e-30:
-            self.problems.append(_message(layer, "hooks", difference / max(norm, 1e-300)))
+            cause = "penalty" if self._has_penalty else "hooks"
+            self.problems.append(_message(layer, cause, difference / max(norm, 1e-300)))
         self._compare_s += time.monotonic() - started
 
     def _remember(self, layer: Layer, gradient: Tensor) -> None:
@@ -128,6 +145,27 @@ class GradientCheck(ArrivalListener):
         starts = before is None or layer.parameter.grad is None or not bool(layer.parameter.grad.any())
         value = gradient.to(torch.float64, copy=True)
         self.left[layer.name] = value if starts or before is None else before + value
+
+
+class _Unseen:
+    """What has arrived at a weight since a batch began or an optimizer took its gradient."""
+
+    def __init__(self, layer: Layer, put_back: Callable[[], None] | None) -> None:
+        self._weight = layer.parameter
+        self._version, self._begin = self._weight._version, self._start()
+        self.put_back = put_back
+
+    def was_zeroed(self) -> bool:
+        """Whether the gradient is gone, and no step by hand has moved the weight."""
+        moved = self._weight._version != self._version or not torch.equal(self._start(), self._begin)
+        return not moved and _is_zero(self._weight.grad)
+
+    def _start(self) -> Tensor:
+        return self._weight.detach().flatten()[:64].clone()
+
+
+def _is_zero(gradient: Tensor | None) -> bool:
+    return gradient is None or (not gradient.is_sparse and not bool(gradient.any()))
 
 
 def _difference(gradient: Tensor, parts: Sequence[GradientFactors]) -> tuple[float, float]:

@@ -62,7 +62,7 @@ class ScaleCheck:
         watched = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._layers]
         if not watched:
             return
-        self._check.stepped = True
+        self._check.stepped([self._layers[id(parameter)] for parameter in watched])
         if self._left_to_see:
             self._left_to_see -= 1
             ratios = [self._ratio(parameter) for parameter in watched]
