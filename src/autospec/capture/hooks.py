@@ -81,6 +81,8 @@ class HookListener:
         self._samples: int | None = None
         self._depth = 0
         self._calls: list[Call] = []
+        self._earlier: list[Call] = []
+        self._outermost = 0
         self._ordinals: Counter[tuple[int, str]] = Counter()
         self._waiting: dict[tuple[int, int], list[_Heard]] = {}
         self._error: Exception | None = None
@@ -101,7 +103,7 @@ class HookListener:
         self._listening, self._error = True, None
         self._samples = None if groups is None else len(groups.of_sample)
         try:
-            with arrivals(self._layers, self._arrive):
+            with arrivals(self._layers, self._arrive), _keeping_buffers(self._stays):
                 yield
             if self._error is not None:
                 raise self._error
@@ -113,8 +115,9 @@ class HookListener:
         finally:
             self._listening = False
             self._depth = 0
-            self._release(self._calls)
+            self._release([*self._calls, *self._earlier])
             self._calls.clear()
+            self._earlier.clear()
             self._ordinals.clear()
             self._waiting.clear()
             while self.held:
@@ -128,15 +131,18 @@ class HookListener:
             self._handles.pop().remove()
 
     def _attach(self) -> None:
+        # a compiled model's graph breaks at a hook, which then runs as it is
+        as_it_is: Callable[[Any], Any] = torch.compiler.disable if self._stays else lambda hook: hook
         for watched in self._watched:
             hook = _ForwardHook(self, watched)
-            self._handles.append(watched.module.register_forward_hook(hook, with_kwargs=True))
+            self._handles.append(watched.module.register_forward_hook(as_it_is(hook), with_kwargs=True))
             if watched.rule.draws_random(watched.module):
-                self._handles.append(watched.module.register_forward_pre_hook(hook.before, with_kwargs=True))
+                before = as_it_is(hook.before)
+                self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))
         boundary = _Boundary(self)
         for module in [self._model] if self._stays else self._model.modules():
-            self._handles.append(module.register_forward_pre_hook(boundary.enter, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(boundary.leave, always_call=True))
+            self._handles.append(module.register_forward_pre_hook(as_it_is(boundary.enter), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(as_it_is(boundary.leave), always_call=True))
 
     # --- forward ---------------------------------------------------------------------------------------------------
 
@@ -173,10 +179,16 @@ class HookListener:
         if self._depth:
             return
         calls, self._calls = self._calls, []
-        self._ordinals.clear()
-        if self.takes_calls and calls and self._samples:
-            self.tracer.trace(calls, output, self._samples)
-        self._release(calls)
+        if not (self.takes_calls and calls and self._samples):
+            self._release(calls)
+            return
+        self._outermost += 1
+        for call in calls:
+            call.outermost = self._outermost
+        self.tracer.trace(calls, output, self._samples, self._earlier)
+        for call in calls:
+            call.output = None  # what a layer gives must not outlive its backward pass
+        self._earlier += calls
 
     @staticmethod
     def _release(calls: Sequence[Call]) -> None:
@@ -247,8 +259,9 @@ class HookListener:
         watched = call.watched
         with torch.no_grad(), _full_precision(arrived.output[0].device), _naming(watched):
             factors = watched.rule.explain(watched.module, arrived)
+            spacing = max(torch.finfo(adjoint.dtype).eps for adjoint in arrived.adjoints if adjoint is not None)
             return [
-                ((call.key, use.name, place), use, part)
+                ((call.key, use.name, place), use, part.rounded_to(spacing))
                 for use in watched.uses
                 for place, part in enumerate(parts_of(factors, use))
             ]
@@ -330,8 +343,10 @@ class Call:
         watched: the module.
         key: its name, which of its calls this is, and whether it was made again inside a backward pass.
         edges: where the adjoints of its outputs arrive in the graph.
-        output: its main output, kept while the forward pass runs.
+        output: its main output, kept while the outermost module runs.
+        shape: the shape of it.
         traced: whose its rows are, known when the outermost module has returned.
+        outermost: in which call of an outermost module of this batch it was made.
     """
 
     def __init__(self, watched: WatchedModule, key: tuple[str, int, bool]) -> None:
@@ -339,7 +354,9 @@ class Call:
         self.key = key
         self.edges: list[GradientEdge] = []
         self.output: Tensor | None = None
+        self.shape: tuple[int, ...] = ()
         self.traced: Traced | None = None
+        self.outermost = 0
 
     @property
     def is_recomputed(self) -> bool:
@@ -422,7 +439,7 @@ class _ForwardHook:
         nodes, edges = _on_adjoints(awaited, receive)
         self._listener.held.append(nodes)
         if not call.is_recomputed:
-            call.edges, call.output = edges, awaited[0]
+            call.edges, call.output, call.shape = edges, awaited[0], tuple(awaited[0].shape)
 
 
 class _Deaf(HookListener):
@@ -514,6 +531,15 @@ def is_compiled(model: nn.Module) -> bool:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
+
+
+def _keeping_buffers(compiled: bool) -> contextlib.AbstractContextManager[object]:
+    """A context in which what torch.compile compiles can be run backwards more than once, as tracing does."""
+    if not compiled:
+        return contextlib.nullcontext()
+    import torch._functorch.config
+
+    return torch._functorch.config.patch(donated_buffer=False)
 
 
 def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:

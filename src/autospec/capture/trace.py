@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.nn.utils.rnn import PackedSequence
 
 from autospec.capture.trace_layout import (
     MIXED,
@@ -51,6 +52,8 @@ class Returned:
     dtype: torch.dtype
     device: torch.device
     name: str = "output"
+    packed: Tensor | None = None
+    """The sample of each index of the first dimension, of a packed sequence."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Reading:
 
     def samples_of(self, returned: Returned, samples: int) -> Tensor:
         """The sample of each index along the dimension."""
+        if returned.packed is not None:
+            return returned.packed
         index = torch.arange(returned.shape[self.dimension])
         return index % samples if self.minor else index // self.repeats
 
@@ -89,11 +94,21 @@ class Traced:
     read: str = ""
     refusal: str = ""
 
+    def tells_of(self, call: tuple[str, int, bool]) -> bool:
+        """Whether the adjoint of a call was met."""
+        return any(part[0] == call and trace.how != NOT_REACHED for part, trace in self.parts.items())
 
-def returned_tensors(output: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
+
+Place = tuple[str, Tensor, Tensor | None]
+"""A tensor that a model returned: where, itself, and the sample of each row where it is a packed sequence's."""
+
+
+def returned_tensors(output: Any, name: str = "output") -> Iterator[Place]:
     """Every tensor in what a model returned, with its place in it."""
     if isinstance(output, Tensor):
-        yield name, output
+        yield name, output, None
+    elif isinstance(output, PackedSequence):
+        yield f"{name}.data", output.data, _packed_samples(output)
     elif isinstance(output, Mapping):
         for key, value in output.items():
             yield from returned_tensors(value, f"{name}[{key!r}]")
@@ -105,8 +120,16 @@ def returned_tensors(output: Any, name: str = "output") -> Iterator[tuple[str, T
             yield from returned_tensors(getattr(output, field.name), f"{name}.{field.name}")
 
 
+def _packed_samples(packed: PackedSequence) -> Tensor:
+    """The sample of each row of a packed sequence's data."""
+    order = torch.arange(int(packed.batch_sizes[0])) if packed.sorted_indices is None else packed.sorted_indices.cpu()
+    return torch.cat([order[: int(size)] for size in packed.batch_sizes])
+
+
 def readings(returned: Returned, samples: int) -> list[Reading]:
     """The ways in which an output may hold the samples, the documented one (samples first) in front."""
+    if returned.packed is not None:
+        return [Reading(0)] if int(returned.packed.max()) + 1 == samples else []
     whole = [Reading(dimension) for dimension, length in enumerate(returned.shape) if length == samples]
     if whole or not returned.shape or not samples:
         return whole

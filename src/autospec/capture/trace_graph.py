@@ -47,8 +47,8 @@ class BackwardGraph:
     behind_data: frozenset[Node]
 
 
-def backward_graph(roots: Sequence[Node]) -> BackwardGraph:
-    """Walk the graph from some nodes down to its leaves."""
+def backward_graph(roots: Sequence[Node], stop: frozenset[Node] = frozenset()) -> BackwardGraph:
+    """Walk the graph from some nodes down to its leaves, or to where to stop."""
     place: dict[Node, int] = {}
     order: list[Node] = []
     waiting = list(reversed(roots))
@@ -57,6 +57,8 @@ def backward_graph(roots: Sequence[Node]) -> BackwardGraph:
         if node not in place:
             place[node] = len(order)
             order.append(node)
+            if node in stop:
+                continue
             waiting.extend(following for following, _ in reversed(node.next_functions) if following is not None)
     described = tuple(
         (_describe(node), tuple((place.get(n, -1) if n else -1, output) for n, output in node.next_functions))

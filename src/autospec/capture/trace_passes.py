@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from autospec.capture.trace import Part, Returned, Rows, Traced, readings, returned_tensors, trace_rows
+from autospec.capture.trace import Part, Place, Returned, Rows, Traced, readings, returned_tensors, trace_rows
 from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_it_was, statistics_held_fixed
 from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, with_axes
 
 if TYPE_CHECKING:
     from autospec.capture.hooks import Call
+
+FOLLOWED = 16
+"""How many calls of outermost modules back, within a batch, a later one may tell of."""
 
 KEPT = 64
 """How many kinds of forward pass are remembered."""
@@ -56,22 +59,37 @@ class Tracer:
             # a call that several backward passes reach at once adds up
             self._collected[part] = self._collected[part] + adjoint if part in self._collected else adjoint.clone()
 
-    def trace(self, calls: Sequence[Call], output: Any, samples: int) -> None:
-        """Find out whose the rows of some calls are, and write it down on each."""
+    def trace(self, calls: Sequence[Call], output: Any, samples: int, earlier: Sequence[Call] = ()) -> None:
+        """Find out whose the rows of some calls are, and write it down on each.
+
+        Args:
+            calls: those made by the call of the outermost module that has just returned.
+            output: what that returned.
+            samples: the number of samples of the batch.
+            earlier: those of outermost modules before it, whose output may have gone into it: it tells more of them.
+        """
         outputs = [
-            (name, tensor)
-            for name, tensor in returned_tensors(output)
+            (name, tensor, packed)
+            for name, tensor, packed in returned_tensors(output)
             if tensor.requires_grad and tensor.is_floating_point()
         ]
-        roots = [get_gradient_edge(tensor).node for _, tensor in outputs]
-        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)])
-        kind = (graph.fingerprint, tuple(call.key for call in calls))
-        traced = self._remembered(kind, calls, samples)
+        roots = [get_gradient_edge(tensor).node for _, tensor, _ in outputs]
+        far = len({call.outermost for call in earlier}) > FOLLOWED
+        stop = frozenset(edge.node for call in earlier for edge in call.edges) if far else frozenset()
+        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop)
+        nodes = frozenset(graph.nodes)
+        again = [] if far else [call for call in earlier if any(edge.node in nodes for edge in call.edges)]
+        both = [*again, *calls]
+        kind = (graph.fingerprint, tuple(call.key for call in both))
+        traced = self._remembered(kind, both, samples)
         if samples > 1 and traced is None:
-            traced = self._prove(calls, outputs, samples, graph)
-            self._remember(kind, calls, traced, graph)
+            traced = self._prove(both, outputs, samples, graph)
+            self._remember(kind, both, traced, graph)
         for call in calls:
             call.traced = traced
+        for call in again:
+            if traced is not None and traced.tells_of(call.key):
+                call.traced = traced
         self.last = self.recomputed = traced
 
     def _remembered(self, kind: Any, calls: Sequence[Call], samples: int) -> Traced | None:
@@ -101,16 +119,14 @@ class Tracer:
             del self._kinds[next(iter(self._kinds))]
         self._kinds[kind] = traced, _shapes(calls)
 
-    def _prove(
-        self, calls: Sequence[Call], outputs: Sequence[tuple[str, Tensor]], samples: int, graph: BackwardGraph
-    ) -> Traced:
+    def _prove(self, calls: Sequence[Call], outputs: Sequence[Place], samples: int, graph: BackwardGraph) -> Traced:
         """Trace by backward passes of their own, after which everything is as it was."""
-        returned = [_returned(name, tensor) for name, tensor in outputs]
+        returned = [_returned(*place) for place in outputs]
         watched = [call for call in calls if not call.watched.is_witness]
         instead = [_returned(f"layer {c.watched.name!r}", c.output) for c in reversed(watched) if c.output is not None]
         if all(len(readings(output, samples)) == 1 for output in returned):
             calls = watched  # there is nothing for witnesses to tell
-        kept = [tensor for _, tensor in outputs] + [call.output for call in calls if call.output is not None]
+        kept = [tensor for _, tensor, _ in outputs] + [call.output for call in calls if call.output is not None]
         sought = [edge for call in calls for edge in call.edges]
 
         is_reentrant = any(node.name() == "CheckpointFunctionBackward" for node in graph.nodes)
@@ -136,7 +152,7 @@ class Tracer:
                 return Traced({}, refusal=f"cannot be traced to samples by another backward pass: {reason}")
         parts = dict(traced.parts)
         reached = {key for key, _, _ in parts}
-        structure = set(backward_graph([get_gradient_edge(tensor).node for _, tensor in outputs]).nodes)
+        structure = set(backward_graph([get_gradient_edge(tensor).node for _, tensor, _ in outputs]).nodes)
         for call in calls:
             if call.key not in reached and not call.watched.is_witness:
                 in_graph = any(edge.node in structure for edge in call.edges)
@@ -168,11 +184,11 @@ class Tracer:
 
 
 def _shapes(calls: Sequence[Call]) -> dict[Any, tuple[int, ...]]:
-    return {call.key: tuple(call.output.shape) for call in calls if call.output is not None}
+    return {call.key: call.shape for call in calls}
 
 
-def _returned(name: str, tensor: Tensor) -> Returned:
-    return Returned(get_gradient_edge(tensor), tuple(tensor.shape), tensor.dtype, tensor.device, name)
+def _returned(name: str, tensor: Tensor, packed: Tensor | None = None) -> Returned:
+    return Returned(get_gradient_edge(tensor), tuple(tensor.shape), tensor.dtype, tensor.device, name, packed)
 
 
 def _with_axes(trace: RowTrace, shape: tuple[int, ...] | None) -> RowTrace:

@@ -114,7 +114,7 @@ class GradientCheck(ArrivalListener):
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
             self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif _is_zero(layer.parameter.grad):
+        elif unseen.is_nonzero and _is_zero(layer.parameter.grad):
             self._take_back(layer.name, unseen)
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
@@ -125,6 +125,7 @@ class GradientCheck(ArrivalListener):
             ):
                 self.unexplained = layer
             return
+        self._unseen[layer.name].is_nonzero |= not _is_zero(gradient)
         self._remember(layer, gradient)
         if gradient.is_sparse or not (self._due or self._has_penalty or layer.name not in self._compared):
             return
@@ -154,11 +155,12 @@ class _Unseen:
         self._weight = layer.parameter
         self._version, self._begin = self._weight._version, self._start()
         self.put_back = put_back
+        self.is_nonzero = False
 
     def was_zeroed(self) -> bool:
         """Whether the gradient is gone, and no step by hand has moved the weight."""
         moved = self._weight._version != self._version or not torch.equal(self._start(), self._begin)
-        return not moved and _is_zero(self._weight.grad)
+        return self.is_nonzero and not moved and _is_zero(self._weight.grad)
 
     def _start(self) -> Tensor:
         return self._weight.detach().flatten()[:64].clone()
