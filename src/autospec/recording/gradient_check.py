@@ -63,6 +63,7 @@ class GradientCheck(ArrivalListener):
         self.is_open = self.remembers = False
         self.left: dict[str, Tensor] = {}
         self.unexplained: Layer | None = None
+        self.passes = 0
 
     def begin(self) -> None:
         """A batch begins."""
@@ -70,7 +71,7 @@ class GradientCheck(ArrivalListener):
         self._stepped.clear()
         self.problems.clear()
         self._may_be_zeroed = self._has_penalty = False
-        self.unexplained = None
+        self.unexplained, self.passes = None, 0
         self.is_open = True
         self._due = COST * self._batch_s >= self._compare_s
         if self._due:
@@ -107,6 +108,7 @@ class GradientCheck(ArrivalListener):
             self._may_be_zeroed = True
 
     def passed(self, keeps_graph: bool) -> None:
+        self.passes += 1
         self._has_penalty = self._has_penalty or keeps_graph
 
     def before(self, layer: Layer) -> None:

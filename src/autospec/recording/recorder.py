@@ -148,16 +148,16 @@ class SpectralRecorder:
         self._checked = False
         self._warned: set[str] = set()
         self._batch: Batch | None = None
+        self._context: contextlib._GeneratorContextManager[Batch] | None = None
         self._begin_sums()
 
-    @contextlib.contextmanager
     def batch(
         self,
         group: Tensor | npt.ArrayLike,
         samples: Tensor | None = None,
         *,
         weight: Tensor | npt.ArrayLike | None = None,
-    ) -> Iterator[Batch]:
+    ) -> contextlib.AbstractContextManager[Batch]:
         """A context for the forward and backward pass of one batch.
 
         Args:
@@ -166,13 +166,22 @@ class SpectralRecorder:
                 order.
             weight: (n,) what each sample's loss is multiplied by (class weights, numbers of counted tokens); None is 1.
 
-        Yields:
-            The batch, which takes per-sample losses: ``batch.losses(losses)``.
+        Returns:
+            The context; in it stands the batch, which takes per-sample losses: ``batch.losses(losses)``.
 
         Raises:
             AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
                 explain.
         """
+        context = self._recording(group, samples, weight)
+        if self._batch is None:
+            self._context = context
+        return context
+
+    @contextlib.contextmanager
+    def _recording(
+        self, group: Tensor | npt.ArrayLike, samples: Tensor | None, weight: Tensor | npt.ArrayLike | None
+    ) -> Iterator[Batch]:
         self._check_open()
         if self._batch is not None:
             raise AutoSpecError(
@@ -315,8 +324,9 @@ class SpectralRecorder:
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
         self.epoch = epoch
+        if self._batch is not None and self._context is not None:
+            self._context.gen.close()  # left open by an exception
         self._spoilt = False
-        self._batch = None
         self._scale_check.end()
         self._begin_sums()
 
@@ -392,6 +402,11 @@ class SpectralRecorder:
                 "model inside recorder.batch(...), and its layers as modules"
             )
         names = ", ".join(repr(name) for name in self._header.layers)
+        if self._check.passes:
+            return (
+                f"the backward passes of the batch reached no watched weight ({names}), as those of "
+                "torch.autograd.grad and backward(inputs=...) do not; call loss.backward() inside recorder.batch(...)"
+            )
         compiled = "; a compiled model must be given to the recorder before the first call" * self._compiled
         return (
             f"the batch ended without a backward pass through any watched layer ({names}); "
