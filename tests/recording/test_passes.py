@@ -291,6 +291,15 @@ def test_no_scaler_is_asked_for_where_there_is_none(clip):
         recorder.end_epoch()
 
 
+def test_half_precision_without_a_step_asks_whether_there_is_a_scaler():
+    model, (x, _) = _net().float(), _data()
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with recorder.batch(LABELS), torch.autocast("cpu", torch.float16):
+        model(x.float()).square().mean().backward()
+    with pytest.warns(AutoSpecWarning, match="half precision.*GradScaler.*scaler=scaler"):
+        recorder.end_epoch()
+
+
 # --- what has no gradient, and what is left open ---------------------------------------------------------------------
 
 

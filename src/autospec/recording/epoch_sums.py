@@ -114,7 +114,7 @@ class EpochSums:
         return put_back
 
     def add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
-        """Add one weight's gradient, split by cell already: (cells, out, in), from numbers of a spacing ``eps``."""
+        """Add one weight's gradient, split by group already: (groups, out, in), from numbers of a spacing ``eps``."""
         self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, groups: SampleGroups, weight: Tensor, loss_sums: Tensor | None) -> None:

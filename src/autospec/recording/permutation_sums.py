@@ -35,16 +35,16 @@ class PermutationSums:
         self._losses: Tensor | None = torch.zeros(permutation_design.subjects, dtype=torch.float64)
         self.cost_s = 0.0
 
-    def subjects_of(self, samples: Tensor | None, cells: SampleGroups) -> Tensor:
+    def subjects_of(self, samples: Tensor | None, groups: SampleGroups) -> Tensor:
         """(n,): whose each sample of a batch is; AutoSpecError where ``samples`` do not say it."""
         subject = torch.from_numpy(self._permutation_design.subject)
         subject = subject if samples is None else subject[samples.cpu()]
-        if len(subject) != len(cells.of_sample):
+        if len(subject) != len(groups.of_sample):
             raise AutoSpecError(
-                f"{len(cells.of_sample)} labels, but relabellings of {len(subject)} samples; "
+                f"{len(groups.of_sample)} labels, but relabellings of {len(subject)} samples; "
                 "recorder.batch(group, samples=...) says which samples a batch holds"
             )
-        return subject.to(cells.of_sample.device)
+        return subject.to(groups.of_sample.device)
 
     def add(self, use: Use, factors: GradientFactors, subject: Tensor, owners: RowOwners) -> None:
         """Add one weight's factors from one backward pass; ``owners`` says which sample each row is."""

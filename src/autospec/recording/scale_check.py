@@ -50,6 +50,11 @@ class ScaleCheck:
             self._handle.remove()
             self._handle = None
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether no step has been seen yet that would tell."""
+        return self._left_to_see == STEPS
+
     def raise_if_found(self) -> None:
         """AutoSpecError where a scale was found."""
         if self._found:
