@@ -409,6 +409,15 @@ def test_the_table_lists_every_layer_and_what_is_left_out():
 
 
 @pytest.mark.parametrize(
+    ("batch", "message"),
+    [((), "at least one tensor"), (torch.randn(1, 4), "at least two samples")],
+)
+def test_a_batch_that_shows_nothing(batch, message):
+    with pytest.raises(AutoSpecError, match=message):
+        autospec.check(nn.Sequential(nn.Linear(4, 3)), batch)
+
+
+@pytest.mark.parametrize(
     ("owners", "how"),
     [
         ([[0, 0], [1, 1], [2, 2]], SAMPLE_FIRST),

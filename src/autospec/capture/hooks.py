@@ -187,7 +187,9 @@ class HookListener:
             call.outermost = self._outermost
         self.tracer.trace(calls, output, self._samples, self._earlier)
         for call in calls:
-            call.output = None  # what a layer gives must not outlive its backward pass
+            # what a layer gives must not outlive its backward pass
+            call.output = None
+            call.kept.clear()
         self._earlier += calls
 
     @staticmethod
@@ -195,6 +197,7 @@ class HookListener:
         """Let go of the graph, which the hooks on it must not hold."""
         for call in calls:
             call.edges, call.output = [], None
+            call.kept.clear()
 
     # --- backward --------------------------------------------------------------------------------------------------
 
@@ -346,6 +349,7 @@ class Call:
         output: its main output, kept while the outermost module runs.
         shape: the shape of it.
         traced: whose its rows are, known when the outermost module has returned.
+        kept: what a witness was called with, to be cleared.
         outermost: in which call of an outermost module of this batch it was made.
     """
 
@@ -357,6 +361,7 @@ class Call:
         self.shape: tuple[int, ...] = ()
         self.traced: Traced | None = None
         self.outermost = 0
+        self.kept: list[Any] = []
 
     @property
     def is_recomputed(self) -> bool:
@@ -422,9 +427,15 @@ class _ForwardHook:
         call = self._listener.called(self._watched)
         listener, watched = self._listener, self._watched
 
+        held = [(kept_inputs, kept_keywords, kept_output)]
+        if watched.is_witness:
+            call.kept = held  # let go of once rows are traced
+        del kept_inputs, kept_keywords, kept_output
+
         def receive(adjoints: Sequence[Tensor | None]) -> None:
-            if watched.is_witness and not listener.tracer.is_tracing:
+            if not held:
                 return
+            kept_inputs, kept_keywords, kept_output = held[0]
             if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
                 raise AutoSpecError(
                     f"layer {watched.name!r}: its input was changed in place before backward, so the activation is "

@@ -74,7 +74,7 @@ def check(model: nn.Module, batch: Any) -> LayerTable:
         The table; ``print`` shows it.
 
     Raises:
-        AutoSpecError: where the batch holds no tensor.
+        AutoSpecError: where the batch holds no tensor, or a single sample.
     """
     return layer_table(model, batch)
 
@@ -96,7 +96,9 @@ def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, e
         reason = _obstacle(weight)
         if not reason and watched is not None and layer not in watched:
             reason = "not chosen by layers=..."
-        how = "" if _obstacle(weight) else _how(traced, layer)
+        if not reason and traced is not None and traced.refusal:
+            reason = "its rows cannot be traced to samples"
+        how = "" if _obstacle(weight) or (traced and traced.refusal) else _how(traced, layer)
         recorded = "" if reason else _RECORDED.get(how, "by group" if engine == "hooks" else "by group (gradients)")
         rows.append(TableRow(layer, type(weight.module).__name__, _text(parameter), how, recorded, reason))
     read = "" if traced is None else traced.read or traced.refusal
@@ -136,6 +138,8 @@ def _samples(batch: Any) -> int:
     lengths = [len(leaf) for leaf in tensors if isinstance(leaf, Tensor) and leaf.dim()]
     if not lengths:
         raise AutoSpecError("batch must hold at least one tensor with samples for its first dimension")
+    if lengths[0] < 2:
+        raise AutoSpecError("batch must hold at least two samples, or there is nothing to tell apart")
     return lengths[0]
 
 

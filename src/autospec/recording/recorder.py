@@ -269,8 +269,8 @@ class SpectralRecorder:
             if self._check.half_precision and self._scale_check.is_undecided:
                 self._warn_once(
                     "scaler",
-                    "adjoints came in half precision, and no optimizer's step has shown whether a "
-                    "GradScaler multiplied the loss; if one did, give it to the recorder: SpectralRecorder(..., scaler=scaler)",
+                    "adjoints came in half precision, and no optimizer's step has shown whether a GradScaler "
+                    "multiplied the loss; if one did, give it to the recorder: SpectralRecorder(..., scaler=scaler)",
                 )
             self._check_loss(loss)
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)

@@ -15,7 +15,7 @@ from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.recording.gradient_check import GradientCheck
 
-SMALLEST_SCALE = 32.0
+SMALLEST_SCALE = 1024.0
 """A smaller ratio may be a gradient that was divided on purpose."""
 
 STEPS = 3
