@@ -300,7 +300,8 @@ def test_a_model_that_gives_similarities_of_all_samples_is_traced_through_what_e
     assert table["image"].traced == table["text"].traced == SAMPLE_FIRST
 
 
-def test_layers_called_one_by_one_are_traced_through_those_that_come_after():
+@pytest.mark.parametrize("layers", [["!positions"], ["words", "head"]])
+def test_layers_called_one_by_one_are_traced_through_those_that_come_after(layers):
     """Here the last layer's steps are samples, which the recurrent layer before it tells."""
     parts = {"words": nn.Embedding(9, 4), "positions": nn.Embedding(6, 4), "rnn": nn.GRU(4, 4), "head": nn.Linear(4, 2)}
     model = nn.ModuleDict(parts).double()
@@ -310,7 +311,7 @@ def test_layers_called_one_by_one_are_traced_through_those_that_come_after():
         return model["head"](model["rnn"](entered.transpose(0, 1))[0]).square().sum()
 
     words = torch.randint(9, (6, 6))
-    recorder = SpectralRecorder(model, groups=["a", "b"], layers=["!positions"])
+    recorder = SpectralRecorder(model, groups=["a", "b"], layers=layers)
     with recorder.batch([0, 1, 0, 1, 0, 1]):
         run(words).backward()
     recorder.end_epoch()

@@ -185,11 +185,11 @@ class HookListener:
         self._outermost += 1
         for call in calls:
             call.outermost = self._outermost
-        self.tracer.trace(calls, output, self._samples, self._earlier)
+        is_new = self.tracer.trace(calls, output, self._samples, self._earlier)
         for call in calls:
-            # what a layer gives must not outlive its backward pass
-            call.output = None
-            call.kept.clear()
+            call.output = None  # what a layer gives must not outlive its backward pass
+            if not is_new:
+                call.kept.clear()
         self._earlier += calls
 
     @staticmethod
@@ -203,6 +203,9 @@ class HookListener:
 
     def receive(self, call: Call, arrived: LayerCall) -> None:
         """Take the adjoints of one call: to trace its rows, or to hand its factors on once its weight is reached."""
+        if call.watched.is_witness and not self.tracer.is_tracing:
+            call.kept.clear()
+            return
         if self.tracer.is_tracing:
             try:
                 explained = self._explain(call, arrived)
@@ -217,6 +220,8 @@ class HookListener:
                 f"layer {call.watched.name!r}: backward ran outside the recorder.batch(...) in which its forward "
                 "pass ran"
             )
+        for earlier in self._earlier:
+            earlier.kept.clear()  # the loss is known: nothing is traced from here on
         task = torch._C._current_graph_task_id()
         if not any(of_task == task for of_task, _ in self._waiting):
             torch.autograd.Variable._execution_engine.queue_callback(lambda: self._forget(task))

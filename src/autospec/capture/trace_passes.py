@@ -59,7 +59,7 @@ class Tracer:
             # a call that several backward passes reach at once adds up
             self._collected[part] = self._collected[part] + adjoint if part in self._collected else adjoint.clone()
 
-    def trace(self, calls: Sequence[Call], output: Any, samples: int, earlier: Sequence[Call] = ()) -> None:
+    def trace(self, calls: Sequence[Call], output: Any, samples: int, earlier: Sequence[Call] = ()) -> bool:
         """Find out whose the rows of some calls are, and write it down on each.
 
         Args:
@@ -67,6 +67,9 @@ class Tracer:
             output: what that returned.
             samples: the number of samples of the batch.
             earlier: those of outermost modules before it, whose output may have gone into it: it tells more of them.
+
+        Returns:
+            Whether the pass was of a kind not met before.
         """
         outputs = [
             (name, tensor, packed)
@@ -82,7 +85,8 @@ class Tracer:
         both = [*again, *calls]
         kind = (graph.fingerprint, tuple(call.key for call in both))
         traced = self._remembered(kind, both, samples)
-        if samples > 1 and traced is None:
+        is_new = samples > 1 and traced is None
+        if is_new:
             traced = self._prove(both, outputs, samples, graph)
             self._remember(kind, both, traced, graph)
         for call in calls:
@@ -91,6 +95,7 @@ class Tracer:
             if traced is not None and traced.tells_of(call.key):
                 call.traced = traced
         self.last = self.recomputed = traced
+        return is_new
 
     def _remembered(self, kind: Any, calls: Sequence[Call], samples: int) -> Traced | None:
         if kind not in self._kinds:
