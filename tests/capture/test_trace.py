@@ -44,6 +44,28 @@ class SharedPositions(nn.Module):
         return self.head(self.mixing(self.words(x) + self.positions(torch.arange(x.shape[1]))).mean(1))
 
 
+class PositionByPosition(nn.Module):
+    """Nothing here mixes positions, so that steps might be samples, but for what is shared by all samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.positions, self.head = nn.Embedding(9, 4), nn.Embedding(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head((self.words(x) + self.positions(torch.arange(x.shape[1]))).tanh())
+
+
+class Transposed(nn.Module):
+    """Gives as many features as there are samples, and those first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.second(self.first(x).tanh()).T
+
+
 class TimeFirst(nn.Module):
     def __init__(self):
         super().__init__()
@@ -155,6 +177,13 @@ def _image(*shape):
 FOREIGN = {
     "sorted by length": (Sorted, lambda: _image(6, 7, 3), _losses, {"rnn.weight_ih_l0": BY_DATA}),
     "shared positions": (SharedPositions, lambda: torch.randint(9, (6, 6)), _losses, {"positions": SHARED}),
+    "shared positions alone": (
+        PositionByPosition,
+        lambda: torch.randint(9, (6, 6)),
+        _losses,
+        {"words": SAMPLE_FIRST, "positions": SHARED},
+    ),
+    "transposed": (Transposed, lambda: _image(5, 3), lambda output: _losses(output.T), {"first": SAMPLE_FIRST}),
     "time first": (TimeFirst, lambda: _image(5, 7, 3), _losses, {"enter": STEP_FIRST, "head": STEP_FIRST}),
     "as many steps": (TimeFirst, lambda: _image(6, 6, 3), _losses, {"enter": STEP_FIRST, "head": STEP_FIRST}),
     "frames": (FoldedFrames, lambda: _image(4, 5, 6, 6), _losses, {"image": FOLDED, "frame": FOLDED}),

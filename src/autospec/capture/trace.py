@@ -161,77 +161,83 @@ def trace_rows(outputs: Sequence[Returned], instead: Sequence[Returned], samples
             refusal=f"{samples} group labels were given, but the model returned {shapes}, and no dimension of it is as "
             "long; give one label per sample, and return from the model what has the samples for its first dimension",
         )
-    chosen, parts, refusal = _best_reading(usable, samples, run)
+    best, refusal = _best_reading(usable, samples, run)
     if refusal:
         return Traced({}, refusal=refusal)
-    parts = _from_each_output(chosen, parts, samples, run)
-    read = ", ".join(f"{output.name} {tuple(output.shape)}: {reading}" for output, reading in chosen)
-    return Traced(parts, read)
+    read = ", ".join(f"{output.name} {tuple(output.shape)}: {reading}" for output, reading in best.chosen)
+    return Traced(_from_each_output(best, samples, run), read)
 
 
-def _best_reading(
-    usable: Sequence[Returned], samples: int, run: RunBackward
-) -> tuple[list[tuple[Returned, Reading]], dict[Part, RowTrace], str]:
-    """The reading of the outputs under which the fewest parts mix samples; the documented one where several do."""
+@dataclass(frozen=True)
+class _Attempt:
+    """What the parts were traced to under one reading of the outputs.
+
+    ``lookups`` are parts that mix samples but have no more rows than there are samples: they may as well be of what
+    all samples share, as an embedding of positions, and do not speak against the reading.
+    """
+
+    chosen: list[tuple[Returned, Reading]]
+    parts: dict[Part, RowTrace]
+    lookups: int
+
+    @property
+    def reached(self) -> int:
+        return sum(trace.how != NOT_REACHED for trace in self.parts.values())
+
+    @property
+    def mixed(self) -> int:
+        return _mixed(self.parts)
+
+    @property
+    def against(self) -> int:
+        """How many parts speak against the reading."""
+        return self.mixed if self.mixed == self.reached else self.mixed - self.lookups
+
+    @property
+    def straight(self) -> int:
+        return sum(trace.how == SAMPLE_FIRST for trace in self.parts.values())
+
+
+def _best_reading(usable: Sequence[Returned], samples: int, run: RunBackward) -> tuple[_Attempt, str]:
+    """The reading of the outputs that the fewest parts speak against, and why there is none or ""."""
     choices = itertools.product(*(readings(output, samples) for output in usable))
-    tried = []
+    tried: list[_Attempt] = []
     for choice in itertools.islice(choices, ATTEMPTS):
-        chosen = list(zip(usable, choice, strict=True))
-        parts = _attempt(chosen, samples, run)
-        tried.append((_mixed(parts), -_straight(parts), chosen, parts))
-        is_plain = all(reading.repeats == 1 for reading in choice)
-        if tried[-1][0] == 0 and is_plain:
+        tried.append(_attempt(list(zip(usable, choice, strict=True)), samples, run))
+        if not tried[-1].against and all(reading.repeats == 1 for reading in choice):
             break
-    least = min(mixed for mixed, *_ in tried)
-    best = [attempt for attempt in tried if attempt[0] == least]
-    if any(reading.repeats > 1 for _, reading in best[0][2]):
-        straight = min(attempt[1] for attempt in best)
-        best = [attempt for attempt in best if attempt[1] == straight]
-        if len(best) > 1:
-            output = best[0][2][0][0]
-            return (
-                [],
-                {},
-                (
-                    f"saw a batch of {output.shape[0]} samples, but {samples} group labels were given: which of the "
-                    "rows that the model returned belong to one label cannot be told; give one label per row"
-                ),
-            )
-    mixed, _, chosen, parts = best[0]
-    output, reading = chosen[0]
-    if mixed and mixed == sum(trace.how != NOT_REACHED for trace in parts.values()) and reading.dimension > 0:
-        return (
-            [],
-            {},
-            f"saw a batch of {output.shape[0]} samples, but {samples} group labels were given; give one label per row "
-            "of what the model returns",
-        )
-    return chosen, parts, ""
+    least = min(attempt.against for attempt in tried)
+    best = [attempt for attempt in tried if attempt.against == least]
+    if any(reading.repeats > 1 for _, reading in best[0].chosen):
+        straight = max(attempt.straight for attempt in best)
+        best = [attempt for attempt in best if attempt.straight == straight]
+    output, reading = best[0].chosen[0]
+    told = f"saw a batch of {output.shape[0]} samples, but {samples} group labels were given"
+    if len(best) > 1 and reading.repeats > 1:
+        which = "which of the rows that the model returned belong to one label cannot be told"
+        return best[0], f"{told}: {which}; give one label per row"
+    if best[0].mixed and best[0].mixed == best[0].reached and reading.dimension > 0:
+        return best[0], f"{told}; give one label per row of what the model returns"
+    return best[0], ""
 
 
 def _mixed(parts: Mapping[Part, RowTrace]) -> int:
     return sum(trace.how == SHARED for trace in parts.values())
 
 
-def _straight(parts: Mapping[Part, RowTrace]) -> int:
-    return sum(trace.how == SAMPLE_FIRST for trace in parts.values())
-
-
-def _from_each_output(
-    chosen: Sequence[tuple[Returned, Reading]], parts: dict[Part, RowTrace], samples: int, run: RunBackward
-) -> dict[Part, RowTrace]:
+def _from_each_output(best: _Attempt, samples: int, run: RunBackward) -> dict[Part, RowTrace]:
     """Parts that mix samples, traced from one output alone: another may be a product of all samples (similarities)."""
-    if len(chosen) == 1 or not _mixed(parts):
-        return parts
-    for one in chosen[:ATTEMPTS]:
-        alone = _attempt([one], samples, run)
-        for part, trace in alone.items():
+    parts = dict(best.parts)
+    for one in best.chosen[:ATTEMPTS] if len(best.chosen) > 1 else ():
+        if not _mixed(parts):
+            break
+        for part, trace in _attempt([one], samples, run).parts.items():
             if parts[part].how == SHARED and trace.how not in (SHARED, NOT_REACHED):
                 parts[part] = trace
     return parts
 
 
-def _attempt(chosen: Sequence[tuple[Returned, Reading]], samples: int, run: RunBackward) -> dict[Part, RowTrace]:
+def _attempt(chosen: list[tuple[Returned, Reading]], samples: int, run: RunBackward) -> _Attempt:
     """Trace every part under one reading of the outputs."""
     generator = torch.Generator().manual_seed(0)
     edges = [output.edge for output, _ in chosen]
@@ -249,11 +255,13 @@ def _attempt(chosen: Sequence[tuple[Returned, Reading]], samples: int, run: RunB
             _along(powers[digit[reading.samples_of(output, samples)]], output, reading) for output, reading in chosen
         ]
         scaled.append(run(edges, [seed * factor for seed, factor in zip(seeds, factors, strict=True)]))
-    return {
+    parts = {
         part: trace_of(_owners(rows, [one[part] for one in scaled], exponents, samples), samples)
         for part, rows in base.items()
         if all(part in one for one in scaled)
     }
+    few = [trace.how == SHARED and math.prod(base[part].shape[:2]) <= samples for part, trace in parts.items()]
+    return _Attempt(chosen, parts, sum(few))
 
 
 def _drawn(output: Returned, generator: torch.Generator) -> Tensor:
