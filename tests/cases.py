@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import watched_modules
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.groups import SampleGroups
 
 SAMPLES = 6
 LABELS = torch.tensor([0, 1, 0, -1, 1, 1])
@@ -27,9 +26,9 @@ def captured(model: nn.Module, backward: Callable[[], None]) -> dict[str, list[G
     """The factors of every use of every weight, by the use's name, that a forward and a backward pass hand over."""
     found: dict[str, list[GradientFactors]] = {}
     listener = HookListener(
-        model, watched_modules(model), lambda use, part: found.setdefault(use.name, []).append(part)
+        model, watched_modules(model), lambda use, part, _: found.setdefault(use.name, []).append(part)
     )
-    with listener.listening(SampleGroups.of(LABELS, len(GROUPS) + 1)):
+    with listener.listening():
         backward()
     return found
 

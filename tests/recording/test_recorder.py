@@ -76,13 +76,17 @@ def test_activation_and_adjoint_spectra_over_several_batches(dtype):
     model = _model(dtype)
     recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))
     batches = [(torch.randn(n, 6, dtype=dtype), torch.arange(n) % 2) for n in (5, 3, 8)]
-    adjoints = []
-    handle = model[2].register_forward_hook(
-        lambda module, inputs, output: output.register_hook(lambda adjoint: adjoints.append(adjoint.clone())) and None
-    )
+    outputs = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        outputs.append(output)
+
+    handle = model[2].register_forward_hook(keep)
     for inputs, labels in batches:
         _step(recorder, model, inputs, labels)
     handle.remove()
+    adjoints = [output.grad for output in outputs]
     recorder.end_epoch()
     labels = torch.cat([labels for _, labels in batches])
     rows = {"0/activation": torch.cat([inputs for inputs, _ in batches]), "2/adjoint": torch.cat(adjoints)}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from autospec.capture.hooks import HookListener
+from autospec.capture.hooks import HookListener, Sink
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
 from autospec.capture.per_group import GroupGradients, PerGroupEngine
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import GradientFactors
 from autospec.store.schema import GRADIENT
 
 Engine = HookListener | PerGroupEngine
@@ -36,7 +35,7 @@ def listening_engine(
     engine: str,
     model: nn.Module,
     selection: Selection,
-    take_factors: Callable[[Use, GradientFactors], None],
+    take_factors: Sink,
     take_gradients: GroupGradients,
     check_every: int | None,
 ) -> tuple[Engine, list[Use]]:

@@ -74,6 +74,10 @@ class FunctionCalls:
         self._batches += 1
         self._met_outside |= mode.met_outside
 
+    def take_computed(self, name: str) -> Tensor | None:
+        """What reached a weight that its module computes since this was last asked: (out, in) float64, or None."""
+        return self.computed_gradients.pop(name, None)
+
 
 class _CallMode(TorchFunctionMode):
     """Sees the calls of one batch."""

@@ -69,12 +69,14 @@ class WatchedModule:
         module: the module.
         rule: what explains a call of it; None where the calls of functions on its weights are watched instead.
         uses: its uses of weights.
+        is_witness: whether it only helps to trace rows, and is not recorded.
     """
 
     name: str
     module: nn.Module
     rule: Rule | None
     uses: tuple[Use, ...] = ()
+    is_witness: bool = False
 
     @property
     def recorded_by(self) -> str:

@@ -128,6 +128,14 @@ class GradientFactors:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
         return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
 
+    def rounded_to(self, spacing: float) -> GradientFactors:
+        """The same factors, known to come from numbers of a spacing (those of a kernel in half precision)."""
+        if spacing <= self.eps:
+            return self
+        other = copy.copy(self)
+        other._rounded_before = spacing
+        return other
+
     def scaled(self, factor: float) -> GradientFactors:
         """The factors of a loss that is ``factor`` times as large."""
         other = copy.copy(self)
