@@ -24,6 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from autospec.capture.derived_weights import DerivedWeight, factors_of_root, is_view
 from autospec.capture.fused_calls import FUSED, fused_call
 from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.leaf_gradients import Arrival
 from autospec.capture.rules.functions import function_rule
 from autospec.capture.rules.generic import generic_factors, writes_in_place
 from autospec.capture.rules.registry import LayerCall, Rule
@@ -46,17 +47,22 @@ class FunctionCalls:
         watched: what is watched of it; entries without a rule are recorded from function calls.
         attach: takes a call and waits for the adjoints of its output.
         random_state: reads the random state of the devices of some tensors.
+        arrive: takes what a backward pass brings to a weight that its module computes.
     """
 
     def __init__(
-        self, model: nn.Module, watched: Sequence[WatchedModule], attach: Attach, random_state: RandomState
+        self,
+        model: nn.Module,
+        watched: Sequence[WatchedModule],
+        attach: Attach,
+        random_state: RandomState,
+        arrive: Arrival,
     ) -> None:
         self._model, self._watched = model, watched
-        self._attach, self._random_state = attach, random_state
+        self._attach, self._random_state, self._arrive = attach, random_state, arrive
         self._by_function = [entry for entry in watched if entry.rule is None]
         self._batches = 0
         self._met_outside = False
-        self.computed_gradients: dict[str, Tensor] = {}
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -64,19 +70,14 @@ class FunctionCalls:
 
         The first batch is always looked at, since a weight that its module's rule explains may be used elsewhere too.
         """
-        self.computed_gradients = {}
         if not (self._by_function or self._met_outside or self._batches == 0):
             yield
             return
-        mode = _CallMode(self._model, self._watched, self._attach, self._random_state, self.computed_gradients)
+        mode = _CallMode(self._model, self._watched, self._attach, self._random_state, self._arrive)
         with mode.hooked(), mode:
             yield
         self._batches += 1
         self._met_outside |= mode.met_outside
-
-    def take_computed(self, name: str) -> Tensor | None:
-        """What reached a weight that its module computes since this was last asked: (out, in) float64, or None."""
-        return self.computed_gradients.pop(name, None)
 
 
 class _CallMode(TorchFunctionMode):
@@ -88,12 +89,11 @@ class _CallMode(TorchFunctionMode):
         watched: Sequence[WatchedModule],
         attach: Attach,
         random_state: RandomState,
-        computed_gradients: dict[str, Tensor],
+        arrive: Arrival,
     ) -> None:
         super().__init__()
         self._model, self._watched = model, watched
-        self._attach, self._random_state = attach, random_state
-        self._computed_gradients = computed_gradients
+        self._attach, self._random_state, self._arrive = attach, random_state, arrive
         self._uses: dict[int, tuple[WatchedModule, Use]] = {}
         for entry in watched:
             for use in entry.uses:
@@ -182,13 +182,7 @@ class _CallMode(TorchFunctionMode):
             return
         self._weights[id(weight)] = DerivedWeight(weight, use.layer.name, parents=() if known is None else (known,))
         self._uses[id(weight)] = (entry, use)
-        name, gradients = use.layer.name, self._computed_gradients
-
-        def keep(gradient: Tensor) -> None:
-            arrived = gradient.detach().flatten(1).double()
-            gradients[name] = gradients[name] + arrived if name in gradients else arrived.clone()
-
-        self._handles.append(weight.register_hook(keep))
+        self._handles.append(weight.register_hook(lambda gradient: self._arrive(use.layer, gradient)))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -204,7 +198,7 @@ class _CallMode(TorchFunctionMode):
         """Follow what a call computes from weights alone, and wait for the adjoints of one that uses them."""
         places = list(_tensors_of(args, kwargs))
         weights = [(place, self._weights[id(tensor)]) for place, tensor in places if id(tensor) in self._weights]
-        others = [tensor for _, tensor in places if not self._is_constant(tensor) and id(tensor) not in self._weights]
+        others = [tensor for _, tensor in places if id(tensor) not in self._weights and not self._is_constant(tensor)]
         if others:
             if weights and torch.is_grad_enabled():
                 self._use(func, args, kwargs, output, before, weights, others)
@@ -230,7 +224,8 @@ class _CallMode(TorchFunctionMode):
         return any(self._inside[id(root.tensor)] > 0 for root in weight.roots())
 
     def _is_constant(self, tensor: Tensor) -> bool:
-        return id(tensor) in self._buffers or tensor in self._constants
+        is_number = not tensor.dim() and not tensor.requires_grad  # as the index of an expert is
+        return is_number or id(tensor) in self._buffers or tensor in self._constants
 
     def _use(
         self,

@@ -72,9 +72,8 @@ class HookListener:
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
         self._model = model
-        self._chosen = watched
+        self._functions = FunctionCalls(model, watched, self._attach_call, random_state, self._arrive)
         self._watched = [*watched, *witnesses(model, watched)]
-        self._functions = FunctionCalls(model, watched, self._attach_call, random_state)
         self._layers = list({use.layer.name: use.layer for entry in watched for use in entry.uses}.values())
         self._sink = sink
         self._handles: list[RemovableHandle] = []
@@ -87,7 +86,7 @@ class HookListener:
         self._earlier: list[Call] = []
         self._outermost = 0
         self._ordinals: Counter[tuple[int, str]] = Counter()
-        self._waiting: dict[tuple[int, int], list[_Heard]] = {}
+        self._waiting: dict[tuple[int, str], list[_Heard]] = {}
         self._error: Exception | None = None
         self.tracer = Tracer(model)
         self._stays = is_compiled(model)
@@ -101,14 +100,14 @@ class HookListener:
         Args:
             groups: the groups of the batch, to whose samples rows are traced; None leaves rows as they come.
         """
-        refuse_replaced(self._model, self._chosen)
+        refuse_replaced(self._model, [entry for entry in self._watched if not entry.is_witness])
         if not self._handles:
             self._attach()
         self._listening, self._error = True, None
         self._samples = None if groups is None else len(groups.of_sample)
         try:
-            watching = contextlib.nullcontext() if self._stays else self._functions.watching()
-            with arrivals(self._layers, self._arrive), _keeping_buffers(self._stays), watching:
+            functions = contextlib.nullcontext() if self._stays else self._functions.watching()
+            with arrivals(self._layers, self._arrive), _keeping_buffers(self._stays), functions:
                 yield
             if self._error is not None:
                 raise self._error
@@ -249,7 +248,7 @@ class HookListener:
         self.arrival_listener.passed(torch.is_grad_enabled())
         heard = _Heard(call, arrived)
         for use in call.watched.uses:
-            waiting = self._waiting.setdefault((task, id(use.layer.parameter)), [])
+            waiting = self._waiting.setdefault((task, use.layer.name), [])
             if heard not in waiting:
                 waiting.append(heard)
 
@@ -269,7 +268,7 @@ class HookListener:
             self._error = error.with_traceback(None)
 
     def _hand_on(self, layer: Layer, gradient: Tensor) -> None:
-        waiting = self._waiting.pop((torch._C._current_graph_task_id(), id(layer.parameter)), [])
+        waiting = self._waiting.pop((torch._C._current_graph_task_id(), layer.name), [])
         with torch.no_grad(), _full_precision(gradient.device):
             self.arrival_listener.before(layer)
             handed = []
@@ -281,9 +280,7 @@ class HookListener:
                         laid_out, owners = self._laid_out(heard.call, part, use, factors)
                         self._sink(use, laid_out, owners)
                         handed.append(laid_out)
-            whole = self._functions.take_computed(layer.name) if layer.computed else gradient.detach()
-            if whole is not None:
-                self.arrival_listener.after(layer, whole, handed)
+            self.arrival_listener.after(layer, gradient.detach(), handed)
 
     def _explain(self, call: Call, arrived: LayerCall) -> Explained:
         """What a layer rule makes of one call."""
@@ -295,6 +292,7 @@ class HookListener:
             return [
                 ((call.key, use.name, place), use, part.rounded_to(spacing))
                 for use in watched.uses
+                if use.layer.is_trained or watched.is_witness
                 for place, part in enumerate(parts_of(factors, use))
             ]
 

@@ -28,8 +28,7 @@ def leaf_gradients(layers: Sequence[Layer]) -> Iterator[LeafGradients]:
             matrix = gradient.detach().flatten(1).to(torch.float64, copy=True)
             arrived[layer.name] = arrived[layer.name] + matrix if layer.name in arrived else matrix
 
-    # what arrives at a parameter is not the gradient of a weight that is computed from it
-    with arrivals([layer for layer in layers if not layer.computed], keep):
+    with arrivals(layers, keep):
         yield arrived
 
 
@@ -41,8 +40,8 @@ def arrivals(layers: Sequence[Layer], arrive: Arrival) -> Iterator[None]:
     """
     handles: list[tuple[object, RemovableHandle]] = []
     for layer in layers:
-        if not layer.parameter.requires_grad:
-            continue
+        if layer.computed or not layer.parameter.requires_grad:
+            continue  # what arrives at a parameter is not the gradient of the weight that is computed from it
 
         def before(gradients: Sequence[Tensor | None], layer: Layer = layer) -> None:
             if gradients[0] is not None:

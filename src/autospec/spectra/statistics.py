@@ -109,7 +109,7 @@ def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
 
     def known(sums: LayerSums) -> bool:
-        return sums.has_rows and name in sums.stacks
+        return sums.has_rows
 
     return (
         Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra(), known),
