@@ -200,7 +200,7 @@ class _CallMode(TorchFunctionMode):
         """Follow what a call computes from weights alone, and wait for the adjoints of one that uses them."""
         places = list(_tensors_of(args, kwargs))
         weights = [(place, self._weights[id(tensor)]) for place, tensor in places if id(tensor) in self._weights]
-        others = [tensor for _, tensor in places if not self._is_constant(tensor) and id(tensor) not in self._weights]
+        others = [tensor for _, tensor in places if id(tensor) not in self._weights and not self._is_constant(tensor)]
         if others:
             if weights and torch.is_grad_enabled():
                 self._use(func, args, kwargs, output, before, weights, others)
@@ -226,7 +226,8 @@ class _CallMode(TorchFunctionMode):
         return any(self._inside[id(root.tensor)] > 0 for root in weight.roots())
 
     def _is_constant(self, tensor: Tensor) -> bool:
-        return id(tensor) in self._buffers or tensor in self._constants
+        is_number = not tensor.dim() and not tensor.requires_grad  # as the index of an expert is
+        return is_number or id(tensor) in self._buffers or tensor in self._constants
 
     def _use(
         self,
