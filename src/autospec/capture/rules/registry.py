@@ -157,7 +157,7 @@ def register_rule(
     ...         return 2 * nn.functional.linear(x, self.weight, self.bias)
     >>> @autospec.register_rule(Scaled)
     ... def scaled(layer, call):
-    ...     return {"weight": autospec.Factors(call.activation, 2 * call.adjoint)}
+    ...     return {"weight": autospec.GradientFactors(call.activation, 2 * call.adjoint)}
     """
     names = weights if callable(weights) else lambda layer: tuple(weights)
 
