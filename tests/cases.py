@@ -479,6 +479,8 @@ FUNCTIONS = [
     _bare("torch.addmm", of_shape(5), lambda x, w, b: torch.addmm(b[0], x, w), (5, 4), (1, 4)),
     _bare("einsum", of_shape(3, 5), lambda x, w: torch.einsum("nti, oi -> nto", x, w), (4, 5)),
     _bare("einsum other way", of_shape(5, 3), lambda x, w: torch.einsum("io,nit->nto", w, x), (5, 4)),
+    _bare("heads by einsum", of_shape(3, 5), lambda x, w: torch.einsum("nti,ihk->nthk", x, w), (5, 2, 3)),
+    _bare("heads to the input", of_shape(2, 3), lambda x, w: torch.einsum("nhk,ohk->no", x, w), (5, 2, 3)),
     _bare("rows of W", of_shape(3, 5), lambda x, w: functional.linear(x, w[:3]) * functional.linear(x, w[1:]), (4, 5)),
     _bare("chunks of W", of_shape(3, 5), lambda x, w: sum(functional.linear(x, part) for part in w.chunk(2)), (4, 5)),
     _bare("F.embedding", _indices(5), functional.embedding, (7, 4)),
@@ -502,7 +504,7 @@ GRADIENT_ONLY = [
     _bare("torch.bmm", of_shape(5), lambda x, w: torch.bmm(x.expand(2, -1, -1), w).sum(0), (2, 5, 4)),
     _bare("torch.baddbmm", of_shape(5), lambda x, w: torch.baddbmm(x[:, :4], x.expand(2, -1, -1), w).sum(0), (2, 5, 4)),
     _bare("stack @ x", of_shape(2, 5, 3), lambda x, w: w @ x, (2, 4, 5)),
-    _bare("heads by einsum", of_shape(3, 5), lambda x, w: torch.einsum("nti,ihk->nthk", x, w), (5, 2, 3)),
+    _bare("an expert by its number", of_shape(5), lambda x, w: functional.linear(x, w[torch.tensor(1)]), (2, 4, 5)),
     _bare("heads back by einsum", of_shape(2, 3), lambda x, w: torch.einsum("nhk,hko->no", x, w), (2, 3, 5)),
     _bare(
         "experts one by one",

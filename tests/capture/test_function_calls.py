@@ -113,7 +113,8 @@ def test_a_tied_weight_whose_first_module_is_never_called():
         model["embed_tokens"](torch.tensor([[1, 2], [1, 3]])).square().sum().backward()
     recorder.end_epoch()
     assert recorder.table["layers/shared/uses/embed_tokens/activation"][0, 0, :3] ** 2 == pytest.approx([2, 1, 1])
-    assert "layers/shared/activation" not in recorder.table
+    path = "layers/shared/activation"
+    assert path not in recorder.table or np.isnan(recorder.table[path]).all()
 
 
 @pytest.mark.parametrize("kind", ["module", "function"])

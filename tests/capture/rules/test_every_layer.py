@@ -85,7 +85,10 @@ def test_the_parts_of_any_groups_add_up_to_the_gradient_that_backward_left(case,
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     model, batch = case.model(dtype), case.inputs(dtype)
     labels = torch.tensor(labels)
-    for name, parts in factors_of(case, model, batch).items():
+    of_layers = {}
+    for use, parts in factors_of(case, model, batch).items():
+        of_layers.setdefault(use.partition("/uses/")[0], []).extend(parts)
+    for name, parts in of_layers.items():
         (parameter,) = (p for full, p in model.named_parameters() if layer_name(full) == name)
         total = torch.zeros_like(parameter.flatten(1), dtype=torch.float64)
         norms = torch.zeros(2, dtype=torch.float64)

@@ -90,29 +90,27 @@ def weight_times(call: LayerCall, weight: Tensor) -> GradientFactors | None:
 @_of(1, "operands", torch.einsum)
 @_of(2, "operands", torch.einsum)
 def contracted(call: LayerCall, weight: Tensor) -> GradientFactors | None:
-    """``einsum`` of one input with a matrix whose one index is summed over and whose other one stays."""
+    """``einsum`` of one input with a weight: sums over its first index and keeps the others, or the other way round."""
     equation, *operands = call.inputs
     operands = list(operands[0]) if isinstance(operands[0], (tuple, list)) else operands
-    if "->" not in equation or "." in equation or len(operands) != 2 or weight.dim() != 2:
+    if "->" not in equation or "." in equation or len(operands) != 2:
         return None
     entering, leaving = equation.replace(" ", "").split("->")
-    place = next(place for place, operand in enumerate(operands) if operand.data_ptr() == weight.data_ptr())
     names = entering.split(",")
+    place = next(place for place, operand in enumerate(operands) if operand.data_ptr() == weight.data_ptr())
     of_weight, of_input = names[place], names[1 - place]
-    summed = [name for name in of_weight if name in of_input and name not in leaving]
-    kept = [name for name in of_weight if name in leaving and name not in of_input]
-    rows = [name for name in leaving if name not in kept]
-    if (
-        len(set(of_weight)) != 2
-        or len(summed) != 1
-        or len(kept) != 1
-        or not rows
-        or sorted(of_input) != sorted(rows + summed)
-    ):
+    summed = "".join(name for name in of_weight if name not in leaving)
+    kept = "".join(name for name in of_weight if name in leaving)
+    rows = "".join(name for name in leaving if name not in kept)
+    sides = {(of_weight[0], of_weight[1:]), (of_weight[1:], of_weight[0])}
+    is_product = (summed, kept) in sides and len(set(of_weight)) == len(of_weight) > 1 and rows
+    if not is_product or sorted(of_input) != sorted(rows + summed) or len(set(of_input)) != len(of_input):
         return None
     activation = operands[1 - place].permute([of_input.index(name) for name in rows + summed])
     adjoint = call.adjoint.permute([leaving.index(name) for name in rows + kept])
-    return GradientFactors(rows_of(activation), rows_of(adjoint), transposed=of_weight[0] == summed[0])
+    return GradientFactors(
+        rows_of(activation.flatten(len(rows))), rows_of(adjoint.flatten(len(rows))), transposed=of_weight[0] == summed
+    )
 
 
 @_of(1, "weight", functional.conv1d, functional.conv2d, functional.conv3d)
