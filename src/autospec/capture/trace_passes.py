@@ -15,7 +15,7 @@ from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_
 from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, with_axes
 
 if TYPE_CHECKING:
-    from autospec.capture.hooks import Call
+    from autospec.capture.forward_hooks import Call
 
 FOLLOWED = 16
 """How many calls of outermost modules back, within a batch, a later one may tell of."""
