@@ -44,6 +44,18 @@ class SharedPositions(nn.Module):
         return self.head(self.mixing(self.words(x) + self.positions(torch.arange(x.shape[1]))).mean(1))
 
 
+class Mixing(nn.Module):
+    """Puts samples in another order by a matrix, and back; the first batch leaves them as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.order = nn.Linear(4, 4), nn.Linear(4, 2), torch.arange(5)
+
+    def forward(self, x):
+        matrix = torch.eye(len(x), dtype=x.dtype)[self.order]
+        return self.second(matrix.T @ self.first(matrix @ x).tanh())
+
+
 class PositionByPosition(nn.Module):
     """Nothing here mixes positions, so that steps might be samples, but for what is shared by all samples."""
 
@@ -461,3 +473,21 @@ def test_a_batch_that_shows_nothing(batch, message):
 )
 def test_a_layout_follows_from_whose_the_rows_are(owners, how):
     assert trace_of(torch.tensor(owners), 3).how == how
+
+
+def test_a_matrix_that_puts_samples_in_another_order_later_on():
+    model, x = Mixing().double(), _image(5, 4)
+    recorder = SpectralRecorder(model, groups=["a", "b"], reduction="sum")
+    for order in ([0, 1, 2, 3, 4], [4, 0, 3, 1, 2]):
+        model.order = torch.tensor(order)
+        _recorded(model, x, _losses, _labels(x), recorder)
+        expected = _alone(model, x, _losses, _labels(x), 0)
+        assert abs(recorder.table["layers/first/gradient"][-1, 1] - expected["first"]).max() < 1e-10
+
+
+def test_products_of_attention_by_hand_are_traced_once():
+    model = Windows().double()
+    recorder = SpectralRecorder(model, groups=["a", "b"], reduction="sum")
+    for _ in range(3):
+        _recorded(model, _image(3, 8, 8, 4), _losses, [0, 1, 1], recorder)
+    assert recorder._engine.tracer.passes == 2

@@ -479,6 +479,41 @@ def test_a_compiled_model_that_ran_before_is_an_error(compiler):
 
 
 @pytest.mark.slow
+def test_a_compiled_model_of_many_layers(compiler):
+    """More of them than torch.compile would make anew, were it to look into the hooks."""
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(20)])
+    inputs = torch.randn(N, 5)
+    recorder = SpectralRecorder(compiler(model), groups=["a", "b"], layers=["0.0", "19.0"])
+    with recorder.batch(LABELS):
+        _losses(recorder._model, inputs).mean().backward()
+    recorder.end_epoch()
+    for name in recorder.layers:
+        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, _losses), LABELS, 2)
+        for values, matrix in zip(recorder.table[f"layers/{name}/gradient"][0], expected, strict=True):
+            assert abs(values - full_spectrum(matrix)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_transformer_that_changes_its_inputs_before_they_come_in(compiler):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=6,
+    )
+    model = compiler(transformers.BertModel(config).eval())
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    for _ in range(2):
+        with recorder.batch(LABELS):
+            model(input_ids=torch.randint(11, (N, 5))).last_hidden_state.square().mean().backward()
+        recorder.end_epoch()
+    assert np.isfinite(recorder.table["layers/encoder.layer.0.attention.self.query/gradient"]).all()
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_over_a_thousand_steps():
     model, inputs = Net(), torch.randn(N, 5)
     recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))

@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from autospec.capture.forward_hooks import Boundary, Call, ForwardHook, random_state
 from autospec.capture.function_calls import FunctionCalls
 from autospec.capture.layers import Layer, Use, WatchedModule, refuse_replaced
 from autospec.capture.leaf_gradients import arrivals
+from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
-from autospec.capture.trace import Part, Traced
-from autospec.capture.trace_layout import NOBODY, NOT_REACHED, SHARED, RowTrace, adjoint_rows, by_sample
+from autospec.capture.trace import Part
+from autospec.capture.trace_layout import adjoint_rows
 from autospec.capture.trace_passes import Tracer
-from autospec.capture.weights import Weight, weights_of
+from autospec.capture.witnesses import witnesses
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
@@ -30,20 +31,16 @@ from autospec.spectra.groups import SampleGroups
 Explained = list[tuple[Part, Use, GradientFactors]]
 
 
-@dataclass(frozen=True)
-class RowOwners:
-    """Whose the first dimension of some factors is.
-
-    Attributes:
-        samples: (first,) the sample of each index, -1 for one without a gradient; None where they are the samples.
-        shared: whether several samples share rows, so that no group has a part of its own.
-    """
-
-    samples: Tensor | None = None
-    shared: bool = False
-
-
 Sink = Callable[[Use, GradientFactors, RowOwners], None]
+
+
+@dataclass(eq=False)
+class Heard:
+    """A call and the adjoints of one backward pass, waiting for that pass to reach the weight."""
+
+    call: Call
+    arrived: LayerCall
+    explained: Explained | None = None
 
 
 class ArrivalListener:
@@ -86,7 +83,7 @@ class HookListener:
         self._earlier: list[Call] = []
         self._outermost = 0
         self._ordinals: Counter[tuple[int, str]] = Counter()
-        self._waiting: dict[tuple[int, str], list[_Heard]] = {}
+        self._waiting: dict[tuple[int, str], list[Heard]] = {}
         self._error: Exception | None = None
         self.tracer = Tracer(model)
         self._stays = is_compiled(model)
@@ -140,12 +137,12 @@ class HookListener:
         for watched in self._watched:
             if watched.rule is None:
                 continue
-            hook = _ForwardHook(self, watched)
+            hook = ForwardHook(self, watched)
             self._handles.append(watched.module.register_forward_hook(as_it_is(hook), with_kwargs=True))
             if watched.rule.draws_random(watched.module):
                 before = as_it_is(hook.before)
                 self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))
-        boundary = _Boundary(self)
+        boundary = Boundary(self)
         for module in [self._model] if self._stays else self._model.modules():
             self._handles.append(module.register_forward_pre_hook(as_it_is(boundary.enter), with_kwargs=True))
             self._handles.append(module.register_forward_hook(as_it_is(boundary.leave), always_call=True))
@@ -160,7 +157,7 @@ class HookListener:
         random_before: Mapping[str, Tensor],
     ) -> None:
         """Wait for the adjoints of a function's call, as a module's forward hook does."""
-        hook = _ForwardHook(self, watched)
+        hook = ForwardHook(self, watched)
         hook.random_state = dict(random_before)
         hook(module, inputs, dict(keywords), output)
 
@@ -246,7 +243,7 @@ class HookListener:
         if not any(of_task == task for of_task, _ in self._waiting):
             torch.autograd.Variable._execution_engine.queue_callback(lambda: self._forget(task))
         self.arrival_listener.passed(torch.is_grad_enabled())
-        heard = _Heard(call, arrived)
+        heard = Heard(call, arrived)
         for use in call.watched.uses:
             waiting = self._waiting.setdefault((task, use.layer.name), [])
             if heard not in waiting:
@@ -311,256 +308,12 @@ class HookListener:
                 f"layer {use.name!r} "
                 + (reason or "was called where its rows cannot be traced to samples (outside the model's own call)")
             )
-        return _by_trace(traced.parts[part], use, factors, self._samples)
-
-
-def witnesses(model: nn.Module, watched: Sequence[WatchedModule]) -> list[WatchedModule]:
-    """Modules that are not recorded but whose rows may tell which dimension of the model's output is the sample."""
-    there = {id(entry.module) for entry in watched}
-    by_module: dict[int, list[Weight]] = {}
-    for weight in weights_of(model):
-        if weight.rule is not None and id(weight.module) not in there and not weight.rule.refuse(weight.module):
-            by_module.setdefault(id(weight.module), []).append(weight)
-    made = []
-    for weights in by_module.values():
-        name, module, rule = weights[0].module_name, weights[0].module, weights[0].rule
-        uses = tuple(Use(w.name, Layer(w.name, w.parameter, type(module).__name__), w.local_name) for w in weights)
-        assert rule is not None
-        made.append(WatchedModule(f"witness {name}", module, rule, uses, is_witness=True))
-    return made
-
-
-def _by_trace(trace: RowTrace, use: Use, factors: GradientFactors, samples: int) -> tuple[GradientFactors, RowOwners]:
-    if trace.how == SHARED:
-        return factors, RowOwners(shared=True)
-    rows = adjoint_rows(factors)
-    if trace.how == NOT_REACHED:
-        if bool((rows != 0).any()):
-            raise AutoSpecError(
-                f"layer {use.name!r}: its adjoint does not come through what the model returned, so that its rows "
-                "cannot be traced to samples; return from the model's forward what the loss is computed from"
-            )
-        nobody = torch.full((factors.samples,), NOBODY, device=factors.device)
-        return factors, RowOwners(None if factors.samples == samples else nobody)
-    trace = _of_this_batch(trace, rows, samples, use)
-    laid_out, owners = by_sample(factors, trace)
-    return laid_out, RowOwners(owners)
-
-
-def _of_this_batch(trace: RowTrace, rows: Tensor, samples: int, use: Use) -> RowTrace:
-    """The trace at the lengths of this batch; AutoSpecError where it says nothing of them."""
-    first, positions = rows.shape[:2]
-    if trace.layout is not None:
-        layout = trace.layout.for_batch(samples, first, positions)
-        if layout is not None:
-            return RowTrace(trace.how, layout)
-    elif trace.owners is not None and trace.owners.shape == rows.shape[:2]:
-        if bool(((trace.owners == NOBODY)[..., None] & (rows != 0)).any()):
-            raise AutoSpecError(
-                f"layer {use.name!r}: rows have a gradient that does not come through what the model returned; return "
-                "from the model's forward what the loss is computed from"
-            )
-        return trace
-    raise AutoSpecError(
-        f"layer {use.name!r}: its rows ({first} x {positions}) are not those of the pass in which they were traced"
-    )
-
-
-class Call:
-    """One call of a watched module in a forward pass.
-
-    Attributes:
-        watched: the module.
-        key: its name, which of its calls this is, and whether it was made again inside a backward pass.
-        edges: where the adjoints of its outputs arrive in the graph.
-        output: its main output, kept while the outermost module runs.
-        shape: the shape of it.
-        traced: whose its rows are, known when the outermost module has returned.
-        kept: what a witness was called with, to be cleared.
-        outermost: in which call of an outermost module of this batch it was made.
-    """
-
-    def __init__(self, watched: WatchedModule, key: tuple[str, int, bool]) -> None:
-        self.watched = watched
-        self.key = key
-        self.edges: list[GradientEdge] = []
-        self.output: Tensor | None = None
-        self.shape: tuple[int, ...] = ()
-        self.traced: Traced | None = None
-        self.outermost = 0
-        self.kept: list[Any] = []
-
-    @property
-    def is_recomputed(self) -> bool:
-        return self.key[2]
-
-
-@dataclass(eq=False)
-class _Heard:
-    """A call and the adjoints of one backward pass, waiting for that pass to reach the weight."""
-
-    call: Call
-    arrived: LayerCall
-    explained: Explained | None = None
-
-
-class _Boundary:
-    """Hooks that notice where a call of the model, or of a part of it, begins and ends."""
-
-    def __init__(self, listener: HookListener) -> None:
-        self._listener = listener
-
-    def enter(self, module: nn.Module, inputs: Any, keywords: Any) -> None:
-        self._listener.entered((inputs, keywords))
-
-    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._listener.left(output)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Boundary:
-        return _Boundary(_Deaf())
-
-
-class _ForwardHook:
-    """The hooks of one module's forward: they keep the call, and wait for the adjoints of its output."""
-
-    def __init__(self, listener: HookListener, watched: WatchedModule) -> None:
-        self._listener = listener
-        self._watched = watched
-        self.random_state: dict[str, Tensor] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _ForwardHook:
-        """A copy of the model made inside a batch is another model, which nobody listens to."""
-        return _ForwardHook(_Deaf(), WatchedModule(self._watched.name, nn.Identity(), self._watched.rule))
-
-    def before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Keep the random state in which the call begins."""
-        if self._listener.takes_calls and module.training:
-            self.random_state = random_state((inputs, keywords))
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        if not self._listener.takes_calls:
-            return
-        tensors = tuple(leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor))
-        awaited = [tensor for tensor in tensors if tensor.requires_grad]
-        trains = any(use.layer.parameter.requires_grad for use in self._watched.uses)
-        if not awaited or not (trains or self._watched.is_witness):
-            return
-        kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
-        versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
-        kept_output = tuple(tensor.detach() for tensor in tensors)
-        random_before, self.random_state = self.random_state, {}
-        training = module.training
-        places, outputs = [i for i, tensor in enumerate(tensors) if tensor.requires_grad], len(tensors)
-        call = self._listener.called(self._watched)
-        listener, watched = self._listener, self._watched
-
-        held = [(kept_inputs, kept_keywords, kept_output)]
-        if watched.is_witness:
-            call.kept = held  # let go of once rows are traced
-        del kept_inputs, kept_keywords, kept_output
-
-        def receive(adjoints: Sequence[Tensor | None]) -> None:
-            if not held:
-                return
-            kept_inputs, kept_keywords, kept_output = held[0]
-            if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
-                raise AutoSpecError(
-                    f"layer {watched.name!r}: its input was changed in place before backward, so the activation is "
-                    "lost; change a copy instead"
-                )
-            placed: list[Tensor | None] = [None] * outputs
-            for place, adjoint in zip(places, adjoints, strict=True):
-                placed[place] = None if adjoint is None else adjoint.detach()
-            arrived = LayerCall(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
-            listener.receive(call, arrived)
-
-        nodes, edges = _on_adjoints(awaited, receive)
-        self._listener.held.append(nodes)
-        if not call.is_recomputed:
-            call.edges, call.output, call.shape = edges, awaited[0], tuple(awaited[0].shape)
-
-
-class _Deaf(HookListener):
-    """What the hooks of a copied model call: nothing is taken."""
-
-    def __init__(self) -> None:
-        self.held = []
-        self._listening = False
-
-    def entered(self, inputs: Any) -> None:
-        """Nothing."""
-
-    def left(self, output: Any) -> None:
-        """Nothing."""
-
-
-def _on_adjoints(
-    outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor | None]], None]
-) -> tuple[list[Node], list[GradientEdge]]:
-    """Call ``receive`` once per backward pass with the adjoints of outputs, None for those that it does not reach.
-
-    Returns the nodes of the graph that are held for it, to be cleared when no backward pass is to be heard any more,
-    and the edges at which the adjoints arrive.
-
-    torch's own ``register_multi_grad_hook`` stays silent where an output is what the backward pass begins at.
-    """
-    sources = [_source(outputs[0]), *((output, _as_it_is) for output in outputs[1:])]
-    # what hooks hold of their own graph keeps it alive for ever: no tensors, and the nodes until the batch ends
-    transforms = [transform for _, transform in sources]
-    edges = [get_gradient_edge(source) for source, _ in sources]
-    nodes = [edge.node for edge in edges]
-    arrived: dict[int, dict[int, Tensor | None]] = {}
-
-    def hook_of(place: int) -> Callable[[Tensor], None]:
-        def hook(adjoint: Tensor) -> None:
-            task = torch._C._current_graph_task_id()
-            of_task = arrived.setdefault(task, {})
-            of_task[place] = adjoint if adjoint is None else transforms[place](adjoint)
-            coming = (node for other, node in enumerate(nodes) if other not in of_task)
-            if not any(torch._C._will_engine_execute_node(node) for node in coming):
-                del arrived[task]
-                receive([of_task.get(other) for other in range(len(transforms))])
-
-        return hook
-
-    for place, (source, _) in enumerate(sources):
-        source.register_hook(hook_of(place))
-    return nodes, edges
-
-
-def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The tensor to wait at for the adjoint of a layer's output, and how the one is had from the other.
-
-    Where the output is a view (a linear layer's, with leading dimensions; a transposed sequence), an in-place
-    activation after it takes it out of the graph, and only its base still receives an adjoint: the same numbers.
-    That holds for a layer's main output alone, others may be views of what the layer itself goes on with.
-    """
-    base = output._base
-    if base is None or base.grad_fn is None or not _is_permuted(base, output):
-        return output, _as_it_is
-    shape, strides = output.shape, output.stride()
-    return base, lambda adjoint: adjoint.contiguous().as_strided(shape, strides)
-
-
-def _as_it_is(adjoint: Tensor) -> Tensor:
-    return adjoint
-
-
-def _is_permuted(base: Tensor, view: Tensor) -> bool:
-    """Whether a view holds every number of its base once."""
-    slowest_first = sorted(range(view.dim()), key=view.stride, reverse=True)
-    return base.is_contiguous() and base.numel() == view.numel() and view.permute(slowest_first).is_contiguous()
+        return by_trace(traced.parts[part], use, factors, self._samples)
 
 
 def _is_transformed() -> bool:
     """Whether a function transform (vmap, grad) runs: its tensors have no adjoints of their own."""
     return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def random_state(tree: Any) -> dict[str, Tensor]:
-    """The random state of the CPU and of every CUDA device that a call's arguments are on; only read."""
-    devices = sorted({str(leaf.device) for leaf in _tensors(tree) if leaf.is_cuda})
-    return {"cpu": torch.get_rng_state()} | {device: torch.cuda.get_rng_state(device) for device in devices}
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -594,11 +347,3 @@ def _naming(watched: WatchedModule) -> Iterator[None]:
         yield
     except (AutoSpecError, ValueError, IndexError, RuntimeError) as error:
         raise AutoSpecError(f"layer {watched.name!r} ({type(watched.module).__name__}): {error}") from error
-
-
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]

@@ -17,6 +17,9 @@ DATA_NODES = (
 )  # fmt: skip
 """Nodes that pick rows by the values of a tensor: the rows of one batch say nothing of the next one's."""
 
+_SECOND_FACTOR = {"Mm": 1, "Addmm": 2, "Bmm": 1, "Baddbmm": 2}
+"""Matrix products, which may permute samples by a matrix, and which of their arguments the second factor is."""
+
 _CONSTANTS = {
     "Select": ("_saved_dim", "_saved_index"),
     "Slice": ("_saved_dim", "_saved_start", "_saved_step"),
@@ -47,8 +50,10 @@ class BackwardGraph:
     behind_data: frozenset[Node]
 
 
-def backward_graph(roots: Sequence[Node], stop: frozenset[Node] = frozenset()) -> BackwardGraph:
-    """Walk the graph from some nodes down to its leaves, or to where to stop."""
+def backward_graph(
+    roots: Sequence[Node], stop: frozenset[Node] = frozenset(), samples: int | None = None
+) -> BackwardGraph:
+    """Walk the graph from some nodes down to its leaves, or to where to stop, for a batch of so many samples."""
     place: dict[Node, int] = {}
     order: list[Node] = []
     waiting = list(reversed(roots))
@@ -64,11 +69,11 @@ def backward_graph(roots: Sequence[Node], stop: frozenset[Node] = frozenset()) -
         (_describe(node), tuple((place.get(n, -1) if n else -1, output) for n, output in node.next_functions))
         for node in order
     )
-    return BackwardGraph(tuple(order), hash(described), _behind_data(order))
+    return BackwardGraph(tuple(order), hash(described), _behind_data(order, samples))
 
 
-def _behind_data(nodes: Sequence[Node]) -> frozenset[Node]:
-    waiting = [n for node in nodes if _moves_by_data(node) for n, _ in node.next_functions if n is not None]
+def _behind_data(nodes: Sequence[Node], samples: int | None) -> frozenset[Node]:
+    waiting = [following for node in nodes for following in _moved_by_data(node, samples) if following is not None]
     met: set[Node] = set()
     while waiting:
         node = waiting.pop()
@@ -76,6 +81,22 @@ def _behind_data(nodes: Sequence[Node]) -> frozenset[Node]:
             met.add(node)
             waiting.extend(following for following, _ in node.next_functions if following is not None)
     return frozenset(met)
+
+
+def _moved_by_data(node: Node, samples: int | None) -> list[Node | None]:
+    """The nodes after a node to which it may hand rows on in an order that data decide."""
+    following = [after for after, _ in node.next_functions]
+    if _moves_by_data(node):
+        return following
+    product = node.name().removesuffix("Backward0")
+    if product not in _SECOND_FACTOR or not samples:
+        return []
+    first, second = _SECOND_FACTOR[product] - 1, _SECOND_FACTOR[product]
+    is_by_sample = node._input_metadata[0].shape[0] % samples == 0
+    if product in ("Mm", "Addmm"):
+        # rows of the first factor stay rows; those of the second are mixed by whatever the first one holds
+        return [following[second], *([] if is_by_sample else [following[first]])]
+    return [] if is_by_sample else [following[first], following[second]]
 
 
 def _moves_by_data(node: Node) -> bool:

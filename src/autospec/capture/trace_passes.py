@@ -15,7 +15,7 @@ from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_
 from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, with_axes
 
 if TYPE_CHECKING:
-    from autospec.capture.hooks import Call
+    from autospec.capture.forward_hooks import Call
 
 FOLLOWED = 16
 """How many calls of outermost modules back, within a batch, a later one may tell of."""
@@ -79,7 +79,7 @@ class Tracer:
         roots = [get_gradient_edge(tensor).node for _, tensor, _ in outputs]
         far = len({call.outermost for call in earlier}) > FOLLOWED
         stop = frozenset(edge.node for call in earlier for edge in call.edges) if far else frozenset()
-        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop)
+        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop, samples)
         nodes = frozenset(graph.nodes)
         again = [] if far else [call for call in earlier if any(edge.node in nodes for edge in call.edges)]
         both = [*again, *calls]

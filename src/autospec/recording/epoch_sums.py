@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from autospec.capture.hooks import RowOwners
 from autospec.capture.layers import Layer, Use
+from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
 from autospec.capture.engines import check_engine, layer_attributes, listening_engine
-from autospec.capture.hooks import HookListener, RowOwners, is_compiled
+from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
 from autospec.capture.leaf_gradients import leaf_gradients
+from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.batch import Batch, loss_weights, sample_groups
