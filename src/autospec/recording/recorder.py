@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,12 +26,14 @@ from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
+from autospec.recording.measured_floor import MeasuredFloor, check_floor, measures
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.settings import RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -73,6 +74,8 @@ class SpectralRecorder:
         engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
             one by one, but then training is equal within rounding only.
         check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
+        floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
+            cost of recording it twice more; "formula" counts the rounding of the last product alone.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -100,6 +103,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
+        floor: str = "measured",
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -110,16 +114,31 @@ class SpectralRecorder:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
+        settings = check_settings(
+            RecorderSettings,
+            {
+                "statistics": statistics,
+                "every": every,
+                "epochs": epochs,
+                "leading": leading,
+                "directions": directions,
+                "bins": bins,
+                "engine": engine,
+                "check_every": check_every,
+                "reduction": reduction,
+            },
+        )
         self.grouping = checked_grouping(groups, margins or {})
-        self.schedule = Schedule(every, epochs)
-        self.statistics = chosen_statistics(statistics)
-        check_engine(engine, statistics, check_every)
-        _check_numbers(reduction, group_sizes, self.grouping, leading=leading, directions=directions, bins=bins)
         self._model = model
         self._reduction = reduction
+        self.schedule = Schedule(settings.every, settings.epochs)
+        self.statistics = chosen_statistics(settings.statistics)
+        check_engine(engine, settings.statistics, check_every)
+        check_floor(floor)
+        _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
-        self._leading, self._directions, self._bins = leading, directions, bins
-        self._earlier = EarlierSubspaces(wanted=SUBSPACE in statistics)
+        self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
+        self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._scaler = scaler
         self._engine_name = engine
         self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
@@ -129,13 +148,15 @@ class SpectralRecorder:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
         self._chains = chain_bounds(model)
+        self._selection = layers
+        self._floor = MeasuredFloor(model, self._hearing) if measures(floor, self._layers()) else None
         self._header = Header(
             groups=self.grouping.names,
             margins=margins or {},
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
-            layers={layer.name: layer_attributes(layer, engine) for layer in self._layers()},
-            null=permutation_design,
+            layers={layer.name: layer_attributes(layer, engine, self._floor is not None) for layer in self._layers()},
+            permutations=permutation_design,
         )
         self._permutation_design = permutation_design
         self.permutation_s = 0.0
@@ -207,7 +228,7 @@ class SpectralRecorder:
         self._check.begin()
         self._scale_check.begin()
         try:
-            with leaf_gradients(unchecked) as left, self._engine.listening(groups):
+            with leaf_gradients(unchecked) as left, self._following(), self._engine.listening(groups):
                 yield batch
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
@@ -274,10 +295,11 @@ class SpectralRecorder:
                     "multiplied the loss; if one did, give it to the recorder: SpectralRecorder(..., scaler=scaler)",
                 )
             self._check_loss(loss)
+            self._settle_floor()
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
-            self.table.append(self._null.measured(label), PERMUTATION_EPOCH)
+            self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
             self.permutation_s += self._null.cost_s
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
@@ -358,7 +380,15 @@ class SpectralRecorder:
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
-        self._sums = EpochSums(
+        self._sums = self._new_sums()
+        if self._floor is not None:
+            self._floor.begin(self._new_sums())
+        chosen = self._permutation_design
+        due = chosen is not None and self.epoch in chosen.epochs
+        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _new_sums(self) -> EpochSums:
+        return EpochSums(
             self._uses,
             self.grouping,
             self.statistics,
@@ -369,9 +399,51 @@ class SpectralRecorder:
             directions=self._directions,
             earlier=self._earlier.of_layers,
         )
-        chosen = self._permutation_design
-        due = chosen is not None and self.epoch in chosen.epochs
-        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _following(self) -> contextlib.AbstractContextManager[None]:
+        """The context that repeats a batch in float64, where the floor is measured."""
+        return contextlib.nullcontext() if self._floor is None else self._floor.following()
+
+    @contextlib.contextmanager
+    def _hearing(self, model: nn.Module, sums: EpochSums) -> Iterator[None]:
+        """A context in which the backward passes of a copy of the model are added to ``sums``."""
+        assert self._batch is not None
+        assert self._batch.groups is not None
+        groups = self._batch.groups
+
+        def add(use: Use, factors: GradientFactors, owners: RowOwners) -> None:
+            sums.add(use, factors.scaled(1 / self._loss_scale), groups, owners)
+
+        def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
+            sums.add_matrices(layer, gradients / self._loss_scale, eps)
+
+        engine, _ = listening_engine(self._engine_name, model, self._selection, add, add_matrices, None)
+        if isinstance(engine, HookListener) and self._hooks is not None:
+            engine.borrow_traces(self._hooks)
+        failed = False
+        try:
+            with engine.listening(groups):
+                try:
+                    yield
+                except BaseException:
+                    failed = True
+                    raise
+        except AutoSpecError as error:
+            if failed or self._floor is None:
+                raise
+            self._floor.refusal = str(error)  # the copy's own: the batch itself is recorded
+
+    def _settle_floor(self) -> None:
+        """Give the sums of the record that ends what is known of their rounding."""
+        if self._floor is None:
+            return
+        self._floor.settle(self._sums)
+        if self._floor.refusal:
+            self._warn_once(
+                "",
+                f"the noise floor of epoch {self.epoch} could not be measured in float64 ({self._floor.refusal}); the "
+                "formula stands in, which knows the last product's rounding alone; ask for it with floor='formula'",
+            )
 
     def _add(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:
         assert self._batch is not None
@@ -460,18 +532,13 @@ class SpectralRecorder:
     def _warn(self, layer: str, message: str) -> None:
         self._warn_once(layer, f"layer {layer!r}: {message}")
 
-    def _warn_once(self, subject: str, message: str) -> None:
-        if subject not in self._warned:
-            self._warned.add(subject)
+    def _warn_once(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
             warnings.warn(message, AutoSpecWarning, stacklevel=6)
 
 
-def _check_numbers(reduction: str, group_sizes: Sequence[int] | None, grouping: Grouping, **counts: int | None) -> None:
-    if reduction not in ("mean", "sum"):
-        raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
-    for name, value in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1):
-            raise AutoSpecError(f"{name}={value!r}: must be 1 or more, a whole number")
+def _check_group_sizes(group_sizes: Sequence[int] | None, grouping: Grouping) -> None:
     if group_sizes is not None and len(group_sizes) != grouping.reported:
         raise AutoSpecError(
             f"group_sizes has {len(group_sizes)} numbers, but there are {grouping.reported} groups to report: "

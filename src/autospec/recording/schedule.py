@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
-
-from autospec.errors import AutoSpecError
 
 
 @dataclass(frozen=True)
@@ -14,13 +11,6 @@ class Schedule:
 
     every: int = 1
     epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("every", self.every), ("epochs", self.epochs)):
-            if name == "epochs" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-                raise AutoSpecError(f"{name}={value!r}: must be 1 or more, a whole number")
 
     def takes(self, epoch: int) -> bool:
         """Whether spectra are taken at an epoch."""
