@@ -445,7 +445,7 @@ def test_the_table_lists_every_layer_and_what_is_left_out():
         ("2", "", "not chosen by layers=..."),
         ("3", "", "frozen"),
     ]
-    assert table["1"].left_out == "a vector"
+    assert table["1"].left_out == "one dimension"
     assert re.split(" {2,}", str(table).splitlines()[0])[-1] == "left out because"
     assert "samples: output (5, 2): dimension 0" in str(table)
 

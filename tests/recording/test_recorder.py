@@ -643,7 +643,7 @@ def test_spectra_in_memory_are_labelled_like_those_of_a_file():
     spectra = recorder.spectra
     assert spectra["0"]["gradient"].dims == ("epoch", "group", "index")
     assert spectra.to_frame()["scaled"].notna().all()
-    assert "in memory: 2 layers" in repr(spectra)
+    assert repr(spectra).startswith("Spectra: in memory")
     with pytest.raises(AutoSpecError, match="in memory has no layer 'x'"):
         spectra["x"]
 
@@ -681,11 +681,14 @@ def test_norms_have_no_spectrum_whatever_their_dimension():
             "explains 'weight', but returned 'w'",
         ),
         (lambda call: {}, "explains 'weight', but returned nothing"),
-        (lambda call: None, "returned a NoneType, not a dict of Factors"),
-        (lambda call: {"weight": (call.activation, call.adjoint)}, "returned a Tensor for 'weight', not autospec.Fact"),
+        (lambda call: None, "returned a NoneType, not a dict of GradientFactors"),
+        (
+            lambda call: {"weight": (call.activation, call.adjoint)},
+            "returned a Tensor for 'weight', not autospec.GradientFact",
+        ),
         (
             lambda call: {"weight": autospec.GradientFactors(call.adjoint, call.activation)},
-            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; Factors takes the activation first",
+            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; GradientFactors takes the activation first",
         ),
     ],
 )

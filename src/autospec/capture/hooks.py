@@ -20,7 +20,7 @@ from autospec.capture.leaf_gradients import arrivals
 from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
-from autospec.capture.trace import Part
+from autospec.capture.trace import Part, Traced
 from autospec.capture.trace_layout import adjoint_rows
 from autospec.capture.trace_passes import Tracer
 from autospec.capture.witnesses import witnesses
@@ -82,6 +82,7 @@ class HookListener:
         self._calls: list[Call] = []
         self._earlier: list[Call] = []
         self._outermost = 0
+        self._lender: HookListener | None = None
         self._ordinals: Counter[tuple[int, str]] = Counter()
         self._waiting: dict[tuple[int, str], list[Heard]] = {}
         self._error: Exception | None = None
@@ -89,6 +90,18 @@ class HookListener:
         self._stays = is_compiled(model)
         if self._stays:
             self._attach()
+
+    def borrow_traces(self, lender: HookListener) -> None:
+        """Take whose rows are from a listener to the same calls of another copy of the model; trace nothing."""
+        self._lender = lender
+
+    def _traced(self, call: Call) -> Traced | None:
+        """What a call was traced to."""
+        if self._lender is None:
+            return call.traced
+        if call.is_recomputed:
+            return self._lender.tracer.recomputed
+        return next((other.traced for other in self._lender._earlier if other.key == call.key), None)
 
     @contextlib.contextmanager
     def listening(self, groups: SampleGroups | None = None) -> Iterator[None]:
@@ -196,13 +209,14 @@ class HookListener:
         if self._depth:
             return
         calls, self._calls = self._calls, []
-        if not (self.takes_calls and calls and self._samples):
+        if self._lender is not None or not (self.takes_calls and calls and self._samples):
             self._release(calls)
             return
         self._outermost += 1
         for call in calls:
             call.outermost = self._outermost
-        is_new = self.tracer.trace(calls, output, self._samples, self._earlier)
+        with torch._C.DisableTorchFunction():  # what repeats a batch's functions elsewhere must not repeat these
+            is_new = self.tracer.trace(calls, output, self._samples, self._earlier)
         for call in calls:
             call.output = None  # what a layer gives must not outlive its backward pass
             if not is_new:
@@ -301,7 +315,7 @@ class HookListener:
             return factors, RowOwners()
         if self._samples == 1:
             return factors, RowOwners(torch.zeros(factors.samples, dtype=torch.int64, device=factors.device))
-        traced = call.traced
+        traced = self._traced(call)
         if traced is None or traced.refusal or part not in traced.parts:
             reason = traced.refusal if traced else ""
             raise AutoSpecError(

@@ -22,7 +22,8 @@ def parts_of(returned: Any, use: Use) -> tuple[GradientFactors, ...]:
     for part in parts:
         if not isinstance(part, GradientFactors):
             raise AutoSpecError(
-                f"its rule returned a {type(part).__name__} for {use.local_name!r}, not autospec.GradientFactors or a list"
+                f"its rule returned a {type(part).__name__} for {use.local_name!r}, not autospec.GradientFactors or "
+                "a list"
             )
         if type(part) is GradientFactors:
             _check_shape(part, use)
@@ -36,6 +37,6 @@ def _check_shape(part: GradientFactors, use: Use) -> None:
         last = part.first_row + part.height
         raise AutoSpecError(
             f"the factors that its rule returned for {use.local_name!r} are of rows {part.first_row} to {last} and "
-            f"{width} columns, but the weight's matrix is {rows} x {columns}; GradientFactors takes the activation first, "
-            "then the adjoint"
+            f"{width} columns, but the weight's matrix is {rows} x {columns}; GradientFactors takes the activation "
+            "first, then the adjoint"
         )

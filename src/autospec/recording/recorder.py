@@ -129,13 +129,13 @@ class SpectralRecorder:
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
+        self._model = model
+        self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
         check_engine(engine, settings.statistics, check_every)
         check_floor(floor)
         _check_group_sizes(group_sizes, self.grouping)
-        self._model = model
-        self._reduction = reduction
         self._mean_loss = reduction == "mean"
         self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
@@ -288,7 +288,6 @@ class SpectralRecorder:
         if self.schedule.takes(self.epoch):
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
-            self._settle_floor()
             self._scale_check.raise_if_found()
             if self._check.half_precision and self._scale_check.is_undecided:
                 self._warn_once(
@@ -297,6 +296,7 @@ class SpectralRecorder:
                     "multiplied the loss; if one did, give it to the recorder: SpectralRecorder(..., scaler=scaler)",
                 )
             self._check_loss(loss)
+            self._settle_floor()
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
@@ -419,8 +419,20 @@ class SpectralRecorder:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
         engine, _ = listening_engine(self._engine_name, model, self._selection, add, add_matrices, None)
-        with engine.listening(groups):
-            yield
+        if isinstance(engine, HookListener) and self._hooks is not None:
+            engine.borrow_traces(self._hooks)
+        failed = False
+        try:
+            with engine.listening(groups):
+                try:
+                    yield
+                except BaseException:
+                    failed = True
+                    raise
+        except AutoSpecError as error:
+            if failed or self._floor is None:
+                raise
+            self._floor.refusal = str(error)  # the copy's own: the batch itself is recorded
 
     def _settle_floor(self) -> None:
         """Give the sums of the record that ends what is known of their rounding."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, MinLen
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
@@ -42,7 +43,14 @@ def one_of(names: Sequence[str]) -> AfterValidator:
     return must(lambda value: value in names, f"allowed are {', '.join(names)}")
 
 
-Count = Annotated[int, Ge(1)]
+def _whole_number(value: Any) -> int:
+    """A whole number of any type, NumPy's too; text and truth values only look like one."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise PydanticCustomError("must", "{text}", {"text": "must be a whole number, 1 or more"})
+    return int(value)
+
+
+Count = Annotated[int, BeforeValidator(_whole_number), Ge(1)]
 StatisticNames = Annotated[
     list[Annotated[str, one_of(STATISTIC_NAMES)]],
     MinLen(1),
