@@ -12,7 +12,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
-from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded, whole_epochs
+from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shade, whole_epochs
 from autospec.store.schema import ALL
 
 FEWEST_FOR_BAND = 5
@@ -71,7 +71,7 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
     for group in panel.groups:
         values = spectra[0][group]
         for place, shown in enumerate(front):
-            colour = shaded(colours[group], place, len(front))
+            colour = shade(colours[group], place, len(front))
             _draw_seeds(axis, [run[group][shown] for run in spectra], colour, 3 - place * 0.1)
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
