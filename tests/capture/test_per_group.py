@@ -134,7 +134,7 @@ def test_what_cannot_be_split_is_refused():
         SpectralRecorder(model, groups=["a"], engine="aliased")
     with pytest.raises(AutoSpecError, match="knows gradients only, not statistics=.*adjoint"):
         SpectralRecorder(Attending(), groups=["a"], engine="aliased", statistics=["gradient", "adjoint"])
-    with pytest.raises(AutoSpecError, match="engine='turbo': allowed are hooks, aliased"):
+    with pytest.raises(AutoSpecError, match="engine=turbo: allowed are hooks, aliased"):
         SpectralRecorder(Attending(), groups=["a"], engine="turbo")
 
 

@@ -376,7 +376,7 @@ def test_float16_under_a_grad_scaler(engine):
     def tiny(net, x):
         return 1e-7 * _losses(net, x)
 
-    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine)
+    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine, floor="formula")
     with recorder.batch(LABELS):
         with torch.autocast("cpu", torch.float16):
             output = model(inputs)
@@ -479,6 +479,41 @@ def test_a_compiled_model_that_ran_before_is_an_error(compiler):
 
 
 @pytest.mark.slow
+def test_a_compiled_model_of_many_layers(compiler):
+    """More of them than torch.compile would make anew, were it to look into the hooks."""
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(20)])
+    inputs = torch.randn(N, 5)
+    recorder = SpectralRecorder(compiler(model), groups=["a", "b"], layers=["0.0", "19.0"])
+    with recorder.batch(LABELS):
+        _losses(recorder._model, inputs).mean().backward()
+    recorder.end_epoch()
+    for name in recorder.layers:
+        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, _losses), LABELS, 2)
+        for values, matrix in zip(recorder.table[f"layers/{name}/gradient"][0], expected, strict=True):
+            assert abs(values - full_spectrum(matrix)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_transformer_that_changes_its_inputs_before_they_come_in(compiler):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=6,
+    )
+    model = compiler(transformers.BertModel(config).eval())
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    for _ in range(2):
+        with recorder.batch(LABELS):
+            model(input_ids=torch.randint(11, (N, 5))).last_hidden_state.square().mean().backward()
+        recorder.end_epoch()
+    assert np.isfinite(recorder.table["layers/encoder.layer.0.attention.self.query/gradient"]).all()
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_over_a_thousand_steps():
     model, inputs = Net(), torch.randn(N, 5)
     recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))
@@ -510,22 +545,17 @@ class StepsFirst(nn.Module):
 
 
 @pytest.mark.parametrize("layers", [None, ["head"]])
-def test_as_many_steps_as_samples_cannot_be_told_apart(layers):
-    model = StepsFirst(every_step=True)
-    recorder = SpectralRecorder(model, groups=["a", "b"], layers=layers)
-    message = "layer 'head' sees 6 samples and as many steps, and layer 'rnn' takes steps first: .* batch_first=True"
-    with pytest.raises(AutoSpecError, match=message), recorder.batch([0, 0, 0, 1, 1, 1]):
-        model(torch.randn(6, 6, 3)).square().sum().backward()
-
-
-def test_as_many_steps_as_samples_are_no_matter_where_the_head_sees_the_last_step():
-    model = StepsFirst(every_step=False).double()
+@pytest.mark.parametrize("every_step", [True, False])
+def test_as_many_steps_as_samples_are_told_apart(layers, every_step):
+    """With the steps first, even where the recurrent layer that tells it is not recorded."""
+    model = StepsFirst(every_step).double()
     x = torch.randn(6, 6, 3, dtype=torch.float64)
-    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+    with SpectralRecorder(model, groups=["a", "b"], layers=layers) as recorder:
         with recorder.batch([0, 0, 0, 1, 1, 1]):
             model(x).square().sum().backward()
         recorder.end_epoch()
     model.zero_grad()
     model(x[:, :3]).square().sum().backward()
-    for name, weight in (("head", model.head.weight), ("rnn.weight_ih_l0", model.rnn.weight_ih_l0)):
+    for name in recorder.layers:
+        weight = model.get_parameter(name if name.startswith("rnn") else f"{name}.weight")
         assert abs(recorder.table[f"layers/{name}/gradient"][0, 1] - full_spectrum(weight.grad)).max() < 1e-10
