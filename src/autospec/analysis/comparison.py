@@ -51,8 +51,8 @@ class Comparison:
         a, b = (np.where(self.comparable, values, np.nan) for values in self.scaled)
         return np.log2(a) - np.log2(b)
 
-    def turned(self) -> Comparison:
-        """Return the same comparison with first and second group exchanged."""
+    def swap(self) -> Comparison:
+        """Return the same comparison with first and second group swapped."""
         return replace(self, a=self.b, b=self.a, raw=self.raw[::-1], scaled=self.scaled[::-1])
 
 

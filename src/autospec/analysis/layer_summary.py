@@ -140,11 +140,11 @@ def verdict(course: GradientCourse, cancellation: Floats) -> str:
         return "no finite gradient"
     more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
     no_gradient = f"no finite gradient at epoch {gaps[0]}{more}" if len(gaps) else ""
-    parts = [no_gradient, _vanished(course) or _change_of_rank(course), _cancel(course.epochs, cancellation)]
+    parts = [no_gradient, _say_vanishing(course) or _change_of_rank(course), _cancel(course.epochs, cancellation)]
     return "; ".join(part for part in parts if part)
 
 
-def _vanished(course: GradientCourse) -> str:
+def _say_vanishing(course: GradientCourse) -> str:
     """Since when the gradient is zero or noise."""
     since = _since(course.epochs, course.sigma1 == 0 if course.cut else course.rank == 0)
     if since is None:
