@@ -87,11 +87,8 @@ def sweep_arguments(arguments: Sequence[str]) -> list[str]:
     several = {override.key_or_group for override in parsed if override.is_sweep_override()}
     if several & {"dataset", "figure"}:
         for override in parsed:
-            if (
-                override.key_or_group.startswith("dataset.")
-                and not override.is_sweep_override()
-                and not override.is_delete()
-            ):
+            single = not override.is_sweep_override() and not override.is_delete()
+            if override.key_or_group.startswith("dataset.") and single:
                 key, value = str(override.input_line).split("=", 1)
                 values[values.index(str(override.input_line))] = f"{key}=choice({value})"
     return ["-m", *values]

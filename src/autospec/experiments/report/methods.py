@@ -102,11 +102,8 @@ def testing_sentences(permutations: PermutationRatios | None) -> str:
     """
     if permutations is None:
         return "Groups were not tested: the run recorded no permutations."
-    return " ".join(
-        [_describe_tests(permutations), *_reasons_untested(permutations)]
-        if permutations.pairs
-        else _reasons_untested(permutations)
-    )
+    tests = [_describe_tests(permutations)] if permutations.pairs else []
+    return " ".join([*tests, *_reasons_untested(permutations)])
 
 
 def _describe_tests(permutations: PermutationRatios) -> str:
