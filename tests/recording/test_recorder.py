@@ -688,7 +688,7 @@ def test_norms_have_no_spectrum_whatever_their_dimension():
         ),
         (
             lambda call: {"weight": autospec.GradientFactors(call.adjoint, call.activation)},
-            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; GradientFactors takes the activation first",
+            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; GradientFactors takes the activation",
         ),
     ],
 )

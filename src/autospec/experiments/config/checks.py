@@ -47,7 +47,7 @@ def as_yaml(config: ExperimentConfig) -> str:
 def _as_object(config: DictConfig) -> ExperimentConfig:
     """A configuration as an object of the schema, every key with a value."""
     try:
-        experiment: Any = OmegaConf.to_object(_typed(config))
+        experiment: Any = OmegaConf.to_object(_add_schema(config))
     except OmegaConfBaseException as error:
         raise AutoSpecError(explain(error)) from error
     assert isinstance(experiment, ExperimentConfig)
@@ -66,7 +66,7 @@ def _without_value(node: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + entry.name
 
 
-def _typed(config: DictConfig) -> DictConfig:
+def _add_schema(config: DictConfig) -> DictConfig:
     """A configuration that carries the schema, which Hydra's do already."""
     if OmegaConf.get_type(config) is ExperimentConfig:
         return config
