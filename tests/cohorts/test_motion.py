@@ -21,6 +21,7 @@ PARAMETERS = np.random.default_rng(0).normal(size=(30, 6)) * [0.2, 0.2, 0.2, 0.0
 """mm and rad."""
 
 DEGREES = np.column_stack([PARAMETERS[:, :3], np.rad2deg(PARAMETERS[:, 3:])])
+FSL = PARAMETERS[:, [3, 4, 5, 0, 1, 2]]
 FMRIPREP = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
 NIAK = ["motion_tx", "motion_ty", "motion_tz", "motion_rx", "motion_ry", "motion_rz"]
 
@@ -105,15 +106,18 @@ def test_parameter_files_beside_scans_are_found_and_regressed_out(
     assert changed[:3].min() > 1e-3
     assert changed[3] == 0
     assert "motion: mean framewise displacement of 3 of 4 subjects, from their files" in account.lines
-    assert account.warnings == ["motion is not known, nor regressed out, for sub-04"]
+    assert account.warnings[-2:] == [
+        "motion is not regressed out, as there is no file of it: sub-04",
+        "motion is not known for sub-04",
+    ]
 
 
 def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
     bids: Path, prepared: Prepare, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
-        write(scan_of(bids, number).parent / "mc_1.par", PARAMETERS, joint=" ")
-    write(scan_of(bids, 3).parent / "mc_2.par", PARAMETERS, joint=" ")
+        write(scan_of(bids, number).parent / "mc_1.par", FSL, joint=" ")
+    write(scan_of(bids, 3).parent / "mc_2.par", FSL, joint=" ")
     account = prepared(bids, motion="sub-{id}/func/mc_*.par")
     assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["id"]) == ["sub-01", "sub-02"]
     reasons = "\n".join(account.text())
@@ -130,14 +134,14 @@ def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
 
 
 def test_parameters_of_other_length_name_the_person(bids: Path, prepared: Prepare) -> None:
-    write(scan_of(bids, 2).with_name("sub-02_task-rest_bold.par"), PARAMETERS[:20], joint=" ")
+    write(scan_of(bids, 2).with_name("sub-02_task-rest_bold.par"), FSL[:20], joint=" ")
     account = prepared(bids)
-    assert "motion of shape (20, 6) does not fit 30 volumes" in account.dropped["sub-02"]
+    assert "motion of 20 volumes, the scan has 30" in account.dropped["sub-02"]
 
 
 def test_the_table_s_motion_stands_before_the_files(bids: Path, prepared: Prepare, tmp_path: Path) -> None:
     for number in range(1, 5):
-        write(scan_of(bids, number).with_name(f"sub-0{number}_task-rest_bold.par"), PARAMETERS, joint=" ")
+        write(scan_of(bids, number).with_name(f"sub-0{number}_task-rest_bold.par"), FSL, joint=" ")
     table = bids / "participants.tsv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{lines[0]}\tmean_fd", *(f"{line}\t0.{k}" for k, line in enumerate(lines[1:]))]))

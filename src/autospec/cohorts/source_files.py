@@ -13,6 +13,9 @@ from autospec.cohorts.exclusions import Account
 from autospec.cohorts.tables import is_missing, plain_id
 from autospec.errors import AutoSpecError
 
+SPM_LETTERS = "swraufdpm"
+"""What SPM puts before a name: smoothed, normalised, realigned, slice-timed, unwarped, and toolboxes' own."""
+
 ID = "{id}"
 IMAGES = (".nii", ".nii.gz")
 
@@ -214,12 +217,25 @@ def find_confounds(scan: Path) -> Path | None:
         The file, or None where there is none.
     """
     stem = scan.name.removesuffix(".gz").removesuffix(".nii")
-    for name in (f"{stem}.tsv.gz", f"rp_{stem}.txt", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D"):
+    for name in (f"{stem}.tsv.gz", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D", *_names_of_spm(stem)):
         if scan.with_name(name).is_file():
             return scan.with_name(name)
-    entities = set(stem.split("_"))
+    entities = _entities(stem)
     for table in sorted(scan.parent.glob("*confounds*.tsv")):
-        parts = {part for part in table.stem.split("_") if "-" in part and not part.startswith("desc-")}
+        parts = {part for part in _entities(table.stem) if "-" in part and not part.startswith("desc-")}
         if parts and parts <= entities and any(part.startswith("sub-") for part in parts):
             return table
     return None
+
+
+def _names_of_spm(stem: str) -> list[str]:
+    """What SPM may call the motion of a scan, whose name it puts a letter before at every step (``swraufunc``)."""
+    starts = [0]
+    while len(stem) > starts[-1] + 1 and stem[starts[-1]] in SPM_LETTERS and len(starts) < 7:
+        starts.append(starts[-1] + 1)
+    return [f"rp_{stem[start:]}.txt" for start in starts]
+
+
+def _entities(stem: str) -> set[str]:
+    """The parts of a BIDS name, without leading zeros of numbers: ``run-01`` is ``run-1``."""
+    return {re.sub(r"-0+(?=\d+$)", "-", part) for part in stem.split("_")}
