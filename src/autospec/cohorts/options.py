@@ -14,10 +14,13 @@ from autospec.errors import AutoSpecError
 from autospec.neuroimaging.orientation import ORIENTATIONS
 from autospec.neuroimaging.timecourses import LOW_PASS_HZ
 
+ALLOWED_DIFFERENCES = ("tr", "task", "session")
+"""What ``--allow`` can let scans of one cohort differ in."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``scripts/prepare_cobre.py``, which explains them."""
+    """What ``prepare_command`` asks for; it explains each."""
 
     folder: Path
     output: Path

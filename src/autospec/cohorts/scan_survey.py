@@ -17,9 +17,6 @@ from autospec.neuroimaging.orientation import forms_differ, orient
 from autospec.neuroimaging.repetition_time import repetition_time_s
 from autospec.neuroimaging.scans import bright_voxels, grid_of, open_image, open_scan, same_grid
 
-ALLOWED_DIFFERENCES = ("tr", "task", "session")
-"""What ``--allow`` can let scans of one cohort differ in."""
-
 SAME_TIME_S = 0.01
 
 

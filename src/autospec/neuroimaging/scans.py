@@ -179,8 +179,8 @@ def _check_mean(volumes: npt.NDArray, name: str) -> None:
     negative, total = -volumes[volumes < 0].sum(), np.abs(volumes).sum()
     if negative > NEGATIVE_SHARE * total:
         raise AutoSpecError(
-            f"scan {name}: {negative / total:.0%} of its first volumes is negative, as where the temporal mean has been "
-            "taken out (a filtered derivative); brightness does not show the brain there: give a mask"
+            f"scan {name}: {negative / total:.0%} of its first volumes is negative, as where the temporal mean has "
+            "been taken out (a filtered derivative); brightness does not show the brain there: give a mask"
         )
 
 
