@@ -1,4 +1,4 @@
-"""Make a prepared cohort out of a folder of scans; ``python scripts/prepare_cobre.py --help`` says how."""
+"""Make a prepared cohort: the same as ``autospec prepare``, whose --help explains it."""
 
 from autospec.cohorts.prepare_command import main
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.options import Options
 from autospec.cohorts.prepare import prepare
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.grid import compose_config
 
 Prepare = Callable[..., Account]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,6 +47,6 @@ def config() -> Callable[..., Any]:
     """A function (data set, overrides …) → its typed configuration."""
 
     def make(name: str, *overrides: str) -> Any:
-        return OmegaConf.to_object(composed(REPOSITORY / "conf", [f"dataset={name}", *overrides]).dataset)
+        return OmegaConf.to_object(compose_config(REPOSITORY / "conf", [f"dataset={name}", *overrides]).dataset)
 
     return make

@@ -11,7 +11,7 @@ from autospec.cohorts.options import Options
 from autospec.cohorts.prepare import prepare
 from autospec.cohorts.prepared_file import read_prepared
 from autospec.experiments.config.grid import panels_of_figure
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report.files import update_figure
 from autospec.experiments.run import run
 from autospec.store.read import open_spectra
@@ -35,7 +35,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(figure: str, output_dir: Path, *overrides: str) -> list[Path]:
     """The spectra of a figure of two epochs, all of whose panels are drawn."""
     choices = ["epochs=2", f"output_dir={output_dir}", "device=cpu", *overrides]
-    plans = {panel: planned(config) for panel, config in panels_of_figure(REPOSITORY / "conf", figure, choices).items()}
+    plans = {
+        panel: plan_run(config) for panel, config in panels_of_figure(REPOSITORY / "conf", figure, choices).items()
+    }
     for plan in plans.values():
         if not plan.done:
             run(plan)

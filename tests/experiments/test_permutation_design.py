@@ -6,7 +6,7 @@ import pytest
 from autospec import AutoSpecError
 from autospec.experiments.config.schema import IntrospectionConfig
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.permutation_design import permutation_design, spaced
+from autospec.experiments.permutation_design import permutation_design, pick_evenly
 
 CELLS = ("HC/men", "HC/women", "SZ/men", "SZ/women")
 MARGINS = {"HC": CELLS[:2], "SZ": CELLS[2:], "men": CELLS[::2], "women": CELLS[1::2]}
@@ -92,5 +92,5 @@ def test_a_pair_that_cannot_be_tested_has_a_reason(case):
 
 
 def test_epochs_are_spaced_with_both_ends():
-    assert spaced(list(range(1000)), 3) == (0, 500, 999)
-    assert spaced([0, 5], 10) == (0, 5)
+    assert pick_evenly(list(range(1000)), 3) == (0, 500, 999)
+    assert pick_evenly([0, 5], 10) == (0, 5)

@@ -13,11 +13,11 @@ from autospec.analysis.paper_tests import COLUMNS as TEST_COLUMNS
 from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
+from autospec.store.atomic import write_atomically
 from autospec.store.groups import pairs_of
 from autospec.store.permutations import read_permutations
 from autospec.store.read import Spectra
 from autospec.store.schema import SPECTRUM_NAMES
-from autospec.store.write import replaced
 
 PANEL_COLUMNS = {
     "figure": "The figure's number in the paper.",
@@ -69,8 +69,8 @@ def _completed(tests: pd.DataFrame) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = COLUMNS) -> None:
     """Write a table as CSV and, beside it, the meaning of its columns as JSON."""
-    with replaced(path) as temporary:
+    with write_atomically(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.10g")
-    with replaced(path.with_suffix(".json")) as temporary:
+    with write_atomically(path.with_suffix(".json")) as temporary:
         described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

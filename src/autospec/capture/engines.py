@@ -22,13 +22,11 @@ _FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s
 
 
 def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
-    """AutoSpecError for an engine that does not exist, or cannot give the statistics that are asked of it."""
-    if engine not in _FLOORS:
-        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(_FLOORS)}")
+    """AutoSpecError for an engine that cannot give the statistics, or make the comparisons, that are asked of it."""
     if engine == "aliased" and list(statistics) != [GRADIENT]:
         raise AutoSpecError(f"engine='aliased' knows gradients only, not statistics={list(statistics)}")
-    if check_every is not None and (engine != "aliased" or check_every < 1):
-        raise AutoSpecError(f"check_every={check_every}: must be 1 or more, and is for engine='aliased' alone")
+    if check_every is not None and engine != "aliased":
+        raise AutoSpecError(f"check_every={check_every}: is for engine='aliased' alone")
 
 
 def listening_engine(

@@ -20,7 +20,7 @@ ALLOWED_DIFFERENCES = ("tr", "task", "session")
 
 @dataclass(frozen=True)
 class Options:
-    """What ``prepare_command`` asks for; it explains each."""
+    """The options of ``autospec prepare``, which explains them."""
 
     folder: Path
     output: Path

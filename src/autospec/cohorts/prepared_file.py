@@ -34,6 +34,7 @@ import pandas as pd
 from autospec.cohorts.phenotype import NUMERIC
 from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
+from autospec.store.atomic import remove_leftovers, write_atomically
 
 SCHEMA_VERSION = 1
 DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 3, "template_match": 2}
@@ -163,24 +164,20 @@ def write_cohort(file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDAr
     Raises:
         AutoSpecError: The file cannot be written.
     """
-    part = file.with_name(file.name + ".part")
-    try:
-        with h5py.File(part, "w") as root:
-            root.attrs.update(
-                schema_version=SCHEMA_VERSION,
-                simulated=origin.simulated,
-                source=origin.source,
-                settings=origin.settings,
-            )
-            for column in subjects.columns:
-                _write_column(root, f"people/{_written(column)}", subjects[column])
-            for name, values in data.items():
-                _write_data(root, name, values)
-            if origin.account:
-                root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
-        part.replace(file)
-    except OSError as error:
-        raise AutoSpecError(f"{file}: cannot be written: {error}") from error
+    remove_leftovers(file)
+    with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
+        root.attrs.update(
+            schema_version=SCHEMA_VERSION,
+            simulated=origin.simulated,
+            source=origin.source,
+            settings=origin.settings,
+        )
+        for column in subjects.columns:
+            _write_column(root, f"people/{_written(column)}", subjects[column])
+        for name, values in data.items():
+            _write_data(root, name, values)
+        if origin.account:
+            root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
 
 
 def _written(column: str) -> str:

@@ -17,8 +17,8 @@ from autospec.cohorts.exclusions import list_names
 from autospec.cohorts.map_pictures import draw_maps, row_count
 from autospec.cohorts.prepared_file import read_prepared
 from autospec.cohorts.subject_file import POOR_MATCH, poor_matches
-from autospec.errors import AutoSpecError
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
+from autospec.store.atomic import write_atomically
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
 WIDTH_IN, NUMBERS_IN, MAP_ROW_IN = 13, 6.2, 1.75
@@ -66,10 +66,8 @@ def draw_quality(cohort: Path, page: Path) -> None:
         _draw_numbers(figure, share, quality)
         if maps is not None:
             draw_maps(figure, share, maps, quality.mask, quality.affine, _names(quality))
-        try:
-            figure.savefig(page, dpi=110)
-        except OSError as error:
-            raise AutoSpecError(f"{page}: cannot be written: {error.strerror or error}") from error
+        with write_atomically(page) as temporary:
+            figure.savefig(temporary, dpi=110, format=page.suffix[1:] or "png")
 
 
 def read_quality(cohort: Path) -> Quality:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.tables import plain_id
+from autospec.store.atomic import remove_leftovers, write_atomically
 
 Array = npt.NDArray[np.floating]
 
@@ -83,14 +84,13 @@ def write_part(file: Path, part: Part, key: str) -> None:
         part: What to write.
         key: See ``part_key``.
     """
-    temporary = file.with_name(f"{file.name}.part")
-    with h5py.File(temporary, "w") as root:
+    remove_leftovers(file)
+    with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
         root.attrs.update(key=key, **{name: getattr(part, name) for name in NUMBERS})
         root["timecourses"] = part.timecourses
         for name, values in (("maps", part.maps), ("match", part.match)):
             if values is not None:
                 root[name] = values.astype(np.float32)
-    temporary.replace(file)
 
 
 def has_part(file: Path, key: str) -> bool:

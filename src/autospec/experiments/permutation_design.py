@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.pairs import check_permutation_pairs
-from autospec.experiments.config.schema import IntrospectionConfig
+from autospec.experiments.config.schema import ExperimentConfig, IntrospectionConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
 from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
 
@@ -81,11 +81,28 @@ def permutation_design(
             pairs.append(found)
         else:
             refused[question.a, question.b] = reason or str(found)
-    epochs = spaced(recorded, config.permutation_epochs) if pairs else ()
+    epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
     return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
 
 
-def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
+def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesign:
+    """Return the permuted partitions that a run records beside its groups.
+
+    Args:
+        config: the run's; a classifier's target stays with each subject, an autoencoder has none.
+        data: the run's samples.
+
+    Raises:
+        AutoSpecError: for a stratum that is no column of the data.
+    """
+    schedule = Schedule(config.introspection.every, config.epochs)
+    target = config.dataset.target if config.task is Task.classification else None
+    recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
+    residualized = getattr(config.dataset, "residualize", ())
+    return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
+
+
+def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
     """``count`` of some epochs, evenly spaced, the first and the last among them."""
     places = np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int)
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
@@ -124,7 +141,6 @@ def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
     given = config.permutation_pairs
     if given is None or not config.permutations:
         return {(a, b) for a in names for b in names}
-    check_permutation_pairs(given, names)
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from autospec.figures.contents import short_name
 from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)))
 """Of the groups' lines, one kind for each round of the colours."""
@@ -108,5 +108,5 @@ def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: i
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with replaced(path) as temporary:
+    with write_atomically(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

@@ -24,7 +24,7 @@ from autospec.figures.style import (
     group_colours,
     print_style,
 )
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 Panel = SpectraPanel | DifferencePanel
 
@@ -195,5 +195,5 @@ def _data_sentence(provenance: Provenance) -> str:
 
 def _save(figure: Figure, paths: Sequence[Path]) -> None:
     for path in paths:
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:])

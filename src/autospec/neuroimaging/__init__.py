@@ -6,6 +6,8 @@ The public names are loaded when they are first used: nibabel, nilearn and sciki
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autospec.errors import require_extra
+
 if TYPE_CHECKING:
     from autospec.neuroimaging.constrained import Components, constrained_ica
     from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, Domain
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from autospec.neuroimaging.neuromark import NeuroMarkICA
     from autospec.neuroimaging.repetition_time import repetition_time_s
     from autospec.neuroimaging.timecourses import clean, despike, detrend, low_pass, regress_out_motion, z_score
+
+require_extra("autospec.neuroimaging", "neuroimaging", "nibabel", "nilearn", "sklearn", "scipy")
 
 _HOMES = {
     "NeuroMarkICA": "neuromark",

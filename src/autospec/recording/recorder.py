@@ -28,6 +28,7 @@ from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.schedule import Schedule
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.settings import RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -106,14 +107,28 @@ class SpectralRecorder:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
+        settings = check_settings(
+            RecorderSettings,
+            {
+                "statistics": statistics,
+                "every": every,
+                "epochs": epochs,
+                "leading": leading,
+                "directions": directions,
+                "bins": bins,
+                "engine": engine,
+                "check_every": check_every,
+                "reduction": reduction,
+            },
+        )
         self.grouping = checked_grouping(groups, margins or {})
-        self.schedule = Schedule(every, epochs)
-        self.statistics = chosen_statistics(statistics)
-        check_engine(engine, statistics, check_every)
-        _check_numbers(reduction, group_sizes, self.grouping, leading=leading, directions=directions, bins=bins)
+        self.schedule = Schedule(settings.every, settings.epochs)
+        self.statistics = chosen_statistics(settings.statistics)
+        check_engine(engine, settings.statistics, check_every)
+        _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
-        self._leading, self._directions, self._bins = leading, directions, bins
-        self._earlier = EarlierSubspaces(wanted=SUBSPACE in statistics)
+        self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
+        self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._scaler = scaler
         self._engine_name = engine
         self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
@@ -124,7 +139,7 @@ class SpectralRecorder:
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
             layers={layer.name: layer_attributes(layer, engine) for layer in self._layers()},
-            null=permutation_design,
+            permutations=permutation_design,
         )
         self._permutation_design = permutation_design
         self.permutation_s = 0.0
@@ -336,12 +351,7 @@ class SpectralRecorder:
             warnings.warn(f"layer {layer!r}: {message}", AutoSpecWarning, stacklevel=6)
 
 
-def _check_numbers(reduction: str, group_sizes: Sequence[int] | None, grouping: Grouping, **counts: int | None) -> None:
-    if reduction not in ("mean", "sum"):
-        raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise AutoSpecError(f"{name}={value}: must be 1 or more")
+def _check_group_sizes(group_sizes: Sequence[int] | None, grouping: Grouping) -> None:
     if group_sizes is not None and len(group_sizes) != grouping.reported:
         raise AutoSpecError(
             f"group_sizes has {len(group_sizes)} numbers, but there are {grouping.reported} groups to report: "

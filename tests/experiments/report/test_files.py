@@ -10,7 +10,7 @@ import pytest
 from autospec import AutoSpecError
 from autospec.analysis.figure_table import COLUMNS
 from autospec.experiments.config.grid import figure_names, panels_of_figure
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report.files import check_comparisons, update_figure
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -21,7 +21,7 @@ def _trained(output_dir: Path, *overrides: str) -> dict:
     from autospec.experiments.run import run
 
     configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={output_dir}", *overrides])
-    plans = {panel: planned(config) for panel, config in configs.items()}
+    plans = {panel: plan_run(config) for panel, config in configs.items()}
     for plan in plans.values():
         if not plan.done:
             run(plan)
@@ -86,7 +86,7 @@ def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
     runs = plans["A"].folder.path.parent
     shutil.copytree(runs, tmp_path / runs.name)
     configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", "supplement=true"])
-    files = update_figure({panel: planned(config) for panel, config in configs.items()})
+    files = update_figure({panel: plan_run(config) for panel, config in configs.items()})
     assert set(pd.read_csv(files.table).panel) == set("CDEFGH")
     assert all(files.panel(f"{panel}_differences").exists() for panel in "CDEF")
 

@@ -9,10 +9,10 @@ import torch
 
 from autospec import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report import methods
 from autospec.experiments.run import run
 from autospec.experiments.validation.retraining import retrained, retrained_permutations
@@ -25,14 +25,14 @@ TINY = ["figure=fig4", "epochs=4", "width=3", "dataset.features=[Left-Hippocampu
 
 
 def _config(tmp_path, *overrides):
-    return checked(composed(CONF, [*TINY, f"output_dir={tmp_path}", *overrides]))
+    return check_config(compose_config(CONF, [*TINY, f"output_dir={tmp_path}", *overrides]))
 
 
 def test_the_paragraph_says_what_was_done(tmp_path, caplog):
-    plan = planned(_config(tmp_path, "panel=A", "introspection.permutations=30", "introspection.permutation_epochs=2"))
+    plan = plan_run(_config(tmp_path, "panel=A", "introspection.permutations=30", "introspection.permutation_epochs=2"))
     with caplog.at_level("INFO"):
         run(plan)
-    assert "relabelling took" in caplog.text
+    assert "permutations took" in caplog.text
     text = methods.methods_paragraph(plan.folder.path)
     made = ("simulated FreeSurfer volumes of 124 people (HC 63, SZ 61)", "Each feature was z-scored.")
     trained = (
@@ -51,7 +51,7 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
 
 
 def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
-    plan = planned(_config(tmp_path, "panel=B"))
+    plan = plan_run(_config(tmp_path, "panel=B"))
     run(plan)
     text = methods.methods_paragraph(plan.folder.path)
     assert "to classify diagnosis (cross-entropy)" in text
@@ -97,7 +97,7 @@ def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(
     ratios = null.ratios["hidden.0"]["log_norm"]
     assert ratios.shape == (4, 1, 20)
     assert len(np.unique(ratios[0, 0])) > 15
-    plan = planned(config)
+    plan = plan_run(config)
     run(plan)
     spectra = open_spectra(plan.folder.spectra)
     scaled = spectra.scaled("hidden.0")

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -113,18 +112,20 @@ def test_the_summary_counts_states_and_lists_what_is_not_done(tmp_path):
     ]
 
 
-def test_a_thousand_runs_take_less_than_five_seconds_and_no_torch(tmp_path):
-    for number in range(1000):
+def test_a_hundred_runs_open_their_files_once_each_and_load_no_torch(tmp_path):
+    for number in range(100):
         _run(tmp_path, f"run-{number}", 3, complete=number % 2 == 0)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom autospec.experiments.runs.status import statuses, summary\n"
-        "print(summary(statuses(Path(sys.argv[1])), sys.argv[1]))\nassert 'torch' not in sys.modules"
+        "import h5py, sys\nfrom pathlib import Path\nfrom autospec.experiments.runs.status import statuses, summary\n"
+        "opened, File = [], h5py.File\n"
+        "h5py.File = lambda *arguments, **keywords: opened.append(1) or File(*arguments, **keywords)\n"
+        "print(summary(statuses(Path(sys.argv[1])), sys.argv[1]))\nassert 'torch' not in sys.modules\n"
+        "print(len(opened), 'files')"
     )
-    began = time.monotonic()
     command = [sys.executable, "-c", code, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 5
-    assert "1000 runs: 500 done, 0 running, 0 failed, 500 stale" in result.stdout
+    assert "100 runs: 50 done, 0 running, 0 failed, 50 stale" in result.stdout
+    assert result.stdout.splitlines()[-1] == "100 files"
 
 
 def test_the_command_prints_it(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import beta
 
 from autospec.analysis.permutation import permutation_tests
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import Task
 from autospec.experiments.validation import study as calibration
 from autospec.experiments.validation.conditions import BALANCED, CONFOUNDED, NULLS, POWER
@@ -41,7 +41,7 @@ CONF, DOCS = ROOT / "conf", ROOT / "docs"
 @pytest.fixture(scope="module")
 def base():
     network = ["dataset=freesurfer", "architecture=mlp", "width=4", "activation=tanh", "learning_rate=0.03"]
-    return checked(composed(CONF, network))
+    return check_config(compose_config(CONF, network))
 
 
 def test_the_interval_is_exact():

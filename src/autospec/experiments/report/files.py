@@ -18,13 +18,13 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
-from autospec.experiments.plan import Plan, planned
+from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.panels import difference_panel, spectra_panel
 from autospec.figures.optional_statistics import draw_ranks, draw_subspaces, draw_tied
 from autospec.figures.page import Panel, draw_figure, draw_panel
+from autospec.store.atomic import write_atomically
 from autospec.store.read import Spectra, open_spectra
 from autospec.store.schema import GRADIENT
-from autospec.store.write import replaced
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
         draw_panel(panel, files.panel(panel.letter))
     for letter in SPECTRA_PANELS:
         _draw_requested(plans[letter], files, letter)
-    with replaced(files.stamp) as temporary:
+    with write_atomically(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
     return files
@@ -120,7 +120,7 @@ def _seeds(plan: Plan) -> list[Spectra]:
 def seed_plans(plan: Plan) -> list[Plan]:
     """A panel's run, then the same with each further seed of ``figure.seeds``."""
     seeds = [seed for seed in dict.fromkeys(plan.config.figure.seeds) if seed != plan.config.seed]
-    return [plan, *(planned(replace(plan.config, seed=seed)) for seed in seeds)]
+    return [plan, *(plan_run(replace(plan.config, seed=seed)) for seed in seeds)]
 
 
 def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from autospec.experiments.validation.rates import ordered_tests
 from autospec.figures.style import OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 PRIMARY = "permutation, family-wise, early"
 COLOURS = (*OKABE_ITO, "#000000")
@@ -29,7 +29,7 @@ def draw_calibration(table: pd.DataFrame, path: Path) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[2, 1])
         _draw_nulls(left, nulls, tests)
         _draw_power(right, table[power & (table["test"] == PRIMARY)])
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             figure.savefig(temporary, format="png")
 
 

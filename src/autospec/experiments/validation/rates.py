@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from autospec.store.atomic import write_atomically
+
 ALPHA, LEVEL = 0.05, 0.99
 EFFECT = "effect [0-9]"
 """What the name of a study of power holds."""
@@ -95,4 +97,5 @@ def read(path: Path) -> pd.DataFrame:
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write the rates as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g")
+    with write_atomically(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")

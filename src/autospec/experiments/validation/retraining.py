@@ -24,8 +24,10 @@ from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
-from autospec.experiments.training.determinism import deterministic, device_name
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.determinism import make_deterministic
+from autospec.experiments.training.devices import device_name
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
@@ -68,7 +70,7 @@ def retrained_permutations(config: ExperimentConfig, permutations: int) -> Permu
         raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
     observed = plan.pairs[0]
     runs: list[SpectralRecorder] = []
-    with deterministic(config.threads):
+    with make_deterministic(config.threads):
         for number, members in enumerate(observed.members):
             started = time.monotonic()
             runs.append(_run(config, data, plan, members, every, device))

@@ -26,7 +26,8 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.experiments.validation.retraining import retrained_permutations
 from autospec.recording.recorder import SpectralRecorder
@@ -191,7 +192,7 @@ def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRat
         for layer in recorder.layers
     }
     loss = table[PERMUTATION_LOSS.path].astype(np.float32)
-    epochs = np.array(table.permutation_epochs_of)
+    epochs = np.array(table.permutation_epochs)
     subjects, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
     return PermutationRatios(epochs, pairs, subjects, strata, {}, "", floats, loss)
 
