@@ -147,8 +147,12 @@ class CohortConfig(DatasetConfig):
     columns: dict[str, str] = MISSING
     labels: dict[str, dict[str, list[str]]] = MISSING
     id_pattern: str | None = None
+    session: str | None = None
     motion_cut: float | None = None
+    match: list[str] = field(default_factory=list)
+    harmonize: list[str] = field(default_factory=list)
     residualize: list[str] = field(default_factory=list)
+    equal_leverage: bool = False
     seed: Seed = 314159
     people: PeopleConfig = field(default_factory=PeopleConfig)
     age: CovariateConfig = field(default_factory=CovariateConfig)

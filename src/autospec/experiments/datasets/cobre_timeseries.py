@@ -10,15 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.phenotype import keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreTimeseriesConfig
 from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.harmonization import refuse_harmonize
 from autospec.experiments.datasets.residuals import refuse_residualize
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
 from autospec.experiments.datasets.simulation.timecourses import changes, simulate_timecourses
+from autospec.experiments.datasets.visits import join_visits, visit_ids
 
 SIMULATION = "cobre_timeseries 1"
 """Raised when the same configuration gives other numbers."""
@@ -52,6 +54,7 @@ def check(config: CobreTimeseriesConfig) -> None:
     """
     check_cohort(config)
     refuse_residualize(config)
+    refuse_harmonize(config)
     refuse_columns(config, "dataset.path" if config.path is not None else None)
     if config.time_points is not None and config.time_points < 2:
         raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
@@ -100,7 +103,10 @@ def _prepared(
     if config.time_points is not None and config.time_points < time_points:
         account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
     data = prepared.data[:, : config.time_points]
-    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    if config.session == "average":
+        raise AutoSpecError("dataset.session=average: time-courses of two sessions share no time axis; choose one")
+    subjects, visits = join_visits(prepared.subjects, visit_ids(prepared.subjects), config, account, file.name)
+    subjects = subjects.assign(row=[visits[row].rows[0] for row in subjects["row"]])
     subjects = _with_varying_data(keep_complete(subjects, data, account, file.name), data, account, file.name)
     return subjects, data, prepared.source, prepared.simulated
 
