@@ -192,3 +192,30 @@ def test_a_slope_in_the_header_is_applied(tmp_path: Path, slope: float) -> None:
     model = NeuroMarkICA(write_image(tmp_path / "template.nii.gz", blobs())).fit(file)
     inside = np.asarray(model.mask_img_.dataobj, dtype=bool)
     assert np.allclose(model.data_of(file), raw.get_fdata()[inside].T, rtol=1e-6)
+
+
+def test_the_derivatives_of_fmriprep_are_read_as_they_are(bids: Path, prepared: Prepare, output: Path) -> None:
+    """In template space, with the table of the dataset above, and with the confounds that nilearn chooses."""
+    derivatives = bids / "derivatives" / "fmriprep"
+    rng = np.random.default_rng(0)
+    for number in range(1, 5):
+        name = f"sub-0{number}_task-rest"
+        place = derivatives / f"sub-0{number}" / "func"
+        write_image(place / f"{name}_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz", scan(number))
+        write_image(place / f"{name}_space-T1w_desc-preproc_bold.nii.gz", scan(number + 10))
+        columns = [f"{kind}_{axis}{power}" for kind in ("trans", "rot") for axis in "xyz"
+                   for power in ("", "_derivative1", "_power2", "_derivative1_power2")]  # fmt: skip
+        values = 0.01 * rng.normal(size=(30, len(columns)))
+        rows = ["\t".join(columns), *("\t".join(map(repr, row)) for row in values.tolist())]
+        (place / f"{name}_desc-confounds_timeseries.tsv").write_text("\n".join(rows) + "\n")
+        (place / f"{name}_desc-confounds_timeseries.json").write_text("{}")
+    account = prepared(derivatives)
+    assert not account.dropped
+    assert "motion: 6 confounds regressed out of the time-courses of 4 subjects" in account.lines
+    plain = read_prepared(output, "timecourses").data
+    account = prepared(derivatives, confounds=("motion",))
+    assert "motion: 24 confounds regressed out of the time-courses of 4 subjects" in account.lines
+    assert np.abs(read_prepared(output, "timecourses").data - plain).max() > 1e-3
+    for strategy, message in ((("scrub",), "takes volumes out"), (("moton",), "--confounds moton: ")):
+        with pytest.raises(AutoSpecError, match=message):
+            prepared(derivatives, confounds=strategy)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts import cobre_hdf5, gift, gift_maps
+from autospec.cohorts import cobre_hdf5, gift, gift_maps, halfpipe
 from autospec.cohorts.exclusions import Account, list_names
 from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, find_sources
 from autospec.cohorts.motion import read_motion
@@ -30,7 +30,11 @@ log = logging.getLogger(__name__)
 LABELS = ("diagnosis", "sex", "site")
 """Columns whose values the account counts, so that a value that nobody has mapped is seen at once."""
 
-READERS: dict[str, Callable[[Source, Options, bool], Part]] = {"gift": gift.read, "hdf5": cobre_hdf5.read}
+READERS: dict[str, Callable[[Source, Options, bool], Part]] = {
+    "gift": gift.read,
+    "halfpipe": halfpipe.read,
+    "hdf5": cobre_hdf5.read,
+}
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,7 @@ def _map_data(parts: Parts, ids: list[str], components: int, with_maps: bool) ->
 
 
 def _source(folder: Folder, options: Options) -> str:
-    kinds = {"gift": "GIFT components", "hdf5": "COBRE components"}
+    kinds = {"gift": "GIFT components", "halfpipe": "HALFpipe time-courses", "hdf5": "COBRE components"}
     return f"{kinds.get(folder.layout, 'NeuroMark components of scans')} in {options.folder.resolve().name}"
 
 

@@ -38,6 +38,7 @@ from autospec.cohorts.motion import FORMATS
 from autospec.cohorts.options import ALLOWED_DIFFERENCES, Options
 from autospec.cohorts.prepare import prepare
 from autospec.cohorts.quality import draw_quality
+from autospec.cohorts.quality_page import write_quality_page
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.orientation import ORIENTATIONS
 
@@ -69,7 +70,8 @@ def _prepare(options: Options) -> None:
     log.info("%s is ready", options.output)
     page = options.output.with_suffix(".png")
     draw_quality(options.output, page)
-    log.info("%s shows its quality", page)
+    write_quality_page(options.output, options.output.with_suffix(".html"))
+    log.info("%s and %s show its quality", page, page.with_suffix(".html"))
 
 
 def _options(arguments: argparse.Namespace) -> Options:

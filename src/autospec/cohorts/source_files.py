@@ -88,15 +88,37 @@ def find_scans(folder: Path, patterns: Sequence[str], account: Account) -> list[
     Raises:
         AutoSpecError: No scan fits.
     """
-    files = _by_subject(folder, patterns, "--scans", IMAGES)
+    sources = find_files(folder, patterns, account, IMAGES)
+    return [replace(source, confounds=find_confounds(source.file)) for source in sources]
+
+
+def find_files(
+    folder: Path, patterns: Sequence[str], account: Account, ends: tuple[str, ...], not_these: str | None = None
+) -> list[Source]:
+    """One file per subject, by the patterns together; the account names whoever has several and is left out.
+
+    Args:
+        folder: The cohort's folder.
+        patterns: Relative to it, with ``{id}``.
+        account: Takes a line for every subject left out.
+        ends: How the files' names end.
+        not_these: A part of the names of files that are something else.
+
+    Returns:
+        A source per subject.
+
+    Raises:
+        AutoSpecError: No file fits.
+    """
+    files = _by_subject(folder, patterns, "--scans", ends)
     sources = []
-    for candidates in files.values():
-        subject, file = candidates[0]
+    for every in files.values():
+        candidates = [(subject, file) for subject, file in every if not_these is None or not_these not in file.name]
         if len(candidates) > 1:
             names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
-            account.drop(subject, f"has {len(candidates)} scans ({names}); choose one with --scans")
-        else:
-            sources.append(Source(subject, file, find_confounds(file)))
+            account.drop(candidates[0][0], f"has {len(candidates)} scans ({names}); choose one with --scans")
+        elif candidates:
+            sources.append(Source(*candidates[0]))
     if not sources:
         hint = "; every subject has several, choose with --scans" if files else ""
         raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
