@@ -201,6 +201,26 @@ class CobreTimeseriesConfig(CohortConfig):
 
 
 @dataclass
+class CobreFncConfig(CobreTimeseriesConfig):
+    """Functional network connectivity of the components, alone or beside their spectra and maps."""
+
+    name: str = "cobre_fnc"
+    scaling: str = "feature"
+    blocks: list[str] = field(default_factory=lambda: ["fnc"])
+    form: str = "vector"
+    window: int | None = None
+    select: int | None = None
+
+
+@dataclass
+class CobreMultiscaleConfig(CobreFncConfig):
+    """Connectivity, spectra and maps side by side."""
+
+    name: str = "cobre_multiscale"
+    blocks: list[str] = field(default_factory=lambda: ["spectra", "fnc"])
+
+
+@dataclass
 class CobreMapsConfig(CohortConfig):
     """One spatial map per subject."""
 
@@ -283,6 +303,8 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
     "sinusoid": SinusoidConfig,
     "freesurfer": FreesurferConfig,
     "cobre_timeseries": CobreTimeseriesConfig,
+    "cobre_fnc": CobreFncConfig,
+    "cobre_multiscale": CobreMultiscaleConfig,
     "cobre_maps": CobreMapsConfig,
 }
 """The schema of each choice of the ``dataset`` group."""

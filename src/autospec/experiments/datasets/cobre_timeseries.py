@@ -17,7 +17,7 @@ from autospec.experiments.config.schema import CobreTimeseriesConfig
 from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.harmonization import refuse_harmonize
-from autospec.experiments.datasets.residuals import refuse_residualize
+from autospec.experiments.datasets.residuals import residualize_connectivity
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
 from autospec.experiments.datasets.simulation.timecourses import changes, simulate_timecourses
 from autospec.experiments.datasets.visits import join_visits, visit_ids
@@ -53,7 +53,6 @@ def check(config: CobreTimeseriesConfig) -> None:
         AutoSpecError: Names the key, the value and what is allowed.
     """
     check_cohort(config)
-    refuse_residualize(config)
     refuse_harmonize(config)
     refuse_columns(config, "dataset.path" if config.path is not None else None)
     if config.time_points is not None and config.time_points < 2:
@@ -77,17 +76,33 @@ def load(config: CobreTimeseriesConfig) -> Dataset:
     """
     check(config)
     account = Account()
-    if config.path is None:
-        who, what = generators(config, 2)
-        simulation = simulate_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
-        subjects, data = simulation.table, simulate_timecourses(config, simulation, what)
-        source, simulated = "simulated time-courses of 53 NeuroMark components", True
-    else:
-        subjects, data, source, simulated = _prepared(find_prepared(Path(config.path)), config, account)
+    subjects, data, source, simulated = read_timecourses(config, account)
     cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return build_dataset(cohort, data[cohort.row], config, account, source, simulated)
+    return build_dataset(cohort, data[cohort.row], config, account, source, simulated, adjust=residualize_connectivity)
+
+
+def read_timecourses(config: CobreTimeseriesConfig, account: Account) -> tuple[pd.DataFrame, npt.NDArray, str, bool]:
+    """Read or simulate the time-courses of a cohort.
+
+    Args:
+        config: The data set's configuration.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The subjects, whose ``row`` indexes the time-courses (n, time, components), where they come from, and whether
+        they are simulated.
+
+    Raises:
+        AutoSpecError: Names what is wrong with the file.
+    """
+    if config.path is not None:
+        return _prepared(find_prepared(Path(config.path)), config, account)
+    who, what = generators(config, 2)
+    simulation = simulate_subjects(config, who)
+    account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
+    data = simulate_timecourses(config, simulation, what)
+    return simulation.table, data, "simulated time-courses of 53 NeuroMark components", True
 
 
 def _prepared(

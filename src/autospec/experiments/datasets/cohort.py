@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,6 +152,7 @@ def build_dataset(
     source: str,
     simulated: bool,
     features: Sequence[str] = (),
+    adjust: Callable[..., tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]] = residualize,
 ) -> Dataset:
     """A cohort and its data, in the cohort's order, as a data set with scaled inputs.
 
@@ -163,6 +164,7 @@ def build_dataset(
         source: Where the data come from, in a few words.
         simulated: Whether they are simulated.
         features: The names of the columns of a table (n, columns), for messages.
+        adjust: What takes covariates out of the inputs: ``residualize``, or one with its arguments.
 
     Returns:
         The data set.
@@ -174,7 +176,7 @@ def build_dataset(
     if config.harmonize:
         inputs = harmonize(inputs, cohort.table, cohort.training, config, account)
     if config.residualize:
-        inputs, fitted = residualize(
+        inputs, fitted = adjust(
             inputs, cohort.covariates, cohort.training, features, cohort.subjects, config.equal_leverage
         )
     result = scale(inputs, config.scaling, cohort.training)

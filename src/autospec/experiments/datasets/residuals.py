@@ -13,6 +13,7 @@ from autospec.cohorts.phenotype import NUMERIC, as_numbers
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
+from autospec.experiments.datasets.connectivity import connectivity, with_connectivity
 from autospec.experiments.datasets.dataset import Mask
 
 ALONE = 1e-9
@@ -40,20 +41,37 @@ def check_residualize(config: CohortConfig) -> None:
         raise AutoSpecError(f"dataset.residualize={columns}: {config.target} is dataset.target, which is to be learned")
 
 
-def refuse_residualize(config: CohortConfig) -> None:
-    """Refuse any covariate: time points of two subjects at rest have nothing in common to be adjusted.
+def residualize_connectivity(
+    timecourses: npt.NDArray,
+    covariates: Design,
+    training: Mask,
+    features: Sequence[str] = (),
+    subjects: Sequence[str] = (),
+    equal_leverage: bool = False,
+) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+    """Take covariates out of what time-courses of different people have in common: their connectivity.
+
+    Time points at rest have nothing in common that could be adjusted; Fisher's z of the correlations has. They are
+    residualized, and each subject's time-courses are mixed as little as possible to have the adjusted ones. Effects on
+    the spectra of single components stay.
 
     Args:
-        config: The data set's configuration.
+        timecourses: (n, time, components).
+        covariates: (n, k).
+        training: (n,) Whom the fit is made on.
+        features: Ignored.
+        subjects: (n,) Ids, for messages.
+        equal_leverage: See ``residualize``.
+
+    Returns:
+        Time-courses (n, time, components), and the fit by name.
 
     Raises:
-        AutoSpecError: Names the key, the value and what is allowed.
+        AutoSpecError: As ``residualize`` does.
     """
-    if config.residualize:
-        raise AutoSpecError(
-            f"dataset.residualize={config.residualize}: time-courses of different subjects share no time axis; use "
-            "dataset.motion_cut or dataset.group_by, and prepare the cohort with motion regressed out"
-        )
+    vectors = connectivity(timecourses)[:, 0]
+    adjusted, fitted = residualize(vectors, covariates, training, (), subjects, equal_leverage)
+    return with_connectivity(timecourses, adjusted), fitted
 
 
 def keep_with_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
