@@ -362,7 +362,7 @@ def test_nothing_but_a_prepared_cohort_is_overwritten(bids: Path, prepared: Prep
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path: Path, prepared: Prepare) -> None:
-    with pytest.raises(AutoSpecError, match="its layout is not recognised; choose --layout niak, indi, bids"):
+    with pytest.raises(AutoSpecError, match="its layout is not recognised; choose --layout niak, indi, fmriprep, bids"):
         prepared(tmp_path)
     with pytest.raises(AutoSpecError, match="nowhere: there is no such folder"):
         prepared(tmp_path / "nowhere", output=tmp_path / "new" / "cohort.h5")

@@ -219,3 +219,18 @@ def test_the_derivatives_of_fmriprep_are_read_as_they_are(bids: Path, prepared: 
     for strategy, message in ((("scrub",), "takes volumes out"), (("moton",), "--confounds moton: ")):
         with pytest.raises(AutoSpecError, match=message):
             prepared(derivatives, confounds=strategy)
+
+
+def test_an_atlas_takes_the_place_of_the_template(bids: Path, prepared: Prepare, output: Path) -> None:
+    labels = np.zeros(SHAPE)
+    labels[1:4, 1:8, 1:6], labels[4:7, 1:8, 1:6] = 1, 2
+    atlas = write_image(bids.parent / "atlas.nii.gz", labels)
+    account = prepared(bids, template=None, atlas=atlas, clean=False)
+    assert "atlas: 2 regions of atlas.nii.gz" in account.lines
+    found = read_prepared(output, "timecourses")
+    assert found.data.shape == (4, 30, 2)
+    assert found.source == "regions of atlas.nii.gz in scans in study"
+    expected = np.stack([scan(2)[labels == label].mean(axis=0) for label in (1, 2)], axis=1)
+    assert np.allclose(found.data[1], expected, rtol=1e-5)
+    with pytest.raises(AutoSpecError, match="--template and --atlas both say"):
+        prepared(bids, atlas=atlas)

@@ -25,6 +25,7 @@ class Options:
     folder: Path
     output: Path
     template: Path | None = None
+    atlas: Path | None = None
     mask: Path | None = None
     layout: str = "auto"
     phenotype: Path | None = None
@@ -71,6 +72,8 @@ class Options:
         if self.orientation not in (None, *ORIENTATIONS):
             raise AutoSpecError(f"--orientation {self.orientation}: must be RAS, LAS or template")
         check_id_pattern(self.id_pattern, "--id-pattern ")
+        if self.template and self.atlas:
+            raise AutoSpecError("--template and --atlas both say what time-courses are of; give one")
         if self.confounds and self.motion:
             raise AutoSpecError("--confounds and --motion both say what is regressed out; give one")
         if self.output.exists() and not is_prepared(self.output):
@@ -110,4 +113,5 @@ class Options:
             "motion_format": "" if self.motion_format == "auto" else self.motion_format,
             "confounds": list(self.confounds),
             "orientation": self.orientation,
+            "atlas": None if self.atlas is None else self.atlas.name,
         }

@@ -104,19 +104,28 @@ def _of_scans(
 ) -> Parts:
     """Constrained ICA of every scan."""
     # scikit-learn and nilearn are loaded for this alone
-    from autospec.cohorts.scan_components import fit_model, prepare_parts
+    from autospec.cohorts.scan_components import fit_atlas, fit_model, prepare_parts
     from autospec.cohorts.scan_survey import keep_usable
 
-    if options.template is None:
-        raise AutoSpecError("--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans")
+    if options.template is None and options.atlas is None:
+        raise AutoSpecError(
+            "--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans, or --atlas"
+        )
     sources = keep_usable(sources, options, account)
+    times_s = {source.id: np.nan if source.tr_s is None else source.tr_s for source in sources}
+    subjects = subjects.assign(repetition_time_s=[times_s.get(subject, np.nan) for subject in subjects["id"]])
+    if options.atlas is not None:
+        regions = fit_atlas(sources, options)
+        files = prepare_parts(sources, regions, options, account)
+        account.note(f"atlas: {len(regions.names_)} regions of {options.atlas.name}")
+        if regions.absent_:
+            account.warn(f"atlas: no voxel on the scans' grid for {list_names(regions.absent_)}; they are left out")
+        return Parts(subjects[subjects["id"].isin(files)], lambda subject, maps: read_part(files[subject], maps))
     model = fit_model(sources, options)
     files = prepare_parts(sources, model, options, account)
     mask = np.asarray(model.mask_img_.dataobj, dtype=bool)
     account.note(f"mask: {mask.sum()} voxels" + ("" if options.mask else ", bright in the first volume of every scan"))
     grid = Grid(mask, np.asarray(model.mask_img_.affine), model.references_)
-    times_s = {source.id: np.nan if source.tr_s is None else source.tr_s for source in sources}
-    subjects = subjects.assign(repetition_time_s=[times_s.get(subject, np.nan) for subject in subjects["id"]])
     return Parts(subjects[subjects["id"].isin(files)], lambda subject, maps: read_part(files[subject], maps), grid)
 
 
@@ -291,13 +300,14 @@ def _map_data(parts: Parts, ids: list[str], components: int, with_maps: bool) ->
 
 def _source(folder: Folder, options: Options) -> str:
     kinds = {"gift": "GIFT components", "halfpipe": "HALFpipe time-courses", "hdf5": "COBRE components"}
-    return f"{kinds.get(folder.layout, 'NeuroMark components of scans')} in {options.folder.resolve().name}"
+    scans = "NeuroMark components of scans" if options.atlas is None else f"regions of {options.atlas.name} in scans"
+    return f"{kinds.get(folder.layout, scans)} in {options.folder.resolve().name}"
 
 
 def _settings(folder: Folder, options: Options) -> str:
     """How the cohort was prepared, as JSON: names of files, not their places, and no time of day."""
     files: dict[str, Any] = {
-        name: getattr(options, name) for name in ("template", "mask", "ids", "labels", "components")
+        name: getattr(options, name) for name in ("template", "atlas", "mask", "ids", "labels", "components")
     }
     names = {name: path.name for name, path in files.items() if path is not None}
     given = {"autospec": version("autospec-torch"), "layout": folder.layout, "motion": options.motion}

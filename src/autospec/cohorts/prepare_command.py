@@ -128,6 +128,12 @@ def _add_scans(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--template", type=Path, help="the NeuroMark template, 53 maps; resampled to the scans' grid")
     add(
+        "--atlas",
+        type=Path,
+        help="instead of a template: an atlas of labels (3-D, such as Schaefer's) or maps (4-D, such as DiFuMo, MSDL), "
+        "whose regions' time-courses nilearn takes out",
+    )
+    add(
         "--mask",
         type=Path,
         help="a brain mask (default: what is bright in every first volume); gift: the mask of the analysis, which maps "

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from autospec.cohorts.exclusions import Account
@@ -21,6 +22,7 @@ from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Source
 from autospec.cohorts.subject_file import Part, has_part, part_file, part_key, write_part
 from autospec.errors import AutoSpecError
+from autospec.neuroimaging.atlas import AtlasTimecourses
 from autospec.neuroimaging.neuromark import NeuroMarkICA
 from autospec.neuroimaging.orientation import closeness
 
@@ -73,8 +75,32 @@ def fit_model(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
         raise AutoSpecError(str(error).replace("give a mask", "give --mask")) from error
 
 
+def fit_atlas(sources: Sequence[Source], options: Options) -> AtlasTimecourses:
+    """The atlas on the grid of these scans.
+
+    Args:
+        sources: The usable scans.
+        options: Atlas, mask and settings.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        AutoSpecError: The atlas does not fit the scans.
+    """
+    model = AtlasTimecourses(
+        options.atlas,
+        options.mask,
+        clean=options.clean,
+        low_pass_hz=options.low_pass_hz,
+        tr_s=options.tr_s,
+        orientation=options.orientation,
+    )
+    return model.fit([source.file for source in sources])
+
+
 def prepare_parts(
-    sources: Sequence[Source], model: NeuroMarkICA, options: Options, account: Account
+    sources: Sequence[Source], model: NeuroMarkICA | AtlasTimecourses, options: Options, account: Account
 ) -> dict[str, Path]:
     """The part file of each subject; whoever's scan fails is named, and the others go on.
 
@@ -103,8 +129,8 @@ def prepare_parts(
     return {job.source.id: job.file for job in jobs if job.source.id not in account.dropped}
 
 
-def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
-    """Constrained ICA of one scan into its part; (id, None), or (id, why it failed).
+def prepare_scan(model: NeuroMarkICA | AtlasTimecourses, job: Job) -> Outcome:
+    """Constrained ICA of one scan, or its regions, into its part; (id, None), or (id, why it failed).
 
     Args:
         model: The fitted model.
@@ -118,16 +144,10 @@ def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
         regressors = motion.parameters
         if job.confounds:
             regressors = read_fmriprep_confounds(job.source.file, job.confounds)
-        components = model.transform(job.source.file, motion=[regressors])[0]
-        data = model.data_of(job.source.file)
-        part = Part(
-            components.timecourses,
-            components.maps,
-            _correlations(components.maps, model.references_),
-            motion.mean_displacement_mm,
+        part = replace(
+            _part(model, job, regressors),
+            motion_mm=motion.mean_displacement_mm,
             regressors=0 if regressors is None else regressors.shape[1],
-            closeness=closeness(data, model.references_),
-            mirrored=closeness(data, model.mirrored_references()),
         )
         write_part(job.file, part, job.key)
     except AutoSpecError as error:
@@ -137,16 +157,35 @@ def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
     return job.source.id, None
 
 
-def _job(source: Source, model: NeuroMarkICA, options: Options, folder: Path) -> Job:
-    digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
-    digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
+def _part(model: NeuroMarkICA | AtlasTimecourses, job: Job, regressors: npt.NDArray | None) -> Part:
+    """A subject's components with their maps, or the time-courses of its regions."""
+    if isinstance(model, AtlasTimecourses):
+        return Part(model.extract(job.source.file, regressors))
+    components = model.transform(job.source.file, motion=[regressors])[0]
+    data = model.data_of(job.source.file)
+    return Part(
+        components.timecourses,
+        components.maps,
+        _correlations(components.maps, model.references_),
+        closeness=closeness(data, model.references_),
+        mirrored=closeness(data, model.mirrored_references()),
+    )
+
+
+def _job(source: Source, model: NeuroMarkICA | AtlasTimecourses, options: Options, folder: Path) -> Job:
+    if isinstance(model, AtlasTimecourses):
+        digest = hashlib.sha256(np.ascontiguousarray(model.atlas_img_.dataobj).tobytes())
+        digest.update(b"" if options.mask is None else options.mask.read_bytes())
+    else:
+        digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
+        digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
     # the repetition time may stand in a sidecar, which can be mended while the scan stays as it is
     settings = {**options.settings(), "model": digest.hexdigest(), "tr_s": source.tr_s, "version": VERSION}
     key = part_key({"scan": source.file, "confounds": source.confounds}, settings)
     return Job(source, part_file(folder, source.id), key, options.motion_format, options.confounds)
 
 
-def _outcomes(jobs: Sequence[Job], model: NeuroMarkICA, workers: int) -> Iterator[Outcome]:
+def _outcomes(jobs: Sequence[Job], model: NeuroMarkICA | AtlasTimecourses, workers: int) -> Iterator[Outcome]:
     """What became of each scan, with a bar on a terminal and a line per scan elsewhere."""
     work = partial(prepare_scan, model)
     with tqdm(total=len(jobs), desc="scans", unit="scan", disable=None, leave=False) as bar:

@@ -15,7 +15,7 @@ from autospec.cohorts.source_files import Source
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.orientation import forms_differ, orient
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import bright_voxels, grid_of, open_image, open_scan, same_grid
+from autospec.neuroimaging.scans import bright_voxels, grid_of, load_image, open_scan, same_grid
 
 SAME_TIME_S = 0.01
 
@@ -63,9 +63,9 @@ def keep_usable(sources: Sequence[Source], options: Options, account: Account) -
 
 def _surveyed(source: Source, options: Options, account: Account) -> Scan:
     """What a scan is; AutoSpecError where it cannot be used."""
-    template = open_image(options.template, "template", 4)
-    image = orient(open_scan(source.file), options.orientation, template)
-    if options.mask is None:
+    places = load_image(options.template or options.atlas, "template")
+    image = orient(open_scan(source.file), options.orientation, places)
+    if options.mask is None and options.atlas is None:
         bright_voxels(image)
     if forms_differ(image):
         account.note(f"{source.id}: sform and qform put its voxels at different places; the sform is used")
