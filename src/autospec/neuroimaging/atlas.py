@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,7 +126,10 @@ class AtlasTimecourses:
         needed = self.clean and self.low_pass_hz is not None
         tr_s = self.tr_s if self.tr_s is not None or not needed else repetition_time_s(scan)
         values = np.nan_to_num(read_values(scan), nan=0.0)
-        courses = np.asarray(self.masker_.transform(Nifti1Image(values, self.atlas_img_.affine)), dtype=np.float64)
+        with warnings.catch_warnings():
+            # regions without a voxel in the mask are an error below, which names the scan
+            warnings.simplefilter("ignore", UserWarning)
+            courses = np.asarray(self.masker_.transform(Nifti1Image(values, self.atlas_img_.affine)), dtype=np.float64)
         if courses.shape[1] != len(self.names_):
             raise AutoSpecError(
                 f"scan {name_of(scan)}: {len(self.names_) - courses.shape[1]} of {len(self.names_)} regions have no "
