@@ -234,3 +234,28 @@ def test_an_atlas_takes_the_place_of_the_template(bids: Path, prepared: Prepare,
     assert np.allclose(found.data[1], expected, rtol=1e-5)
     with pytest.raises(AutoSpecError, match="--template and --atlas both say"):
         prepared(bids, atlas=atlas)
+
+
+def test_every_session_is_kept_and_chosen_later(bids: Path, prepared: Prepare, output: Path, config: Any) -> None:
+    from autospec.experiments import datasets
+
+    for number in range(1, 5):
+        scan_of(bids, number).unlink()
+        for session in (1, 2):
+            name = f"sub-0{number}_ses-0{session}_task-rest_bold.nii.gz"
+            write_image(bids / f"sub-0{number}" / f"ses-0{session}" / "func" / name, scan(10 * session + number))
+    with pytest.raises(AutoSpecError, match="every subject has several, choose with --scans"):
+        prepared(bids)
+    account = prepared(bids, all_sessions=True)
+    assert not account.dropped
+    found = read_prepared(output, "timecourses")
+    assert list(found.subjects["id"])[:3] == ["sub-01_ses-01", "sub-01_ses-02", "sub-02_ses-01"]
+    assert list(found.subjects["session"]) == ["1", "2"] * 4
+    paths = (f"dataset.path={output}", "dataset.scaling=none")
+    with pytest.raises(AutoSpecError, match="holds several sessions of 1, 2, 3, 4; dataset.session chooses one"):
+        datasets.load(config("cobre_timeseries", *paths))
+    second = datasets.load(config("cobre_timeseries", *paths, "dataset.session=2"))
+    assert second.subjects == ("sub-01", "sub-02", "sub-03", "sub-04")
+    assert np.array_equal(second.inputs, found.data[1::2])
+    both = datasets.load(config("cobre_timeseries", *paths, "dataset.session=all"))
+    assert both.subjects == tuple(f"sub-0{number}" for number in (1, 1, 2, 2, 3, 3, 4, 4))

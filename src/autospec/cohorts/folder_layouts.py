@@ -82,7 +82,7 @@ def find_sources(options: Options, account: Account) -> Folder:
     table = options.phenotype or _table_of(options.folder, layout.phenotype)
     patterns = [options.scans] if options.scans else layout.patterns
     # subjects whose scans a column of the table names are looked up once the table has been read
-    sources = [] if options.files_column else find_scans(options.folder, patterns, account)
+    sources = [] if options.files_column else find_scans(options.folder, patterns, account, options.all_sessions)
     return Folder(name, sources, table, {**layout.columns, **options.columns})
 
 

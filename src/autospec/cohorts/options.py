@@ -41,6 +41,7 @@ class Options:
     confounds: tuple[str, ...] = ()
     orientation: str | None = None
     allow: tuple[str, ...] = ()
+    all_sessions: bool = False
     id_pattern: str | None = None
     tr_s: float | None = None
     preparation: str = "rt"

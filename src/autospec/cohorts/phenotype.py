@@ -229,6 +229,44 @@ def _several(ids: Iterable[str], keys: Sequence[str]) -> str:
     return f"every subject occurs several times ({list_names(several[:2])}), such as once per session: choose one"
 
 
+def per_session(subjects: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+    """A row per session: the table's own, or the subject's row for every session that the data have.
+
+    Args:
+        subjects: The phenotype table; a column ``session`` tells sessions.
+        ids: The ids of the data, with their sessions (``01_ses-2``).
+
+    Returns:
+        The table with the session behind each id.
+    """
+    if "session" in subjects.columns:
+        keys = [f"{subject}_ses-{plain_session(str(session))}"
+                for subject, session in zip(subjects["id"], subjects["session"], strict=True)]  # fmt: skip
+        return subjects.assign(id=keys)
+    plain = [plain_id(text) for text in ids]
+    pairs = [(row, key) for row, subject in enumerate(subjects["id"])
+             for key in plain if without_session(key) == plain_id(str(subject))]  # fmt: skip
+    expanded = subjects.iloc[[row for row, _ in pairs]].reset_index(drop=True)
+    sessions = [key[len(without_session(key)) :] for _, key in pairs]
+    return expanded.assign(
+        id=[f"{subject}{session}" for subject, session in zip(expanded["id"], sessions, strict=True)],
+        session=[plain_session(session) for session in sessions],
+    )
+
+
+def plain_session(text: str) -> str:
+    """A session without ``ses-`` and leading zeros, as sessions are compared.
+
+    Args:
+        text: Such as ``ses-02``.
+
+    Returns:
+        Such as ``2``.
+    """
+    bare = re.sub(r"^[_-]?(ses[-_]?)?", "", text.strip(), flags=re.IGNORECASE)
+    return bare.lstrip("0") or bare
+
+
 def keep_complete(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
     """Keep the subjects none of whose values is NaN or infinite.
 

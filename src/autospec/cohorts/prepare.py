@@ -19,7 +19,7 @@ from autospec.cohorts.exclusions import Account, list_names
 from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, find_sources
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.phenotype import join_by_id, read_phenotype
+from autospec.cohorts.phenotype import join_by_id, per_session, read_phenotype
 from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
 from autospec.cohorts.source_files import Folder, Source, add_motion, find_listed_scans
 from autospec.cohorts.subject_file import POOR_MATCH, TOO_GOOD_MATCH, Part, poor_matches, read_part, too_good_matches
@@ -84,6 +84,8 @@ def _prepare(options: Options, account: Account) -> None:
     if options.motion:
         sources = add_motion(options.folder, sources, options.motion, account)
     ids = [source.id for source in sources]
+    if options.all_sessions:
+        subjects = per_session(subjects, ids)
     subjects = join_by_id(subjects, ids, account, options.folder.resolve().name, options.id_pattern)
     # from here on every subject has the id of the phenotype table
     sources = [replace(sources[row], id=subject) for subject, row in zip(subjects["id"], subjects["row"], strict=True)]

@@ -154,6 +154,11 @@ def _add_scans(group: argparse._ArgumentGroup) -> None:
         choices=ALLOWED_DIFFERENCES,
         help="let scans differ in repetition time, task or session; repeat as needed",
     )
+    add(
+        "--all-sessions",
+        action="store_true",
+        help="take a scan of every session of a subject; dataset.session then says which to use",
+    )
     add("--tr", dest="tr_s", type=float, help="repetition time in s (default: BIDS sidecar or header)")
     add("--preparation", default="rt", choices=("rt", "rv", "vn"), help="of volumes (default: rt)")
     add("--raw", dest="clean", action="store_false", help="leave the time-courses as ICA gives them")

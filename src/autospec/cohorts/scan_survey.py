@@ -56,7 +56,7 @@ def keep_usable(sources: Sequence[Source], options: Options, account: Account) -
         )
     scans = _of_one_grid(scans, account)
     _note_times(scans, options, account)
-    for entity in ("task", "session"):
+    for entity in ("task",) if options.all_sessions else ("task", "session"):
         _note_entity(scans, entity, options, account)
     return [scan.source for scan in scans]
 

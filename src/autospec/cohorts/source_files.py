@@ -17,6 +17,7 @@ SPM_LETTERS = "swraufdpm"
 """What SPM puts before a name: smoothed, normalised, realigned, slice-timed, unwarped, and toolboxes' own."""
 
 ID = "{id}"
+SESSION = re.compile(r"(?:^|_)ses-([A-Za-z0-9]+)")
 IMAGES = (".nii", ".nii.gz")
 
 
@@ -74,22 +75,55 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(plain.replace(re.escape(ID), subject, 1).replace(re.escape(ID), "(?P=id)"))
 
 
-def find_scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+def find_scans(folder: Path, patterns: Sequence[str], account: Account, all_sessions: bool = False) -> list[Source]:
     """One scan per subject, by the patterns together; the account names whoever has several and is left out.
 
     Args:
         folder: The cohort's folder.
         patterns: Relative to it, with ``{id}``.
         account: Takes a line for every subject left out.
+        all_sessions: Take one scan of each session instead.
 
     Returns:
-        A source per subject.
+        A source per subject, or per session.
 
     Raises:
         AutoSpecError: No scan fits.
     """
-    sources = find_files(folder, patterns, account, IMAGES)
+    sources = (find_visits if all_sessions else find_files)(folder, patterns, account, IMAGES)
     return [replace(source, confounds=find_confounds(source.file)) for source in sources]
+
+
+def find_visits(folder: Path, patterns: Sequence[str], account: Account, ends: tuple[str, ...]) -> list[Source]:
+    """One file per session of each subject, called ``<id>_ses-<session>``.
+
+    Args:
+        folder: The cohort's folder.
+        patterns: Relative to it, with ``{id}``.
+        account: Takes a line for every session left out, since it has several files.
+        ends: How the files' names end.
+
+    Returns:
+        A source per session.
+
+    Raises:
+        AutoSpecError: No file fits.
+    """
+    sources = []
+    for candidates in _by_subject(folder, patterns, "--scans", ends).values():
+        by_session: dict[str, list[tuple[str, Path]]] = {}
+        for subject, file in candidates:
+            match = SESSION.search(file.name)
+            by_session.setdefault(f"{subject}_ses-{match.group(1)}" if match else subject, []).append((subject, file))
+        for visit, files in by_session.items():
+            if len(files) > 1:
+                names = ", ".join(file.relative_to(folder).as_posix() for _, file in files)
+                account.drop(visit, f"has {len(files)} scans ({names}); choose one with --scans")
+            else:
+                sources.append(Source(visit, files[0][1]))
+    if not sources:
+        raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}")
+    return sources
 
 
 def find_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id
+from autospec.cohorts.phenotype import join_by_id, plain_session
 from autospec.cohorts.tables import plain_id, without_session
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
@@ -64,9 +65,11 @@ def join_visits(
         AutoSpecError: The data name no session, or none that is asked for.
     """
     if config.session is None:
+        _check_one_session(ids, source)
         visits = [Visit(subject, "", (row,)) for row, subject in enumerate(ids)]
         return join_by_id(subjects, list(ids), account, source, config.id_pattern), visits
     visits = _chosen(_visits(ids, source), config.session, account, source)
+    subjects = _with_sessions(subjects)
     people = _of_sessions(subjects, config.session, visits)
     names = [_key(visit.subject, visit.session, config.session) for visit in visits]
     joined = join_by_id(people, names, account, source, config.id_pattern)
@@ -93,6 +96,27 @@ def visit_ids(subjects: pd.DataFrame) -> list[str]:
     return [f"{subject}_ses-{session}" for subject, session in zip(ids, subjects[SESSION], strict=True)]
 
 
+def _check_one_session(ids: Sequence[str], source: str) -> None:
+    """AutoSpecError where a subject has several sessions, which would count as so many subjects."""
+    plain = [plain_id(text) for text in ids]
+    several = {without_session(key) for key in plain if without_session(key) != key}
+    times = Counter(without_session(key) for key in plain if without_session(key) in several)
+    repeated = [subject for subject, count in times.items() if count > 1]
+    if repeated:
+        raise AutoSpecError(
+            f"{source}: holds several sessions of {list_names(repeated)}; dataset.session chooses one, or averages"
+        )
+
+
+def _with_sessions(subjects: pd.DataFrame) -> pd.DataFrame:
+    """The table with bare ids, and the sessions that stood behind them in a column."""
+    bare = [without_session(str(subject)) for subject in subjects["id"]]
+    sessions = [str(subject)[len(own) :] for subject, own in zip(subjects["id"], bare, strict=True)]
+    if SESSION not in subjects.columns and any(sessions):
+        subjects = subjects.assign(**{SESSION: [plain_session(session) for session in sessions]})
+    return subjects.assign(id=bare)
+
+
 def of_visits(values: npt.NDArray, visits: Sequence[Visit]) -> npt.NDArray:
     """The data of visits: of one row as they are, of several their mean.
 
@@ -113,7 +137,7 @@ def _visits(ids: Sequence[str], source: str) -> list[Visit]:
     for row, text in enumerate(ids):
         plain = plain_id(text)
         bare = without_session(plain)
-        visits.append(Visit(bare, _plain_session(plain[len(bare) :]), (row,)))
+        visits.append(Visit(bare, plain_session(plain[len(bare) :]), (row,)))
     if not any(visit.session for visit in visits):
         raise AutoSpecError(f"dataset.session: the ids of {source} name no session ({list_names(ids)})")
     return visits
@@ -136,7 +160,7 @@ def _chosen(visits: list[Visit], choice: str, account: Account, source: str) -> 
         elif choice in CHOICES:
             chosen.append(in_order[0 if choice == "first" else -1])
         else:
-            fitting = [visit for visit in own if visit.session == _plain_session(choice)]
+            fitting = [visit for visit in own if visit.session == plain_session(choice)]
             if len(fitting) == 1:
                 chosen.append(fitting[0])
             else:
@@ -157,7 +181,7 @@ def _of_sessions(subjects: pd.DataFrame, choice: str, visits: Sequence[Visit]) -
         expanded = subjects.iloc[[row for row, _ in rows]].reset_index(drop=True)
         return expanded.assign(id=[_key(str(subject), visit.session, choice)
                                    for subject, (_, visit) in zip(expanded["id"], rows, strict=True)])  # fmt: skip
-    sessions = [_plain_session(str(text)) for text in subjects[SESSION]]
+    sessions = [plain_session(str(text)) for text in subjects[SESSION]]
     if choice == "all":
         return subjects.assign(id=[_key(str(a), b, choice) for a, b in zip(subjects["id"], sessions, strict=True)])
     of_subject = {visit.subject: visit.session for visit in visits}
@@ -170,12 +194,6 @@ def _of_sessions(subjects: pd.DataFrame, choice: str, visits: Sequence[Visit]) -
 
 def _key(subject: str, session: str, choice: str) -> str:
     return f"{subject}_ses-{session}" if choice == "all" else subject
-
-
-def _plain_session(text: str) -> str:
-    """A session without ``ses-`` and leading zeros."""
-    bare = re.sub(r"^[_-]?(ses[-_]?)?", "", text.strip(), flags=re.IGNORECASE)
-    return bare.lstrip("0") or bare
 
 
 def _natural(text: str) -> tuple[tuple[int, str], ...]:
