@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
 from typing import Any
 
 
-def distributions_of(name: str) -> set[str]:
-    """A distribution and all that it needs without extras, by normalised name."""
+def base_distributions() -> set[str]:
+    """AutoSpec and all that pyproject.toml says the base package needs, by normalised name."""
     from packaging.requirements import Requirement
 
-    reached: set[str] = set()
-    waiting = [name]
+    reached = {"autospec-torch"}
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(text).name for text in project["dependencies"]]
     while waiting:
         current = normalised(waiting.pop())
         if current in reached:
@@ -58,7 +61,7 @@ class Hidden:
 
 def hide_optional_packages() -> None:
     """From now on nothing can be imported but the standard library, the base package and what it asks for."""
-    kept = distributions_of("autospec-torch")
+    kept = base_distributions()
     hidden = {
         module
         for module, distributions in packages_distributions().items()

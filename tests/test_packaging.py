@@ -79,6 +79,20 @@ for wing in {list(WINGS)}:
         assert re.search(r"pip install 'autospec-torch\[\w+\]'$", line)
 
 
+def test_tests_between_groups_name_the_extra_that_they_need():
+    code = """
+import numpy as np
+from autospec.analysis import p_values
+from autospec.errors import MissingExtra
+try:
+    p_values.benjamini_hochberg(np.array([0.1, 0.2]))
+except MissingExtra as error:
+    print(error)
+"""
+    ended = _with_base_package(code)
+    assert ended.stdout == "autospec.analysis needs scipy: pip install 'autospec-torch[figures]'\n", ended.stderr
+
+
 def test_a_command_whose_extra_is_missing_says_so_in_one_line():
     code = """
 import sys

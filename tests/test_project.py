@@ -96,7 +96,7 @@ def test_the_oldest_torch_that_is_allowed_is_the_one_that_is_tested():
 
 
 def test_the_command_at_the_top_of_every_configuration_file_composes():
-    from autospec.experiments.config.grid import composed
+    from autospec.experiments.config.grid import compose_config
 
     files = [path for path in (ROOT / "conf").rglob("*.yaml") if "hydra" not in path.relative_to(ROOT).parts]
     assert len(files) > 40
@@ -104,4 +104,4 @@ def test_the_command_at_the_top_of_every_configuration_file_composes():
         first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
         words = first.partition("python run.py")[2].split()
         overrides = [word.partition(",")[0] for word in words if "=" in word]
-        assert composed(ROOT / "conf", overrides).epochs > 0, path
+        assert compose_config(ROOT / "conf", overrides).epochs > 0, path

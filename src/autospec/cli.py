@@ -37,6 +37,16 @@ COMMANDS = {
         "train what is missing, test the groups, draw figures of the paper",
         "--figure 1",
     ),
+    "show": Command(
+        "autospec.figures.show_command",
+        "say what is in a spectra file and what happened in each layer; draw it",
+        "spectra.h5 --picture spectra.png",
+    ),
+    "compare": Command(
+        "autospec.figures.compare_command",
+        "say where two runs part, layer by layer",
+        "first/spectra.h5 second/spectra.h5",
+    ),
     "status": Command(
         "autospec.experiments.runs.status_command",
         "say which runs are done, running, failed, stale",

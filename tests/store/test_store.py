@@ -88,7 +88,7 @@ def test_labelled_arrays(path):
     assert (spectra.run_id, spectra.complete, spectra.simulated) == ("r1", True, True)
     assert spectra.training["training_loss"].to_dict() == pytest.approx({0: 0, 1: 0.1, 2: 0.2})
     assert spectra.groups["group"].tolist() == ["all", "SZ", "HC"]
-    assert "3 layers" in repr(spectra)
+    assert "layers   net.0" in repr(spectra)
 
 
 def test_tidy_table(tmp_path):

@@ -18,7 +18,10 @@ from autospec.store.schema import GRADIENT
 Engine = HookListener | PerGroupEngine
 
 _FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
-"""How the noise floor of a gradient is had, by the engine's name."""
+"""The formula of a gradient's noise floor, by the engine's name."""
+
+_MEASURED = "|float32 - float64| where floor/measured is 1, elsewhere "
+"""What stands before the formula where the floor is measured."""
 
 
 def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
@@ -46,6 +49,6 @@ def listening_engine(
     return HookListener(model, watched, take_factors), [use for module in watched for use in module.uses]
 
 
-def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
-    """What the file says of a layer."""
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _FLOORS[engine]}
+def layer_attributes(layer: Layer, engine: str, measured: bool) -> dict[str, Any]:
+    """What the file says of a layer; ``measured`` tells whether its noise floor is."""
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED * measured + _FLOORS[engine]}

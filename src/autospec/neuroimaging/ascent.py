@@ -93,6 +93,12 @@ class Ascent:
 
         For short steps the gain per length tends to the slope along the sphere. Where that slope is below what a step
         must gain (it is, within about 8° of a stationary point), only rounding would let a step of 1e-13 pass.
+
+        Args:
+            rows: Which components to look at.
+
+        Returns:
+            (rows,) of booleans.
         """
         along = row_products(self.directions[rows], self._uphill[rows])
         slope = self._norms[rows] * (1 - along**2)

@@ -26,15 +26,20 @@ class Allowed:
     text: str
 
 
-def one_of(names: Sequence[str]) -> AfterValidator:
-    """In an annotation: the names that a text may be."""
+def must(hold: Callable[[Any], bool], text: str) -> AfterValidator:
+    """In an annotation: what must hold of a value beyond its bounds, and the words for a value of which it does not."""
 
-    def check(value: str) -> str:
-        if value not in names:
-            raise PydanticCustomError("one_of", "allowed are {names}", {"names": ", ".join(names)})
+    def check(value: Any) -> Any:
+        if not hold(value):
+            raise PydanticCustomError("must", "{text}", {"text": text})
         return value
 
     return AfterValidator(check)
+
+
+def one_of(names: Sequence[str]) -> AfterValidator:
+    """In an annotation: the names that a text may be."""
+    return must(lambda value: value in names, f"allowed are {', '.join(names)}")
 
 
 Count = Annotated[int, Ge(1)]
@@ -86,6 +91,9 @@ def mistakes(kind: type[Any], values: Mapping[str, Any], prefix: str = "") -> li
         kind: the node's dataclass.
         values: the node as nested dictionaries.
         prefix: what the keys begin with, such as ``dataset.``.
+
+    Returns:
+        One line for each; none where all is well.
     """
     try:
         _adapter(kind).validate_python(values)
@@ -124,8 +132,8 @@ def _mistake(kind: type[Any], values: Mapping[str, Any], entry: ErrorDetails, no
 def _words(annotation: Any) -> str:
     """What an annotation itself says is allowed; empty where it leaves that to its bounds."""
     parts = [annotation, *get_args(annotation)]
-    found = [extra for part in parts if get_origin(part) is Annotated for extra in part.__metadata__]
-    return next((extra.text for extra in found if isinstance(extra, Allowed)), "")
+    extras = [extra for part in parts if get_origin(part) is Annotated for extra in part.__metadata__]
+    return next((extra.text for extra in extras if isinstance(extra, Allowed)), "")
 
 
 _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -146,4 +154,6 @@ _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def _text(entry: ErrorDetails) -> str:
     """What is allowed instead, from the rule that was broken."""
     words = _TEXTS.get(entry["type"])
-    return words(entry.get("ctx", {})) if words else entry["msg"]
+    # pydantic gives the bounds of a float as 0.0
+    bounds = {name: int(bound) if bound == 0 else bound for name, bound in entry.get("ctx", {}).items()}
+    return words(bounds) if words else entry["msg"]

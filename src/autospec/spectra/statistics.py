@@ -128,6 +128,13 @@ _ROWS = (
         lambda sums: sums.grouping.sums(sums.own_rows),
         known=lambda sums: sums.used_elsewhere,
     ),
+    Statistic(
+        "floor/measured",
+        (),
+        frozenset(),
+        lambda sums: torch.ones((), dtype=torch.float64),
+        known=lambda sums: bool(sums.measured_floors),
+    ),
 )
 _OF_GRADIENT = frozenset({GRADIENT})
 _OF_ALL = frozenset({GRADIENT, ACTIVATION, ADJOINT})

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from autospec import AutoSpecError
-from autospec.experiments.runs.folder import locked, run_folder
-from autospec.experiments.runs.log import last_message, logged
+from autospec.experiments.runs.folder import lock_run, run_folder
+from autospec.experiments.runs.log import last_message, log_run
 from autospec.experiments.runs.status import status, statuses, summary
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "status.py"
@@ -45,19 +45,19 @@ def test_a_complete_run_is_done(tmp_path):
 
 def test_a_locked_run_is_running_at_the_rate_since_it_began(folder):
     _begun(folder, seconds_ago=10, from_epoch=20)
-    with locked(folder):
+    with lock_run(folder):
         found = status(folder)
     assert (found.state, found.detail) == ("running", "40 of 100 epochs, 2 epochs/s, about 30 s left")
 
 
 def test_a_run_that_has_only_begun_has_no_rate(folder):
     folder.spectra.unlink()
-    with locked(folder):
+    with lock_run(folder):
         assert status(folder).detail == "0 of 100 epochs"
 
 
 def test_a_run_that_an_error_ended_has_failed(folder):
-    with pytest.raises(RuntimeError), logged(folder, keep_mistakes=False):
+    with pytest.raises(RuntimeError), log_run(folder, keep_mistakes=False):
         raise RuntimeError("the GPU is gone\nsince noon")
     found = status(folder)
     assert (found.state, found.detail) == ("failed", "RuntimeError: the GPU is gone")
@@ -97,7 +97,7 @@ def test_spectra_of_another_run_are_no_progress_of_this_one(folder):
 
 def test_a_mistake_leaves_no_log_unless_nobody_may_be_looking(folder):
     for keep, expected in ((False, None), (True, "width=-1: must be 1 or more")):
-        with pytest.raises(AutoSpecError), logged(folder, keep_mistakes=keep):
+        with pytest.raises(AutoSpecError), log_run(folder, keep_mistakes=keep):
             raise AutoSpecError("width=-1: must be 1 or more")
         last = last_message(folder.log)
         assert (last and last.text) == expected

@@ -16,7 +16,7 @@ from autospec.experiments.validation.rates import (
     COLUMNS,
     clopper_pearson,
     markdown,
-    merged,
+    merge,
     ordered_tests,
     rates,
     read,
@@ -91,9 +91,9 @@ def test_the_page_shows_the_rates_of_its_file():
 
 def test_what_is_counted_again_replaces_its_own_rows_only(tmp_path):
     path = tmp_path / "rates.csv"
-    assert merged(read(path), _rates("a", 5)).rate.tolist() == [0.05]
+    assert merge(read(path), _rates("a", 5)).rate.tolist() == [0.05]
     write(pd.concat([_rates("a", 5), _rates("a", 6, "3:3"), _rates("b", 7)]), path)
-    after = merged(read(path), _rates("a", 9))
+    after = merge(read(path), _rates("a", 9))
     assert dict(zip(after.null + after.groups, after.rate, strict=True)) == {"a3:9": 0.09, "a3:3": 0.06, "b3:9": 0.07}
 
 

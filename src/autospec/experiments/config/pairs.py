@@ -50,6 +50,9 @@ def pairs_in_front(pairs: Pairs, groups: Sequence[str]) -> tuple[tuple[str, str]
         pairs: ``figure.pairs``, may be empty.
         groups: names of the groups and margins, with or without ``all``.
 
+    Returns:
+        The pairs, each (one group, the other).
+
     Raises:
         AutoSpecError: for fewer than two groups, or a pair of another group.
     """

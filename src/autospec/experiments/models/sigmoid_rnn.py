@@ -45,10 +45,20 @@ class SigmoidRNN(nn.Module):
 
 
 def sigmoid_states(inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
-    """The states ``h`` (n, time, width) of one layer, from inputs (n, time, in).
+    """Compute the states of one layer from its inputs.
 
     With ``σ(z) = (tanh(z/2) + 1)/2``, ``g = 2h - 1 = tanh(z/2)`` obeys a tanh recurrence,
     ``g_t = tanh(½W_ih x_t + ½b_ih + ¼W_hh g_{t-1} + ½b_hh + ¼W_hh 1)``, which begins at ``g_0 = -1``.
+
+    Args:
+        inputs: (n, time, in).
+        weight_ih: (width, in).
+        weight_hh: (width, width).
+        bias_ih: (width,).
+        bias_hh: (width,).
+
+    Returns:
+        The states ``h``, (n, time, width).
     """
     offset = bias_hh / 2 + weight_hh.sum(1) / 4
     rescaled = _contiguous([weight_ih / 2, weight_hh / 4, bias_ih / 2, offset])
@@ -84,10 +94,8 @@ def sigmoid_rnn(rnn: SigmoidRNN, call: LayerCall) -> dict[str, GradientFactors]:
 
 
 def _preactivation_adjoint(inputs: Tensor, weights: list[Tensor], adjoint: Tensor) -> Tensor:
-    """``Δ = ∂loss/∂z`` (n, time, width) of one layer, from the adjoint of its states.
-
-    Zeros that enter ``z`` through an identity beside ``W_ih`` have ``Δ`` for their gradient.
-    """
+    """``Δ = ∂loss/∂z`` (n, time, width) of one layer, from the adjoint of its states."""
+    # zeros that enter z through an identity beside W_ih have Δ for their gradient
     weight_ih, *others = weights
     identity = torch.eye(len(weight_ih), dtype=weight_ih.dtype, device=weight_ih.device)
     with torch.enable_grad():

@@ -39,38 +39,47 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
     def spectra(self) -> Path:
+        """The spectra; written at checkpoints."""
         return self.path / "spectra.h5"
 
     @property
     def config(self) -> Path:
+        """The resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def provenance(self) -> Path:
+        """What the run was made with."""
         return self.path / "provenance.json"
 
     @property
     def cohort(self) -> Path:
+        """The account of a cohort and the balance of its groups, where the samples are of subjects."""
         return self.path / "cohort.json"
 
     @property
     def log(self) -> Path:
+        """Messages, and the traceback of an error."""
         return self.path / "run.log"
 
     @property
     def checkpoint(self) -> Path:
+        """The newest checkpoint, while the run is unfinished."""
         return self.path / "checkpoint.pt"
 
     @property
     def previous_checkpoint(self) -> Path:
+        """The checkpoint before that."""
         return self.path / "checkpoint.previous.pt"
 
     @property
     def lock(self) -> Path:
+        """Says who works on the run, while anyone does."""
         return self.path / ".lock"
 
     @property
@@ -90,11 +99,14 @@ class RunFolder:
     def open_own_spectra(self) -> Iterator[h5py.File]:
         """Open the spectra for reading, after a check that they are this run's.
 
+        Yields:
+            The open file.
+
         Raises:
             DamagedFile: where the spectra cannot be read.
             AutoSpecError: where they are another run's or of another schema.
         """
-        from autospec.store.read import opened
+        from autospec.store.opening import opened  # loads h5py, which a look at locks does without
 
         with opened(self.spectra) as file:
             recorded = str(file.attrs.get("run_id", ""))

@@ -21,6 +21,7 @@ class ConsoleHandler(logging.Handler):
     _messages_about_data: ClassVar[set[str]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a message, unless it is about data and was written before."""
         from tqdm import tqdm
 
         text = self.format(record)

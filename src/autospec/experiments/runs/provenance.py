@@ -157,6 +157,9 @@ def _differences(now: Provenance, earlier: Provenance) -> Iterator[str]:
 def read_provenance(path: Path) -> Provenance:
     """Read the provenance of an earlier launch.
 
+    Returns:
+        The provenance, with every launch until then.
+
     Raises:
         AutoSpecError: for a file that is missing or damaged.
     """

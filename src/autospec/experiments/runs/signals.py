@@ -53,6 +53,9 @@ def postpone_signals() -> Iterator[PostponedSignals]:
     """A context in which signals that ask to stop wait until ``act()`` is called, or it ends without an error.
 
     Outside the main thread nothing is postponed.
+
+    Yields:
+        The signals that wait.
     """
     signals = PostponedSignals()
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python lets nobody handle signals

@@ -39,13 +39,22 @@ def name_memory_shortage() -> Iterator[None]:
     """A context in which memory that runs out is an AutoSpecError.
 
     Torch reports it as OutOfMemoryError on a GPU and as a plain RuntimeError elsewhere, NumPy as MemoryError.
-    """
+
+    Raises:
+        AutoSpecError: where memory runs out; says what needs less.
+    """  # noqa: DOC501 (errors of other kinds pass through as they are)
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        of_torch = isinstance(error, torch.OutOfMemoryError) or re.search("allocate memory|Storage size", str(error))
-        if not of_torch and not isinstance(error, MemoryError):
-            raise
-        raise AutoSpecError(
-            "there is not enough memory for this run: a smaller width, depth, batch_size or data set needs less"
-        ) from error
+        if _is_shortage(error):
+            raise AutoSpecError(
+                "there is not enough memory for this run: a smaller width, depth, batch_size or data set needs less"
+            ) from error
+        raise
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an exception says that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return re.search("allocate memory|Storage size", str(error)) is not None

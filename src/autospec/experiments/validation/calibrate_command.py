@@ -29,7 +29,7 @@ from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, Cell
 from autospec.experiments.validation.picture import draw_calibration
-from autospec.experiments.validation.rates import markdown, merged, rates, read, write
+from autospec.experiments.validation.rates import markdown, merge, rates, read, write
 from autospec.experiments.validation.study import study
 
 log = logging.getLogger("autospec.experiments.validation")
@@ -85,7 +85,7 @@ def _table(cells: dict[Cell, int], jobs: int, path: Path) -> pd.DataFrame:
         for place, (cell, runs) in enumerate(cells.items(), start=1):
             seeds = cell.seeds(runs)
             work = (joblib.delayed(_several)(cell, base, seeds[at::jobs]) for at in range(jobs))
-            table = merged(table, rates(pd.concat(parallel(work)), cell.name, cell.condition.groups))
+            table = merge(table, rates(pd.concat(parallel(work)), cell.name, cell.condition.groups))
             write(table, path)
             log.info("%d of %d: %s", place, len(cells), _name(cell))
     return table

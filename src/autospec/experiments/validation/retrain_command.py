@@ -26,7 +26,7 @@ from autospec.experiments.config.messages import explain
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import plan_run
-from autospec.experiments.validation.retraining import retrained
+from autospec.experiments.validation.retraining import retrain
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     try:
         config = check_config(compose_config(CONF, arguments.overrides))
         path = _path(config)
-        table = retrained(config, arguments.permutations)
+        table = retrain(config, arguments.permutations)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
     write_table(table, path, COLUMNS)
