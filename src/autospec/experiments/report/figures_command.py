@@ -74,13 +74,15 @@ def _check_overrides(overrides: Collection[str]) -> None:
 
 
 def _figure_names(figure: str) -> list[str]:
-    every = figure_names(CONF)
-    names = every if figure == "all" else [f"fig{number.strip()}" for number in figure.split(",")]
+    numbered = figure_names(CONF)
+    # figures that are not the paper's have names: fnc
+    named = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem not in (*numbered, "none"))
+    asked = [text.strip() for text in figure.split(",")]
+    names = numbered if figure == "all" else [text if text in named else f"fig{text}" for text in asked]
     for name in names:
-        if name not in every:
-            raise AutoSpecError(
-                f"--figure {figure}: there is no figure {name[3:]}; allowed are {', '.join(k[3:] for k in every)}"
-            )
+        if name not in (*numbered, *named):
+            allowed = ", ".join([*(one.removeprefix("fig") for one in numbered), *named])
+            raise AutoSpecError(f"--figure {figure}: there is no figure {name[3:]}; allowed are {allowed}")
     return names
 
 
