@@ -1,12 +1,16 @@
-"""The two engines that take a model's group gradients, and how one is chosen."""
+"""The engines that take a model's group gradients, and how one is chosen."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from autospec.capture.fast import FastEngine, Way
+from autospec.capture.fused import FusedEngine
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
 from autospec.capture.per_group import GroupGradients, PerGroupEngine
@@ -15,39 +19,77 @@ from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.store.schema import GRADIENT
 
-Engine = HookListener | PerGroupEngine
+log = logging.getLogger(__name__)
 
-_FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
-"""How the noise floor of a gradient is had, by the engine's name."""
+Engine = HookListener | PerGroupEngine | FusedEngine | FastEngine
+TakeFactors = Callable[[Use, GradientFactors], None]
+
+HOOKS, FAST, PER_GROUP, PASSES, FUSED = "hooks", "fast", "per_group", "passes", "fused"
+ENGINES = (HOOKS, FAST, PER_GROUP, PASSES, FUSED)
+FORMER_NAMES = {"aliased": PER_GROUP}
+"""Names that engines had before, and still go by."""
+
+
+def engine_name(engine: str) -> str:
+    """The name of an engine today; AutoSpecError for one that does not exist."""
+    if engine in FORMER_NAMES:
+        log.info("engine=%r is now called %r", engine, FORMER_NAMES[engine])
+        return FORMER_NAMES[engine]
+    if engine not in ENGINES:
+        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(ENGINES)}")
+    return engine
 
 
 def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
     """AutoSpecError for an engine that does not exist, or cannot give the statistics that are asked of it."""
-    if engine not in _FLOORS:
-        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(_FLOORS)}")
-    if engine == "aliased" and list(statistics) != [GRADIENT]:
-        raise AutoSpecError(f"engine='aliased' knows gradients only, not statistics={list(statistics)}")
-    if check_every is not None and (engine != "aliased" or check_every < 1):
-        raise AutoSpecError(f"check_every={check_every}: must be 1 or more, and is for engine='aliased' alone")
+    name = engine_name(engine)
+    if name != HOOKS and list(statistics) != [GRADIENT]:
+        raise AutoSpecError(f"engine={engine!r} knows gradients only, not statistics={list(statistics)}")
+    if check_every is not None and (name == HOOKS or check_every < 1):
+        raise AutoSpecError(f"check_every={check_every}: must be 1 or more, and is for every engine but 'hooks'")
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Who takes what an engine finds: factors, gradients that are split already, and the way that was chosen."""
+
+    factors: TakeFactors
+    gradients: GroupGradients
+    way: Callable[[str], None]
 
 
 def listening_engine(
-    engine: str,
-    model: nn.Module,
-    selection: Selection,
-    take_factors: Callable[[Use, GradientFactors], None],
-    take_gradients: GroupGradients,
-    check_every: int | None,
+    engine: str, model: nn.Module, selection: Selection, sinks: Sinks, check_every: int | None
 ) -> tuple[Engine, list[Use]]:
     """An engine for the chosen weights of a model, and every use of them that it tells apart."""
-    if engine == "aliased":
-        chosen = trained_layers(model, selection)
-        uses = [Use(layer.name, layer, layer.name) for layer in chosen]
-        return PerGroupEngine(model, chosen, take_gradients, check_every), uses
+    name = engine_name(engine)
+    if name == HOOKS:
+        watched = watched_modules(model, selection)
+        return HookListener(model, watched, sinks.factors), [use for module in watched for use in module.uses]
+    chosen = trained_layers(model, selection)
+    uses = [Use(layer.name, layer, layer.name) for layer in chosen]
+    if name != FAST:
+        return _way(name, model, selection, chosen, sinks, check_every), uses
+    ways: dict[str, Way] = {}
+    reasons: dict[str, str] = {}
+    for each in (PER_GROUP, PASSES, FUSED):
+        try:
+            ways[each] = _way(each, model, selection, chosen, sinks, check_every)
+        except AutoSpecError as error:
+            reasons[each] = str(error)
+    return FastEngine(ways, reasons, sinks.way), uses
+
+
+def _way(
+    name: str, model: nn.Module, selection: Selection, layers: Sequence[Layer], sinks: Sinks, check_every: int | None
+) -> Way:
+    if name != FUSED:
+        return PerGroupEngine(model, layers, sinks.gradients, check_every, name)
     watched = watched_modules(model, selection)
-    return HookListener(model, watched, take_factors), [use for module in watched for use in module.uses]
+    return FusedEngine(model, watched, sinks.gradients, sinks.factors, check_every)
 
 
 def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
     """What the file says of a layer."""
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _FLOORS[engine]}
+    floor = "eps sqrt(min(shape)) |A| |D|" if engine == HOOKS else "eps max(shape) s1"
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": floor}

@@ -16,8 +16,8 @@ ROUNDINGS = 256
 _CAUSES = {
     "hooks": "Its weight is used in a way that the rule of {kind} does not describe, such as outside its module; "
     "register a rule, or leave it out with layers=['!{name}']",
-    "aliased": "Its weight is used past the forward passes of the groups, such as in checkpointing with "
-    "use_reentrant=True; use engine='hooks'",
+    "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
+    "use engine='hooks'",
 }
 
 
@@ -35,5 +35,5 @@ def check_against(
             raise AutoSpecError(
                 f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
                 f"(off by {difference / float(expected.norm()):.1e} of its norm). "
-                + _CAUSES[engine].format(kind=layer.kind, name=layer.name)
+                + _CAUSES.get(engine, _CAUSES["other"]).format(kind=layer.kind, name=layer.name)
             )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer, Use
 from autospec.capture.leaf_gradients import leaf_gradients
@@ -66,9 +67,12 @@ class SpectralRecorder:
         leading: store only so many singular values, the largest; None stores all.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
-        engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
-            one by one, but then training is equal within rounding only.
-        check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
+        engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
+            ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
+            (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+        check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
+            a trace of rows); None at the first only.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -116,7 +120,8 @@ class SpectralRecorder:
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in statistics)
         self._scaler = scaler
         self._engine_name = engine
-        self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
+        sinks = Sinks(self._add, self._add_matrices, self._say_way)
+        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
         self._chains = chain_bounds(model)
         self._header = Header(
             groups=self.grouping.names,
@@ -249,7 +254,8 @@ class SpectralRecorder:
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
-        return {**state, "subspaces": self._earlier.state_dict()}
+        way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
+        return {**state, **way, "subspaces": self._earlier.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -257,6 +263,8 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if isinstance(self._engine, FastEngine):
+            self._engine.choose(state.get("way"))  # another would differ in the last digits
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -320,6 +328,10 @@ class SpectralRecorder:
         assert self._batch is not None
         self._batch.heard = True
         self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
+
+    def _say_way(self, way: str) -> None:
+        """The file says which way the fast engine goes."""
+        self._header.attributes["engine_way"] = way
 
     @property
     def _loss_scale(self) -> float:

@@ -15,7 +15,7 @@ from autospec.experiments.config.messages import explained
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.store.schema import STATISTIC_NAMES
 
-ENGINES = ("hooks", "aliased")
+ENGINES = ("hooks", "fast", "per_group", "passes", "fused", "aliased")
 FEWEST_PERMUTATIONS = 19
 FIGURE_TESTS = ("permutation", "paper")
 LARGEST = {"width": 1_000_000, "depth": 1_000, "epochs": 10_000_000, "threads": 1_024}
@@ -125,8 +125,8 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
             f"introspection.statistics={introspection.statistics}: "
             f"{'unknown ' + unknown[0] if unknown else 'empty'}; allowed are {', '.join(STATISTIC_NAMES)}"
         )
-    if introspection.engine == "aliased" and introspection.statistics != ["gradient"]:
-        yield f"introspection.statistics={introspection.statistics}: engine=aliased knows [gradient] only"
+    if introspection.engine != "hooks" and introspection.statistics != ["gradient"]:
+        yield f"introspection.statistics={introspection.statistics}: engine={introspection.engine} knows [gradient] only"
     if introspection.engine not in ENGINES:
         yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"
 
@@ -148,8 +148,11 @@ def _permutation_problems(config: ExperimentConfig) -> Iterator[str]:
             f"introspection.permutations={introspection.permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can "
             "reach 0.05; 0 is no test"
         )
-    if introspection.permutations and introspection.engine == "aliased":
-        yield f"introspection.permutations={introspection.permutations}: engine=aliased does not know single samples"
+    if introspection.permutations and introspection.engine != "hooks":
+        yield (
+            f"introspection.permutations={introspection.permutations}: engine={introspection.engine} does not know "
+            "single samples"
+        )
     yield from _pair_problems("introspection.permutation_pairs", introspection.permutation_pairs or ())
 
 

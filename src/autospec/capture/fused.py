@@ -1,0 +1,259 @@
+"""The fused engine: the groups' products are the weight's gradient, and the model runs once, unsplit.
+
+It takes what couples samples (a group's part is then what comes through the group's rows) and losses inside the model.
+Layers that cannot be fused are heard by hooks. Whose rows a layer sees is traced on the first batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from autospec.capture.agreement import Unsplittable, buffers_kept, random_state_kept
+from autospec.capture.fused_layers import Product, fused_forward
+from autospec.capture.fused_trace import Trace, traced
+from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
+from autospec.errors import AutoSpecError
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import SampleGroups
+
+
+class FusedEngine:
+    """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
+
+    ``take_factors`` gets what the hooks hear of the other layers.
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        watched: Sequence[WatchedModule],
+        take: GroupGradients,
+        take_factors: Callable[[Use, GradientFactors], None],
+        check_every: int | None = None,
+    ) -> None:
+        if is_compiled(model):
+            raise Unsplittable("engine='fused' does not take compiled models; use engine='hooks'")
+        self.model = model
+        self.layers = list({use.layer.name: use.layer for module in watched for use in module.uses}.values())
+        self._take = take
+        self._take_factors = take_factors
+        self._check_every = check_every
+        self._batches = 0
+        self._forwards: dict[nn.Module, Forward] = {}
+        heard = [module for module in watched if not self._fuse(module)]
+        self._listener = HookListener(model, heard, self._hear) if heard else None
+        self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
+        self.trace: Trace | None = None
+        self._is_traced = False
+        self._inside = False
+        self._takes = True
+        self.cells: SampleGroups | None = None
+        self.rows: list[Rows] = []
+        self.arrived: dict[str, Tensor] = {}
+        self.eps: dict[str, float] = {}
+        self._workspace: dict[int, Tensor] = {}
+
+    def _fuse(self, watched: WatchedModule) -> bool:
+        """Give a module a forward of ours, where there is one for it."""
+        makes = fused_forward(watched.module)
+        names = {use.local_name: use for use in watched.uses}
+        parameters = watched.module._parameters
+        if makes is None or any(parameters.get(name) is not use.layer.parameter for name, use in names.items()):
+            return False
+        products = {
+            name: WeightProducts(self, watched.name, names.get(name)) for name in parameters if "weight" in name
+        }
+        self._forwards[watched.module] = makes(watched.module, products)
+        return True
+
+    @contextlib.contextmanager
+    def listening(self, cells: SampleGroups) -> Iterator[None]:
+        """A context in which backward leaves the groups' gradients; they are handed over at its end."""
+        if self._check_every and self._batches % self._check_every == 0:
+            self._is_traced = False
+        untraced = [] if self._is_traced else self._entries
+        with self.running(cells):
+            with standing_in(untraced, lambda module, forward: self._trace_first(module, forward, cells)):
+                listener = contextlib.nullcontext() if self._listener is None else self._listener.listening(cells)
+                with listener:
+                    yield
+            self.hand_over()
+            self._is_traced = True
+            self._batches += 1
+
+    @contextlib.contextmanager
+    def trying(self, cells: SampleGroups) -> Iterator[None]:
+        """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
+        self._takes = False
+        try:
+            with self.running(cells), contextlib.nullcontext() if self._listener is None else self._listener.listening(cells):
+                yield
+        finally:
+            self._takes = True
+
+    @contextlib.contextmanager
+    def running(self, cells: SampleGroups) -> Iterator[None]:
+        """A context in which the layers run with our forward functions."""
+        before = self.cells, self.rows, self.arrived, self.eps
+        self.cells, self.rows, self.arrived, self.eps = cells, rows_of_cells(cells), {}, {}
+        try:
+            with standing_in(list(self._forwards), lambda module, forward: self._stand_in(module, forward)):
+                yield
+        finally:
+            self.cells, self.rows, self.arrived, self.eps = before
+
+    def hand_over(self) -> None:
+        """Give every layer's gradients to the recorder."""
+        for layer in self.layers:
+            if layer.name in self.arrived:
+                self._take(layer, self.arrived[layer.name].flatten(2), self.eps[layer.name])
+
+    def close(self) -> None:
+        """Nothing is left on the model between batches."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def _stand_in(self, module: nn.Module, forward: Forward) -> Forward:
+        fused = self._forwards[module]
+
+        @stands_in
+        def stand_in(*inputs: Any, **keywords: Any) -> Any:
+            return (fused if torch.is_grad_enabled() else forward)(*inputs, **keywords)
+
+        return stand_in
+
+    def _trace_first(self, module: nn.Module, forward: Forward, cells: SampleGroups) -> Forward:
+        @stands_in
+        def stand_in(*inputs: Any, **keywords: Any) -> Any:
+            if not self._inside and torch.is_grad_enabled():
+                self._inside = True
+                try:
+                    self.trace_rows(forward, (inputs, keywords), cells)
+                finally:
+                    self._inside = False
+            return forward(*inputs, **keywords)
+
+        return stand_in
+
+    def forward_of(self, module: nn.Module) -> Forward:
+        """The forward of a module, inside ``trying``, where its layers are fused already."""
+        return module.forward
+
+    def prove(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
+        """Trace the rows of every layer that a call reaches; AutoSpecError where that fails."""
+        self.trace_rows(module.forward, arguments, cells)
+
+    def trace_rows(self, forward: Forward, arguments: Any, cells: SampleGroups) -> None:
+        """Trace the rows of every layer to their samples; AutoSpecError where that fails. Nothing of it remains."""
+        leaves, spec = tree_flatten(arguments)
+        inputs, keywords = tree_unflatten([_cut_off(leaf) for leaf in leaves], spec)
+        with random_state_kept(leaves), buffers_kept(self.model), self._tracing(cells) as trace:
+            traced(self.model, trace, forward, inputs, keywords)
+
+    @contextlib.contextmanager
+    def _tracing(self, cells: SampleGroups) -> Iterator[Trace]:
+        self.trace = Trace(len(cells.of_sample))
+        try:
+            with contextlib.ExitStack() as stack:
+                if self._listener is not None and not self._listener.is_listening:
+                    stack.enter_context(self._listener.listening(cells))
+                yield self.trace
+        finally:
+            self.trace = None
+
+    def _hear(self, use: Use, factors: GradientFactors) -> None:
+        if self.trace is not None:
+            self.trace.hear(use.name, factors)
+        elif self._takes:
+            self._take_factors(Use(use.layer.name, use.layer, use.layer.name), factors)
+
+    def gathered(self, side: int, tensor: Tensor, dimension: int, rows: Rows) -> Tensor:
+        """The rows of one cell, in memory that is used again for the next."""
+        if isinstance(rows, slice):
+            return tensor.narrow(dimension, rows.start, rows.stop - rows.start)
+        shape = (*tensor.shape[:dimension], len(rows), *tensor.shape[dimension + 1 :])
+        numbers = math.prod(shape)
+        space = self._workspace.get(side)
+        if space is None or space.numel() < numbers or space.dtype != tensor.dtype or space.device != tensor.device:
+            space = self._workspace[side] = tensor.new_empty(numbers)
+        return torch.index_select(tensor, dimension, rows, out=space[:numbers].view(shape))
+
+
+Rows = slice | Tensor
+"""The samples of a cell: a stretch of the batch, or their places in it."""
+
+
+def rows_of_cells(cells: SampleGroups) -> list[Rows]:
+    """The samples of every cell, as a stretch of the batch where they are one."""
+    rows: list[Rows] = []
+    for samples in cells.samples:
+        first = int(samples[0]) if len(samples) and samples.device.type == "cpu" else -1
+        is_stretch = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
+        rows.append(slice(first, first + len(samples)) if is_stretch else samples)
+    return rows
+
+
+class WeightProducts:
+    """Takes the two sides of one weight's gradient in one module, and computes it group by group.
+
+    ``dimension`` is that of the samples in both, as it was traced; ``use`` is None for a weight that is not recorded.
+    """
+
+    def __init__(self, engine: FusedEngine, module: str, use: Use | None) -> None:
+        self._engine = engine
+        self.name = use.name if use is not None else module
+        self.use = use
+        self.dimension: int | None = None
+
+    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor | None:
+        """The weight's gradient, (out, ...): the sum over the groups, whose parts are kept."""
+        engine = self._engine
+        if engine.trace is not None:
+            engine.trace.take(self, adjoint)
+            return None
+        if self.use is None:
+            return product(rows, adjoint)
+        if engine.cells is None:
+            raise AutoSpecError(
+                f"layer {self.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
+            )
+        samples = len(engine.cells.of_sample)
+        if self.dimension is None or adjoint.shape[self.dimension] != samples:
+            raise AutoSpecError(
+                f"engine='fused': layer {self.name!r} got an output of shape {tuple(adjoint.shape)} in a batch of "
+                f"{samples} samples, otherwise than on the first batch; use engine='hooks'"
+            )
+        return self._summed(rows, adjoint, product, self.dimension)
+
+    def _summed(self, rows: Tensor, adjoint: Tensor, product: Product, dimension: int) -> Tensor:
+        engine = self._engine
+        assert self.use is not None
+        layer = self.use.layer
+        parameter = layer.parameter
+        precise = torch.promote_types(adjoint.dtype, torch.float32)
+        parts = parameter.new_zeros((len(engine.rows), *parameter.shape), dtype=precise)
+        for part, of_cell in zip(parts, engine.rows, strict=True):
+            if isinstance(of_cell, Tensor) and not len(of_cell):
+                continue
+            ours = engine.gathered(0, rows, dimension, of_cell).to(precise)
+            part.copy_(product(ours, engine.gathered(1, adjoint, dimension, of_cell).to(precise)))
+        before = engine.arrived.get(layer.name)
+        engine.arrived[layer.name] = parts if before is None else before + parts
+        eps = torch.finfo(torch.promote_types(rows.dtype, adjoint.dtype)).eps
+        engine.eps[layer.name] = max(engine.eps.get(layer.name, 0.0), torch.finfo(adjoint.dtype).eps, eps)
+        return parts.sum(0).to(adjoint.dtype)
+
+
+def _cut_off(leaf: Any) -> Any:
+    return leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf
