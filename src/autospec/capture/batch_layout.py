@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autospec.capture.agreement import difference
+from autospec.capture.memory import Pool
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
 
@@ -55,14 +56,16 @@ class BatchLayout:
     inputs: tuple[int | None, ...]
     outputs: tuple[OutputPlace, ...] = ()
 
-    def of_cell(self, leaves: Sequence[Any], samples: Tensor) -> list[Any]:
-        """The leaves of the arguments for some samples."""
+    def of_cell(self, leaves: Sequence[Any], rows: Rows, pool: Pool) -> list[Any]:
+        """The leaves of the arguments for the samples of one cell."""
         return [
-            leaf if dimension is None else leaf.index_select(dimension, samples.to(leaf.device))
+            leaf if dimension is None else taken(leaf, dimension, rows, pool)
             for leaf, dimension in zip(leaves, self.inputs, strict=True)
         ]
 
-    def joined(self, parts: Sequence[Sequence[Any]], leaves: Sequence[Any], cells: SampleGroups) -> list[Any] | None:
+    def joined(
+        self, parts: Sequence[Sequence[Any]], leaves: Sequence[Any], cells: SampleGroups, pool: Pool
+    ) -> list[Any] | None:
         """The leaves of the whole batch's output from those of the cells; None where this layout does not tell them.
 
         It does not where the shares that explained a loss so far come apart, or where shapes do not fit.
@@ -76,7 +79,7 @@ class BatchLayout:
             elif isinstance(place, int):
                 if not _fit(pieces, place, cells):
                     return None
-                found.append(Together.apply(cells, place, *pieces))
+                found.append(Together.apply(cells, pool, place, *pieces))
             else:
                 shares = [share.of(leaves, self.inputs, cells) for share in place]
                 if any(other != shares[0] for other in shares[1:]):
@@ -114,7 +117,7 @@ class BatchLayout:
         best: tuple[OutputPlace, float] = (None, float("inf"))
         for dimension in (d for d, size in enumerate(expected.shape) if size == len(cells.of_sample)):
             if _fit(pieces, dimension, cells):
-                apart = difference(Together.apply(cells, dimension, *pieces), expected)
+                apart = difference(Together.apply(cells, Pool(), dimension, *pieces), expected)
                 best = min(best, (dimension, apart), key=lambda found: found[1])
         if best[1] > near and all(piece.shape == expected.shape for piece in pieces):
             best = min(best, (None, max(difference(piece, expected) for piece in pieces)), key=lambda found: found[1])
@@ -169,11 +172,11 @@ class Together(torch.autograd.Function):
     """The pieces of the cells as one tensor in the batch's order; each gets its own part of the adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, cells: SampleGroups, dimension: int, *pieces: Tensor) -> Tensor:
-        ctx.cells, ctx.dimension = cells, dimension
+    def forward(ctx: Any, cells: SampleGroups, pool: Pool, dimension: int, *pieces: Tensor) -> Tensor:
+        ctx.cells, ctx.pool, ctx.dimension = cells, pool, dimension
         shape = list(pieces[0].shape)
         shape[dimension] = len(cells.of_sample)
-        whole = pieces[0].new_empty(shape)
+        whole = pool.empty(shape, pieces[0])
         for piece, samples in zip(pieces, filled(cells), strict=True):
             whole.index_copy_(dimension, samples.to(whole.device), piece)
         return whole
@@ -181,10 +184,35 @@ class Together(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Any, ...]:
         parts = [
-            adjoint.index_select(ctx.dimension, samples.to(adjoint.device)) if needed else None
-            for samples, needed in zip(filled(ctx.cells), ctx.needs_input_grad[2:], strict=True)
+            taken(adjoint, ctx.dimension, samples, ctx.pool) if needed else None
+            for samples, needed in zip(filled(ctx.cells), ctx.needs_input_grad[3:], strict=True)
         ]
-        return None, None, *parts
+        return None, None, None, *parts
+
+
+Rows = slice | Tensor
+"""The samples of a cell: a stretch of the batch, or their places in it."""
+
+
+def rows_of_cells(cells: SampleGroups) -> list[Rows]:
+    """The samples of every cell, as a stretch of the batch where they are one."""
+    rows: list[Rows] = []
+    for samples in cells.samples:
+        first = int(samples[0]) if len(samples) and samples.device.type == "cpu" else -1
+        is_stretch = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
+        rows.append(slice(first, first + len(samples)) if is_stretch else samples)
+    return rows
+
+
+def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool) -> Tensor:
+    """Some samples of a tensor, as a view where they are a stretch of it."""
+    if isinstance(rows, slice):
+        return tensor.narrow(dimension, rows.start, rows.stop - rows.start)
+    rows = rows.to(tensor.device)
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        return tensor.index_select(dimension, rows)
+    shape = (*tensor.shape[:dimension], len(rows), *tensor.shape[dimension + 1 :])
+    return torch.index_select(tensor, dimension, rows, out=pool.empty(shape, tensor))
 
 
 def filled(cells: SampleGroups) -> list[Tensor]:

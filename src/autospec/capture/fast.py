@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 
 from autospec.capture.agreement import buffers_kept, random_state_kept, seeds_of, trained
 from autospec.capture.fused import FusedEngine
-from autospec.capture.per_group import Forward, PerGroupEngine, entries, stands_in, standing_in
+from autospec.capture.per_group import Forward, PerGroupEngine, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
 
@@ -136,5 +136,3 @@ def _clock(device: torch.device) -> float:
 
 def _nothing(reasons: Mapping[str, str]) -> str:
     return "engine='fast': no way is exact for this model; use engine='hooks'. " + " | ".join(reasons.values())
-
-

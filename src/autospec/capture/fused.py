@@ -7,7 +7,6 @@ Layers that cannot be fused are heard by hooks. Whose rows a layer sees is trace
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,10 +15,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from autospec.capture.agreement import Unsplittable, buffers_kept, random_state_kept
+from autospec.capture.batch_layout import Rows, rows_of_cells, taken
 from autospec.capture.fused_layers import Product, fused_forward
 from autospec.capture.fused_trace import Trace, traced
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.memory import Pool
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
@@ -62,7 +63,7 @@ class FusedEngine:
         self.rows: list[Rows] = []
         self.arrived: dict[str, Tensor] = {}
         self.eps: dict[str, float] = {}
-        self._workspace: dict[int, Tensor] = {}
+        self.pool = Pool()
 
     def _fuse(self, watched: WatchedModule) -> bool:
         """Give a module a forward of ours, where there is one for it."""
@@ -97,7 +98,10 @@ class FusedEngine:
         """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
         self._takes = False
         try:
-            with self.running(cells), contextlib.nullcontext() if self._listener is None else self._listener.listening(cells):
+            with (
+                self.running(cells),
+                contextlib.nullcontext() if self._listener is None else self._listener.listening(cells),
+            ):
                 yield
         finally:
             self._takes = True
@@ -178,31 +182,6 @@ class FusedEngine:
         elif self._takes:
             self._take_factors(Use(use.layer.name, use.layer, use.layer.name), factors)
 
-    def gathered(self, side: int, tensor: Tensor, dimension: int, rows: Rows) -> Tensor:
-        """The rows of one cell, in memory that is used again for the next."""
-        if isinstance(rows, slice):
-            return tensor.narrow(dimension, rows.start, rows.stop - rows.start)
-        shape = (*tensor.shape[:dimension], len(rows), *tensor.shape[dimension + 1 :])
-        numbers = math.prod(shape)
-        space = self._workspace.get(side)
-        if space is None or space.numel() < numbers or space.dtype != tensor.dtype or space.device != tensor.device:
-            space = self._workspace[side] = tensor.new_empty(numbers)
-        return torch.index_select(tensor, dimension, rows, out=space[:numbers].view(shape))
-
-
-Rows = slice | Tensor
-"""The samples of a cell: a stretch of the batch, or their places in it."""
-
-
-def rows_of_cells(cells: SampleGroups) -> list[Rows]:
-    """The samples of every cell, as a stretch of the batch where they are one."""
-    rows: list[Rows] = []
-    for samples in cells.samples:
-        first = int(samples[0]) if len(samples) and samples.device.type == "cpu" else -1
-        is_stretch = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
-        rows.append(slice(first, first + len(samples)) if is_stretch else samples)
-    return rows
-
 
 class WeightProducts:
     """Takes the two sides of one weight's gradient in one module, and computes it group by group.
@@ -246,8 +225,8 @@ class WeightProducts:
         for part, of_cell in zip(parts, engine.rows, strict=True):
             if isinstance(of_cell, Tensor) and not len(of_cell):
                 continue
-            ours = engine.gathered(0, rows, dimension, of_cell).to(precise)
-            part.copy_(product(ours, engine.gathered(1, adjoint, dimension, of_cell).to(precise)))
+            sides = (taken(side, dimension, of_cell, engine.pool).to(precise) for side in (rows, adjoint))
+            part.copy_(product(*sides))
         before = engine.arrived.get(layer.name)
         engine.arrived[layer.name] = parts if before is None else before + parts
         eps = torch.finfo(torch.promote_types(rows.dtype, adjoint.dtype)).eps

@@ -89,50 +89,54 @@ class FusedConvolution(torch.autograd.Function):
 
 
 class FusedElman(torch.autograd.Function):
-    """The states of one Elman layer, time first: ``h_t = f(z_t + W_hh h_{t-1})``, with f relu or tanh.
+    """The states of one Elman layer, time first: ``h_t = f(W_ih x_t + b + W_hh h_{t-1})``, with f relu or tanh.
 
-    ``projected`` (time, n, width) is ``z``, all that does not depend on the state. The recursion runs without autograd,
-    and both ways touch the weight once per step only where they must.
+    Shapes: inputs (time, n, in) → (time, n, width). The recursions run without autograd, and neither multiplies by an
+    activation for the weights' sake: their products are taken over all steps at once.
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, weight: Tensor, products: Products, is_relu: bool) -> Tensor:
-        states = torch.empty_like(projected)
-        transposed = weight.mT
-        activate = torch.relu_ if is_relu else torch.tanh_
-        before = None
-        for entering, state in zip(projected.unbind(0), states.unbind(0), strict=True):
-            if before is None:
-                state.copy_(entering)
-            else:
-                torch.addmm(entering, before, transposed, out=state)
-            before = activate(state)
-        ctx.save_for_backward(states, weight)
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        of_input: Tensor,
+        of_state: Tensor,
+        bias: Tensor | None,
+        products: tuple[Products, Products],
+        is_relu: bool,
+    ) -> Tensor:
+        states = functional.linear(inputs, of_input, bias)
+        activate, transposed = torch.relu_ if is_relu else torch.tanh_, of_state.mT
+        before: Tensor | None = None
+        for state in states.unbind(0):
+            before = activate(state if before is None else state.addmm_(before, transposed))
+        ctx.save_for_backward(inputs, of_input, of_state, states)
         ctx.products, ctx.is_relu = products, is_relu
         return states
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Any, ...]:
         refuse_second_order("fused")
-        states, weight = ctx.saved_tensors
-        slope = (states > 0).to(states.dtype) if ctx.is_relu else 1 - states.square()
-        delta = torch.empty_like(states)
-        after = None
-        for arriving, at, here in zip(
-            reversed(adjoint.unbind(0)), reversed(slope.unbind(0)), reversed(delta.unbind(0)), strict=True
-        ):
-            if after is None:
-                torch.mul(arriving, at, out=here)
+        inputs, of_input, of_state, states = ctx.saved_tensors
+        delta = adjoint.clone(memory_format=torch.contiguous_format)
+        after: Tensor | None = None
+        for state, here in zip(reversed(states.unbind(0)), reversed(delta.unbind(0)), strict=True):
+            if after is not None:
+                here.addmm_(after, of_state)
+            if ctx.is_relu:
+                torch.ops.aten.threshold_backward.grad_input(here, state, 0, grad_input=here)
             else:
-                torch.addmm(arriving, after, weight, out=here)
-                here.mul_(at)
+                torch.ops.aten.tanh_backward.grad_input(here, state, grad_input=here)
             after = here
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            # the state that each step but the first began with, sample first as the products take it
-            earlier, later = states[:-1].transpose(0, 1), delta[1:].transpose(0, 1)
-            of_weight = ctx.products.gradient(earlier, later, _rows_product)
-        return delta, of_weight, None, None
+        needs, (ih, hh) = ctx.needs_input_grad, ctx.products
+        return (
+            delta @ of_input if needs[0] else None,
+            ih.gradient(inputs, delta, _rows_product) if needs[1] else None,
+            hh.gradient(states[:-1], delta[1:], _rows_product) if needs[2] else None,
+            delta.sum((0, 1)) if needs[3] else None,
+            None,
+            None,
+        )
 
 
 def linear(layer: nn.Linear, products: Mapping[str, Products]) -> Callable[[Tensor], Tensor]:
@@ -195,18 +199,20 @@ def elman(layer: nn.RNN, products: Mapping[str, Products]) -> Callable[[Tensor],
                 "engine='fused': an RNN with an initial state, packed sequences or a single sequence cannot be fused; "
                 "use engine='per_group' or 'hooks'"
             )
-        states, finals = input, []
+        states, finals = input.transpose(0, 1) if layer.batch_first else input, []
         for depth in range(layer.num_layers):
-            of_input, of_state = f"weight_ih_l{depth}", f"weight_hh_l{depth}"
+            names = f"weight_ih_l{depth}", f"weight_hh_l{depth}"
             biases = [layer.get_parameter(f"bias_{side}_l{depth}") for side in ("ih", "hh") if layer.bias]
             bias = torch.stack(biases).sum(0) if biases else None
-            entering = FusedLinear.apply(states, layer.get_parameter(of_input), bias, products[of_input], False)
-            entering = entering.transpose(0, 1).contiguous() if layer.batch_first else entering
-            steps = FusedElman.apply(
-                entering, layer.get_parameter(of_state), products[of_state], layer.nonlinearity == "relu"
+            states = FusedElman.apply(
+                states,
+                *(layer.get_parameter(name) for name in names),
+                bias,
+                tuple(products[name] for name in names),
+                layer.nonlinearity == "relu",
             )
-            finals.append(steps[-1])
-            states = steps.transpose(0, 1) if layer.batch_first else steps
+            finals.append(states[-1])
+        states = states.transpose(0, 1) if layer.batch_first else states
         return states, torch.stack(finals)
 
     return forward

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autospec.capture.agreement import Unsplittable, autocast_eps
-from autospec.capture.batch_layout import BatchLayout, input_layouts, sample_dimensions
+from autospec.capture.batch_layout import BatchLayout, input_layouts, rows_of_cells, sample_dimensions
 from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
+from autospec.capture.memory import Pool
 from autospec.capture.split_proof import prove_split
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
@@ -51,6 +52,7 @@ class PerGroupEngine:
         self.model = model
         self.layers = layers
         self.passes = BackwardPasses(model, layers) if name == "passes" else AliasPasses(model, layers)
+        self.pool = Pool()
         self._take = take
         self._check_every = check_every
         self._layouts: dict[Any, BatchLayout] = {}
@@ -147,7 +149,7 @@ class PerGroupEngine:
     ) -> Any:
         """The joined output of the passes over the cells; None where the layout does not tell how to join them."""
         parts, shape = self.parts(forward, leaves, spec, layout, cells)
-        joined = layout.joined(parts, leaves, cells)
+        joined = layout.joined(parts, leaves, cells, self.pool)
         return None if joined is None else tree_unflatten(joined, shape)
 
     def parts(
@@ -155,9 +157,9 @@ class PerGroupEngine:
     ) -> tuple[list[list[Any]], TreeSpec]:
         """The leaves of the output for each cell that is not empty, and their structure."""
         parts = []
-        for cell, samples in enumerate(cells.samples):
-            if len(samples):
-                of_cell = layout.of_cell(leaves, samples)
+        for cell, rows in enumerate(rows_of_cells(cells)):
+            if len(cells.samples[cell]):
+                of_cell = layout.of_cell(leaves, rows, self.pool)
                 part, shape = self.passes.run(cell, forward, of_cell, spec)
                 parts.append(part)
         return parts, shape

@@ -110,7 +110,7 @@ def _compared(
     layout, apart = layout.explained(parts, whole, leaves, cells, near)
     if not apart <= near:
         return layout, ("the outputs", apart)
-    joined = layout.joined(parts, leaves, cells)
+    joined = layout.joined(parts, leaves, cells, engine.pool)
     assert joined is not None
     weights = [layer.parameter for layer in engine.layers]
     summed = weight_gradients(trained(joined), weights)

@@ -12,6 +12,7 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
+from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums
 from autospec.spectra.statistics import Statistic
@@ -112,6 +113,7 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
             if sums.arrived:
                 found |= self._measured_layer(name, sums, epoch, leading)

@@ -327,7 +327,7 @@ class SpectralRecorder:
     def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None
         self._batch.heard = True
-        self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
+        self._sums.add_matrices(layer, gradients if self._scaler is None else gradients / self._loss_scale, eps)
 
     def _say_way(self, way: str) -> None:
         """The file says which way the fast engine goes."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups
-from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
+from autospec.spectra.singular import gram, of_gram, of_matrix, of_product, on_capable_device, padded
 
 
 def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups: int) -> Tensor:
@@ -71,6 +73,9 @@ class GradientSum:
         """Add gradients that are already split: (cells, out, in)."""
         self._between_cells = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, matrices.dtype)
+        if self._matrices is None and not self._kept:
+            self._matrices = on_capable_device(matrices).to(torch.float64, copy=True)
+            return
         self._form(matrices.device)
         assert self._matrices is not None
         self._matrices += on_capable_device(matrices)
@@ -82,6 +87,16 @@ class GradientSum:
         elif self._spectra is None:
             self._spectra = of_matrix(self.gradients(), self.dtype)
         return self._spectra
+
+    def gram(self) -> Tensor | None:
+        """(reported, k, k): the Gram matrices that the spectra are still to be had from; None where they are not."""
+        if self._spectra is not None or self._matrices is None or self.dtype == torch.float64 or 0 in self.shape:
+            return None
+        return gram(self.gradients())
+
+    def settle(self, spectra: Tensor) -> None:
+        """Take the spectra that were had from ``gram``."""
+        self._spectra = spectra
 
     def gradients(self) -> Tensor:
         """(reported, out, in) float64: every reported group's gradient."""
@@ -156,3 +171,16 @@ class GradientSum:
         for activation, adjoint, cell in kept:
             for c in range(self.grouping.cells):
                 self._matrices[c] += adjoint[cell == c].mT @ activation[cell == c]
+
+
+def settle_spectra(sums: Iterable[GradientSum]) -> None:
+    """Solve the eigenvalue problems of several weights, those of one size in one call."""
+    by_size: dict[tuple[int, torch.device], list[tuple[GradientSum, Tensor]]] = {}
+    for one in sums:
+        grams = one.gram()
+        if grams is not None:
+            by_size.setdefault((grams.shape[-1], grams.device), []).append((one, grams))
+    for pairs in by_size.values():
+        spectra = of_gram(torch.stack([grams for _, grams in pairs]))
+        for (one, _), values in zip(pairs, spectra, strict=True):
+            one.settle(values)
