@@ -30,7 +30,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.memory_of:
         model, method = arguments.memory_of
-        print(json.dumps(peak_memory(problem(model), method)))
+        sys.stdout.write(json.dumps(peak_memory(problem(model), method)))
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
@@ -65,7 +65,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         log.info("%s: %s", model, ", ".join(f"{row.method} {row.time_ratio:.2f}" for row in rows if row.model == model))
         write_json(rows, folder / "benchmark.json")
         (folder / "benchmark.md").write_text(f"{markdown(rows)}\n")
-    print(markdown(rows))
+    log.info("%s", markdown(rows))
 
 
 def _memory_ratios(model: str, methods: list[str]) -> dict[str, float]:

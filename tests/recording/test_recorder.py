@@ -351,8 +351,8 @@ def test_an_activation_changed_in_place_is_an_error():
         ({"groups": ["a"], "margins": {"m": []}}, r"'m': \[\] must be a list of at least one group"),
         ({"groups": ["a"], "group_sizes": [3]}, "group_sizes has 1 numbers, but there are 2 groups to report: all, a"),
         ({"groups": ["a"], "leading": 0}, "leading=0: must be 1 or more"),
-        ({"groups": ["a"], "check_every": 2}, "check_every=2: must be 1 or more, and is for engine='aliased' alone"),
-        ({"groups": ["a"], "engine": "aliased", "check_every": 0}, "check_every=0: must be 1 or more"),
+        ({"groups": ["a"], "check_every": 2}, "check_every=2: must be 1 or more, and is for every engine but 'hooks'"),
+        ({"groups": ["a"], "engine": "per_group", "check_every": 0}, "check_every=0: must be 1 or more"),
         (
             {"groups": ["a"], "statistics": ["gradients"]},
             "unknown 'gradients'; allowed are gradient, activation, adjoint",
@@ -378,7 +378,7 @@ def test_arguments_that_do_not_fit(arguments, message):
         SpectralRecorder(_model(), **arguments)
 
 
-ENGINES = pytest.mark.parametrize("engine", ["hooks", "aliased"])
+ENGINES = pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 
 
 @ENGINES
@@ -657,10 +657,10 @@ COMPUTED = {
 @pytest.mark.parametrize("wrap", COMPUTED.values(), ids=COMPUTED)
 def test_a_weight_that_is_computed_from_others_is_an_error_that_names_it(wrap):
     model = nn.Sequential(wrap(nn.Linear(4, 3)), nn.Linear(3, 2))
-    with pytest.raises(AutoSpecError, match="^'weight' of layer '0' is no parameter but computed .* engine='aliased'"):
+    with pytest.raises(AutoSpecError, match="^'weight' of layer '0' is no parameter but computed .* engine='per_group'"):
         SpectralRecorder(model, groups=["a"])
     assert _recorded(model, ["!0.*"]) == ["1"]
-    assert any(name.startswith("0.") for name in SpectralRecorder(model, groups=["a"], engine="aliased").layers)
+    assert any(name.startswith("0.") for name in SpectralRecorder(model, groups=["a"], engine="per_group").layers)
 
 
 @pytest.mark.parametrize("layer", [nn.LSTM(3, 4), nn.MultiheadAttention(4, 2)], ids=["LSTM", "attention"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from autospec.errors import AutoSpecError
 
@@ -112,17 +112,45 @@ def buffers_kept(model: nn.Module) -> Iterator[list[str]]:
                 model.get_submodule(owner)._buffers[last] = buffer
 
 
+@contextlib.contextmanager
+def other_parameters(model: nn.Module, others: Mapping[int, Tensor]) -> Iterator[None]:
+    """A context in which tensors stand in for a model's parameters, by their ids, wherever these are."""
+    places = [
+        (module._parameters, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and id(parameter) in others
+    ]
+    try:
+        for holder, name, parameter in places:
+            holder[name] = others[id(parameter)]  # type: ignore[assignment]
+        yield
+    finally:
+        for holder, name, parameter in places:
+            holder[name] = parameter
+        for module in model.modules():
+            if isinstance(module, nn.RNNBase):
+                module._update_flat_weights()
+
+
 def float64_twin(model: nn.Module) -> nn.Module | None:
     """A copy of the model in float64, in which rounding is out of the question; None where it cannot be copied."""
     try:
         return copy.deepcopy(model).double()
-    except Exception:  # whatever a module's own copying raises: there is no twin then
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
         return None
 
 
 def in_float64(leaf: Any) -> Any:
     """A tensor of real numbers in float64, cut off from its graph; anything else as it is."""
     return leaf.detach().double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+def cut_off(tree: Any) -> Any:
+    """Arguments of a call whose tensors are leaves: a trial backward pass must not run into what was before."""
+    return tree_map(
+        lambda leaf: leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf, tree
+    )
 
 
 def autocast_eps(model: nn.Module) -> float:

@@ -194,11 +194,14 @@ Rows = slice | Tensor
 """The samples of a cell: a stretch of the batch, or their places in it."""
 
 
-def rows_of_cells(cells: SampleGroups) -> list[Rows]:
-    """The samples of every cell, as a stretch of the batch where they are one."""
-    rows: list[Rows] = []
+def rows_of_cells(cells: SampleGroups) -> list[Rows | None]:
+    """The samples of every cell, as a stretch of the batch where they are one; None for an empty cell."""
+    rows: list[Rows | None] = []
     for samples in cells.samples:
-        first = int(samples[0]) if len(samples) and samples.device.type == "cpu" else -1
+        if not len(samples):
+            rows.append(None)
+            continue
+        first = int(samples[0]) if samples.device.type == "cpu" else -1
         is_stretch = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
         rows.append(slice(first, first + len(samples)) if is_stretch else samples)
     return rows

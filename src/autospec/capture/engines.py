@@ -86,7 +86,7 @@ def _way(
     if name != FUSED:
         return PerGroupEngine(model, layers, sinks.gradients, check_every, name)
     watched = watched_modules(model, selection)
-    return FusedEngine(model, watched, sinks.gradients, sinks.factors, check_every)
+    return FusedEngine(model, watched, sinks.gradients, check_every)
 
 
 def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import buffers_kept, random_state_kept, seeds_of, trained
+from autospec.capture.agreement import buffers_kept, cut_off, random_state_kept, seeds_of, trained
 from autospec.capture.fused import FusedEngine
 from autospec.capture.per_group import Forward, PerGroupEngine, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
@@ -29,8 +29,8 @@ FEWEST_TRIALS, LONGEST_S = 3, 3.0
 class FastEngine:
     """Tries the ways on the first batch beside training, keeps the quickest, and says so.
 
-    ``reasons`` says why a way is not there; ``say`` is told the way that was chosen. The trial leaves gradients, buffers
-    and random state as they were.
+    ``reasons`` says why a way is not there; ``say`` is told the way that was chosen. The trial leaves gradients,
+    buffers and random state as they were.
     """
 
     def __init__(self, ways: Mapping[str, Way], reasons: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -109,7 +109,7 @@ class FastEngine:
 
     def _seconds(self, way: Way, module: nn.Module, arguments: Any, cells: SampleGroups) -> float:
         """The time of a forward and backward pass."""
-        inputs, keywords = arguments
+        inputs, keywords = cut_off(arguments)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         device = weights[0].device
         with way.trying(cells), _nothing_left(self.model, arguments):

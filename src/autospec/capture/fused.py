@@ -7,19 +7,19 @@ Layers that cannot be fused are heard by hooks. Whose rows a layer sees is trace
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import Unsplittable, buffers_kept, random_state_kept
+from autospec.capture.agreement import Unsplittable, buffers_kept, cut_off, random_state_kept
 from autospec.capture.batch_layout import Rows, rows_of_cells, taken
 from autospec.capture.fused_layers import Product, fused_forward
 from autospec.capture.fused_trace import Trace, traced
 from autospec.capture.hooks import HookListener, is_compiled
-from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
@@ -30,7 +30,8 @@ from autospec.spectra.groups import SampleGroups
 class FusedEngine:
     """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
 
-    ``take_factors`` gets what the hooks hear of the other layers.
+    Raises AutoSpecError where the rows of a layer cannot be traced to the samples of the batch: on the first batch and
+    on every ``check_every``-th (None: the first only).
     """
 
     name = "fused"
@@ -40,7 +41,6 @@ class FusedEngine:
         model: nn.Module,
         watched: Sequence[WatchedModule],
         take: GroupGradients,
-        take_factors: Callable[[Use, GradientFactors], None],
         check_every: int | None = None,
     ) -> None:
         if is_compiled(model):
@@ -48,7 +48,6 @@ class FusedEngine:
         self.model = model
         self.layers = list({use.layer.name: use.layer for module in watched for use in module.uses}.values())
         self._take = take
-        self._take_factors = take_factors
         self._check_every = check_every
         self._batches = 0
         self._forwards: dict[nn.Module, Forward] = {}
@@ -58,9 +57,8 @@ class FusedEngine:
         self.trace: Trace | None = None
         self._is_traced = False
         self._inside = False
-        self._takes = True
         self.cells: SampleGroups | None = None
-        self.rows: list[Rows] = []
+        self.rows: list[Rows | None] = []
         self.arrived: dict[str, Tensor] = {}
         self.eps: dict[str, float] = {}
         self.pool = Pool()
@@ -73,7 +71,9 @@ class FusedEngine:
         if makes is None or any(parameters.get(name) is not use.layer.parameter for name, use in names.items()):
             return False
         products = {
-            name: WeightProducts(self, watched.name, names.get(name)) for name in parameters if "weight" in name
+            name: WeightProducts(self, watched.name, names.get(name), parameter)
+            for name, parameter in parameters.items()
+            if parameter is not None and "weight" in name
         }
         self._forwards[watched.module] = makes(watched.module, products)
         return True
@@ -85,10 +85,9 @@ class FusedEngine:
             self._is_traced = False
         untraced = [] if self._is_traced else self._entries
         with self.running(cells):
-            with standing_in(untraced, lambda module, forward: self._trace_first(module, forward, cells)):
-                listener = contextlib.nullcontext() if self._listener is None else self._listener.listening(cells)
-                with listener:
-                    yield
+            tracing = standing_in(untraced, lambda module, forward: self._trace_first(module, forward, cells))
+            with tracing, self._hearing(cells):
+                yield
             self.hand_over()
             self._is_traced = True
             self._batches += 1
@@ -96,15 +95,8 @@ class FusedEngine:
     @contextlib.contextmanager
     def trying(self, cells: SampleGroups) -> Iterator[None]:
         """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
-        self._takes = False
-        try:
-            with (
-                self.running(cells),
-                contextlib.nullcontext() if self._listener is None else self._listener.listening(cells),
-            ):
-                yield
-        finally:
-            self._takes = True
+        with self.running(cells), self._hearing(cells):
+            yield
 
     @contextlib.contextmanager
     def running(self, cells: SampleGroups) -> Iterator[None]:
@@ -112,10 +104,14 @@ class FusedEngine:
         before = self.cells, self.rows, self.arrived, self.eps
         self.cells, self.rows, self.arrived, self.eps = cells, rows_of_cells(cells), {}, {}
         try:
-            with standing_in(list(self._forwards), lambda module, forward: self._stand_in(module, forward)):
+            with standing_in(list(self._forwards), self._stand_in):
                 yield
         finally:
             self.cells, self.rows, self.arrived, self.eps = before
+
+    def _hearing(self, cells: SampleGroups) -> contextlib.AbstractContextManager[None]:
+        """A context in which the layers that are not fused are heard by hooks."""
+        return contextlib.nullcontext() if self._listener is None else self._listener.listening(cells)
 
     def hand_over(self) -> None:
         """Give every layer's gradients to the recorder."""
@@ -160,8 +156,8 @@ class FusedEngine:
 
     def trace_rows(self, forward: Forward, arguments: Any, cells: SampleGroups) -> None:
         """Trace the rows of every layer to their samples; AutoSpecError where that fails. Nothing of it remains."""
-        leaves, spec = tree_flatten(arguments)
-        inputs, keywords = tree_unflatten([_cut_off(leaf) for leaf in leaves], spec)
+        leaves = tree_flatten(arguments)[0]
+        inputs, keywords = cut_off(arguments)
         with random_state_kept(leaves), buffers_kept(self.model), self._tracing(cells) as trace:
             traced(self.model, trace, forward, inputs, keywords)
 
@@ -179,8 +175,21 @@ class FusedEngine:
     def _hear(self, use: Use, factors: GradientFactors) -> None:
         if self.trace is not None:
             self.trace.hear(use.name, factors)
-        elif self._takes:
-            self._take_factors(Use(use.layer.name, use.layer, use.layer.name), factors)
+        elif self.cells is not None:
+            precise = torch.promote_types(factors.dtype, torch.float32)
+            layer = use.layer
+            parts = torch.zeros((len(self.rows), *layer.shape), dtype=precise, device=factors.device)
+            rows = slice(factors.first_row, factors.first_row + factors.height)
+            for part, samples in zip(parts, self.cells.samples, strict=True):
+                if len(samples):
+                    part[rows] = factors.product(samples)
+            self.add(layer, parts.view(-1, *layer.parameter.shape), factors.eps)
+
+    def add(self, layer: Layer, parts: Tensor, eps: float) -> None:
+        """Add the groups' parts, (cells, out, ...), from one use of a layer's weight; ``eps``: of their numbers."""
+        before = self.arrived.get(layer.name)
+        self.arrived[layer.name] = parts if before is None else before + parts
+        self.eps[layer.name] = max(self.eps.get(layer.name, 0.0), eps)
 
 
 class WeightProducts:
@@ -189,8 +198,9 @@ class WeightProducts:
     ``dimension`` is that of the samples in both, as it was traced; ``use`` is None for a weight that is not recorded.
     """
 
-    def __init__(self, engine: FusedEngine, module: str, use: Use | None) -> None:
+    def __init__(self, engine: FusedEngine, module: str, use: Use | None, parameter: Tensor) -> None:
         self._engine = engine
+        self._parameter = parameter
         self.name = use.name if use is not None else module
         self.use = use
         self.dimension: int | None = None
@@ -202,7 +212,9 @@ class WeightProducts:
             engine.trace.take(self, adjoint)
             return None
         if self.use is None:
-            return product(rows, adjoint)
+            whole = torch.empty_like(self._parameter)
+            product(rows, adjoint, whole)
+            return whole
         if engine.cells is None:
             raise AutoSpecError(
                 f"layer {self.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
@@ -219,20 +231,13 @@ class WeightProducts:
         engine = self._engine
         assert self.use is not None
         layer = self.use.layer
-        parameter = layer.parameter
         precise = torch.promote_types(adjoint.dtype, torch.float32)
-        parts = parameter.new_zeros((len(engine.rows), *parameter.shape), dtype=precise)
+        parts = layer.parameter.new_empty((len(engine.rows), *layer.parameter.shape), dtype=precise)
         for part, of_cell in zip(parts, engine.rows, strict=True):
-            if isinstance(of_cell, Tensor) and not len(of_cell):
+            if of_cell is None:
+                part.zero_()
                 continue
-            sides = (taken(side, dimension, of_cell, engine.pool).to(precise) for side in (rows, adjoint))
-            part.copy_(product(*sides))
-        before = engine.arrived.get(layer.name)
-        engine.arrived[layer.name] = parts if before is None else before + parts
-        eps = torch.finfo(torch.promote_types(rows.dtype, adjoint.dtype)).eps
-        engine.eps[layer.name] = max(engine.eps.get(layer.name, 0.0), torch.finfo(adjoint.dtype).eps, eps)
+            ours = taken(rows, dimension, of_cell, engine.pool).to(precise)
+            product(ours, taken(adjoint, dimension, of_cell, engine.pool).to(precise), part)
+        engine.add(layer, parts, max(torch.finfo(side.dtype).eps for side in (rows, adjoint)))
         return parts.sum(0).to(adjoint.dtype)
-
-
-def _cut_off(leaf: Any) -> Any:
-    return leaf.detach().requires_grad_(leaf.requires_grad) if isinstance(leaf, Tensor) else leaf

@@ -12,7 +12,8 @@ from torch.nn import functional
 from autospec.capture.agreement import Unsplittable
 from autospec.capture.group_passes import refuse_second_order
 
-Product = Callable[[Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor, Tensor], None]
+"""Writes into its third argument the part of a weight's gradient that some rows and their adjoints make."""
 
 
 class Products(Protocol):
@@ -23,7 +24,7 @@ class Products(Protocol):
 
 
 class FusedLinear(torch.autograd.Function):
-    """``y = x Wᵀ + b``, or ``x W + b`` where the weight is stored by columns."""
+    """``y = x Wᵀ + b``, or ``x W + b`` where the weight is stored by columns: (..., in) → (rows, out)."""
 
     @staticmethod
     def forward(
@@ -31,25 +32,34 @@ class FusedLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(rows, weight)
         ctx.products, ctx.by_columns = products, by_columns
-        return functional.linear(rows, weight.mT if by_columns else weight, bias)
+        return functional.linear(rows.reshape(-1, rows.shape[-1]), weight.mT if by_columns else weight, bias)
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Any, ...]:
         refuse_second_order("fused")
         rows, weight = ctx.saved_tensors
-        of_rows = adjoint @ (weight.mT if ctx.by_columns else weight) if ctx.needs_input_grad[0] else None
+        needs = ctx.needs_input_grad
+        of_rows = (adjoint @ (weight.mT if ctx.by_columns else weight)).view(rows.shape) if needs[0] else None
         product = _columns_product if ctx.by_columns else _rows_product
-        of_weight = ctx.products.gradient(rows, adjoint, product) if ctx.needs_input_grad[1] else None
-        of_bias = adjoint.reshape(-1, adjoint.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
-        return of_rows, of_weight, of_bias, None, None
+        placed = adjoint.reshape(*rows.shape[:-1], adjoint.shape[-1])
+        of_weight = ctx.products.gradient(rows, placed, product) if needs[1] else None
+        return of_rows, of_weight, adjoint.sum(0) if needs[2] else None, None, None
 
 
-def _rows_product(rows: Tensor, adjoint: Tensor) -> Tensor:
-    return adjoint.reshape(-1, adjoint.shape[-1]).mT @ rows.reshape(-1, rows.shape[-1])
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None, products: Products, by_columns: bool) -> Tensor:
+    output = FusedLinear.apply(*_cast(rows, weight, bias), products, by_columns)
+    if rows.dim() == 2:
+        return output
+    # not a view, which an in-place activation would be forbidden to change
+    return torch.ops.aten._unsafe_view(output, (*rows.shape[:-1], output.shape[-1]))
 
 
-def _columns_product(rows: Tensor, adjoint: Tensor) -> Tensor:
-    return rows.reshape(-1, rows.shape[-1]).mT @ adjoint.reshape(-1, adjoint.shape[-1])
+def _rows_product(rows: Tensor, adjoint: Tensor, out: Tensor) -> None:
+    torch.mm(adjoint.reshape(-1, adjoint.shape[-1]).mT, rows.reshape(-1, rows.shape[-1]), out=out)
+
+
+def _columns_product(rows: Tensor, adjoint: Tensor, out: Tensor) -> None:
+    torch.mm(rows.reshape(-1, rows.shape[-1]).mT, adjoint.reshape(-1, adjoint.shape[-1]), out=out)
 
 
 class FusedConvolution(torch.autograd.Function):
@@ -77,8 +87,8 @@ class FusedConvolution(torch.autograd.Function):
             )
             return found
 
-        def product(image: Tensor, adjoint: Tensor) -> Tensor:
-            return backward(image, adjoint, [False, True, False])[1]
+        def product(image: Tensor, adjoint: Tensor, out: Tensor) -> None:
+            out.copy_(backward(image, adjoint, [False, True, False])[1])
 
         needs_image, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         of_image = of_bias = None
@@ -143,19 +153,16 @@ def linear(layer: nn.Linear, products: Mapping[str, Products]) -> Callable[[Tens
     """The forward of a fully connected layer."""
 
     def forward(input: Tensor) -> Tensor:
-        output: Tensor = FusedLinear.apply(*_cast(input, layer.weight, layer.bias), products["weight"], False)
-        return output
+        return _linear(input, layer.weight, layer.bias, products["weight"], False)
 
     return forward
 
 
-def linear_by_columns(layer: nn.Module, products: Mapping[str, Products]) -> Callable[[Tensor], Tensor]:
+def linear_by_columns(layer: Any, products: Mapping[str, Products]) -> Callable[[Tensor], Tensor]:
     """The forward of Transformers' ``Conv1D``."""
 
     def forward(x: Tensor) -> Tensor:
-        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-        output: Tensor = FusedLinear.apply(*_cast(x, weight, bias), products["weight"], True)
-        return output
+        return _linear(x, layer.weight, layer.bias, products["weight"], True)
 
     return forward
 
@@ -202,11 +209,11 @@ def elman(layer: nn.RNN, products: Mapping[str, Products]) -> Callable[[Tensor],
         states, finals = input.transpose(0, 1) if layer.batch_first else input, []
         for depth in range(layer.num_layers):
             names = f"weight_ih_l{depth}", f"weight_hh_l{depth}"
-            biases = [layer.get_parameter(f"bias_{side}_l{depth}") for side in ("ih", "hh") if layer.bias]
+            biases: list[Tensor] = [getattr(layer, f"bias_{side}_l{depth}") for side in ("ih", "hh") if layer.bias]
             bias = torch.stack(biases).sum(0) if biases else None
             states = FusedElman.apply(
                 states,
-                *(layer.get_parameter(name) for name in names),
+                *(getattr(layer, name) for name in names),
                 bias,
                 tuple(products[name] for name in names),
                 layer.nonlinearity == "relu",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autospec.capture.agreement import Unsplittable, seeds_of, tolerance_of, trained
+from autospec.capture.agreement import Unsplittable, other_parameters, seeds_of, tolerance_of, trained
 from autospec.spectra.factors import GradientFactors
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Trace:
             products.dimension = shown[0]
         for name, adjoints in self._heard[0].items():
             for one, other in zip(adjoints, self._heard[1].get(name, []), strict=True):
-                if one.shape[1] not in (1, self.samples) or (one.shape[1] > 1 and not self._is_scaled(one, other, 1)):
+                if not self._is_scaled(one, other, 1):
                     return name
         return None
 
@@ -91,9 +91,13 @@ def traced(
 
     Batch statistics are held fixed. Where an output could have its samples along several dimensions, each is tried.
     """
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    with _fixed_statistics(model):
-        outputs = trained(forward(*inputs, **keywords))
+    # leaves of our own: a checkpoint that runs again in backward needs a full backward pass, which must leave nothing
+    leaves = {id(weight): weight.detach().requires_grad_(weight.requires_grad) for weight in model.parameters()}
+    with other_parameters(model, leaves), _fixed_statistics(model):
+        _trace(model, trace, trained(forward(*inputs, **keywords)))
+
+
+def _trace(model: nn.Module, trace: Trace, outputs: Sequence[Tensor]) -> None:
     by_sample = [output for output in outputs if trace.samples in output.shape]
     if not by_sample:
         raise Unsplittable(
@@ -107,10 +111,10 @@ def traced(
     for dimensions in itertools.islice(itertools.product(*choices), MOST_TRIALS):
         trace.forget()
         factors = [trace.along(d, seed.dim()).to(seed) for d, seed in zip(dimensions, seeds, strict=True)]
-        for scale in ([1.0] * len(seeds), factors):
+        for scale in ([torch.ones_like(by) for by in factors], factors):
             trace.begin_pass()
             scaled = [seed * by for seed, by in zip(seeds, scale, strict=True)]
-            torch.autograd.grad(by_sample, weights, scaled, retain_graph=True, allow_unused=True)
+            torch.autograd.backward(by_sample, scaled, retain_graph=True)
         lost = trace.explain() or ""
         if not lost:
             return
@@ -130,7 +134,7 @@ def _fixed_statistics(model: nn.Module) -> Iterator[None]:
     ]
     try:
         for norm in norms:
-            norm.forward = _with_constants(norm)  # type: ignore[method-assign]
+            object.__setattr__(norm, "forward", _with_constants(norm))
         yield
     finally:
         for norm in norms:

@@ -101,7 +101,7 @@ def _unexplained(weight: Weight) -> AutoSpecError:
     if weight.computed:
         return AutoSpecError(
             f"{weight.computed} is no parameter but computed from others, {weight.name!r} among them (weight_norm, "
-            "spectral_norm, pruning), for which there is no rule; use engine='aliased', or leave them out with "
+            "spectral_norm, pruning), for which there is no rule; use engine='per_group', or leave them out with "
             f"layers=['!{weight.name}', ...]"
         )
     return AutoSpecError(

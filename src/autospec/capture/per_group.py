@@ -158,7 +158,7 @@ class PerGroupEngine:
         """The leaves of the output for each cell that is not empty, and their structure."""
         parts = []
         for cell, rows in enumerate(rows_of_cells(cells)):
-            if len(cells.samples[cell]):
+            if rows is not None:
                 of_cell = layout.of_cell(leaves, rows, self.pool)
                 part, shape = self.passes.run(cell, forward, of_cell, spec)
                 parts.append(part)
@@ -181,7 +181,7 @@ class PerGroupEngine:
                 )
 
     def _unsplit(self, module: nn.Module, forward: Forward, leaves: Sequence[Any], spec: TreeSpec, samples: int) -> Any:
-        """The output of a call that no sample of the batch goes into; an error once a backward pass comes through it."""
+        """The output of a call that no sample goes into; an error once a backward pass comes through it."""
         inputs, keywords = tree_unflatten(leaves, spec)
         output = forward(*inputs, **keywords)
         shapes = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]

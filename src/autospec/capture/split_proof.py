@@ -14,10 +14,13 @@ from autospec.capture.agreement import (
     Unsplittable,
     autocast_eps,
     buffers_kept,
+    cut_off,
     difference,
     float64_twin,
     in_float64,
+    other_parameters,
     random_state_kept,
+    seeds_of,
     tolerance_of,
     trained,
     weight_gradients,
@@ -29,6 +32,10 @@ from autospec.spectra.groups import SampleGroups
 
 if TYPE_CHECKING:
     from autospec.capture.per_group import PerGroupEngine
+
+
+FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
+"""What a model raises that is given what it was not made for."""
 
 
 def prove_split(
@@ -44,6 +51,7 @@ def prove_split(
     Random state, buffers and gradients stay as they were. Where rounding in float32 hides it, both are run in float64.
     Raises AutoSpecError where no layout makes them agree.
     """
+    leaves = cut_off(list(leaves))
     _refuse_changed_buffers(engine, forward, leaves, spec)
     try:
         return _proved(engine, module, forward, leaves, spec, cells)
@@ -55,7 +63,7 @@ def prove_split(
             return _proved(*twin, spec, cells)
         except AutoSpecError:
             raise
-        except Exception:  # a model that cannot compute in float64 raises whatever it likes
+        except FAILURES:  # a model that does not compute in float64
             raise error from None
 
 
@@ -70,27 +78,56 @@ def _proved(
     inputs, keywords = tree_unflatten(list(leaves), spec)
     kept = engine.passes
     with random_state_kept(leaves), without_dropout(engine.model):
-        whole = tree_flatten(forward(*inputs, **keywords))[0]
-        again = tree_flatten(forward(*inputs, **keywords))[0]
-        _refuse_random(engine, whole, again)
-        del again
-        weights = [layer.parameter for layer in engine.layers]
-        expected = weight_gradients(trained(whole), weights)
+        whole, expected = _unsplit(engine, forward, inputs, keywords)
         nearest = ("the outputs", float("inf"))
         for layout in input_layouts(leaves, len(cells.of_sample)):
             with kept.aside():
                 try:
-                    layout, apart = _compared(engine, forward, leaves, spec, layout, cells, whole, expected)
-                except (RuntimeError, IndexError, ValueError, TypeError):
+                    shown, apart = _compared(engine, forward, leaves, spec, layout, cells, whole, expected)
+                except AutoSpecError:
+                    raise
+                except FAILURES:
                     continue  # the module does not take such parts
             if apart is None:
-                return layout
+                return shown
             nearest = min(nearest, apart, key=lambda found: found[1])
     what, by = nearest
     raise Unsplittable(
         f"engine={engine.name!r}: {what} of {type(module).__name__} run group by group differ from those of the whole "
         f"batch (by {by:.1e} of their norm): its samples depend on one another; use engine='hooks'"
     )
+
+
+def _unsplit(
+    engine: PerGroupEngine, forward: Callable[..., Any], inputs: Any, keywords: Any
+) -> tuple[list[Any], list[Tensor | None]]:
+    """The leaves of the output of an unsplit pass, and the gradients of the weights, by a full backward pass."""
+    # on leaves of our own, so that nothing is added to the weights' gradients and no hook of theirs is called
+    leaves = {id(weight): weight.detach().requires_grad_(weight.requires_grad) for weight in engine.model.parameters()}
+    with other_parameters(engine.model, leaves):
+        whole = tree_flatten(forward(*inputs, **keywords))[0]
+        _refuse_random(engine, whole, tree_flatten(forward(*inputs, **keywords))[0])
+        _refuse_reentrant(engine, trained(whole))
+        if trained(whole):
+            torch.autograd.backward(trained(whole), seeds_of(trained(whole)))
+    return whole, [leaves[id(layer.parameter)].grad for layer in engine.layers]
+
+
+def _refuse_reentrant(engine: PerGroupEngine, outputs: Sequence[Tensor]) -> None:
+    """AutoSpecError for a checkpoint that runs again in backward, on the weights themselves."""
+    met: set[Any] = set()
+    waiting = [output.grad_fn for output in outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        if node.name() == "CheckpointFunctionBackward":
+            raise Unsplittable(
+                f"engine={engine.name!r} does not take checkpointing with use_reentrant=True; checkpoint with "
+                "use_reentrant=False, or use engine='fast' or 'hooks'"
+            )
+        waiting += [source for source, _ in node.next_functions]
 
 
 def _compared(
@@ -106,7 +143,7 @@ def _compared(
     """The layout with the places of the outputs, and what differs by how much, None where nothing does."""
     dtype = next((leaf.dtype for leaf in whole if isinstance(leaf, Tensor) and leaf.is_floating_point()), torch.float32)
     near = tolerance_of(dtype, bool(autocast_eps(engine.model)))
-    parts, shape = engine.parts(forward, leaves, spec, layout, cells)
+    parts, _ = engine.parts(forward, leaves, spec, layout, cells)
     layout, apart = layout.explained(parts, whole, leaves, cells, near)
     if not apart <= near:
         return layout, ("the outputs", apart)

@@ -15,7 +15,8 @@ from autospec.experiments.config.messages import explained
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.store.schema import STATISTIC_NAMES
 
-ENGINES = ("hooks", "fast", "per_group", "passes", "fused", "aliased")
+ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
+FORMER_ENGINES = ("aliased",)
 FEWEST_PERMUTATIONS = 19
 FIGURE_TESTS = ("permutation", "paper")
 LARGEST = {"width": 1_000_000, "depth": 1_000, "epochs": 10_000_000, "threads": 1_024}
@@ -126,8 +127,9 @@ def _introspection_problems(config: ExperimentConfig) -> Iterator[str]:
             f"{'unknown ' + unknown[0] if unknown else 'empty'}; allowed are {', '.join(STATISTIC_NAMES)}"
         )
     if introspection.engine != "hooks" and introspection.statistics != ["gradient"]:
-        yield f"introspection.statistics={introspection.statistics}: engine={introspection.engine} knows [gradient] only"
-    if introspection.engine not in ENGINES:
+        given = f"introspection.statistics={introspection.statistics}"
+        yield f"{given}: engine={introspection.engine} knows [gradient] only"
+    if introspection.engine not in (*ENGINES, *FORMER_ENGINES):
         yield f"introspection.engine={introspection.engine}: allowed are {', '.join(ENGINES)}"
 
 
