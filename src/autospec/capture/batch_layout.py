@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autospec.capture.agreement import difference
-from autospec.capture.memory import Pool
+from autospec.capture.memory import Pool, Scratch
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
 
@@ -207,7 +207,7 @@ def rows_of_cells(cells: SampleGroups) -> list[Rows | None]:
     return rows
 
 
-def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool) -> Tensor:
+def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool | Scratch) -> Tensor:
     """Some samples of a tensor, as a view where they are a stretch of it."""
     if isinstance(rows, slice):
         return tensor.narrow(dimension, rows.start, rows.stop - rows.start)

@@ -20,7 +20,7 @@ from autospec.capture.fused_layers import Product, fused_forward
 from autospec.capture.fused_trace import Trace, traced
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, WatchedModule
-from autospec.capture.memory import Pool
+from autospec.capture.memory import Pool, Scratch
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
@@ -61,6 +61,7 @@ class FusedEngine:
         self.rows: list[Rows | None] = []
         self.arrived: dict[str, Tensor] = {}
         self.eps: dict[str, float] = {}
+        self.scratch = Scratch(), Scratch()
         self.pool = Pool()
 
     def _fuse(self, watched: WatchedModule) -> bool:
@@ -232,12 +233,12 @@ class WeightProducts:
         assert self.use is not None
         layer = self.use.layer
         precise = torch.promote_types(adjoint.dtype, torch.float32)
-        parts = layer.parameter.new_empty((len(engine.rows), *layer.parameter.shape), dtype=precise)
+        parts = engine.pool.empty((len(engine.rows), *layer.parameter.shape), adjoint.new_empty(0, dtype=precise))
         for part, of_cell in zip(parts, engine.rows, strict=True):
             if of_cell is None:
                 part.zero_()
                 continue
-            ours = taken(rows, dimension, of_cell, engine.pool).to(precise)
-            product(ours, taken(adjoint, dimension, of_cell, engine.pool).to(precise), part)
+            ours = taken(rows, dimension, of_cell, engine.scratch[0]).to(precise)
+            product(ours, taken(adjoint, dimension, of_cell, engine.scratch[1]).to(precise), part)
         engine.add(layer, parts, max(torch.finfo(side.dtype).eps for side in (rows, adjoint)))
         return parts.sum(0).to(adjoint.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +29,21 @@ class Pool:
         tensor = torch.empty(shape, dtype=like.dtype)
         held.append((tensor, _count(tensor)))
         return tensor.detach()
+
+
+class Scratch:
+    """One stretch of memory, written over by every next use, so that it stays in the processor's cache."""
+
+    def __init__(self) -> None:
+        self._numbers = torch.empty(0)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor of some shape, of the type and on the device of another; the one before is lost."""
+        size = math.prod(shape)
+        kept = self._numbers
+        if kept.numel() < size or kept.dtype != like.dtype or kept.device != like.device:
+            kept = self._numbers = like.new_empty(size)
+        return kept[:size].view(tuple(shape))
 
 
 def _count(tensor: Tensor) -> int:
