@@ -26,6 +26,10 @@ WITHIN_NETWORK = 1e-3
 """The share of the tolerance that holds relative to the largest gradient of the network, for those that vanish."""
 
 
+FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
+"""What a model raises that is given what it was not made for."""
+
+
 def tolerance_of(dtype: torch.dtype, autocast: bool = False) -> float:
     """How far two ways to compute the same may be apart, relative to its norm."""
     return HALF_TOLERANCE if autocast else TOLERANCE.get(dtype, HALF_TOLERANCE)
@@ -110,6 +114,11 @@ def buffers_kept(model: nn.Module) -> Iterator[list[str]]:
                 with torch.no_grad():
                     buffer.copy_(values)
                 model.get_submodule(owner)._buffers[last] = buffer
+
+
+def leaf_copies(model: nn.Module) -> dict[int, nn.Parameter]:
+    """Parameters of the same memory whose gradients and hooks are their own, by the ids of the model's."""
+    return {id(weight): nn.Parameter(weight.detach(), weight.requires_grad) for weight in model.parameters()}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import buffers_kept, cut_off, random_state_kept, seeds_of, trained
+from autospec.capture.agreement import FAILURES, buffers_kept, cut_off, random_state_kept, seeds_of, trained
 from autospec.capture.fused import FusedEngine
 from autospec.capture.per_group import Forward, PerGroupEngine, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
@@ -90,7 +90,7 @@ class FastEngine:
                 with way.trying(cells), _nothing_left(self.model, arguments):
                     way.prove(module, arguments, cells)
                 proved[name] = way
-            except AutoSpecError as error:
+            except FAILURES as error:
                 self._reasons[name] = str(error)
         if not proved:
             raise AutoSpecError(_nothing(self._reasons))

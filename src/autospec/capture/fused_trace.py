@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autospec.capture.agreement import Unsplittable, other_parameters, seeds_of, tolerance_of, trained
+from autospec.capture.agreement import Unsplittable, leaf_copies, other_parameters, seeds_of, tolerance_of, trained
 from autospec.spectra.factors import GradientFactors
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def traced(
     Batch statistics are held fixed. Where an output could have its samples along several dimensions, each is tried.
     """
     # leaves of our own: a checkpoint that runs again in backward needs a full backward pass, which must leave nothing
-    leaves = {id(weight): weight.detach().requires_grad_(weight.requires_grad) for weight in model.parameters()}
-    with other_parameters(model, leaves), _fixed_statistics(model):
+    with other_parameters(model, leaf_copies(model)), _fixed_statistics(model):
         _trace(model, trace, trained(forward(*inputs, **keywords)))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autospec.capture.agreement import (
+    FAILURES,
     WITHIN_NETWORK,
     Unsplittable,
     autocast_eps,
@@ -18,6 +19,7 @@ from autospec.capture.agreement import (
     difference,
     float64_twin,
     in_float64,
+    leaf_copies,
     other_parameters,
     random_state_kept,
     seeds_of,
@@ -32,10 +34,6 @@ from autospec.spectra.groups import SampleGroups
 
 if TYPE_CHECKING:
     from autospec.capture.per_group import PerGroupEngine
-
-
-FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
-"""What a model raises that is given what it was not made for."""
 
 
 def prove_split(
@@ -103,7 +101,7 @@ def _unsplit(
 ) -> tuple[list[Any], list[Tensor | None]]:
     """The leaves of the output of an unsplit pass, and the gradients of the weights, by a full backward pass."""
     # on leaves of our own, so that nothing is added to the weights' gradients and no hook of theirs is called
-    leaves = {id(weight): weight.detach().requires_grad_(weight.requires_grad) for weight in engine.model.parameters()}
+    leaves = leaf_copies(engine.model)
     with other_parameters(engine.model, leaves):
         whole = tree_flatten(forward(*inputs, **keywords))[0]
         _refuse_random(engine, whole, tree_flatten(forward(*inputs, **keywords))[0])
