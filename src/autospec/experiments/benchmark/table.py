@@ -15,10 +15,7 @@ from autospec.experiments.benchmark.arms import LOOP, PLAIN_AGAIN
 
 @dataclass(frozen=True)
 class Row:
-    """What one method costs on one model, over plain training: medians, and the quartiles of the time.
-
-    ``chosen`` is the method that the fast engine chose.
-    """
+    """What one method costs on one model, over plain training: medians, and the quartiles of the time."""
 
     model: str
     method: str
