@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+OLDEST := .venv-minimum
+TORCH  := $(shell sed -n 's/^ *"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 FIGURE ?= all
 PRESET ?= quick
@@ -14,10 +16,10 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status test test-slow test-grid lint faults calibrate benchmark lock
+.PHONY: help setup figures status test test-slow test-grid test-minimum coverage lint hooks faults calibrate benchmark lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment in .venv from the lock file
 
@@ -29,10 +31,10 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 ARGS='key=value ...'
-	$(BIN)/python scripts/make_figures.py --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
+	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
 
 status: $(READY) ## say how far a sweep is: done, running, failed, stale: OUTPUT=outputs
-	$(BIN)/python scripts/status.py $(OUTPUT)
+	$(BIN)/autospec status $(OUTPUT)
 
 test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
@@ -43,11 +45,27 @@ test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
 	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py
 
+test-minimum: $(OLDEST)/.ready ## run the library's tests on the oldest torch that is allowed (an environment of 5 GB)
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests/spectra tests/capture tests/recording tests/store
+
+$(OLDEST)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	grep -Ev '^(torch|sympy)==' requirements.lock > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -c $(OLDEST)/constraints.txt \
+		--editable . torch==$(TORCH) hypothesis pytest pytest-xdist scipy setuptools transformers
+	@touch $@
+
+coverage: $(READY) ## run the tests of make test and say which lines none of them reaches
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" --cov --cov-report=term-missing:skip-covered $(ARGS)
+
 lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+hooks: $(READY) ## check style, types and imports at every commit
+	$(BIN)/pre-commit install
 
 faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
 	$(BIN)/python scripts/faults.py $(ARGS)

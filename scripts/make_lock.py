@@ -19,6 +19,8 @@ HEADER = """\
 # Exact versions of everything; written by `make lock` from pyproject.toml.
 # pip install -r requirements.lock
 """
+TORCH = "torch==2.13.0"
+"""Exact, and without +cpu: pip takes a CPU build where it is offered one, and not the newest of several GB."""
 LEFT_TO_PIP = re.compile(r"nvidia-|triton|cuda-")
 
 
@@ -26,7 +28,7 @@ def resolved() -> list[str]:
     """``name==version`` of every package that pip would install, without installing any."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        subprocess.run([*command, "--report", report.name, f"{ROOT}[experiments,dev]", "setuptools"], check=True)
+        subprocess.run([*command, "--report", report.name, f"{ROOT}[all,dev]", TORCH, "setuptools"], check=True)
         installs = json.loads(Path(report.name).read_text())["install"]
     pins = {entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"] for entry in installs}
     pins.pop("autospec-torch")

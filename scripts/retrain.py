@@ -1,65 +1,6 @@
-"""Test the groups that a classifier is trained to tell apart, by whole runs with permuted labels.
+"""Test by whole runs with permuted labels: the same as ``autospec retrain``, whose --help explains it."""
 
-    python scripts/retrain.py figure=fig4 panel=B
-    python scripts/retrain.py --permutations 199 figure=fig4 panel=B epochs=100
-
-Says what it will cost after the first run; writes outputs/retrain/<run_id>.csv, and beside it as JSON
-what each column means.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
-import sys
-from pathlib import Path
-
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from autospec.analysis.figure_table import write_table
-from autospec.analysis.permutation import COLUMNS
-from autospec.errors import AutoSpecError
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
-from autospec.experiments.config.messages import explained
-from autospec.experiments.config.schema import ExperimentConfig
-from autospec.experiments.plan import planned
-from autospec.experiments.runs.progress import ConsoleHandler
-from autospec.experiments.validation.retraining import retrained
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
-
-
-def main() -> None:
-    """Retrain and write the table; exits with 1 after a mistake."""
-    logging.basicConfig(format="%(message)s", handlers=[ConsoleHandler()])
-    logging.getLogger("autospec").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--permutations", type=int, default=99, help="runs with permuted labels (default: 99)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for run.py")
-    arguments = parser.parse_args()
-    try:
-        config = checked(composed(CONF, arguments.overrides))
-        path = _path(config)
-        table = retrained(config, arguments.permutations)
-    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(explained(error))
-    write_table(table, path, COLUMNS)
-    whole = table[table["per"] == "trajectory"][["layer", "test", "p", "p_family", "larger", "note"]]
-    sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
-
-
-def _path(config: ExperimentConfig) -> Path:
-    """Where the table goes; AutoSpecError before anything is trained where that cannot be written."""
-    folder = planned(config).folder
-    path = Path(config.output_dir) / "retrain" / f"{folder.run_id}.csv"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AutoSpecError(f"output_dir: cannot write {path.parent}: {error.strerror}") from error
-    return path
-
+from autospec.experiments.validation.retrain_command import main
 
 if __name__ == "__main__":
     main()

@@ -39,5 +39,5 @@ def blobs() -> np.ndarray:
 
 
 def scan_of(folder: Path, number: int) -> Path:
-    """The scan of a person."""
+    """The scan of a subject."""
     return folder / f"sub-0{number}" / "func" / f"sub-0{number}_task-rest_bold.nii.gz"

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from autospec import neuroimaging
     from autospec.capture.rules.registry import LayerCall, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from autospec.spectra.gradient import group_gradients
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
@@ -37,6 +36,10 @@ __all__ = [*_HOMES, "__version__", "neuroimaging"]  # noqa: PLE0604 (the names a
 def __getattr__(name: str) -> Any:
     if name == "neuroimaging":
         return import_module("autospec.neuroimaging")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("autospec-torch")
     if name not in _HOMES:
         raise AttributeError(f"module 'autospec' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -7,9 +7,10 @@ from torch import nn
 
 from autospec import SpectralRecorder
 from autospec.analysis.figure_table import COLUMNS, panel_table, write_table
+from autospec.analysis.run_tables import RunTables
 from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
-PEOPLE = 8
+SUBJECTS = 8
 
 
 def _table(inputs, labels, scale=1.0, refused=""):
@@ -21,9 +22,9 @@ def _table(inputs, labels, scale=1.0, refused=""):
     members = np.stack([observed, *(random.permutation(observed) for _ in range(30))])
     pairs = () if refused else (PairPermutations("a", "b", (), members),)
     plan = PermutationDesign(
-        pairs, {("a", "b"): refused} if refused else {}, np.arange(PEOPLE), (0, 1) if pairs else ()
+        pairs, {("a", "b"): refused} if refused else {}, np.arange(SUBJECTS), (0, 1) if pairs else ()
     )
-    sizes = [PEOPLE, labels.count(0), labels.count(1)]
+    sizes = [SUBJECTS, labels.count(0), labels.count(1)]
     recorder = SpectralRecorder(model, groups=["a", "b"], permutation_design=plan, group_sizes=sizes)
     for _ in range(2):
         with recorder.batch(labels) as batch:
@@ -32,11 +33,11 @@ def _table(inputs, labels, scale=1.0, refused=""):
             batch.losses(losses)
         model.zero_grad()
         recorder.end_epoch()
-    return panel_table([recorder.spectra], 1, "G", min_group=3)
+    return panel_table([RunTables(recorder.spectra)], 1, "G", min_group=3)
 
 
 def _inputs():
-    return torch.randn(PEOPLE, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(SUBJECTS, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 def _primary(table):
@@ -44,7 +45,7 @@ def _primary(table):
 
 
 UNDEFINED = {
-    "everybody is alike": (_inputs()[:1].expand(PEOPLE, 4), 1.0, "the values do not vary over partitions"),
+    "everybody is alike": (_inputs()[:1].expand(SUBJECTS, 4), 1.0, "the values do not vary over partitions"),
     "every gradient is zero": (_inputs(), 0.0, "no value of either group lies above its noise floor"),
 }
 
@@ -71,7 +72,7 @@ def test_twins_on_either_side_do_not_differ():
 
 @pytest.mark.parametrize("first", [1, 2])
 def test_groups_of_one_or_two_people_are_descriptive_at_most(first):
-    labels = [0] * first + [1] * (PEOPLE - first)
+    labels = [0] * first + [1] * (SUBJECTS - first)
     table = _table(_inputs(), labels, refused=f"a group of {first} people; 3 are needed")
     assert set(_primary(table).note) == {f"a group of {first} people; 3 are needed"}
     assert _primary(table).p.isna().all()

@@ -11,10 +11,9 @@ from torch import nn
 from autospec import SpectralRecorder
 from autospec.analysis.p_values import benjamini_hochberg, exceedance, p_values
 from autospec.analysis.permutation import permutation_tests
-from autospec.store.permutations import read_permutations
 from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
-PEOPLE, FIRST = 8, 3
+SUBJECTS, FIRST = 8, 3
 
 
 def test_p_is_scipys():
@@ -57,23 +56,24 @@ def test_ties_count_against_the_observed_partition():
 
 @pytest.fixture(scope="module")
 def study():
-    """Three people against five in every one of the 56 ways, from one pass: the table, losses, and gradients."""
+    """Three subjects against five in every one of the 56 ways, from one pass: the table, losses, and gradients."""
     torch.manual_seed(0)
-    model, inputs = nn.Linear(4, 3).double(), torch.randn(PEOPLE, 4, dtype=torch.float64)
-    target = torch.randn(PEOPLE, 3, dtype=torch.float64)
+    model, inputs = nn.Linear(4, 3).double(), torch.randn(SUBJECTS, 4, dtype=torch.float64)
+    target = torch.randn(SUBJECTS, 3, dtype=torch.float64)
     observed = tuple(range(FIRST))
-    ways = [observed, *(chosen for chosen in combinations(range(PEOPLE), FIRST) if chosen != observed)]
-    members = np.array([[1 if subject in chosen else 2 for subject in range(PEOPLE)] for chosen in ways], dtype=np.int8)
-    plan = PermutationDesign((PairPermutations("a", "b", (), members),), {}, np.arange(PEOPLE), (0,))
+    ways = [observed, *(chosen for chosen in combinations(range(SUBJECTS), FIRST) if chosen != observed)]
+    members = np.array(
+        [[1 if subject in chosen else 2 for subject in range(SUBJECTS)] for chosen in ways], dtype=np.int8
+    )
+    plan = PermutationDesign((PairPermutations("a", "b", (), members),), {}, np.arange(SUBJECTS), (0,))
     recorder = SpectralRecorder(model, groups=["a", "b"], permutation_design=plan)
-    with recorder.batch([0] * FIRST + [1] * (PEOPLE - FIRST)) as batch:
+    with recorder.batch([0] * FIRST + [1] * (SUBJECTS - FIRST)) as batch:
         losses = (model(inputs) - target).square().mean(1)
         losses.mean().backward()
         batch.losses(losses)
     recorder.end_epoch()
-    null = read_permutations(recorder.spectra.path, recorder.layers)
-    table = permutation_tests([null], recorder.layers, [("a", "b")])
-    adjoint = 2 * (model(inputs) - target).detach() / 3 / PEOPLE
+    table = permutation_tests([recorder.spectra.permutations], recorder.layers, [("a", "b")])
+    adjoint = 2 * (model(inputs) - target).detach() / 3 / SUBJECTS
     gradients = (adjoint[:, :, None] * inputs[:, None]).numpy()
     return table[table.per == "trajectory"].set_index("test"), losses.detach().numpy(), gradients
 
@@ -94,7 +94,7 @@ def test_a_test_of_norms_is_scipys_exact_one(study):
         x, y = (gradients[np.asarray(side, dtype=int)].mean(0) for side in (x, y))
         return np.log2(np.linalg.norm(x) / np.linalg.norm(y))
 
-    _assert_scipys(table.loc["permutation_scale"], np.arange(PEOPLE), ratio)
+    _assert_scipys(table.loc["permutation_scale"], np.arange(SUBJECTS), ratio)
 
 
 def _assert_scipys(row, values, ratio):

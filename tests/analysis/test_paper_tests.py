@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_ind
 
-from autospec.analysis.comparison import comparisons
+from autospec.analysis.comparison import compare
 from autospec.analysis.paper_tests import COLUMNS, paper_tests, student
 from autospec.store.groups import pairs_of
 
@@ -43,7 +43,7 @@ def _row(table, test, per, at):
 
 
 def test_every_test_is_scipys(values):
-    table = paper_tests(_frame(values, weight=(1, 0.25, 0.75)), [("a", "b")])
+    table = paper_tests(compare(_frame(values, weight=(1, 0.25, 0.75)), [("a", "b")]))
     raw, scaled = values, values / np.array([1, 0.25, 0.75])[None, :, None]
     for test, used in (("paper", raw), ("paper_scaled", scaled)):
         for epoch in range(7):
@@ -59,7 +59,7 @@ def test_every_test_is_scipys(values):
 
 
 def test_the_table_has_one_row_per_test_and_place_and_documents_its_columns(values):
-    table = paper_tests(_frame(values), [("a", "b")])
+    table = paper_tests(compare(_frame(values), [("a", "b")]))
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 2 * (7 + 5)
     assert set(table.kind) == {"descriptive"}
@@ -67,7 +67,7 @@ def test_the_table_has_one_row_per_test_and_place_and_documents_its_columns(valu
 
 def test_values_under_the_floor_are_left_out_and_counted(values):
     floor = float(np.quantile(values, 0.4))
-    table = paper_tests(_frame(values, floor=floor), [("a", "b")])
+    table = paper_tests(compare(_frame(values, floor=floor), [("a", "b")]))
     kept = (values[:, 1] > floor) & (values[:, 2] > floor)
     for epoch in range(7):
         row = _row(table, "paper", "epoch", epoch)
@@ -79,7 +79,7 @@ def test_values_under_the_floor_are_left_out_and_counted(values):
 
 
 def test_values_beyond_the_rank_bound_are_left_out_and_counted(values):
-    table = paper_tests(_frame(values, rank=3), [("a", "b")])
+    table = paper_tests(compare(_frame(values, rank=3), [("a", "b")]))
     assert set(table[table.per == "epoch"].beyond_rank) == {2}
     last = _row(table, "paper", "index", 5)
     assert (last.n, last.beyond_rank, last.below_floor) == (0, 7, 0)
@@ -89,20 +89,20 @@ def test_values_beyond_the_rank_bound_are_left_out_and_counted(values):
 
 def test_constant_and_missing_spectra_have_a_reason_and_no_warning(values):
     values[:] = 2.0
-    table = paper_tests(_frame(values), [("a", "b")])
+    table = paper_tests(compare(_frame(values), [("a", "b")]))
     assert table.p.isna().all()
     assert set(table.note) == {"the values do not vary"}
     values[:] = np.nan
-    table = paper_tests(_frame(values), [("a", "b")])
+    table = paper_tests(compare(_frame(values), [("a", "b")]))
     assert set(table.n) == {0}
     assert table.median_log2_ratio.isna().all()
 
 
 def test_the_log_ratio_is_of_scaled_values_and_positive_where_the_first_is_larger(values):
     values[:, 1], values[:, 2] = 1.0, 2.0
-    (comparison,) = comparisons(_frame(values, weight=(1, 0.25, 1.0)), [("a", "b")])
+    (comparison,) = compare(_frame(values, weight=(1, 0.25, 1.0)), [("a", "b")])
     assert comparison.log_ratio() == pytest.approx(1.0)
-    table = paper_tests(_frame(values, weight=(1, 0.25, 1.0)), [("a", "b")])
+    table = paper_tests(compare(_frame(values, weight=(1, 0.25, 1.0)), [("a", "b")]))
     assert set(table.median_log2_ratio.round(9)) == {1.0}
 
 
@@ -131,4 +131,4 @@ def test_pairs_share_nobody():
 
 
 def test_no_pairs_give_an_empty_table(values):
-    assert len(paper_tests(_frame(values), [])) == 0
+    assert len(paper_tests(compare(_frame(values), []))) == 0

@@ -103,13 +103,13 @@ def test_five_seeds_find_an_effect_that_one_does_not():
     assert _primary(_tests(*weak)).p == 1 / PARTITIONS
 
 
-def test_seeds_that_relabelled_others_are_no_result():
+def test_seeds_that_permuted_other_subjects_are_no_result():
     first = _null(seed=5)
     other = _null(seed=7)
     object.__setattr__(other, "permutation_design", "another")
-    assert "did not relabel the same people" in _primary(_tests(first, other)).note
+    assert "did not permute the same subjects" in _primary(_tests(first, other)).note
     assert np.isnan(_primary(_tests(first, other)).p)
-    assert _primary(_tests(first, None)).note == "the file holds no relabelled partitions"
+    assert _primary(_tests(first, None)).note == "the file holds no permutations"
 
 
 UNDEFINED = {
@@ -144,10 +144,10 @@ def test_a_refused_pair_has_one_row_per_layer_with_its_reason():
     assert rows.p.isna().all()
 
 
-def test_a_file_without_relabellings_says_so():
+def test_a_file_without_permutations_says_so():
     table = permutation_tests([None], ["one"], [("a", "b")])
     assert isinstance(table, pd.DataFrame)
-    assert table.note.tolist() == ["the file holds no relabelled partitions"]
+    assert table.note.tolist() == ["the file holds no permutations"]
 
 
 def test_some_values_under_the_floor_are_left_out_for_every_partition():

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.summary import drawn_rows, left_out, oriented, verdicts
+from autospec.analysis.summary import drawn_rows, left_out, orient, verdicts
 
 REASON = "the groups are what is learned"
 
@@ -55,7 +55,7 @@ def test_what_is_not_tested_is_said_once_for_a_reason():
 
 
 def test_a_pair_turned_round_changes_its_signs_and_sides():
-    turned = oriented(_table(), [("HC", "SZ")])
+    turned = orient(_table(), [("HC", "SZ")])
     epoch = turned[turned.per == "epoch"].iloc[0]
     assert (epoch.group_a, epoch.group_b, epoch.size_a, epoch.size_b) == ("HC", "SZ", 4, 3)
     assert (epoch.excess_log2_ratio, epoch.log2_ratio) == (-0.3, -0.5)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.options import Options
 from autospec.cohorts.prepare import prepare
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.grid import compose_config
 
 Prepare = Callable[..., Account]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def bids(tmp_path: Path) -> Path:
-    """Four people, ``sub-01`` to ``sub-04``, and their template."""
+    """Four subjects, ``sub-01`` to ``sub-04``, and their template."""
     folder = tmp_path / "study"
     for number in range(1, 5):
         write_image(folder / f"sub-0{number}" / "func" / f"sub-0{number}_task-rest_bold.nii.gz", scan(number))
@@ -47,6 +47,6 @@ def config() -> Callable[..., Any]:
     """A function (data set, overrides …) → its typed configuration."""
 
     def make(name: str, *overrides: str) -> Any:
-        return OmegaConf.to_object(composed(REPOSITORY / "conf", [f"dataset={name}", *overrides]).dataset)
+        return OmegaConf.to_object(compose_config(REPOSITORY / "conf", [f"dataset={name}", *overrides]).dataset)
 
     return make

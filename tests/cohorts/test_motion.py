@@ -1,4 +1,4 @@
-"""How people moved: files of SPM, FSL, AFNI, fMRIPrep and NIAK say the same of the same motion."""
+"""How subjects moved: files of SPM, FSL, AFNI, fMRIPrep and NIAK say the same of the same motion."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_parameter_files_beside_scans_are_found_and_regressed_out(
     changed = np.abs(found.data - without).max(axis=(1, 2))
     assert changed[:3].min() > 1e-3
     assert changed[3] == 0
-    assert "motion: mean framewise displacement of 3 of 4 people, from their files" in account.lines
+    assert "motion: mean framewise displacement of 3 of 4 subjects, from their files" in account.lines
     assert account.warnings == ["motion is not known, nor regressed out, for sub-04"]
 
 

@@ -1,4 +1,4 @@
-"""Phenotype tables and their join with data: nobody is lost or mislabelled in silence."""
+"""Phenotype tables and their join with data: no subject is lost or mislabelled in silence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.phenotype import joined, with_complete_data
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.phenotype import join_by_id, keep_complete
 from autospec.errors import AutoSpecError
-from autospec.experiments.datasets.cohort import read_phenotype
+from autospec.experiments.datasets.cohort import read_participants
 
 Make = Callable[..., Any]
 
@@ -28,7 +28,7 @@ def test_columns_take_our_names(config: Make, write_table: Make) -> None:
     )  # fmt: skip
     mapping = ('dataset.columns.id=""', "dataset.columns.age='Current Age'", "dataset.columns.sex=Gender")
     account = Account()
-    table = read_phenotype(file, config("freesurfer", *mapping, "dataset.columns.diagnosis='Subject Type'"), account)
+    table = read_participants(file, config("freesurfer", *mapping, "dataset.columns.diagnosis='Subject Type'"), account)
     assert table.to_dict("records") == [{"id": "0040000", "age": 20.0, "sex": "Male", "diagnosis": "Patient"}]
     assert account.lines == ["pheno.tsv: 1 rows"]
 
@@ -36,7 +36,7 @@ def test_columns_take_our_names(config: Make, write_table: Make) -> None:
 def test_an_age_that_is_text_is_missing_and_said(config: Make, write_table: Make) -> None:
     file = write_table("p.tsv", ["participant_id", "diagnosis", "age"], ["s1", "SZ", "Disenrolled"], ["s2", "HC", 30])
     account = Account()
-    table = read_phenotype(file, config("freesurfer"), account)
+    table = read_participants(file, config("freesurfer"), account)
     assert np.isnan(table["age"][0])
     assert "age: no number for s1 (Disenrolled)" in account.lines
 
@@ -44,11 +44,11 @@ def test_an_age_that_is_text_is_missing_and_said(config: Make, write_table: Make
 def test_a_column_that_is_needed_is_asked_for_by_name(config: Make, write_table: Make) -> None:
     file = write_table("p.tsv", ["participant_id", "group"], ["s1", "SZ"])
     with pytest.raises(AutoSpecError, match=r"dataset.columns.diagnosis: .*p.tsv has no column 'diagnosis'; it has"):
-        read_phenotype(file, config("freesurfer"), Account())
+        read_participants(file, config("freesurfer"), Account())
 
 
 def test_people_follow_the_order_of_the_data() -> None:
-    table = joined(subjects("sub-003", "sub-001", "sub-002"), ["1", "2", "3"], Account(), "aseg.tsv")
+    table = join_by_id(subjects("sub-003", "sub-001", "sub-002"), ["1", "2", "3"], Account(), "aseg.tsv")
     assert list(table["id"]) == ["sub-001", "sub-002", "sub-003"]
     assert list(table["diagnosis"]) == ["of sub-001", "of sub-002", "of sub-003"]
     assert list(table["row"]) == [0, 1, 2]
@@ -56,7 +56,7 @@ def test_people_follow_the_order_of_the_data() -> None:
 
 def test_everybody_without_a_partner_is_named() -> None:
     account = Account()
-    table = joined(subjects("a", "b"), ["b", "c"], account, "aseg.tsv")
+    table = join_by_id(subjects("a", "b"), ["b", "c"], account, "aseg.tsv")
     assert list(table["id"]) == ["b"]
     assert account.dropped == {
         "a": "has no data in aseg.tsv",
@@ -67,7 +67,7 @@ def test_everybody_without_a_partner_is_named() -> None:
 
 def test_an_id_that_occurs_twice_is_left_out_on_either_side() -> None:
     account = Account()
-    table = joined(subjects("sub-01", "sub-1", "sub-2", "sub-3"), ["1", "2", "sub-02", "3"], account, "aseg.tsv")
+    table = join_by_id(subjects("sub-01", "sub-1", "sub-2", "sub-3"), ["1", "2", "sub-02", "3"], account, "aseg.tsv")
     assert list(table["id"]) == ["sub-3"]
     assert account.dropped["sub-01"] == "the id occurs 2 times in the phenotype table"
     assert account.dropped["sub-02"] == "the id occurs 2 times in aseg.tsv"
@@ -76,31 +76,31 @@ def test_an_id_that_occurs_twice_is_left_out_on_either_side() -> None:
 
 def test_tables_without_a_common_id_are_an_error() -> None:
     with pytest.raises(AutoSpecError, match=r"no id of aseg.tsv \(x\) is in the phenotype table \(a\)"):
-        joined(subjects("a"), ["x"], Account(), "aseg.tsv")
+        join_by_id(subjects("a"), ["x"], Account(), "aseg.tsv")
 
 
 def test_people_with_nan_are_left_out_and_named() -> None:
     account = Account()
     table = subjects("a", "b").assign(row=[1, 0])
-    kept = with_complete_data(table, np.array([[[1.0]], [[np.nan]]]), account, "cohort.h5")
+    kept = keep_complete(table, np.array([[[1.0]], [[np.nan]]]), account, "cohort.h5")
     assert list(kept["id"]) == ["b"]
     assert account.dropped == {"a": "has missing values (NaN or infinite) in cohort.h5"}
-    with pytest.raises(AutoSpecError, match=r"nobody has complete data in cohort.h5"):
-        with_complete_data(table, np.full((2, 1), np.inf), account, "cohort.h5")
+    with pytest.raises(AutoSpecError, match=r"no subject has complete data in cohort.h5"):
+        keep_complete(table, np.full((2, 1), np.inf), account, "cohort.h5")
 
 
 def test_the_account_is_logged_and_says_who_was_left_out(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     import logging
 
     account = Account()
-    account.note("2 people")
+    account.note("2 subjects")
     account.drop("a", "first reason")
     account.drop("a", "second reason")
-    assert account.text() == ("2 people", "left out: a: first reason")
+    assert account.text() == ("2 subjects", "left out: a: first reason")
     with caplog.at_level(logging.INFO):
         account.log(logging.getLogger("autospec.test"))
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("INFO", "2 people"),
+        ("INFO", "2 subjects"),
         ("WARNING", "left out: a: first reason"),
     ]
-    assert named("abcdefgh") == "a, b, c, d, e, f and 2 more"
+    assert list_names("abcdefgh") == "a, b, c, d, e, f and 2 more"

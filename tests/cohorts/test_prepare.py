@@ -1,4 +1,4 @@
-"""A folder of scans becomes a prepared cohort; nobody is lost or mislabelled in silence."""
+"""A folder of scans becomes a prepared cohort; no subject is lost or mislabelled in silence."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_one_scan_is_in_memory_at_a_time(bids: Path, prepared: Prepare, monkeypa
 
     def watched(original: Any, of: Any) -> Any:
         def call(*given: Any) -> Any:
-            assert not any(reference() is not None for reference in alive), "somebody else's data are still there"
+            assert not any(reference() is not None for reference in alive), "a subject else's data are still there"
             found = original(*given)
             if (held := of(found)) is not None:
                 alive.append(weakref.ref(held))
@@ -177,10 +177,10 @@ def test_one_scan_is_in_memory_at_a_time(bids: Path, prepared: Prepare, monkeypa
 
         return call
 
-    monkeypatch.setattr(neuromark, "values", watched(neuromark.values, lambda found: found))
+    monkeypatch.setattr(neuromark, "read_values", watched(neuromark.read_values, lambda found: found))
     monkeypatch.setattr(preparation, "read_part", watched(preparation.read_part, lambda found: found.maps))
     prepared(bids)
-    assert len(alive) == 4 + 2 * 4  # the scans, then everybody's maps: for their maximum, and to be stored
+    assert len(alive) == 4 + 2 * 4  # the scans, then every subject's maps: for their maximum, and to be stored
 
 
 def test_an_id_may_have_underscores_where_the_pattern_tells_its_end(
@@ -332,13 +332,13 @@ def test_indi_and_niak_folders_are_recognised(bids: Path, prepared: Prepare, out
         ({"low_pass_hz": -0.1}, "--low-pass -0.1: must be a frequency above 0 Hz"),
         ({"low_pass_hz": float("nan")}, "--low-pass nan: must be a frequency above 0 Hz"),
         ({"jobs": 0}, "--jobs 0: must be 1 or more"),
-        ({"volumes": 400}, "--volumes 400: nobody has so many; the longest scan has 30"),
+        ({"volumes": 400}, "--volumes 400: no subject has so many; the longest scan has 30"),
         ({"columns": {"sex": "Gender"}}, "--column sex: .*participants.tsv has no column 'Gender'; it has"),
-        ({"scans": "*_bold.nii.gz"}, "must have {id} where the person's id stands"),
+        ({"scans": "*_bold.nii.gz"}, "must have {id} where the subject's id stands"),
         ({"scans": "../{id}.nii.gz"}, "must be relative to the folder and stay within it"),
         ({"scans": "{id}_nothing.nii.gz"}, "no scan fits {id}_nothing.nii.gz"),
         ({"files_column": "scan"}, "--files scan: the phenotype table lacks it"),
-        ({"phenotype": Path("nowhere.tsv")}, "there is no table of people nowhere.tsv"),
+        ({"phenotype": Path("nowhere.tsv")}, "there is no table of subjects nowhere.tsv"),
         ({"layout": "gift"}, "no output of GIFT for session 1"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autospec.cohorts.prepared_file import prepared_file, read_prepared, write_prepared
+from autospec.cohorts.prepared_file import find_prepared, read_prepared, write_prepared
 from autospec.errors import AutoSpecError
 
 PEOPLE = pd.DataFrame({"id": ["ä1", "b2"], "sex": [1, 2], "age": [30.0, np.nan], "site": ["x", ""]})
@@ -61,9 +61,9 @@ def test_no_half_written_file_is_left(tmp_path: Path) -> None:
 
 
 def test_a_folder_stands_for_the_cohort_in_it(file: Path) -> None:
-    assert prepared_file(file.parent) == prepared_file(file) == file
+    assert find_prepared(file.parent) == find_prepared(file) == file
     with pytest.raises(AutoSpecError, match="there is no prepared cohort"):
-        prepared_file(file.parent / "elsewhere")
+        find_prepared(file.parent / "elsewhere")
 
 
 def damaged(file: Path, what: str) -> None:
@@ -73,7 +73,7 @@ def damaged(file: Path, what: str) -> None:
     with h5py.File(file, "a") as root:
         if what == "version":
             root.attrs["schema_version"] = 2
-        elif what == "nobody":
+        elif what == "no subject":
             del root["people"]
         elif what == "flat":
             del root["timecourses"]
@@ -88,7 +88,7 @@ def damaged(file: Path, what: str) -> None:
     [
         ("truncated", "cannot be read as a prepared cohort"),
         ("version", "schema_version is 2; this program reads 1"),
-        ("nobody", "cannot be read as a prepared cohort"),
+        ("no subject", "cannot be read as a prepared cohort"),
         ("flat", r"/timecourses is float64 \(2, 4\), not numbers in 3 dimensions"),
         ("few", "/people/sex has 1 rows, the data 2"),
     ],

@@ -37,7 +37,7 @@ def test_the_page_is_drawn_with_and_without_maps(bids: Path, prepared: Prepare, 
         assert (quality.mean_maps is not None) == maps
         draw_quality(tmp_path / "cohort.h5", tmp_path / f"{maps}.png")
         assert (tmp_path / f"{maps}.png").stat().st_size > 20_000
-    with pytest.raises(AutoSpecError, match=r"nowhere/page.png: cannot be written: No such file or directory"):
+    with pytest.raises(AutoSpecError, match=r"cannot write .*nowhere/page.png: No such file or directory"):
         draw_quality(tmp_path / "cohort.h5", tmp_path / "nowhere" / "page.png")
 
 

@@ -1,4 +1,4 @@
-"""Components that somebody has estimated already: GIFT's outputs and the COBRE time-courses in one HDF5 table."""
+"""Components that a subject has estimated already: GIFT's outputs and the COBRE time-courses in one HDF5 table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAPS = RNG.normal(size=(3, 4, 3, 2, 5))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with people in an order that is not that of the ids."""
+    """A folder with subjects in an order that is not that of the ids."""
     path = tmp_path / "gift"
     path.mkdir()
     (tmp_path / "ids.txt").write_text("sub-3\nsub-1\nsub-2\n")
@@ -61,7 +61,7 @@ INSIDE = np.random.default_rng(3).random((4, 3, 2)) > 0.3
 
 
 def rows(number: int) -> np.ndarray:
-    """A person's maps as GIFT keeps them: (components, voxels of the mask), x fastest."""
+    """A subject's maps as GIFT keeps them: (components, voxels of the mask), x fastest."""
     return np.stack([MAPS[number][..., k].ravel(order="F")[INSIDE.ravel(order="F")] for k in range(5)])
 
 
@@ -138,15 +138,15 @@ def test_one_persons_maps_are_in_memory_at_a_time(
 ) -> None:
     write_niftis(folder)
     alive: list[Any] = []
-    read = gift.image_maps
+    read = gift.read_image_maps
 
     def track(file: Path) -> np.ndarray:
-        assert not any(reference() is not None for reference in alive), "somebody else's maps are still there"
+        assert not any(reference() is not None for reference in alive), "a subject else's maps are still there"
         maps = read(file)
         alive.append(weakref.ref(maps))
         return maps
 
-    monkeypatch.setattr(gift, "image_maps", track)
+    monkeypatch.setattr(gift, "read_image_maps", track)
     prepared(folder, ids=tmp_path / "ids.txt")
     assert len(alive) >= 6
 
@@ -181,10 +181,10 @@ def test_chosen_components_lacking_people_and_gaps_are_named(folder: Path, prepa
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (None, "--ids: GIFT numbers people by their order in its analysis"),
-        ("sub-1\nsub-2\n", "2 lines, but GIFT's files count 3 people"),
-        ("sub-1\nn/a\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 people; it must have no header line"),
-        ("participant_id\nsub-1\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 people; .* no header line"),
+        (None, "--ids: GIFT numbers subjects by their order in its analysis"),
+        ("sub-1\nsub-2\n", "2 lines, but GIFT's files count 3 subjects"),
+        ("sub-1\nn/a\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 subjects; it must have no header line"),
+        ("participant_id\nsub-1\nsub-2\nsub-3\n", "4 lines, but GIFT's files count 3 subjects; .* no header line"),
         ("sub-1\nsub-2\nsub-2\n", "twice: sub-2"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_line_without_an_id_moves_nobody_up(folder: Path, prepared: Prepare, t
     write_niftis(folder)
     (tmp_path / "ids.txt").write_text(f"sub-1\n{nobody}\nsub-2\n\n\n")
     account = prepared(folder, ids=tmp_path / "ids.txt")
-    assert account.dropped["line 2 of ids.txt"] == "holds no id for GIFT's person there"
+    assert account.dropped["line 2 of ids.txt"] == "holds no id for GIFT's subject there"
     found = read_prepared(tmp_path / "cohort.h5", "timecourses")
     assert list(found.subjects["id"]) == ["sub-1", "sub-2"]
     assert np.allclose(found.data, COURSES[[0, 2]], atol=1e-6)
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_matlab_file_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Six people of (100 components, 140 volumes) as one table, with its two CSV files."""
+    """Six subjects of (100 components, 140 volumes) as one table, with its two CSV files."""
     path = tmp_path / "cobre"
     path.mkdir()
     values = np.random.default_rng(1).normal(size=(6, 100, 140))
@@ -274,7 +274,7 @@ def test_the_hdf5_table_is_read_by_rows_indices_and_labels(
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("labels_COBRE.csv", "1\n2\n", "2 labels for 6 people"),
+        ("labels_COBRE.csv", "1\n2\n", "2 labels for 6 subjects"),
         ("labels_COBRE.csv", "1\n2\n1\n2\n2\n3\n", "label 3 is unknown; 1 is SZ, 2 is HC"),
         ("correct_indices_GSP.csv", "0\n1\n", "components must be different numbers from 1 to 100"),
         ("correct_indices_GSP.csv", "5\n5\n", "components must be different numbers from 1 to 100"),

@@ -11,7 +11,7 @@ from autospec.cohorts.options import Options
 from autospec.cohorts.prepare import prepare
 from autospec.cohorts.prepared_file import read_prepared
 from autospec.experiments.config.grid import panels_of_figure
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report.files import update_figure
 from autospec.experiments.run import run
 from autospec.store.read import open_spectra
@@ -35,7 +35,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(figure: str, output_dir: Path, *overrides: str) -> list[Path]:
     """The spectra of a figure of two epochs, all of whose panels are drawn."""
     choices = ["epochs=2", f"output_dir={output_dir}", "device=cpu", *overrides]
-    plans = {panel: planned(config) for panel, config in panels_of_figure(REPOSITORY / "conf", figure, choices).items()}
+    plans = {
+        panel: plan_run(config) for panel, config in panels_of_figure(REPOSITORY / "conf", figure, choices).items()
+    }
     for plan in plans.values():
         if not plan.done:
             run(plan)
@@ -76,7 +78,7 @@ def test_figure_4_runs_from_the_table_and_from_stats_folders(tmp_path: Path) -> 
     table = SHARED / "cobre_freesurfer"
     if not table.is_dir():
         pytest.skip(f"there are no FreeSurfer tables at {table}")
-    subjects = tmp_path / "people.tsv"
+    subjects = tmp_path / "subjects.tsv"
     subjects.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
     from_table = (
         f"dataset.table={table / 'freesurfer_stats.tsv'}",

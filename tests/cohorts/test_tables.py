@@ -1,4 +1,4 @@
-"""Tables of people as files hold them."""
+"""Tables of subjects as files hold them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autospec.cohorts.tables import is_missing, number, numbers, plain_id, read_table
+from autospec.cohorts.tables import is_missing, parse_number, parse_numbers, plain_id, read_table
 from autospec.errors import AutoSpecError
 
 
 @pytest.mark.parametrize("text", ["id\tage\n007\t 30 \n", "id,age\n007, 30\n", "\ufeffid,age\r\n007,30\r\n"])
 def test_cells_are_stripped_text_whatever_separates_them(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "people.txt"
+    file = tmp_path / "subjects.txt"
     file.write_bytes(text.encode())
     assert read_table(file).to_dict("records") == [{"id": "007", "age": "30"}]
 
 
 def test_a_gzipped_table_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "people.tsv.gz"
+    file = tmp_path / "subjects.tsv.gz"
     file.write_bytes(gzip.compress(b"id\tCurrent Age\n1\t30\n"))
     assert list(read_table(file)["Current Age"]) == ["30"]
 
 
 def test_a_short_row_has_missing_values(tmp_path: Path) -> None:
-    file = tmp_path / "people.tsv"
+    file = tmp_path / "subjects.tsv"
     file.write_text("id\tage\n1\n")
     assert is_missing(read_table(file)["age"][0])
 
@@ -43,7 +43,7 @@ def test_a_short_row_has_missing_values(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_that_is_none_is_named(tmp_path: Path, content: bytes, message: str) -> None:
-    file = tmp_path / "people.csv"
+    file = tmp_path / "subjects.csv"
     file.write_bytes(content)
     with pytest.raises(AutoSpecError, match=message) as error:
         read_table(file)
@@ -52,7 +52,7 @@ def test_a_table_that_is_none_is_named(tmp_path: Path, content: bytes, message: 
 
 
 def test_a_damaged_gzip_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    file = tmp_path / "people.tsv.gz"
+    file = tmp_path / "subjects.tsv.gz"
     with pytest.raises(AutoSpecError, match="there is no such file"):
         read_table(file)
     file.write_bytes(gzip.compress(b"id\tage\n1\t30\n" * 100)[:-20])
@@ -62,20 +62,20 @@ def test_a_damaged_gzip_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "NA", "n/a", "NaN", "-9999", "-9999.0", "-9999.00", "inf"])
 def test_missing_values_are_nan(text: str) -> None:
-    value = number(text)
+    value = parse_number(text)
     assert value is not None
     assert np.isnan(value)
 
 
 def test_numbers_and_text_are_told_apart() -> None:
-    assert number("1.5e3") == 1500
-    assert number("Disenrolled") is None
+    assert parse_number("1.5e3") == 1500
+    assert parse_number("Disenrolled") is None
 
 
 def test_text_among_numbers_names_file_column_and_subject() -> None:
     table = pd.DataFrame({"Left-Hippocampus": ["4000", "four thousand"]})
     with pytest.raises(AutoSpecError, match=r"aseg.tsv: column 'Left-Hippocampus' of subject sub-2 is 'four thousand'"):
-        numbers(table, ["sub-1", "sub-2"], Path("aseg.tsv"))
+        parse_numbers(table, ["sub-1", "sub-2"], Path("aseg.tsv"))
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_ids_lose_prefix_and_leading_zeros(text: str, plain: str) -> None:
 def test_a_table_that_is_damaged_within_is_named(tmp_path: Path, place: int) -> None:
     content = bytearray(gzip.compress(b"".join(b"%d\t%d\n" % (k, k * k) for k in range(500))))
     content[place : place + 8] = b"\xff" * 8
-    (tmp_path / "people.tsv.gz").write_bytes(bytes(content))
-    with pytest.raises(AutoSpecError, match=r"people.tsv.gz: cannot be read as a table"):
-        read_table(tmp_path / "people.tsv.gz")
+    (tmp_path / "subjects.tsv.gz").write_bytes(bytes(content))
+    with pytest.raises(AutoSpecError, match=r"subjects.tsv.gz: cannot be read as a table"):
+        read_table(tmp_path / "subjects.tsv.gz")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from autospec import open_spectra
-from autospec.experiments.config.grid import ARCHITECTURES_OF, composed
-from autospec.experiments.plan import planned
+from autospec.experiments.config.grid import ARCHITECTURES_OF, compose_config
+from autospec.experiments.plan import plan_run
 from autospec.experiments.run import run
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -54,7 +54,7 @@ def _name(cell):
 @pytest.mark.parametrize("cell", CHOSEN, ids=_name)
 def test_a_cell_of_the_grid_runs(cell, tmp_path):
     overrides = [f"{key}={value}" for key, value in cell.items()]
-    plan = planned(composed(CONF, [*overrides, *TINY[cell["dataset"]], "epochs=2", f"output_dir={tmp_path}"]))
+    plan = plan_run(compose_config(CONF, [*overrides, *TINY[cell["dataset"]], "epochs=2", f"output_dir={tmp_path}"]))
     run(plan)
     spectra = open_spectra(plan.folder.spectra)
     assert spectra.complete

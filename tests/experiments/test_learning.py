@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from autospec import open_spectra
 from autospec.experiments import datasets, models
-from autospec.experiments.config.grid import composed
-from autospec.experiments.plan import planned
+from autospec.experiments.config.grid import compose_config
+from autospec.experiments.plan import plan_run
 from autospec.experiments.run import run
 from autospec.experiments.training.tasks import TASKS
 
@@ -20,7 +20,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def _validated(tmp_path, *overrides):
     """The validation curves of a run with a fifth of the people held out."""
-    plan = planned(composed(CONF, [*overrides, "dataset.holdout=0.2", f"output_dir={tmp_path}"]))
+    plan = plan_run(compose_config(CONF, [*overrides, "dataset.holdout=0.2", f"output_dir={tmp_path}"]))
     run(plan)
     return open_spectra(plan.folder.spectra).training
 
@@ -63,7 +63,7 @@ def test_an_autoencoder_beats_the_mean_of_the_training_data(tmp_path, figure):
 
 def _auc(overrides, seed):
     """The area under the curve on a held-out fifth of the people, of a classifier trained on the others."""
-    config = planned(composed(CONF, [*overrides, "dataset.holdout=0.2", f"dataset.holdout_seed={seed}"])).config
+    config = plan_run(compose_config(CONF, [*overrides, "dataset.holdout=0.2", f"dataset.holdout_seed={seed}"])).config
     data = datasets.load(config.dataset)
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)

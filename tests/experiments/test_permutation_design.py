@@ -6,7 +6,7 @@ import pytest
 from autospec import AutoSpecError
 from autospec.experiments.config.schema import IntrospectionConfig
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.permutation_design import permutation_design, spaced
+from autospec.experiments.permutation_design import permutation_design, pick_evenly
 
 CELLS = ("HC/men", "HC/women", "SZ/men", "SZ/women")
 MARGINS = {"HC": CELLS[:2], "SZ": CELLS[2:], "men": CELLS[::2], "women": CELLS[1::2]}
@@ -35,16 +35,16 @@ def _of(data, target=None, residualized=(), **options):
     return permutation_design(data, config, ["diagnosis", "sex"], target, list(range(21)), residualized)
 
 
-def _pair(found, a, b):
-    return next(pair for pair in found.pairs if (pair.a, pair.b) == (a, b))
+def _pair(design, a, b):
+    return next(pair for pair in design.pairs if (pair.a, pair.b) == (a, b))
 
 
 def test_an_autoencoder_allows_every_pair_and_a_classifier_those_within_its_classes():
     assert len(_of(_data()).pairs) == 6 + 2
-    found = _of(_data(), target="diagnosis")
+    design = _of(_data(), target="diagnosis")
     within = {("HC/men", "HC/women"), ("SZ/men", "SZ/women"), ("men", "women")}
-    assert {(pair.a, pair.b) for pair in found.pairs} == within
-    assert "diagnosis is what the network is trained to tell apart" in found.refused["HC", "SZ"]
+    assert {(pair.a, pair.b) for pair in design.pairs} == within
+    assert "diagnosis is what the network is trained to tell apart" in design.refused["HC", "SZ"]
 
 
 def test_labels_move_within_the_pair_and_its_strata():
@@ -74,12 +74,12 @@ def test_site_is_a_stratum_where_it_is_known():
 
 
 REFUSED = {
-    "two people": (_data(sizes=(2, 5, 4, 7)), {}, "a group of 2 people; 3 are needed"),
+    "two subjects": (_data(sizes=(2, 5, 4, 7)), {}, "a group of 2 subjects; 3 are needed"),
     "nobody left to exchange": (
-        _data(site=tuple(f"s{number}" for number in range(22))), {}, "only 1 distinct relabellings within sex, site"
+        _data(site=tuple(f"s{number}" for number in range(22))), {}, "only 1 distinct permutations within sex, site"
     ),
     "a label taken out of the data": (_data(), {"residualized": ["diagnosis"]}, "was taken out of the data"),
-    "a person in two groups": (_data(subjects=("p",) * 22), {}, "a person has samples in several groups"),
+    "a subject in two groups": (_data(subjects=("p",) * 22), {}, "a subject has samples in several groups"),
     "no permutations": (_data(), {"permutations": 0}, "introspection.permutations=0"),
     "not chosen": (_data(), {"permutation_pairs": [["SZ", "HC"]]}, "not among introspection.permutation_pairs"),
 }  # fmt: skip
@@ -92,5 +92,5 @@ def test_a_pair_that_cannot_be_tested_has_a_reason(case):
 
 
 def test_epochs_are_spaced_with_both_ends():
-    assert spaced(list(range(1000)), 3) == (0, 500, 999)
-    assert spaced([0, 5], 10) == (0, 5)
+    assert pick_evenly(list(range(1000)), 3) == (0, 500, 999)
+    assert pick_evenly([0, 5], 10) == (0, 5)

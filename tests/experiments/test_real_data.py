@@ -6,7 +6,7 @@ import pytest
 
 from autospec import open_spectra
 from autospec.experiments.config.grid import panels_of_figure
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report.files import update_figure
 from autospec.experiments.run import run
 
@@ -28,7 +28,7 @@ def _overrides(figure, data):
 @pytest.mark.parametrize("figure", ["fig1", "fig4", "fig8"])
 def test_all_panels_are_drawn_from_real_inputs(figure, shared_data, tmp_path):
     overrides = [*_overrides(figure, shared_data), "epochs=3", f"output_dir={tmp_path}"]
-    plans = {panel: planned(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+    plans = {panel: plan_run(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
     for plan in plans.values():
         if not plan.done:
             run(plan)

@@ -146,9 +146,14 @@ def test_conditions_that_nobody_knows_any_more_must_be_accepted(run, stopped, un
     provenance.unlink()
     if left is not None:
         provenance.write_text(left)
-    assert f"{provenance} {expected}, so nobody knows them. Go on all the same with accept_changes=true" in run(*RUN)
+    assert (
+        f"{provenance} {expected}; the original settings are unknown. Go on all the same with accept_changes=true"
+        in run(*RUN)
+    )
     assert run(*RUN, "accept_changes=true") == ""
-    assert _sessions(_folder(tmp_path))[-1]["accepted_changes"] == [f"{provenance} {expected}, so nobody knows them"]
+    assert _sessions(_folder(tmp_path))[-1]["accepted_changes"] == [
+        f"{provenance} {expected}; the original settings are unknown"
+    ]
     assert content(_folder(tmp_path) / "spectra.h5") == undisturbed
 
 

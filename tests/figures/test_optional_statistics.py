@@ -14,7 +14,8 @@ def drawn(monkeypatch):
     """The figures that are drawn, by the path that they were to be saved at."""
     figures = {}
     monkeypatch.setattr(
-        "autospec.figures.optional_statistics._save", lambda figure, path: figures.update({path: figure})
+        "autospec.figures.optional_statistics.save_picture",
+        lambda figure, paths: figures.update(dict.fromkeys(paths, figure)),
     )
     return figures
 

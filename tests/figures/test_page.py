@@ -69,7 +69,7 @@ def _texts(figure):
 def drawn(monkeypatch):
     """The figures that would be saved."""
     figures: list[Figure] = []
-    monkeypatch.setattr(page, "_save", lambda figure, paths: figures.append(figure))
+    monkeypatch.setattr(page, "save_picture", lambda figure, paths: figures.append(figure))
     return figures
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging import modes, scaled
+from autospec.neuroimaging import modes, scale_maps
 
 
 def test_offsets_and_maps_are_gift(reference):
@@ -15,7 +15,7 @@ def test_offsets_and_maps_are_gift(reference):
     offsets = modes(np.mean(maps, axis=0))
     np.testing.assert_allclose(offsets, numbers["offsets"], atol=1e-6)
     for subject, own in enumerate(maps, start=1):
-        np.testing.assert_allclose(scaled(own, offsets), numbers[f"ic_z_{subject}"], atol=2e-6)
+        np.testing.assert_allclose(scale_maps(own, offsets), numbers[f"ic_z_{subject}"], atol=2e-6)
 
 
 def skewed(seed=0):
@@ -47,10 +47,10 @@ def test_few_voxels_have_a_mode_among_them(n_voxels):
 
 def test_scaled_maps_have_their_offset_at_zero_and_unit_size():
     maps = skewed()
-    z = scaled(maps, modes(maps))
+    z = scale_maps(maps, modes(maps))
     np.testing.assert_allclose((z**2).sum(axis=1) / (maps.shape[1] - 1), 1)
     assert modes(z) == pytest.approx([0, 0], abs=0.02)
-    np.testing.assert_allclose(scaled(-4 * maps, -4 * modes(maps)), -z)
+    np.testing.assert_allclose(scale_maps(-4 * maps, -4 * modes(maps)), -z)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_scaled_maps_have_their_offset_at_zero_and_unit_size():
         (lambda: modes(np.zeros((2, 9))), r"map 1 \(from 1\) is zero everywhere"),
         (lambda: modes(np.zeros(9)), r"maps must be \(components, voxels\)"),
         (lambda: modes(np.full((2, 9), np.nan)), "maps: 18 values are NaN or infinite"),
-        (lambda: scaled(skewed(), [1.0]), r"offsets of shape \(1,\) do not fit 2 maps"),
-        (lambda: scaled(np.ones((2, 9)), [0.0, 1.0]), r"map 2 \(from 1\) equals its offset everywhere"),
+        (lambda: scale_maps(skewed(), [1.0]), r"offsets of shape \(1,\) do not fit 2 maps"),
+        (lambda: scale_maps(np.ones((2, 9)), [0.0, 1.0]), r"map 2 \(from 1\) equals its offset everywhere"),
     ],
 )
 def test_a_mistake_is_named(call, message):

@@ -20,12 +20,12 @@ from autospec.neuroimaging import (
     COMPONENT_NAMES,
     DOMAINS,
     NeuroMarkICA,
-    cleaned,
+    clean,
     constrained_ica,
     modes,
     neuromark,
-    scaled,
-    z_scored,
+    scale_maps,
+    z_score,
 )
 
 FINER = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
@@ -174,8 +174,8 @@ def test_a_mask_on_another_grid_takes_the_nearest_voxel(cohort, caplog):
 def test_iterate_computes_when_asked_and_holds_one_scan(cohort, monkeypatch):
     """A later scan that is broken does no harm until its turn, and the one before it is gone by then."""
     alive = []
-    read = neuromark.values
-    monkeypatch.setattr(neuromark, "values", lambda *given: track(read(*given)))
+    read = neuromark.read_values
+    monkeypatch.setattr(neuromark, "read_values", lambda *given: track(read(*given)))
 
     def track(voxels):
         assert not any(reference() is not None for reference in alive)
@@ -211,8 +211,8 @@ def test_scaled_maps_share_the_group_s_offset(cohort):
     offsets = modes(np.mean([one.maps for one in plain], axis=0))
     np.testing.assert_allclose(z.offsets_, offsets)
     for one, raw in zip(found, plain, strict=True):
-        np.testing.assert_allclose(one.maps, scaled(raw.maps, offsets))
-        np.testing.assert_allclose(one.timecourses, z_scored(raw.timecourses))
+        np.testing.assert_allclose(one.maps, scale_maps(raw.maps, offsets))
+        np.testing.assert_allclose(one.timecourses, z_score(raw.timecourses))
     np.testing.assert_allclose(next(z.iterate(cohort.scans)).maps, plain[0].maps)
 
 
@@ -222,7 +222,7 @@ def test_cleaning_takes_motion_and_the_repetition_time_of_the_header(cohort):
     raw = NeuroMarkICA(cohort.template).fit_transform(cohort.scans)
     found = NeuroMarkICA(cohort.template, clean=True).fit_transform(cohort.scans, motion=motion)
     for one, plain, moved in zip(found, raw, motion, strict=True):
-        np.testing.assert_allclose(one.timecourses, cleaned(plain.timecourses, 2.0, moved), atol=1e-12)
+        np.testing.assert_allclose(one.timecourses, clean(plain.timecourses, 2.0, moved), atol=1e-12)
 
 
 def test_the_repetition_time_of_a_sidecar_or_of_the_call(cohort):
@@ -231,8 +231,8 @@ def test_the_repetition_time_of_a_sidecar_or_of_the_call(cohort):
     sidecar.write_text('{"RepetitionTime": 1.4}')
     (of_sidecar,) = NeuroMarkICA(cohort.template, clean=True).fit_transform(cohort.scans[0])
     (of_call,) = NeuroMarkICA(cohort.template, clean=True, tr_s=1.0, low_pass_hz=0.1).fit_transform(cohort.scans[0])
-    np.testing.assert_allclose(of_sidecar.timecourses, cleaned(raw, 1.4), atol=1e-12)
-    np.testing.assert_allclose(of_call.timecourses, cleaned(raw, 1.0, low_pass_hz=0.1), atol=1e-12)
+    np.testing.assert_allclose(of_sidecar.timecourses, clean(raw, 1.4), atol=1e-12)
+    np.testing.assert_allclose(of_call.timecourses, clean(raw, 1.0, low_pass_hz=0.1), atol=1e-12)
 
 
 def test_a_repetition_time_is_asked_for_only_where_it_is_needed(cohort):

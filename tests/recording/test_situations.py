@@ -378,7 +378,7 @@ def test_float16_under_a_grad_scaler(engine):
     def tiny(net, x):
         return 1e-7 * _losses(net, x)
 
-    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine)
+    recorder = SpectralRecorder(model, groups=["a", "b"], scaler=scaler, engine=engine, floor="formula")
     with recorder.batch(LABELS):
         with torch.autocast("cpu", torch.float16):
             output = model(inputs)

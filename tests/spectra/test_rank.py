@@ -138,7 +138,7 @@ def test_the_floor_of_rows_is_the_spacing_of_their_numbers_times_the_largest(dty
     model = nn.Linear(9, 7, bias=False).to(dtype)
     inputs, seeds = torch.randn(12, 9, dtype=dtype), torch.randn(12, 7, dtype=dtype)
     labels = torch.tensor([0] * 10 + [1] * 2)
-    with SpectralRecorder(model, groups=["a", "b"], statistics=["activation", "adjoint"]) as recorder:
+    with SpectralRecorder(model, groups=["a", "b"], statistics=["activation", "adjoint"], floor="formula") as recorder:
         with recorder.batch(labels):
             model(inputs).backward(seeds)
         recorder.end_epoch()

@@ -90,7 +90,7 @@ def test_training_is_the_same_to_the_bit_and_spectra_too():
     without, other, _ = _recorded([list(range(9))], epochs=3)
     assert all(torch.equal(model.get_parameter(n).grad, p.grad) for n, p in other.named_parameters())
     assert with_null.table["layers/0/gradient"].tobytes() == without.table["layers/0/gradient"].tobytes()
-    assert with_null.table.permutation_epochs_of == [0, 2]
+    assert with_null.table.permutation_epochs == [0, 2]
     assert with_null.permutation_s > 0
     _model(), torch.randn(9, 6)  # what the runs draw before they record
     assert torch.equal(after, torch.get_rng_state())
@@ -129,9 +129,9 @@ def test_a_file_keeps_them_and_a_resumed_run_gives_the_same(tmp_path):
     model.load_state_dict(weights)
     with recorder_of(model, tmp_path / "resumed.h5", resume=True) as recorder:
         recorder.load_state_dict(state)
-        assert recorder.table.permutation_epochs_of == [0]
+        assert recorder.table.permutation_epochs == [0]
         _train(recorder, model, inputs, 2)
-        assert recorder.table.permutation_epochs_of == [0, 2, 3]
+        assert recorder.table.permutation_epochs == [0, 2, 3]
         ratios = recorder.table["null/layers/0/log_norm"]
         assert len({values.tobytes() for values in ratios}) == 3  # weights moved, so a stale epoch would show
     whole = content(tmp_path / "whole.h5")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from autospec.store.groups import Pair
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -15,10 +17,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The singular values (epoch, index) of groups ``a`` and ``b``, raw and scaled, and masks of what is left out.
+    """The singular values of two groups in one layer, and what of them cannot be compared.
 
-    A value is left out where the index lies beyond the smaller rank bound, or below either group's noise floor, at
-    that epoch.
+    Attributes:
+        layer: The layer's name.
+        a: The first group.
+        b: The second group.
+        epochs: (epoch,) the recorded epochs.
+        indices: (index,) the singular values' indices, from 1.
+        raw: Of each group the (epoch, index) singular values as stored.
+        scaled: Of each group the (epoch, index) singular values of its mean gradient.
+        beyond_rank: (epoch, index) whether the index lies beyond the smaller rank bound.
+        below_floor: (epoch, index) whether either value lies below its noise floor, within the rank bound.
     """
 
     layer: str
@@ -33,26 +43,39 @@ class Comparison:
 
     @property
     def comparable(self) -> Mask:
+        """(epoch, index) whether the two values can be compared."""
         return ~(self.beyond_rank | self.below_floor)
 
     def log_ratio(self) -> Floats:
-        """(epoch, index): log2 of a's scaled singular value over b's; NaN where they cannot be compared."""
+        """Return the (epoch, index) log2 of a's scaled singular value over b's; NaN where they cannot be compared."""
         a, b = (np.where(self.comparable, values, np.nan) for values in self.scaled)
         return np.log2(a) - np.log2(b)
 
+    def turned(self) -> Comparison:
+        """Return the same comparison with first and second group exchanged."""
+        return replace(self, a=self.b, b=self.a, raw=self.raw[::-1], scaled=self.scaled[::-1])
 
-def comparisons(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> Iterator[Comparison]:
-    """The comparison of every layer and pair of a spectra table (the columns of ``Spectra.to_frame``)."""
+
+def compare(frame: pd.DataFrame, pairs: Sequence[Pair]) -> Iterator[Comparison]:
+    """Compare pairs of groups in every layer.
+
+    Args:
+        frame: A tidy table of spectra (``Spectra.to_frame``).
+        pairs: The pairs of groups.
+
+    Yields:
+        A comparison for each layer and pair.
+    """
     for layer, table in frame.groupby("layer", sort=False):
         wide = {name: table.pivot(index="epoch", columns=["group", "index"], values=name) for name in _COLUMNS}
         for a, b in pairs:
-            yield _comparison(str(layer), a, b, wide)
+            yield _compare_pair(str(layer), a, b, wide)
 
 
 _COLUMNS = ("value", "scaled", "floor", "rank_bound")
 
 
-def _comparison(layer: str, a: str, b: str, wide: dict[str, pd.DataFrame]) -> Comparison:
+def _compare_pair(layer: str, a: str, b: str, wide: dict[str, pd.DataFrame]) -> Comparison:
     def of(name: str, group: str) -> Floats:
         return wide[name][group].to_numpy(dtype=np.float64)
 

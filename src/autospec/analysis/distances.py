@@ -1,7 +1,7 @@
-"""How far two groups of people are apart in a layer, for every partition of them: studentised distances.
+"""How far two groups are apart in a layer under every partition of their subjects: studentised distances.
 
-Every quantity is studentised over all partitions of a pair, the observed one among them, and left out or kept by rules
-that treat every partition alike.
+Every quantity is studentised over all partitions of a pair, the observed one among them. What is left out is left out
+of every partition alike, so that the choice depends on no labels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.analysis.nan_statistics import Floats, mean, median
-from autospec.analysis.p_values import studentised
-from autospec.store.permutations import Pair, PermutationRatios
+from autospec.analysis.p_values import studentise
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
 
 Mask = npt.NDArray[np.bool_]
 
@@ -25,10 +26,10 @@ TESTS = {
     "permutation_shape": "singular values over the norm",
     "permutation_rank": "effective rank",
 }
-"""The primary test, and those of what it is made of: scale (norm, loss) and shape (σ over the norm, effective rank)."""
+"""The primary test, then tests of its components: scale (norm, loss) and shape (σ over the norm, effective rank)."""
 
 CANCELLED = 0.05
-"""Cancellation below which two groups' gradients say nothing apart.
+"""Cancellation below which two groups' gradients cannot be told apart.
 
 ``|‖∇_a‖ - ‖∇_b‖| ≤ ‖∇_a + ∇_b‖``, and likewise each singular value, by Weyl's inequality: where ``‖∇_a + ∇_b‖`` is
 less than 5 % of ``‖∇_a‖ + ‖∇_b‖``, the raw norms agree within a factor of 1.05/0.95 whatever the groups are, and the
@@ -39,9 +40,17 @@ CANCEL = "not testable: gradients cancel"
 
 @dataclass(frozen=True)
 class Distances:
-    """Studentised distances of one layer, pair and test: ``z2`` (epoch, partition, index), NaN where not comparable.
+    """Studentised distances of one layer, pair and test.
 
-    ``excess`` and ``ratio`` (epoch, index) are the observed log2 ratio less its mean over partitions, and itself.
+    Attributes:
+        layer: The layer's name.
+        pair: The two groups.
+        test: One of ``TESTS``.
+        z2: (epoch, partition, index) squared z of the log2 ratio; NaN where values cannot be compared.
+        ratio: (epoch, index) the observed log2 ratio.
+        excess: (epoch, index) the observed log2 ratio less its mean over partitions.
+        cancellation: (epoch,) median cancellation of the pair's gradients over partitions.
+        note: Why there is no distance at all; empty where there is one.
     """
 
     layer: str
@@ -54,27 +63,45 @@ class Distances:
     note: str = ""
 
     def along(self, per: str) -> Floats:
-        """(partition, places): the distance of the trajectory, of each epoch, or of each index; NaN without values."""
+        """Average the squared z.
+
+        Args:
+            per: trajectory (over epochs and indices), epoch (over indices) or index (over epochs).
+
+        Returns:
+            (partition, place) distances; NaN without values.
+        """
         if per == "index":
             return mean(self.z2, 0)
         of_epochs = mean(self.z2, 2)
         return (of_epochs if per == "epoch" else mean(of_epochs, 0)[None]).T
 
 
-def distances(null: PermutationRatios, layer: str, pair: Pair, test: str) -> Distances:
-    """The studentised distances of one layer, pair and test of one run."""
-    place = null.pairs.index(pair)
-    values = {name: array[:, place].astype(np.float64) for name, array in null.ratios[layer].items()}
-    ratio = _quantity(test, values, None if null.loss is None else null.loss[:, place].astype(np.float64))
+def distances(permutations: PermutationRatios, layer: str, pair: Pair, test: str) -> Distances:
+    """Compute the studentised distances of one layer, pair and test.
+
+    Args:
+        permutations: The ratios of one run.
+        layer: One of its layers.
+        pair: One of its permuted pairs.
+        test: One of ``TESTS``.
+
+    Returns:
+        The distances under every partition.
+    """
+    place = permutations.pairs.index(pair)
+    values = {name: array[:, place].astype(np.float64) for name, array in permutations.ratios[layer].items()}
+    loss = None if permutations.loss is None else permutations.loss[:, place].astype(np.float64)
+    ratio = _quantity(test, values, loss)
     cancellation = median(values["cancellation"], 1)
     if test == "permutation_loss":  # a loss is no sum of vectors
         cancellation = np.full_like(cancellation, np.nan)
     cancels = cancellation < CANCELLED
-    # every partition decides alike whether a value can be compared: the choice knows nothing of the labels
-    known = np.isfinite(ratio).all(1, keepdims=True) & ~cancels[:, None, None]
-    z, excess = studentised(np.where(known, ratio, np.nan), 1)
+    # a value is compared under every partition or under none, so that the choice depends on no labels
+    comparable = np.isfinite(ratio).all(1, keepdims=True) & ~cancels[:, None, None]
+    z, excess = studentise(np.where(comparable, ratio, np.nan), 1)
     used = np.isfinite(z).any(1)
-    note = "" if used.any() else _why(ratio, known, cancels)
+    note = "" if used.any() else _explain(ratio, comparable, cancels)
     observed = np.where(used, ratio[:, 0], np.nan)
     return Distances(layer, pair, test, z**2, observed, np.where(used, excess[:, 0], np.nan), cancellation, note)
 
@@ -90,8 +117,17 @@ def _quantity(test: str, values: dict[str, Floats], loss: Floats | None) -> Floa
     return values["log_norm" if test == "permutation_scale" else "log_effective_rank"][..., None]
 
 
-def averaged(of_seeds: Sequence[Distances]) -> Distances:
-    """Runs of several seeds as one: people are relabelled in the same way in each, so distances may be averaged."""
+def average(of_seeds: Sequence[Distances]) -> Distances:
+    """Average the distances of runs that differ in their seed.
+
+    Each run permuted the same subjects in the same way, so that a partition is the same one in all of them.
+
+    Args:
+        of_seeds: Distances of the same layer, pair and test, one per run.
+
+    Returns:
+        Their mean; NaN only where every run has NaN.
+    """
     if len(of_seeds) == 1:
         return of_seeds[0]
 
@@ -109,12 +145,12 @@ def averaged(of_seeds: Sequence[Distances]) -> Distances:
     )
 
 
-def _why(ratio: Floats, known: Mask, cancels: Mask) -> str:
-    """Why a layer and pair has no distance at all."""
+def _explain(ratio: Floats, comparable: Mask, cancels: Mask) -> str:
+    """Say why a layer and pair has no distance at all."""
     if cancels.all():
         return CANCEL
     if not np.isfinite(ratio).any():
         return "no value of either group lies above its noise floor"
-    if not known.any():
+    if not comparable.any():
         return f"no value lies above the noise floor in every partition{', or gradients cancel' * bool(cancels.any())}"
     return "the values do not vary over partitions"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from autospec.analysis.comparison import Comparison, compare
 from autospec.analysis.paper_tests import COLUMNS as TEST_COLUMNS
 from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
-from autospec.store.groups import pairs_of
-from autospec.store.permutations import read_permutations
-from autospec.store.read import Spectra
-from autospec.store.schema import SPECTRUM_NAMES
-from autospec.store.write import replaced
+from autospec.analysis.run_tables import RunTables
+from autospec.store.atomic import write_atomically
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
+from autospec.store.schema import GRADIENT, SPECTRUM_NAMES
 
 PANEL_COLUMNS = {
     "figure": "The figure's number in the paper.",
@@ -26,34 +27,39 @@ PANEL_COLUMNS = {
     "simulated": "Whether the run's data are simulated.",
 }
 SIZE_COLUMNS = {
-    "size_a": "People in the first group.",
-    "size_b": "People in the second group.",
-    "small_group": "Whether either group has fewer people than figure.min_group.",
+    "size_a": "Subjects in the first group.",
+    "size_b": "Subjects in the second group.",
+    "small_group": "Whether either group has fewer subjects than figure.min_group.",
 }
 
 
-def _joined(name: str, text: str) -> str:
+def _join(name: str, text: str) -> str:
     other = PERMUTATION_COLUMNS.get(name, text)
     return text if other == text else f"{text} Permutation tests: {other}"
 
 
-JOINED = {name: _joined(name, text) for name, text in TEST_COLUMNS.items()}
+JOINED = {name: _join(name, text) for name, text in TEST_COLUMNS.items()}
 COLUMNS = {**PANEL_COLUMNS, **PERMUTATION_COLUMNS, **JOINED, **SIZE_COLUMNS}
 """Every column of a figure's table: those of the paper's tests and of the permutation tests, NaN where one has none."""
 
 
-def panel_table(seeds: Sequence[Spectra], figure: int, panel: str, min_group: int) -> pd.DataFrame:
-    """Every test of one panel's run, with the columns of ``COLUMNS``; every pair of groups that share no person.
+def panel_table(seeds: Sequence[RunTables], figure: int, panel: str, min_group: int) -> pd.DataFrame:
+    """Test every pair of groups of one panel's run.
 
-    The first of ``seeds`` is the run; further ones differ from it in their seed, and take part in permutation tests.
+    Args:
+        seeds: The run, then runs that differ from it in their seed, which take part in permutation tests.
+        figure: The figure's number.
+        panel: The panel's letter.
+        min_group: Smaller groups are flagged.
+
+    Returns:
+        A row per test, with the columns of ``COLUMNS``.
     """
-    spectra = seeds[0]
-    pairs = pairs_of(spectra.group_names, spectra.members)
-    recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]]]
-    nulls = [read_permutations(run.path, run.layers) for run in seeds]
-    parts = [permutation_tests(nulls, spectra.layers, pairs)]
-    parts += [paper_tests(spectra.to_frame(name), pairs, name) for name in recorded]
-    tests = pd.concat([_completed(part) for part in parts if len(part)], ignore_index=True)
+    run, spectra = seeds[0], seeds[0].spectra
+    recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]] and name != GRADIENT]
+    others = {name: compare(spectra.to_frame(name), run.pairs) for name in recorded}
+    compared = {GRADIENT: run.comparisons, **others}
+    tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared)
     size = spectra.groups.set_index("group")["size"]
     tests = tests.assign(figure=figure, panel=panel, run_id=spectra.run_id, simulated=spectra.simulated)
     tests = tests.assign(size_a=tests["group_a"].map(size), size_b=tests["group_b"].map(size))
@@ -61,16 +67,47 @@ def panel_table(seeds: Sequence[Spectra], figure: int, panel: str, min_group: in
     return tests[list(COLUMNS)]
 
 
-def _completed(tests: pd.DataFrame) -> pd.DataFrame:
-    """One kind of test with the columns that only the other has: empty text, or NaN."""
+def every_test(
+    permutations: Sequence[PermutationRatios | None],
+    layers: Sequence[str],
+    pairs: Sequence[Pair],
+    compared: Mapping[str, Iterable[Comparison]],
+) -> pd.DataFrame:
+    """Make the permutation tests and the paper's tests.
+
+    Args:
+        permutations: The permutations of a run, or of runs that differ in their seed; None for a run without any.
+        layers: The layers of the permutation tests, one family.
+        pairs: Their pairs of groups.
+        compared: By statistic the comparisons that the paper's tests are made of.
+
+    Returns:
+        A row per test, with the columns of both kinds of tests.
+    """
+    parts = [permutation_tests(permutations, list(layers), list(pairs))]
+    parts += [paper_tests(comparisons, name) for name, comparisons in compared.items()]
+    return pd.concat([_complete(part) for part in parts if len(part)], ignore_index=True)
+
+
+def _complete(tests: pd.DataFrame) -> pd.DataFrame:
+    """Add to one kind of test the columns that only the other has: empty text, or NaN."""
     missing = {name: "" if name in ("strata", "larger") else np.nan for name in COLUMNS if name not in tests.columns}
     return tests.assign(**missing)
 
 
 def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = COLUMNS) -> None:
-    """Write a table as CSV and, beside it, the meaning of its columns as JSON."""
-    with replaced(path) as temporary:
+    """Write a table as CSV and, beside it, the meaning of its columns as JSON.
+
+    Args:
+        table: The table.
+        path: The CSV file; the JSON file has the same name but its ending.
+        columns: What each column means.
+
+    Raises:
+        AutoSpecError: A file cannot be written.
+    """
+    with write_atomically(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.10g")
-    with replaced(path.with_suffix(".json")) as temporary:
+    with write_atomically(path.with_suffix(".json")) as temporary:
         described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

@@ -7,13 +7,14 @@ and group sizes go (docs/calibration.md). They are descriptive, and called so wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.comparison import Comparison, Floats, Mask, comparisons
-from autospec.analysis.nan_statistics import median
+from autospec.analysis.comparison import Comparison, Floats, Mask
+from autospec.analysis.nan_statistics import deviation, mean, median
+from autospec.errors import require_extra
 
 TESTS = ("paper", "paper_scaled")
 
@@ -40,23 +41,23 @@ COLUMNS = {
 """Every column of the table and what it means."""
 
 
-def paper_tests(frame: pd.DataFrame, pairs: list[tuple[str, str]], statistic: str = "gradient") -> pd.DataFrame:
-    """The paper's tests of every layer and pair: one row per test and epoch, and per test and index.
+def paper_tests(compared: Iterable[Comparison], statistic: str = "gradient") -> pd.DataFrame:
+    """Make the paper's t-tests (paper, section 2.2) of every comparison.
 
-    ``frame`` has the columns of ``Spectra.to_frame``, the result those of ``COLUMNS``.
+    Args:
+        compared: Comparisons of groups in layers (``compare``).
+        statistic: Whose singular values they are: gradient, activation or adjoint.
+
+    Returns:
+        A row per test and epoch, and per test and index, with the columns of ``COLUMNS``.
     """
-    parts = [
-        _tests(comparison, test, per)
-        for comparison in comparisons(frame, pairs)
-        for test in TESTS
-        for per in ("epoch", "index")
-    ]
+    parts = [_test(comparison, test, per) for comparison in compared for test in TESTS for per in ("epoch", "index")]
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
     return pd.concat(parts, ignore_index=True).assign(statistic=statistic, kind="descriptive")[list(COLUMNS)]
 
 
-def _tests(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
+def _test(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
     """One test at every epoch over indices (``per="epoch"``) or at every index over epochs."""
     axis = 1 if per == "epoch" else 0
     kept = comparison.comparable
@@ -72,8 +73,8 @@ def _tests(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
             "per": per,
             "at": comparison.epochs if per == "epoch" else comparison.indices,
             "n": n,
-            "mean_a": _mean(a, kept, axis),
-            "mean_b": _mean(b, kept, axis),
+            "mean_a": mean(np.where(kept, a, np.nan), axis),
+            "mean_b": mean(np.where(kept, b, np.nan), axis),
             "t": t,
             "df": df,
             "p": p,
@@ -86,33 +87,29 @@ def _tests(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
 
 
 def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats, Floats]:
-    """t, degrees of freedom and two-sided p of Student's unpaired test along an axis, over the values kept.
+    """Make Student's unpaired two-sided test along an axis; the same as ``scipy.stats.ttest_ind`` on the values kept.
 
-    The same as ``scipy.stats.ttest_ind`` on the kept values of each slice; NaN where fewer than two are kept or none
-    varies.
+    Args:
+        a: The first group's values.
+        b: The second group's values, of the same shape.
+        kept: Which values take part.
+        axis: The axis of the observations.
+
+    Returns:
+        t, degrees of freedom and p, each without that axis; NaN where fewer than two values are kept or none varies.
     """
+    require_extra("autospec.analysis", "figures", "scipy")
     from scipy.stats import ttest_ind_from_stats
 
     n = kept.sum(axis).astype(np.float64)
-    mean_a, mean_b = _mean(a, kept, axis), _mean(b, kept, axis)
-    deviation_a, deviation_b = _deviation(a, kept, axis), _deviation(b, kept, axis)
+    kept_a, kept_b = (np.where(kept, values, np.nan) for values in (a, b))
+    deviation_a, deviation_b = deviation(kept_a, axis), deviation(kept_b, axis)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t, p = ttest_ind_from_stats(mean_a, deviation_a, n, mean_b, deviation_b, n, equal_var=True)
+        t, p = ttest_ind_from_stats(
+            mean(kept_a, axis), deviation_a, n, mean(kept_b, axis), deviation_b, n, equal_var=True
+        )
     defined = (n >= 2) & (deviation_a + deviation_b > 0)
     return np.where(defined, t, np.nan), np.where(n > 0, 2 * n - 2, np.nan), np.where(defined, p, np.nan)
-
-
-def _mean(values: Floats, kept: Mask, axis: int) -> Floats:
-    n = kept.sum(axis)
-    total = np.where(kept, values, 0.0).sum(axis)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
-
-
-def _deviation(values: Floats, kept: Mask, axis: int) -> Floats:
-    """The sample standard deviation (ddof 1) of the values kept."""
-    centred = np.where(kept, values - np.expand_dims(_mean(values, kept, axis), axis), 0.0)
-    n = kept.sum(axis)
-    return np.where(n > 1, np.sqrt((centred**2).sum(axis) / np.maximum(n - 1, 1)), np.nan)
 
 
 def _notes(n: Floats, p: Floats) -> Iterator[str]:

@@ -1,6 +1,7 @@
-"""Permutation tests of group differences over people: the table of every test of a run, or of runs of several seeds.
+"""Permutation tests of group differences over subjects: every test of a run, or of runs of several seeds.
 
-Labels are exchanged at fixed weights, where the label took no part in training, or in runs that were trained anew.
+Labels are permuted at fixed weights where the label took no part in training; elsewhere each permutation is a run of
+its own.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.analysis.distances import TESTS, Distances, averaged, distances
+from autospec.analysis.distances import TESTS, Distances, average, distances
 from autospec.analysis.nan_statistics import median
-from autospec.analysis.p_values import benjamini_hochberg, p_values, studentised
-from autospec.store.permutations import Pair, PermutationRatios
+from autospec.analysis.p_values import benjamini_hochberg, p_values, studentise
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
 
-NO_PERMUTATIONS = "the file holds no relabelled partitions"
+NO_PERMUTATIONS = "the file holds no permutations"
 
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",
-    "statistic": "gradient, the one whose relabelled spectra are taken.",
+    "statistic": "gradient, whose spectra are taken under every permutation.",
     "group_a": "The first group of the pair.",
     "group_b": "The second group of the pair.",
-    "test": "; ".join(f"{name}: {what}" for name, what in TESTS.items()) + ". Labels of people are exchanged.",
+    "test": "; ".join(f"{name}: {what}" for name, what in TESTS.items()) + ". Labels of subjects are permuted.",
     "kind": "inferential: one distance over all epochs and indices; exploratory: anything finer.",
     "per": "What one row is about: the trajectory, an epoch (over indices) or an index (over epochs).",
     "at": "The epoch, or the index of the singular value (from 1); NaN for the trajectory.",
     "n": "Values (epochs × indices) that the distance is made of.",
     "distance": "Squared z of the log2 ratio over all partitions, mean over indices and epochs, itself studentised.",
-    "relabellings": "P: people's labels were exchanged so often; the observed partition is counted beside them.",
-    "strata": "Columns within which labels were exchanged.",
+    "relabellings": "P, the number of permutations of the subjects' labels; the observed partition counts beside them.",
+    "strata": "Columns within which labels were permuted.",
     "p": "Share of the 1 + P partitions whose distance is as large as the observed one; NaN where it is not defined.",
     "p_family": "Family-wise: the same for the largest distance among all layers and pairs of the panel, and all its "
     "epochs where per is epoch.",
@@ -39,7 +41,7 @@ COLUMNS = {
     "excess_log2_ratio": "The same less its mean over all partitions: the effect.",
     "larger": "The group whose values are larger, by the sign of that effect.",
     "cancellation": "Median of the pair's ‖∇_a + ∇_b‖ / (‖∇_a‖ + ‖∇_b‖): near 0 the two are opposite.",
-    "seeds": "Runs with other initialisations whose distances were averaged, the same relabelling in each.",
+    "seeds": "Runs with other initialisations whose distances were averaged, the same permutations in each.",
     "note": "Why p is NaN, where it is.",
 }
 """Every column of the table and what it means."""
@@ -48,38 +50,46 @@ COLUMNS = {
 def permutation_tests(
     runs: Sequence[PermutationRatios | None], layers: list[str], pairs: list[Pair], finer: bool = True
 ) -> pd.DataFrame:
-    """Every test of every layer and pair of a run, or of runs that differ in their seed: ``COLUMNS``.
+    """Make every permutation test of every layer and pair.
 
-    A layer and pair without a test has one row that says why. Without ``finer`` the exploratory rows are left out.
+    Args:
+        runs: The permutations of a run, or of runs that differ in their seed; None for a run without any.
+        layers: The layers.
+        pairs: The pairs of groups.
+        finer: Whether epochs and indices have exploratory rows of their own.
+
+    Returns:
+        A row per test with the columns of ``COLUMNS``. A layer and pair without a test has one row that says why.
     """
-    known = [run for run in runs if run is not None]
-    if not known:
+    permuted = [run for run in runs if run is not None]
+    if not permuted:
         return _table([_refusals(layers, dict.fromkeys(pairs, NO_PERMUTATIONS), 0)])
-    first = known[0]
+    first = permuted[0]
     refused = {pair: reason for pair in pairs if (reason := _reason(runs, pair))}
     tested = [pair for pair in first.pairs if pair in pairs and pair not in refused]
-    found = [
-        averaged([distances(run, layer, pair, test) for run in known])
+    every = [
+        average([distances(run, layer, pair, test) for run in permuted])
         for test in TESTS
         for layer in (layers if test != "permutation_loss" else layers[:1])
         for pair in tested
         if layer in first.ratios
     ]
-    parts = [_refusals(layers, refused, len(known))]
+    parts = [_refusals(layers, refused, len(permuted))]
     for test in TESTS:
-        family = [one for one in found if one.test == test]
-        parts += [_rows(family, per, first, len(known)) for per in _places(test)[: None if finer else 1]]
+        family = [one for one in every if one.test == test]
+        parts += [_rows(family, per, first, len(permuted)) for per in _granularities(test)[: None if finer else 1]]
     return _table(parts)
 
 
-def _rows(family: Sequence[Distances], per: str, null: PermutationRatios, seeds: int) -> pd.DataFrame:
+def _rows(family: Sequence[Distances], per: str, permutations: PermutationRatios, seeds: int) -> pd.DataFrame:
     """The rows of one test over one panel: its layers and pairs are one family."""
     if not family:
         return pd.DataFrame()
     along = [one.along(per) for one in family]
     p, p_family = p_values(along)
     parts = [
-        _of_one(one, per, null).assign(distance=studentised(z, 0)[0][0]) for one, z in zip(family, along, strict=True)
+        _member_rows(one, per, permutations).assign(distance=studentise(z, 0)[0][0])
+        for one, z in zip(family, along, strict=True)
     ]
     table = pd.concat(parts, ignore_index=True).assign(seeds=seeds, p=np.concatenate(p), q=np.nan)
     table["kind"] = "inferential" if per == "trajectory" else "exploratory"
@@ -90,7 +100,7 @@ def _rows(family: Sequence[Distances], per: str, null: PermutationRatios, seeds:
     return table.assign(note=table["note"].mask(unknown, "nothing here can be compared in every partition"))
 
 
-def _of_one(one: Distances, per: str, null: PermutationRatios) -> pd.DataFrame:
+def _member_rows(one: Distances, per: str, permutations: PermutationRatios) -> pd.DataFrame:
     axis = {"trajectory": None, "epoch": 1, "index": 0}[per]
     excess = np.atleast_1d(median(one.excess, axis))
     return pd.DataFrame(
@@ -100,10 +110,10 @@ def _of_one(one: Distances, per: str, null: PermutationRatios) -> pd.DataFrame:
             "group_b": one.pair[1],
             "test": one.test,
             "per": per,
-            "at": _at(one, per, null),
+            "at": _at(one, per, permutations),
             "n": np.atleast_1d(np.isfinite(one.excess).sum(axis)),
-            "relabellings": null.permutations,
-            "strata": null.strata[null.pairs.index(one.pair)],
+            "relabellings": permutations.permutations,
+            "strata": permutations.strata[permutations.pairs.index(one.pair)],
             "log2_ratio": np.atleast_1d(median(one.ratio, axis)),
             "excess_log2_ratio": excess,
             "larger": [_larger(one.pair, value) for value in excess],
@@ -113,14 +123,14 @@ def _of_one(one: Distances, per: str, null: PermutationRatios) -> pd.DataFrame:
     )
 
 
-def _places(test: str) -> tuple[str, ...]:
+def _granularities(test: str) -> tuple[str, ...]:
     return ("trajectory", "epoch", "index") if test in ("permutation", "permutation_shape") else ("trajectory", "epoch")
 
 
-def _at(one: Distances, per: str, null: PermutationRatios) -> npt.NDArray:
+def _at(one: Distances, per: str, permutations: PermutationRatios) -> npt.NDArray:
     if per == "trajectory":
         return np.array([np.nan])
-    return null.epochs if per == "epoch" else np.arange(1, one.z2.shape[2] + 1)
+    return permutations.epochs if per == "epoch" else np.arange(1, one.z2.shape[2] + 1)
 
 
 def _larger(pair: Pair, excess: float) -> str:
@@ -135,7 +145,7 @@ def _reason(runs: Sequence[PermutationRatios | None], pair: Pair) -> str:
         if pair not in run.pairs:
             return run.refused.get(pair, NO_PERMUTATIONS)
         if run.permutation_design != runs[0].permutation_design or not np.array_equal(run.epochs, runs[0].epochs):
-            return "the runs of several seeds did not relabel the same people in the same way"
+            return "the runs of several seeds did not permute the same subjects in the same way"
     return ""
 
 
@@ -145,11 +155,7 @@ def _refusals(layers: list[str], refused: dict[Pair, str], seeds: int) -> pd.Dat
         for (a, b), note in refused.items()
         for layer in layers
     ]
-    return (
-        pd.DataFrame(rows).assign(kind="inferential", seeds=seeds, n=0, permutation_design=0)
-        if rows
-        else pd.DataFrame()
-    )
+    return pd.DataFrame(rows).assign(kind="inferential", seeds=seeds, n=0, relabellings=0) if rows else pd.DataFrame()
 
 
 _TEXTS = ("layer", "statistic", "group_a", "group_b", "test", "kind", "per", "strata", "larger", "note")
@@ -157,11 +163,11 @@ _TEXTS = ("layer", "statistic", "group_a", "group_b", "test", "kind", "per", "st
 
 def _table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all parts with every column; text is empty and numbers are NaN where a part has none."""
-    table = [_completed(part.assign(statistic="gradient")) for part in parts if len(part)]
+    table = [_complete(part.assign(statistic="gradient")) for part in parts if len(part)]
     return pd.concat(table, ignore_index=True) if table else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _completed(part: pd.DataFrame) -> pd.DataFrame:
+def _complete(part: pd.DataFrame) -> pd.DataFrame:
     missing = {name: "" if name in _TEXTS else np.nan for name in COLUMNS if name not in part.columns}
     numbers = [name for name in COLUMNS if name not in _TEXTS]
     return part.assign(**missing)[list(COLUMNS)].astype(dict.fromkeys(numbers, np.float64))

@@ -1,4 +1,4 @@
-"""Which tests a panel of differences shows: the valid ones where there are any, the paper's on request."""
+"""The tests that a panel of differences shows: the valid ones where there are any, the paper's on request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ Key = tuple[str, str, str]
 SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
-"""Columns that change places."""
+"""Columns that exchange names."""
 
 
-def oriented(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """The rows of some pairs of a table of tests, first and second group as in ``pairs``."""
+def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Take the rows of some pairs out of a table of tests, first and second group as in ``pairs``.
+
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+        pairs: Pairs of groups, whether or not in the table's order.
+
+    Returns:
+        Their rows; where a pair is turned, so are the signs of its differences.
+    """
     parts = []
     for a, b in pairs:
         same = tests[(tests["group_a"] == a) & (tests["group_b"] == b)]
@@ -27,7 +35,14 @@ def oriented(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFr
 
 
 def drawn_rows(tests: pd.DataFrame) -> pd.DataFrame:
-    """What margins show: the permutation tests' excess with q for p; plain medians without p where there is no test."""
+    """Take what margins show out of a table of tests.
+
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+
+    Returns:
+        The permutation tests' excess with q as p; where a layer and pair has no test, plain medians without p.
+    """
     valid = tests["test"] == "permutation"
     finer = tests[valid & (tests["per"] != "trajectory")]
     excess = finer.assign(p=finer["q"], median_log2_ratio=finer["excess_log2_ratio"])
@@ -40,21 +55,34 @@ def drawn_rows(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key, str]:
-    """What the primary test of each layer and pair found, in a few words; ``label`` names a group for readers."""
+    """Say in a few words what the primary test of each layer and pair found.
+
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+        label: Names a group for readers.
+
+    Returns:
+        By layer, first and second group, such as ``p = 0.020, SZ larger``.
+    """
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
-    found: dict[Key, str] = {}
+    words: dict[Key, str] = {}
     for row in primary.to_dict("records"):
         text = "not tested"
         if np.isfinite(row["p_family"]):
             text = f"p = {row['p_family']:.3f}" + (f", {label(row['larger'])} larger" if row["p_family"] < 0.05 else "")
-        found[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
-    return found
+        words[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
+    return words
 
 
 def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[str, ...]:
-    """Which pairs are not tested in which layers, and why: a sentence for each reason and choice of layers.
+    """Say which pairs are not tested in which layers, and why.
 
-    ``label`` names a group for readers.
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+        label: Names a group for readers.
+
+    Returns:
+        A sentence for each reason and choice of layers.
     """
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     layers = primary["layer"].nunique()

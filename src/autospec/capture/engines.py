@@ -17,6 +17,7 @@ from autospec.capture.per_group import GroupGradients, PerGroupEngine
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
+from autospec.spectra.settings import FORMER_ENGINES
 from autospec.store.schema import GRADIENT
 
 log = logging.getLogger(__name__)
@@ -25,28 +26,25 @@ Engine = HookListener | PerGroupEngine | FusedEngine | FastEngine
 TakeFactors = Callable[[Use, GradientFactors], None]
 
 HOOKS, FAST, PER_GROUP, PASSES, FUSED = "hooks", "fast", "per_group", "passes", "fused"
-ENGINES = (HOOKS, FAST, PER_GROUP, PASSES, FUSED)
-FORMER_NAMES = {"aliased": PER_GROUP}
-"""Names that engines had before, and still go by."""
+
+_MEASURED = "|float32 - float64| where floor/measured is 1, elsewhere "
+"""What stands before the formula where the floor is measured."""
 
 
 def engine_name(engine: str) -> str:
-    """The name of an engine today; AutoSpecError for one that does not exist."""
-    if engine in FORMER_NAMES:
-        log.info("engine=%r is now called %r", engine, FORMER_NAMES[engine])
-        return FORMER_NAMES[engine]
-    if engine not in ENGINES:
-        raise AutoSpecError(f"engine={engine!r}: allowed are {', '.join(ENGINES)}")
-    return engine
+    """The name that an engine has today."""
+    if engine in FORMER_ENGINES:
+        log.info("engine=%r is now called %r", engine, FORMER_ENGINES[engine])
+    return FORMER_ENGINES.get(engine, engine)
 
 
 def check_engine(engine: str, statistics: Sequence[str], check_every: int | None) -> None:
-    """AutoSpecError for an engine that does not exist, or cannot give the statistics that are asked of it."""
+    """AutoSpecError for an engine that cannot give the statistics, or make the comparisons, that are asked of it."""
     name = engine_name(engine)
     if name != HOOKS and list(statistics) != [GRADIENT]:
         raise AutoSpecError(f"engine={engine!r} knows gradients only, not statistics={list(statistics)}")
-    if check_every is not None and (name == HOOKS or check_every < 1):
-        raise AutoSpecError(f"check_every={check_every}: must be 1 or more, and is for every engine but 'hooks'")
+    if check_every is not None and name == HOOKS:
+        raise AutoSpecError(f"check_every={check_every}: is for every engine but 'hooks'")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _way(
     return FusedEngine(model, watched, sinks.gradients, check_every)
 
 
-def layer_attributes(layer: Layer, engine: str) -> dict[str, Any]:
-    """What the file says of a layer."""
+def layer_attributes(layer: Layer, engine: str, measured: bool) -> dict[str, Any]:
+    """What the file says of a layer; ``measured`` tells whether its noise floor is."""
     floor = "eps sqrt(min(shape)) |A| |D|" if engine == HOOKS else "eps max(shape) s1"
-    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": floor}
+    return {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED * measured + floor}

@@ -22,50 +22,98 @@ COMPONENTS = 100
 LABELS = {1: "SZ", 2: "HC"}
 
 
-def looks_like(folder: Path) -> bool:
-    """Whether a folder holds such a table."""
+def recognises(folder: Path) -> bool:
+    """Whether a folder holds such a table.
+
+    Args:
+        folder: A folder of files.
+
+    Returns:
+        True where a file has a dataset ``COBRE_dataset``.
+    """
     return bool(_tables(folder))
 
 
-def found(options: Options, account: Account) -> Folder:
-    """One person per row; the file has no ids, so that a person is called by the row, from 1."""
+def find_sources(options: Options, account: Account) -> Folder:
+    """The sources of a table: one subject per row; the file has no ids, so that a subject is called by the row, from 1.
+
+    Args:
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The sources, and the subjects with their diagnoses.
+
+    Raises:
+        AutoSpecError: There is no such table, or its labels or components do not fit it.
+    """
     tables = _tables(options.folder)
     if len(tables) != 1:
         raise AutoSpecError(f"{options.folder}: {len(tables)} HDF5 files with a dataset {DATASET}; one is needed")
     with h5py.File(tables[0], "r") as file:
         shape = file[DATASET].shape
     if len(shape) != 2 or shape[1] % COMPONENTS:
-        raise AutoSpecError(f"{tables[0]}: {DATASET} is {shape}, not (people, {COMPONENTS} components × volumes)")
+        raise AutoSpecError(f"{tables[0]}: {DATASET} is {shape}, not (subjects, {COMPONENTS} components × volumes)")
     labels = whole_numbers(_one(options.folder, options.labels, "*label*.csv", "--labels"))
     if len(labels) != shape[0]:
-        raise AutoSpecError(f"{options.labels or options.folder}: {len(labels)} labels for {shape[0]} people")
+        raise AutoSpecError(f"{options.labels or options.folder}: {len(labels)} labels for {shape[0]} subjects")
     unknown = sorted(set(labels) - set(LABELS))
     if unknown:
         raise AutoSpecError(f"{options.labels or options.folder}: label {unknown[0]} is unknown; 1 is SZ, 2 is HC")
-    chosen_components(options)
+    components_to_keep(options)
     ids = [f"row-{row + 1:03d}" for row in range(shape[0])]
-    account.note(f"{tables[0].name}: {shape[0]} people, no ids: they are named by their rows, from 1")
+    account.note(f"{tables[0].name}: {shape[0]} subjects, no ids: they are named by their rows, from 1")
     subjects = pd.DataFrame({"id": ids, "diagnosis": [LABELS[label] for label in labels]})
-    sources = [Source(own, tables[0], position=row) for row, own in enumerate(ids)]
+    sources = [Source(subject, tables[0], position=row) for row, subject in enumerate(ids)]
     return Folder("hdf5", sources, subjects=subjects)
 
 
 def read(source: Source, options: Options, with_maps: bool = True) -> Part:
-    """A person's time-courses (140, 53): a row holds one component after the other."""
+    """Read a subject's time-courses: a row holds one component after the other.
+
+    Args:
+        source: The file and the row.
+        options: Which components are kept.
+        with_maps: Ignored, since there are no maps.
+
+    Returns:
+        Time-courses (140, 53).
+    """
     with h5py.File(source.file, "r") as file:
         row = np.asarray(file[DATASET][source.position], dtype=np.float64)
     courses = row.reshape(COMPONENTS, -1).T
-    return Part(courses[:, chosen_components(options)])
+    return Part(courses[:, components_to_keep(options)])
 
 
-def chosen_components(options: Options) -> npt.NDArray[np.int64]:
-    """The positions, from 0, of the components that are kept, from a CSV that counts from 1."""
+def components_to_keep(options: Options) -> npt.NDArray[np.int64]:
+    """The positions, from 0, of the components that are kept, from a CSV that counts from 1.
+
+    Args:
+        options: Names the CSV, or its folder does.
+
+    Returns:
+        (components,).
+
+    Raises:
+        AutoSpecError: There is no such list, or a number cannot be meant.
+    """
     path = _one(options.folder, options.components, "*ind*.csv", "--components")
     return component_positions(path, COMPONENTS)
 
 
 def component_positions(path: Path, available: int) -> npt.NDArray[np.int64]:
-    """Positions from 0 out of a list that counts from 1; AutoSpecError for one that cannot be meant."""
+    """Positions from 0 out of a list that counts from 1.
+
+    Args:
+        path: A CSV of whole numbers.
+        available: How many components there are.
+
+    Returns:
+        (components,).
+
+    Raises:
+        AutoSpecError: A number occurs twice or is out of range.
+    """
     numbers = np.array(whole_numbers(path), dtype=np.int64)
     if numbers.min() < 1 or numbers.max() > available or len(set(numbers.tolist())) < len(numbers):
         raise AutoSpecError(f"{path}: components must be different numbers from 1 to {available}")
@@ -73,7 +121,17 @@ def component_positions(path: Path, available: int) -> npt.NDArray[np.int64]:
 
 
 def whole_numbers(path: Path) -> list[int]:
-    """Every number of a CSV file, row by row; a first row that is text is a header."""
+    """Every number of a CSV file, row by row; a first row that is text is a header.
+
+    Args:
+        path: A CSV file.
+
+    Returns:
+        The numbers in order.
+
+    Raises:
+        AutoSpecError: The file cannot be read, or holds anything else.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(file)]
@@ -97,15 +155,15 @@ def _is_number(text: str) -> bool:
 
 
 def _tables(folder: Path) -> list[Path]:
-    found = []
+    tables = []
     for path in sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")]):
         try:
             with h5py.File(path, "r") as file:
                 if DATASET in file:
-                    found.append(path)
+                    tables.append(path)
         except OSError:
             continue
-    return found
+    return tables
 
 
 def _one(folder: Path, given: Path | None, pattern: str, option: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from autospec.cohorts import cobre_hdf5, gift
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.options import Options
-from autospec.cohorts.source_files import Folder, scans
+from autospec.cohorts.source_files import Folder, find_scans
 from autospec.errors import AutoSpecError
 
 OURS = {"id": "participant_id"}
@@ -39,39 +39,63 @@ SCAN_LAYOUTS = {
         ),
     ),
 }
-READY_LAYOUTS: dict[str, Callable[[Options, Account], Folder]] = {"gift": gift.found, "hdf5": cobre_hdf5.found}
+READY_LAYOUTS: dict[str, Callable[[Options, Account], Folder]] = {
+    "gift": gift.find_sources,
+    "hdf5": cobre_hdf5.find_sources,
+}
 """Layouts whose files hold components already."""
 
 LAYOUTS = ("auto", *SCAN_LAYOUTS, *READY_LAYOUTS)
 
 
-def found(options: Options, account: Account) -> Folder:
-    """Everybody's files in the folder; AutoSpecError naming what is not there."""
+def find_sources(options: Options, account: Account) -> Folder:
+    """Every subject's files in the folder.
+
+    Args:
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The layout, its sources and its phenotype table.
+
+    Raises:
+        AutoSpecError: The folder, its layout or its files are not there.
+    """
     if not options.folder.is_dir():
         raise AutoSpecError(f"{options.folder}: there is no such folder")
     try:
         next(options.folder.iterdir(), None)
     except OSError as error:
         raise AutoSpecError(f"{options.folder}: cannot be read: {error.strerror}") from error
-    name = recognised(options.folder) if options.layout == "auto" else options.layout
+    name = recognise_layout(options.folder) if options.layout == "auto" else options.layout
     if name in READY_LAYOUTS:
         return READY_LAYOUTS[name](options, account)
     layout = SCAN_LAYOUTS[name]
     table = options.phenotype or options.folder / layout.phenotype
     patterns = [options.scans] if options.scans else layout.patterns
-    # people whose scans a column of the table names are looked up once the table has been read
-    sources = [] if options.files_column else scans(options.folder, patterns, account)
+    # subjects whose scans a column of the table names are looked up once the table has been read
+    sources = [] if options.files_column else find_scans(options.folder, patterns, account)
     return Folder(name, sources, table, {**layout.columns, **options.columns})
 
 
-def recognised(folder: Path) -> str:
-    """The layout of a folder, by the files that only it has."""
+def recognise_layout(folder: Path) -> str:
+    """The layout of a folder, by the files that only it has.
+
+    Args:
+        folder: A folder of files.
+
+    Returns:
+        A key of ``SCAN_LAYOUTS`` or ``READY_LAYOUTS``.
+
+    Raises:
+        AutoSpecError: No layout fits.
+    """
     for name in ("niak", "indi"):
         if (folder / SCAN_LAYOUTS[name].phenotype).is_file():
             return name
-    if gift.looks_like(folder):
+    if gift.recognises(folder):
         return "gift"
-    if cobre_hdf5.looks_like(folder):
+    if cobre_hdf5.recognises(folder):
         return "hdf5"
     if (folder / SCAN_LAYOUTS["bids"].phenotype).is_file() or any(folder.glob("sub-*")):
         return "bids"

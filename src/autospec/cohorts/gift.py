@@ -1,7 +1,7 @@
 """Outputs of the GIFT toolbox: component time-courses and maps as NIfTI, or back-reconstructed in .mat files.
 
-GIFT numbers people by their order in its analysis, and its files hold no ids: a list of ids in that order is asked
-for, since a guess would give people one another's diagnoses.
+GIFT numbers subjects by their order in its analysis, and its files hold no ids: a list of ids in that order is asked
+for, since a guess would give subjects one another's diagnoses.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.cobre_hdf5 import component_positions
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.gift_maps import image_maps, image_values, in_mask, is_mat, maps_of, mask_of
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.gift_maps import find_maps, find_mask, is_mat, read_image, read_image_maps, reorder_voxels
 from autospec.cohorts.mat_files import Struct, read_mat
 from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Folder, Source
@@ -32,38 +32,70 @@ KINDS = (
 Array = npt.NDArray[np.float64]
 
 
-def looks_like(folder: Path) -> bool:
-    """Whether a folder holds outputs of GIFT for single people."""
+def recognises(folder: Path) -> bool:
+    """Whether a folder holds outputs of GIFT for single subjects.
+
+    Args:
+        folder: A folder of files.
+
+    Returns:
+        True where a file has a name of GIFT's.
+    """
     return any(kind.search(file.name) for file in folder.iterdir() for kind in KINDS)
 
 
-def found(options: Options, account: Account) -> Folder:
-    """One person per number in GIFT's file names, called by the ids of ``--ids``."""
+def find_sources(options: Options, account: Account) -> Folder:
+    """One subject per number in GIFT's file names, called by the ids of ``--ids``.
+
+    Args:
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The sources and the phenotype table.
+
+    Raises:
+        AutoSpecError: There is no output of the session, or the list of ids does not fit it.
+    """
     files = _files(options)
     ids = _ids(options, max(files))
-    mask = mask_of(options)
+    mask = find_mask(options)
     sources = []
-    for number, own in enumerate(ids, start=1):
-        if is_missing(own):
-            account.drop(f"line {number} of {options.ids and options.ids.name}", "holds no id for GIFT's person there")
+    for number, subject in enumerate(ids, start=1):
+        if is_missing(subject):
+            account.drop(f"line {number} of {options.ids and options.ids.name}", "holds no id for GIFT's subject there")
         elif number not in files:
-            account.drop(own, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of")
+            account.drop(
+                subject, f"is number {number} in {options.ids and options.ids.name}, which GIFT has no file of"
+            )
         else:
-            sources.append(Source(own, files[number], maps=maps_of(files[number], mask)))
+            sources.append(Source(subject, files[number], maps=find_maps(files[number], mask)))
     if mask is None and any(is_mat(source.file) for source in sources):
         account.note(
             f"{options.folder.name}: no maps, since .mat files do not say where their voxels lie; "
             "name GIFT's mask with --mask"
         )
-    account.note(f"{options.folder.name}: GIFT outputs of {len(files)} people, session {options.session}")
+    account.note(f"{options.folder.name}: GIFT outputs of {len(files)} subjects, session {options.session}")
     return Folder("gift", sources, options.phenotype or options.folder / "participants.tsv", options.columns)
 
 
 def read(source: Source, options: Options, with_maps: bool = True) -> Part:
-    """A person's time-courses (T, components), and maps (components, voxels of ``grid``) where they are at hand."""
+    """Read a subject's components.
+
+    Args:
+        source: The subject's files.
+        options: Session, mask, and which components are kept.
+        with_maps: Whether maps are wanted.
+
+    Returns:
+        Time-courses (T, components), and maps (components, voxels of ``common_grid``) where they are at hand.
+
+    Raises:
+        AutoSpecError: A file is damaged, or does not hold what it should.
+    """
     content = read_mat(source.file) if is_mat(source.file) else {}
     one = _session(content, options.session, source.file)
-    courses = _timecourses(one, source.file) if content else image_values(source.file)
+    courses = _timecourses(one, source.file) if content else read_image(source.file)
     if courses.ndim != 2:
         raise AutoSpecError(f"{source.file}: time-courses are {courses.shape}, not (time, components)")
     maps = _maps(one, source, options) if with_maps and source.maps is not None else None
@@ -85,7 +117,7 @@ def _files(options: Options) -> dict[int, Path]:
                 continue
             number = int(match["person"])
             if number in files:
-                raise AutoSpecError(f"{options.folder}: {files[number].name} and {file.name} are both person {number}")
+                raise AutoSpecError(f"{options.folder}: {files[number].name} and {file.name} are both subject {number}")
             files[number] = file
         if files:
             return files
@@ -93,11 +125,11 @@ def _files(options: Options) -> dict[int, Path]:
 
 
 def _ids(options: Options, subjects: int) -> list[str]:
-    """The lines of ``--ids``, one per number of GIFT from 1, also those that hold no id: a line is a person's place."""
+    """The lines of ``--ids``, one per number of GIFT from 1; one without an id keeps its place."""
     if options.ids is None:
         raise AutoSpecError(
-            "--ids: GIFT numbers people by their order in its analysis; name a text file with their ids in this order, "
-            "one per line"
+            "--ids: GIFT numbers subjects by their order in its analysis; name a text file with their ids in this "
+            "order, one per line"
         )
     try:
         lines = [line.strip() for line in options.ids.read_text(encoding="utf-8-sig").splitlines()]
@@ -106,14 +138,14 @@ def _ids(options: Options, subjects: int) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     if len(lines) != subjects:
-        hint = "; it must have no header line, and none for somebody whom GIFT did not analyse"
+        hint = "; it must have no header line, and none for a subject whom GIFT did not analyse"
         raise AutoSpecError(
-            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {subjects} people"
+            f"--ids {options.ids}: {len(lines)} lines, but GIFT's files count {subjects} subjects"
             + (hint if len(lines) > subjects else "")
         )
-    twice = sorted({own for own in lines if lines.count(own) > 1 and not is_missing(own)})
+    twice = sorted({subject for subject in lines if lines.count(subject) > 1 and not is_missing(subject)})
     if twice:
-        raise AutoSpecError(f"--ids {options.ids}: twice: {named(twice)}")
+        raise AutoSpecError(f"--ids {options.ids}: twice: {list_names(twice)}")
     return lines
 
 
@@ -137,10 +169,10 @@ def _timecourses(content: Struct, file: Path) -> Array:
 def _maps(content: Struct, source: Source, options: Options) -> Array:
     assert source.maps is not None
     if source.maps != source.file:
-        return image_maps(source.maps)
-    mask = mask_of(options)
+        return read_image_maps(source.maps)
+    mask = find_mask(options)
     assert mask is not None
-    return in_mask(_matrix(content, "ic", source.file), mask, source.file)
+    return reorder_voxels(_matrix(content, "ic", source.file), mask, source.file)
 
 
 def _matrix(content: Struct, name: str, file: Path) -> Array:

@@ -16,24 +16,37 @@ MARGIN = 0.004
 LEFT = 0.015
 
 
-def rows_of(n_maps: int) -> int:
-    """How many rows of pictures so many maps take."""
+def row_count(n_maps: int) -> int:
+    """How many rows of pictures so many maps take.
+
+    Args:
+        n_maps: How many maps are drawn.
+
+    Returns:
+        The number of rows.
+    """
     return -(-n_maps // COLUMNS)
 
 
 def draw_maps(
     figure: Figure, share: float, maps: Any, mask: Any, affine: Any, names: Sequence[tuple[str, str]]
 ) -> None:
-    """Mean maps (components, voxels of the mask) over the MNI brain, at the height of their peaks.
+    """Draw mean maps over the MNI brain, at the height of their peaks.
 
-    They take the lowest ``share`` of the figure; ``names`` are labels and their colours.
+    Args:
+        figure: Where to draw.
+        share: The lowest part of the figure that they take.
+        maps: (components, voxels of the mask).
+        mask: (x, y, z).
+        affine: (4, 4) Voxel indices to mm.
+        names: Labels and their colours.
     """
     title = (
         "Mean map of each component over the MNI brain, cut at the height of its peak (z in mm); in colour what is "
         "above half of the peak; left is left"
     )
     figure.text(LEFT, share * 0.985, title, va="top", fontsize=9)
-    top, width, height = share * 0.95, (1 - 2 * LEFT) / COLUMNS, share * 0.94 / rows_of(len(maps))
+    top, width, height = share * 0.95, (1 - 2 * LEFT) / COLUMNS, share * 0.94 / row_count(len(maps))
     for index, (values, (name, colour)) in enumerate(zip(maps, names, strict=True)):
         row, column = divmod(index, COLUMNS)
         x, y = LEFT + column * width, top - (row + 1) * height

@@ -15,7 +15,17 @@ Struct = dict[str, Any]
 
 
 def read_mat(file: Path) -> Struct:
-    """Every variable of a file; numbers alone are read, and nothing in the file is run."""
+    """Every variable of a file; numbers alone are read, and nothing in the file is run.
+
+    Args:
+        file: A .mat file of version 5 to 7.3.
+
+    Returns:
+        The variables by name.
+
+    Raises:
+        AutoSpecError: It cannot be read.
+    """
     try:
         if h5py.is_hdf5(file):
             with h5py.File(file, "r") as root:

@@ -1,4 +1,4 @@
-"""How a person moved: the six parameters of rigid motion, and the displacement from volume to volume.
+"""How a subject moved: the six parameters of rigid motion, and the displacement from volume to volume.
 
 Framewise displacement: Power et al. 2012, NeuroImage 59:2142. fMRIPrep's and NIAK's tables have a header; SPM's
 ``rp_*.txt``, FSL's ``*.par`` and AFNI's ``*.1D`` are six columns of numbers, told apart by how their names end.
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.tables import cells_of, number
+from autospec.cohorts.tables import parse_number, read_cells
 from autospec.errors import AutoSpecError
 
 RADIUS_MM = 50.0
@@ -55,9 +55,18 @@ class Motion:
 
 
 def read_motion(path: Path | None) -> Motion:
-    """The motion that a file tells of; AutoSpecError naming one that cannot be read or has gaps.
+    """The motion that a file tells of.
 
     The mean displacement is the file's own where it has a column of displacements, else computed.
+
+    Args:
+        path: A table of confounds or a file of six columns; None for none.
+
+    Returns:
+        Parameters and mean displacement, as far as the file has them.
+
+    Raises:
+        AutoSpecError: The file cannot be read or has gaps.
     """
     if path is None:
         return Motion()
@@ -71,9 +80,15 @@ def read_motion(path: Path | None) -> Motion:
 
 
 def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
-    """(time − 1,) The sum of the six parameters' absolute changes; ``parameters`` (time, 6) are mm, then rad.
+    """The sum of the six parameters' absolute changes from volume to volume.
 
     Power et al. 2012, NeuroImage 59:2142: rotations count as arcs on a sphere of 50 mm.
+
+    Args:
+        parameters: (time, 6) Three translations in mm, then three rotations in rad.
+
+    Returns:
+        (time − 1,) In mm.
     """
     changes = np.abs(np.diff(np.asarray(parameters, dtype=np.float64), axis=0))
     moved: Array = changes[:, :3].sum(axis=1) + RADIUS_MM * changes[:, 3:].sum(axis=1)
@@ -82,13 +97,13 @@ def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
 
 def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Path) -> Array | None:
     """(time, 6) mm and rad, by the first convention whose columns are there; None where they are not."""
-    known = next((one for one in conventions if set(one.columns) <= set(table.columns)), None)
-    if known is None:
+    convention = next((one for one in conventions if set(one.columns) <= set(table.columns)), None)
+    if convention is None:
         return None
-    parameters = np.column_stack([_values(table, name, path) for name in known.columns])
+    parameters = np.column_stack([_values(table, name, path) for name in convention.columns])
     if not np.isfinite(parameters).all():
         raise AutoSpecError(f"{path}: motion parameters are missing in some rows")
-    parameters[:, 3:] *= known.rotation_rad
+    parameters[:, 3:] *= convention.rotation_rad
     return parameters
 
 
@@ -102,7 +117,7 @@ def _displacement_mm(table: pd.DataFrame, parameters: Array | None, path: Path) 
 
 def _table(path: Path) -> pd.DataFrame:
     """A table's columns of motion. Others may share a name, as NIAK's slow drifts do; these may not."""
-    cells = cells_of(path)
+    cells = read_cells(path)
     table = cells.iloc[1:].reset_index(drop=True)
     table.columns = pd.Index([str(name) for name in cells.iloc[0]])
     table = table.loc[:, table.columns.isin([*FMRIPREP.columns, *NIAK.columns, *DISPLACEMENT])]
@@ -124,7 +139,7 @@ def _numbers(path: Path) -> pd.DataFrame:
 
 
 def _values(table: pd.DataFrame, column: str, path: Path) -> Array:
-    values = [number(text) for text in table[column]]
+    values = [parse_number(text) for text in table[column]]
     if None in values:
         raise AutoSpecError(f"{path}: {table[column].iloc[values.index(None)]!r} is no number")
     return np.array(values, dtype=np.float64)

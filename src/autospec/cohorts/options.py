@@ -15,7 +15,7 @@ from autospec.neuroimaging.timecourses import LOW_PASS_HZ
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``scripts/prepare_cobre.py``, which explains them."""
+    """The options of ``autospec prepare``, which explains them."""
 
     folder: Path
     output: Path
@@ -41,7 +41,11 @@ class Options:
     device: str | None = None
 
     def check(self) -> None:
-        """AutoSpecError for values that nothing can be prepared with."""
+        """Refuse values that nothing can be prepared with.
+
+        Raises:
+            AutoSpecError: Names the option and what would be right.
+        """
         if self.jobs < 1:
             raise AutoSpecError(f"--jobs {self.jobs}: must be 1 or more")
         if self.volumes is not None and self.volumes < 2:
@@ -58,14 +62,25 @@ class Options:
             raise AutoSpecError(f"--output {self.output}: exists and is no prepared cohort; it is not overwritten")
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder that the output needs, with those above it; AutoSpecError where that cannot be."""
+        """Make a folder that the output needs, with those above it.
+
+        Args:
+            folder: The folder.
+
+        Raises:
+            AutoSpecError: It cannot be made.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AutoSpecError(f"--output {self.output}: {folder} cannot be made: {error.strerror}") from error
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, apart from the files; names of files instead of paths."""
+        """What decides the numbers, apart from the files; names of files instead of paths.
+
+        Returns:
+            Names and values, as JSON can hold them.
+        """
         return {
             "preparation": self.preparation,
             "clean": self.clean,

@@ -1,4 +1,4 @@
-"""The preparation of a cohort from start to end: files and people found, parts made, the whole written."""
+"""The preparation of a cohort from start to end: files and subjects found, parts made, the whole written."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts import cobre_hdf5, gift, gift_maps
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, found
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, find_sources
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.phenotype import joined, phenotype
+from autospec.cohorts.phenotype import join_by_id, read_phenotype
 from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
-from autospec.cohorts.source_files import Folder, Source, listed_scans, with_motion
-from autospec.cohorts.subject_file import POOR_MATCH, Part, poorly_matched, read_part
+from autospec.cohorts.source_files import Folder, Source, add_motion, find_listed_scans
+from autospec.cohorts.subject_file import POOR_MATCH, Part, poor_matches, read_part
 from autospec.errors import AutoSpecError
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Parts:
-    """The part of each person of a phenotype table, loaded when asked for: ``load(id, with maps)``."""
+    """The part of each subject of a phenotype table, loaded when asked for: ``load(id, with maps)``."""
 
     subjects: pd.DataFrame
     load: Callable[[str, bool], Part]
@@ -52,19 +52,29 @@ class Parts:
 
 
 def prepare(options: Options) -> Account:
-    """Write the prepared cohort that the options ask for; the account of who is in it, which is in the file too."""
+    """Write the prepared cohort that the options ask for.
+
+    Args:
+        options: What the user asks for.
+
+    Returns:
+        The account of who is in it, which is in the file too.
+
+    Raises:
+        AutoSpecError: Names the option, file or subject at fault.
+    """
     options.check()
     account = Account()
-    folder = found(options, account)
+    folder = find_sources(options, account)
     subjects = folder.subjects if folder.subjects is not None else _subjects(folder, options, account)
     sources = list(folder.sources)
     if options.files_column:
-        sources = listed_scans(options.folder, subjects, options.files_column, account)
+        sources = find_listed_scans(options.folder, subjects, options.files_column, account)
     if options.motion:
-        sources = with_motion(options.folder, sources, options.motion, account)
-    subjects = joined(subjects, [source.id for source in sources], account, options.folder.resolve().name)
-    # from here on everybody has the id of the phenotype table
-    sources = [replace(sources[row], id=own) for own, row in zip(subjects["id"], subjects["row"], strict=True)]
+        sources = add_motion(options.folder, sources, options.motion, account)
+    subjects = join_by_id(subjects, [source.id for source in sources], account, options.folder.resolve().name)
+    # from here on every subject has the id of the phenotype table
+    sources = [replace(sources[row], id=subject) for subject, row in zip(subjects["id"], subjects["row"], strict=True)]
     parts = (_of_scans if folder.layout in SCAN_LAYOUTS else _ready)(subjects, sources, folder, options, account)
     _write(parts, folder, options, account)
     return account
@@ -73,9 +83,9 @@ def prepare(options: Options) -> Account:
 def _subjects(folder: Folder, options: Options, account: Account) -> pd.DataFrame:
     table = folder.phenotype
     if table is None or not table.is_file():
-        raise AutoSpecError(f"--phenotype: there is no table of people {table}; name it")
+        raise AutoSpecError(f"--phenotype: there is no table of subjects {table}; name it")
     columns = {"id": "participant_id", **folder.columns}
-    return phenotype(table, columns, ("id", *options.columns), account, "--column ")
+    return read_phenotype(table, columns, ("id", *options.columns), account, "--column ")
 
 
 def _of_scans(
@@ -83,107 +93,113 @@ def _of_scans(
 ) -> Parts:
     """Constrained ICA of every scan."""
     # scikit-learn and nilearn are loaded for this alone
-    from autospec.cohorts.scan_components import fitted, prepared_parts, usable
+    from autospec.cohorts.scan_components import fit_model, keep_usable, prepare_parts
 
     if options.template is None:
         raise AutoSpecError("--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans")
-    sources = usable(sources, options, account)
-    model = fitted(sources, options)
-    files = prepared_parts(sources, model, options, account)
+    sources = keep_usable(sources, options, account)
+    model = fit_model(sources, options)
+    files = prepare_parts(sources, model, options, account)
     mask = np.asarray(model.mask_img_.dataobj, dtype=bool)
     account.note(f"mask: {mask.sum()} voxels" + ("" if options.mask else ", bright in the first volume of every scan"))
     grid = Grid(mask, np.asarray(model.mask_img_.affine), model.references_)
-    return Parts(subjects[subjects["id"].isin(files)], lambda own, maps: read_part(files[own], maps), grid)
+    return Parts(subjects[subjects["id"].isin(files)], lambda subject, maps: read_part(files[subject], maps), grid)
 
 
 def _ready(subjects: pd.DataFrame, sources: list[Source], folder: Folder, options: Options, account: Account) -> Parts:
     """Components that are there already, read anew whenever asked for; whoever's file cannot be used is named."""
     by_id = {source.id: source for source in sources}
 
-    def load(own: str, with_maps: bool) -> Part:
-        part = READERS[folder.layout](by_id[own], options, with_maps)
-        return replace(part, motion_mm=read_motion(by_id[own].confounds).mean_displacement_mm)
+    def load(subject: str, with_maps: bool) -> Part:
+        part = READERS[folder.layout](by_id[subject], options, with_maps)
+        return replace(part, motion_mm=read_motion(by_id[subject].confounds).mean_displacement_mm)
 
-    for own in by_id:
+    for subject in by_id:
         try:
-            _check(own, load(own, True), account)
+            _check(subject, load(subject, True), account)
         except AutoSpecError as error:
-            account.drop(own, str(error))
+            account.drop(subject, str(error))
     usable = subjects[~subjects["id"].isin(account.dropped)]
-    place = gift_maps.grid([by_id[own] for own in usable["id"]], options)
+    place = gift_maps.common_grid([by_id[subject] for subject in usable["id"]], options)
     return Parts(usable, load, None if place is None else Grid(*place))
 
 
-def _check(own: str, part: Part, account: Account) -> None:
+def _check(subject: str, part: Part, account: Account) -> None:
     """AutoSpecError for time-courses with gaps or without variance; gaps in maps, for figure 8 alone, are noted."""
     missing = int((~np.isfinite(part.timecourses)).sum())
     if missing:
         raise AutoSpecError(f"{missing} values of the time-courses are NaN or infinite")
     still = np.flatnonzero(np.ptp(part.timecourses, axis=0) == 0)
     if still.size:
-        raise AutoSpecError(f"the time-course of component {named(str(one + 1) for one in still)} (from 1) is constant")
+        raise AutoSpecError(
+            f"the time-course of component {list_names(str(one + 1) for one in still)} (from 1) is constant"
+        )
     gaps = 0 if part.maps is None else int((~np.isfinite(part.maps)).sum())
     if gaps:
-        account.note(f"{own}: {gaps} values of the maps are NaN or infinite; figure 8 will leave {own} out")
+        account.note(f"{subject}: {gaps} values of the maps are NaN or infinite; figure 8 will leave {subject} out")
 
 
 def _write(parts: Parts, folder: Folder, options: Options, account: Account) -> None:
-    """The prepared file: everybody's time-courses at one length, maps and their maximum one person at a time."""
+    """The prepared file: every subject's time-courses at one length, maps and their maximum one subject at a time."""
     subjects, volumes = _of_one_length(parts, options.volumes, account)
     ids = list(subjects["id"])
-    loaded = {own: parts.load(own, False) for own in ids}
-    courses = np.stack([loaded[own].timecourses[:volumes] for own in ids]).astype(np.float32)
+    loaded = {subject: parts.load(subject, False) for subject in ids}
+    courses = np.stack([loaded[subject].timecourses[:volumes] for subject in ids]).astype(np.float32)
     data: dict[str, npt.NDArray | Rows] = {"timecourses": courses}
     if parts.grid is not None:
         data |= _map_data(parts, ids, courses.shape[2], options.maps)
     if all(part.match is not None for part in loaded.values()):
-        data["template_match"] = match = np.stack([np.asarray(loaded[own].match) for own in ids])
-        poor = poorly_matched(ids, match)
+        data["template_match"] = match = np.stack([np.asarray(loaded[subject].match) for subject in ids])
+        poor = poor_matches(ids, match)
         if poor:
             account.warn(f"a map resembles the template's hardly (r below {POOR_MATCH}): {', '.join(poor)}")
-    subjects = _with_motion(subjects, [loaded[own].motion_mm for own in ids], account)
+    subjects = _with_motion(subjects, [loaded[subject].motion_mm for subject in ids], account)
     for column in LABELS:
         if column in subjects.columns:
             counts = Counter(str(text) or "missing" for text in subjects[column])
             account.note(f"{column}: {', '.join(f'{text} {count}' for text, count in sorted(counts.items()))}")
-    account.note(f"prepared: {len(ids)} people, {courses.shape[2]} components, {volumes} volumes")
+    account.note(f"prepared: {len(ids)} subjects, {courses.shape[2]} components, {volumes} volumes")
     origin = Origin(_source(folder, options), settings=_settings(folder, options), account=account.text())
     options.make_folder(options.output.parent)
     write_cohort(options.output, subjects.drop(columns="row"), data, origin)
 
 
-def _with_motion(subjects: pd.DataFrame, found_mm: list[float], account: Account) -> pd.DataFrame:
-    """The people with a motion column: the phenotype table's own, or the displacement of their files of motion."""
-    known = np.isfinite(found_mm)
-    if not known.any():
+def _with_motion(subjects: pd.DataFrame, displacement_mm: list[float], account: Account) -> pd.DataFrame:
+    """The subjects with a motion column: the phenotype table's own, or the displacement of their files of motion."""
+    has_motion = np.isfinite(displacement_mm)
+    if not has_motion.any():
         return subjects
     if "motion" in subjects.columns:
         account.note("motion: the phenotype table's column; displacements in files of motion are not used for it")
         return subjects
-    account.note(f"motion: mean framewise displacement of {known.sum()} of {len(subjects)} people, from their files")
-    if not known.all():
-        account.warn(f"motion is not known, nor regressed out, for {', '.join(subjects['id'][~known])}")
-    return subjects.assign(motion=found_mm)
+    account.note(
+        f"motion: mean framewise displacement of {has_motion.sum()} of {len(subjects)} subjects, from their files"
+    )
+    if not has_motion.all():
+        account.warn(f"motion is not known, nor regressed out, for {', '.join(subjects['id'][~has_motion])}")
+    return subjects.assign(motion=displacement_mm)
 
 
 def _of_one_length(parts: Parts, wanted: int | None, account: Account) -> tuple[pd.DataFrame, int]:
-    """The people with enough volumes, and how many: as asked for, or what most have; longer ones are cut at the end."""
-    lengths = {own: parts.load(own, False).timecourses.shape for own in parts.subjects["id"]}
+    """The subjects with enough volumes, and how many: as asked for, or what most have; longer scans are cut."""
+    lengths = {subject: parts.load(subject, False).timecourses.shape for subject in parts.subjects["id"]}
     if not lengths:
-        raise AutoSpecError(f"nobody is left: {'; '.join(f'{a}: {b}' for a, b in list(account.dropped.items())[:3])}")
+        raise AutoSpecError(
+            f"no subject is left: {'; '.join(f'{a}: {b}' for a, b in list(account.dropped.items())[:3])}"
+        )
     volumes = wanted or Counter(shape[0] for shape in lengths.values()).most_common(1)[0][0]
     components = Counter(shape[1] for shape in lengths.values()).most_common(1)[0][0]
-    for own, (n_times, n_components) in lengths.items():
+    for subject, (n_times, n_components) in lengths.items():
         if n_components != components:
-            account.drop(own, f"has {n_components} components, not {components} as most have")
+            account.drop(subject, f"has {n_components} components, not {components} as most have")
         elif n_times < volumes:
-            account.drop(own, f"has {n_times} volumes, fewer than {volumes}")
+            account.drop(subject, f"has {n_times} volumes, fewer than {volumes}")
         elif n_times > volumes:
-            account.note(f"{own}: the first {volumes} of {n_times} volumes are used")
+            account.note(f"{subject}: the first {volumes} of {n_times} volumes are used")
     kept = parts.subjects[~parts.subjects["id"].isin(account.dropped)]
     if kept.empty:
         longest = max(shape[0] for shape in lengths.values())
-        raise AutoSpecError(f"--volumes {volumes}: nobody has so many; the longest scan has {longest}")
+        raise AutoSpecError(f"--volumes {volumes}: no subject has so many; the longest scan has {longest}")
     return kept.reset_index(drop=True), volumes
 
 
@@ -192,9 +208,9 @@ def _map_data(parts: Parts, ids: list[str], components: int, with_maps: bool) ->
     assert grid is not None
 
     def maps(index: int) -> npt.NDArray:
-        found = parts.load(ids[index], True).maps
-        assert found is not None
-        return found
+        maps_of_subject = parts.load(ids[index], True).maps
+        assert maps_of_subject is not None
+        return maps_of_subject
 
     def maximum(index: int) -> npt.NDArray:
         volume = np.zeros(grid.mask.shape, dtype=np.float32)

@@ -1,17 +1,17 @@
-"""Prepared cohorts: one HDF5 file with the data, the people and where they come from.
+"""Prepared cohorts: one HDF5 file with the data, the subjects and where they come from.
 
 ========================  ==================  =========================================================
 path                      shape               content
 ========================  ==================  =========================================================
 root attributes                               ``schema_version``, ``simulated``, ``source``, ``settings`` (JSON)
-``/people/id``            (n,) text           one id per person
+``/people/id``            (n,) text           one id per subject
 ``/people/<column>``      (n,)                a phenotype column: text, or numbers with NaN for missing
 ``/timecourses``          (n, time, 53)       time-courses of the components
 ``/map_maximum``          (n, x, y, z)        the maximum over the components' maps
 ``/maps``                 (n, 53, voxels)     the maps themselves, in the voxels of the mask
 ``/mask``                 (x, y, z)           where the maps have values; voxels count with z fastest
 ``/affine``               (4, 4)              voxel indices to mm, of both kinds of maps
-``/template_match``       (n, 53)             correlation of each person's map with the template's
+``/template_match``       (n, 53)             correlation of each subject's map with the template's
 ``/template``             (53, voxels)        the template's maps in the voxels of the mask
 ``/account``              (lines,) text       who was found, joined and left out when the cohort was prepared
 ========================  ==================  =========================================================
@@ -32,8 +32,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.phenotype import NUMERIC
-from autospec.cohorts.tables import number
+from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
+from autospec.store.atomic import remove_leftovers, write_atomically
 
 SCHEMA_VERSION = 1
 DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 3, "template_match": 2}
@@ -54,7 +55,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Rows:
-    """An array (n, ...) that is written one person at a time: ``row(i)`` is the i-th person's."""
+    """An array (n, ...) that is written one subject at a time: ``row(i)`` is the i-th subject's."""
 
     shape: tuple[int, ...]
     row: Callable[[int], npt.NDArray]
@@ -70,8 +71,18 @@ class Origin:
     account: Sequence[str] = field(default_factory=tuple)
 
 
-def prepared_file(path: Path) -> Path:
-    """The file that ``dataset.path`` means: itself, or the prepared cohort in that folder."""
+def find_prepared(path: Path) -> Path:
+    """The file that ``dataset.path`` means: itself, or the prepared cohort in that folder.
+
+    Args:
+        path: A file, or a folder with ``cohort.h5``.
+
+    Returns:
+        The file.
+
+    Raises:
+        AutoSpecError: There is none.
+    """
     file = path / PREPARED_FILE if path.is_dir() else path
     if not file.is_file():
         raise AutoSpecError(f"dataset.path={path}: there is no prepared cohort {file}")
@@ -79,7 +90,14 @@ def prepared_file(path: Path) -> Path:
 
 
 def is_prepared(file: Path) -> bool:
-    """Whether a file is a prepared cohort of any version, so that a new one may take its place."""
+    """Whether a file is a prepared cohort of any version, so that a new one may take its place.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        True for a prepared cohort.
+    """
     try:
         with h5py.File(file, "r") as root:
             return "schema_version" in root.attrs and "people" in root
@@ -88,7 +106,18 @@ def is_prepared(file: Path) -> bool:
 
 
 def read_prepared(file: Path, name: str) -> Prepared:
-    """One kind of data of a prepared cohort and its people; AutoSpecError naming what is wrong with the file."""
+    """Read one kind of data of a prepared cohort and its subjects.
+
+    Args:
+        file: The prepared cohort.
+        name: A dataset, such as ``timecourses``.
+
+    Returns:
+        The data, the subjects and where they come from.
+
+    Raises:
+        AutoSpecError: Names what is wrong with the file.
+    """
     try:
         with h5py.File(file, "r") as root:
             version = root.attrs.get("schema_version")
@@ -109,33 +138,46 @@ def read_prepared(file: Path, name: str) -> Prepared:
 def write_prepared(
     file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], source: str, simulated: bool = False
 ) -> None:
-    """``write_cohort`` of data with nothing to say about their origin but a few words."""
+    """``write_cohort`` of data with nothing to say about their origin but a few words.
+
+    Args:
+        file: Where to write.
+        subjects: A phenotype table with ``id``.
+        data: Arrays (n, ...) by dataset name.
+        source: Where the data come from, in a few words.
+        simulated: Whether they are simulated.
+    """
     write_cohort(file, subjects, data, Origin(source, simulated))
 
 
 def write_cohort(file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDArray | Rows], origin: Origin) -> None:
     """Write a prepared cohort whole or not at all: under another name first, then renamed.
 
-    The same people and data give the same bytes: nothing in the file tells when or where it was written.
+    The same subjects and data give the same bytes: nothing in the file tells when or where it was written.
+
+    Args:
+        file: Where to write.
+        subjects: A phenotype table with ``id``.
+        data: Arrays (n, ...) by dataset name.
+        origin: Where they come from.
+
+    Raises:
+        AutoSpecError: The file cannot be written.
     """
-    part = file.with_name(file.name + ".part")
-    try:
-        with h5py.File(part, "w") as root:
-            root.attrs.update(
-                schema_version=SCHEMA_VERSION,
-                simulated=origin.simulated,
-                source=origin.source,
-                settings=origin.settings,
-            )
-            for column in subjects.columns:
-                _write_column(root, f"people/{_written(column)}", subjects[column])
-            for name, values in data.items():
-                _write_data(root, name, values)
-            if origin.account:
-                root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
-        part.replace(file)
-    except OSError as error:
-        raise AutoSpecError(f"{file}: cannot be written: {error}") from error
+    remove_leftovers(file)
+    with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
+        root.attrs.update(
+            schema_version=SCHEMA_VERSION,
+            simulated=origin.simulated,
+            source=origin.source,
+            settings=origin.settings,
+        )
+        for column in subjects.columns:
+            _write_column(root, f"people/{_written(column)}", subjects[column])
+        for name, values in data.items():
+            _write_data(root, name, values)
+        if origin.account:
+            root.create_dataset("account", data=list(origin.account), dtype=h5py.string_dtype())
 
 
 def _written(column: str) -> str:
@@ -187,7 +229,7 @@ def _column(name: str, node: Any) -> list[str] | list[float]:
     values = [str(text) for text in node.asstr()[:]] if is_text else [_text(value) for value in node[:].tolist()]
     if name not in NUMERIC:
         return values
-    return [np.nan if (value := number(text)) is None else value for text in values]
+    return [np.nan if (value := parse_number(text)) is None else value for text in values]
 
 
 def _text(value: float) -> str:

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autospec.cohorts.exclusions import named
-from autospec.cohorts.map_pictures import draw_maps, rows_of
+from autospec.cohorts.exclusions import list_names
+from autospec.cohorts.map_pictures import draw_maps, row_count
 from autospec.cohorts.prepared_file import read_prepared
-from autospec.cohorts.subject_file import POOR_MATCH, poorly_matched
-from autospec.errors import AutoSpecError
+from autospec.cohorts.subject_file import POOR_MATCH, poor_matches
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
+from autospec.store.atomic import write_atomically
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
 WIDTH_IN, NUMBERS_IN, MAP_ROW_IN = 13, 6.2, 1.75
@@ -47,10 +47,18 @@ class Quality:
 
 
 def draw_quality(cohort: Path, page: Path) -> None:
-    """Draw the quality page of a prepared cohort, as a picture."""
+    """Draw the quality page of a prepared cohort, as a picture.
+
+    Args:
+        cohort: The prepared cohort.
+        page: The picture's path.
+
+    Raises:
+        AutoSpecError: The cohort cannot be read, or the picture cannot be written.
+    """
     quality = read_quality(cohort)
     maps = quality.mean_maps
-    maps_in = 0 if maps is None else 0.4 + MAP_ROW_IN * rows_of(len(maps))
+    maps_in = 0 if maps is None else 0.4 + MAP_ROW_IN * row_count(len(maps))
     share = maps_in / (NUMBERS_IN + maps_in)
     with mpl.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(WIDTH_IN, NUMBERS_IN + maps_in))
@@ -58,14 +66,22 @@ def draw_quality(cohort: Path, page: Path) -> None:
         _draw_numbers(figure, share, quality)
         if maps is not None:
             draw_maps(figure, share, maps, quality.mask, quality.affine, _names(quality))
-        try:
-            figure.savefig(page, dpi=110)
-        except OSError as error:
-            raise AutoSpecError(f"{page}: cannot be written: {error.strerror or error}") from error
+        with write_atomically(page) as temporary:
+            figure.savefig(temporary, dpi=110, format=page.suffix[1:] or "png")
 
 
 def read_quality(cohort: Path) -> Quality:
-    """What the page shows, out of a prepared cohort; maps are read one person at a time."""
+    """What the page shows, out of a prepared cohort; maps are read one subject at a time.
+
+    Args:
+        cohort: The prepared cohort.
+
+    Returns:
+        What is shown.
+
+    Raises:
+        AutoSpecError: The cohort cannot be read.
+    """
     prepared = read_prepared(cohort, "timecourses")
     with h5py.File(cohort, "r") as root:
         has_maps = "maps" in root
@@ -87,9 +103,15 @@ def read_quality(cohort: Path) -> Quality:
 
 
 def mean_connectivity(timecourses: npt.NDArray) -> Array:
-    """(components, components) The correlation of time-courses (n, time, components), its mean over people in z.
+    """The correlation of time-courses, its mean over subjects in z.
 
     Fisher's z is averaged; a component that never moves correlates with nothing.
+
+    Args:
+        timecourses: (n, time, components).
+
+    Returns:
+        (components, components), NaN on the diagonal.
     """
     total = 0.0
     for courses in np.asarray(timecourses, dtype=np.float64):
@@ -116,22 +138,22 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
     def height(fraction: float) -> float:
         return share + (1 - share) * fraction
 
-    known = quality.motion is not None and bool(np.isfinite(quality.motion).any())
-    unknown = "" if known else " · motion not known: neither a table of confounds nor a motion column"
-    title = f"{quality.name}: {len(quality.subjects)} people · {quality.source}{unknown}"
+    has_motion = quality.motion is not None and bool(np.isfinite(quality.motion).any())
+    unknown = "" if has_motion else " · motion not known: neither a table of confounds nor a motion column"
+    title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}{unknown}"
     figure.text(0.02, height(0.985), title, va="top", weight="bold", fontsize=10)
     grid = figure.add_gridspec(
         2, 2, width_ratios=[1.55, 1], hspace=0.5, wspace=0.14, left=0.055, right=0.97,
         top=height(0.89), bottom=height(0.08),
     )  # fmt: skip
-    _draw_match(figure.add_subplot(grid[0, 0] if known else grid[:, 0]), quality)
-    if known:
+    _draw_match(figure.add_subplot(grid[0, 0] if has_motion else grid[:, 0]), quality)
+    if has_motion:
         _draw_motion(figure.add_subplot(grid[1, 0]), quality)
     _draw_connectivity(figure, figure.add_subplot(grid[:, 1]), quality)
 
 
 def _draw_match(axes: Any, quality: Quality) -> None:
-    axes.set_title("Template match: correlation of each person's map with the template's", loc="left")
+    axes.set_title("Template match: correlation of each subject's map with the template's", loc="left")
     if quality.match is None:
         _say(axes, "no template: the components were estimated elsewhere")
         return
@@ -140,10 +162,10 @@ def _draw_match(axes: Any, quality: Quality) -> None:
         axes.plot(np.full(len(values), place), values, ".", color=colour, markersize=3, alpha=0.6)
         axes.plot([place - 0.35, place + 0.35], [np.median(values)] * 2, color=colour, linewidth=2)
     axes.axhline(POOR_MATCH, color="#999999", linewidth=0.7, linestyle=":")
-    poor = poorly_matched(quality.subjects, quality.match)
-    told = f"below {POOR_MATCH}: {named(poor)}" if poor else f"nobody has a map below {POOR_MATCH}"
+    poor = poor_matches(quality.subjects, quality.match)
+    told = f"below {POOR_MATCH}: {list_names(poor)}" if poor else f"no subject has a map below {POOR_MATCH}"
     axes.set(xlim=(0.2, len(places) + 0.8), ylim=(min(0.0, float(quality.match.min())) - 0.02, 1), ylabel="r")
-    axes.set_xlabel(f"component; a dot is a person, a bar the median; {told}")
+    axes.set_xlabel(f"component; a dot is a subject, a bar the median; {told}")
     if quality.neuromark:
         _label_domains(axes)
 
@@ -160,7 +182,7 @@ def _draw_motion(axes: Any, quality: Quality) -> None:
     order = np.argsort(np.where(np.isfinite(quality.motion), quality.motion, -1))[::-1]
     axes.bar(np.arange(len(order)), np.nan_to_num(quality.motion[order]), color="#56B4E9")
     axes.set_ylabel("mm")
-    axes.set_xlabel("people, who moved most first")
+    axes.set_xlabel("subjects, who moved most first")
     if len(order) <= 40:
         axes.set_xticks(np.arange(len(order)), [quality.subjects[index] for index in order], rotation=90, fontsize=6)
 
@@ -170,7 +192,7 @@ def _draw_connectivity(figure: Figure, axes: Any, quality: Quality) -> None:
     size = len(quality.connectivity)
     limit = max(0.1, float(np.nanquantile(np.abs(quality.connectivity), 0.995)))
     image = axes.imshow(quality.connectivity, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="r (mean over people in Fisher's z)")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="r (mean over subjects in Fisher's z)")
     axes.spines[["top", "right"]].set_visible(True)
     if not quality.neuromark:
         axes.set(xlabel="component", ylabel="component")

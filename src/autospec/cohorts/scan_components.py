@@ -24,7 +24,7 @@ from autospec.cohorts.subject_file import Part, has_part, part_file, part_key, w
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.neuromark import NeuroMarkICA
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import bright_voxels, grid_of, opened_scan
+from autospec.neuroimaging.scans import bright_voxels, grid_of, open_scan
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ VERSION = 1
 """Raised when the same scan and settings give other numbers, so that parts of before are made anew."""
 
 Outcome = tuple[str, str | None]
-"""A person's id, and why their scan failed, if it did."""
+"""A subject's id, and why their scan failed, if it did."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,25 @@ class Job:
     key: str
 
 
-def usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
-    """The scans that can be opened, tell their repetition time and share the most common grid; the others are named."""
+def keep_usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
+    """The scans that can be opened, tell their repetition time and share the most common grid; the others are named.
+
+    Args:
+        sources: Every subject's scan.
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The usable sources, with their repetition times.
+
+    Raises:
+        AutoSpecError: No scan can be used.
+    """
     grids: dict[str, str] = {}
     times_s: dict[str, float] = {}
     for source in sources:
         try:
-            scan = opened_scan(source.file)
+            scan = open_scan(source.file)
             bright_voxels(scan)
             if options.clean and options.low_pass_hz is not None and options.tr_s is None:
                 times_s[source.id] = repetition_time_s(scan)
@@ -60,9 +72,9 @@ def usable(sources: Sequence[Source], options: Options, account: Account) -> lis
     if not grids:
         raise AutoSpecError(f"no scan can be used: {next(iter(account.dropped.values()), 'there is none')}")
     common = Counter(grids.values()).most_common(1)[0][0]
-    for own, grid in grids.items():
+    for subject, grid in grids.items():
         if grid != common:
-            account.drop(own, f"the scan's grid is {grid}, not {common} as most have")
+            account.drop(subject, f"the scan's grid is {grid}, not {common} as most have")
     return [
         replace(source, tr_s=times_s.get(source.id, options.tr_s))
         for source in sources
@@ -70,8 +82,19 @@ def usable(sources: Sequence[Source], options: Options, account: Account) -> lis
     ]
 
 
-def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
-    """The template and the mask on the grid of these scans."""
+def fit_model(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
+    """The template and the mask on the grid of these scans.
+
+    Args:
+        sources: The usable scans.
+        options: Template, mask and settings.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        AutoSpecError: Template or mask do not fit the scans.
+    """
     model = NeuroMarkICA(
         options.template,
         options.mask,
@@ -84,10 +107,23 @@ def fitted(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
     return model.fit([source.file for source in sources])
 
 
-def prepared_parts(
+def prepare_parts(
     sources: Sequence[Source], model: NeuroMarkICA, options: Options, account: Account
 ) -> dict[str, Path]:
-    """The part file of each person; whoever's scan fails is named, and the others go on."""
+    """The part file of each subject; whoever's scan fails is named, and the others go on.
+
+    Args:
+        sources: The usable scans.
+        model: The fitted model.
+        options: What the user asks for.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The part file of each subject's id.
+
+    Raises:
+        AutoSpecError: A worker was killed.
+    """
     folder = options.output.with_name(options.output.name + ".parts")
     # only now: a mistake in the input leaves nothing behind
     options.make_folder(folder)
@@ -95,19 +131,27 @@ def prepared_parts(
     todo = [job for job in jobs if not has_part(job.file, job.key)]
     if len(todo) < len(jobs):
         log.info("%d of %d scans are prepared already, in %s", len(jobs) - len(todo), len(jobs), folder)
-    for own, reason in _outcomes(todo, model, options.jobs):
+    for subject, reason in _outcomes(todo, model, options.jobs):
         if reason is not None:
-            account.drop(own, reason)
+            account.drop(subject, reason)
     return {job.source.id: job.file for job in jobs if job.source.id not in account.dropped}
 
 
 def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
-    """Constrained ICA of one scan into its part; (id, None), or (id, why it failed)."""
+    """Constrained ICA of one scan into its part; (id, None), or (id, why it failed).
+
+    Args:
+        model: The fitted model.
+        job: The scan, and where its part goes.
+
+    Returns:
+        The subject's id, and why the scan failed, if it did.
+    """
     try:
         motion = read_motion(job.source.confounds)
-        found = model.transform(job.source.file, motion=[motion.parameters])[0]
-        match = _correlations(found.maps, model.references_)
-        write_part(job.file, Part(found.timecourses, found.maps, match, motion.mean_displacement_mm), job.key)
+        components = model.transform(job.source.file, motion=[motion.parameters])[0]
+        match = _correlations(components.maps, model.references_)
+        write_part(job.file, Part(components.timecourses, components.maps, match, motion.mean_displacement_mm), job.key)
     except AutoSpecError as error:
         return job.source.id, str(error)
     except OSError as error:

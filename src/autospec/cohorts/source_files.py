@@ -19,14 +19,14 @@ IMAGES = (".nii", ".nii.gz")
 
 @dataclass(frozen=True)
 class Source:
-    """What is there of one person: a file of data, the file of the person's motion, the file with the maps."""
+    """What is there of one subject: a file of data, the file of the subject's motion, the file with the maps."""
 
     id: str
     file: Path
     confounds: Path | None = None
     maps: Path | None = None
     position: int = 0
-    """The person's place, from 0, in a file that holds several."""
+    """The subject's place, from 0, in a file that holds several."""
     tr_s: float | None = None
     """Seconds between volumes, where they are needed: as given, or as sidecar or header say."""
 
@@ -43,103 +43,176 @@ class Folder:
     """The phenotype itself, where the data come with no table but labels."""
 
 
-def matching(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    """(id, file) of every file below a folder that fits a pattern such as ``sub-{id}/func/*_bold.nii.gz``."""
+def match_pattern(folder: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """(id, file) of every file below a folder that fits a pattern such as ``sub-{id}/func/*_bold.nii.gz``.
+
+    Args:
+        folder: The cohort's folder.
+        pattern: Relative to it, with ``{id}``.
+
+    Yields:
+        Id and file.
+    """
     expression = _expression(pattern)
     for file in sorted(folder.glob(re.sub(r"\*+", "*", pattern.replace(ID, "*")))):
-        found = expression.fullmatch(file.relative_to(folder).as_posix())
-        if found and not file.is_dir():
-            yield found.group("id"), file
+        match = expression.fullmatch(file.relative_to(folder).as_posix())
+        if match and not file.is_dir():
+            yield match.group("id"), file
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
     """A pattern as a regular expression: ``*`` stays within a name, a second ``{id}`` is the first one again.
 
-    An id has no underscore where more of the name may follow it, as in BIDS: ``sub-01_task-rest`` is person 01.
+    An id has no underscore where more of the name may follow it, as in BIDS: ``sub-01_task-rest`` is subject 01.
     """
     plain = re.escape(pattern).replace(re.escape("*"), "[^/]*")
     ends = pattern.split(ID, 1)[1][:1] in ("/", ".")
-    own = "(?P<id>[^/]+)" if ends else "(?P<id>[^/_]+)"
-    return re.compile(plain.replace(re.escape(ID), own, 1).replace(re.escape(ID), "(?P=id)"))
+    subject = "(?P<id>[^/]+)" if ends else "(?P<id>[^/_]+)"
+    return re.compile(plain.replace(re.escape(ID), subject, 1).replace(re.escape(ID), "(?P=id)"))
 
 
-def scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
-    """One scan per person, by the patterns together; the account names whoever has several and is left out."""
+def find_scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+    """One scan per subject, by the patterns together; the account names whoever has several and is left out.
+
+    Args:
+        folder: The cohort's folder.
+        patterns: Relative to it, with ``{id}``.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        A source per subject.
+
+    Raises:
+        AutoSpecError: No scan fits.
+    """
     files = _by_subject(folder, patterns, "--scans", IMAGES)
     sources = []
     for candidates in files.values():
-        own, file = candidates[0]
+        subject, file = candidates[0]
         if len(candidates) > 1:
             names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
-            account.drop(own, f"has {len(candidates)} scans ({names}); choose one with --scans")
+            account.drop(subject, f"has {len(candidates)} scans ({names}); choose one with --scans")
         else:
-            sources.append(Source(own, file, confounds_of(file)))
+            sources.append(Source(subject, file, find_confounds(file)))
     if not sources:
-        hint = "; everybody has several, choose with --scans" if files else ""
+        hint = "; every subject has several, choose with --scans" if files else ""
         raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
     return sources
 
 
-def with_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
-    """The sources with the file of motion that fits a pattern; the account names whoever has none, or several."""
+def add_motion(folder: Path, sources: Sequence[Source], pattern: str, account: Account) -> list[Source]:
+    """The sources with the file of motion that fits a pattern; the account names whoever has none, or several.
+
+    Args:
+        folder: The cohort's folder.
+        sources: Every subject's scan.
+        pattern: ``--motion``, relative to the folder, with ``{id}``.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The sources with their files of motion.
+
+    Raises:
+        AutoSpecError: No file fits.
+    """
     files = _by_subject(folder, [pattern], "--motion", ("",))
     if not files:
         raise AutoSpecError(f"{folder}: no file fits --motion {pattern}")
-    found = []
+    with_motion = []
     for source in sources:
         fitting = [file for _, file in files.get(plain_id(source.id), [])]
         if len(fitting) == 1:
-            found.append(replace(source, confounds=fitting[0]))
+            with_motion.append(replace(source, confounds=fitting[0]))
         else:
             account.drop(source.id, f"has {len(fitting) or 'no'} file(s) that fit --motion {pattern}")
-    return found
+    return with_motion
 
 
 def _by_subject(
     folder: Path, patterns: Sequence[str], option: str, ends: tuple[str, ...]
 ) -> dict[str, list[tuple[str, Path]]]:
-    """(id as it is written, file) of the files that fit any of the patterns and end so, under each person's id."""
+    """(id as it is written, file) of the files that fit any of the patterns and end so, under each subject's id."""
     for pattern in patterns:
         check_pattern(pattern, option)
     files: dict[str, list[tuple[str, Path]]] = {}
-    for own, file in dict.fromkeys(pair for pattern in patterns for pair in matching(folder, pattern)):
+    for subject, file in dict.fromkeys(pair for pattern in patterns for pair in match_pattern(folder, pattern)):
         if file.name.endswith(ends):
-            files.setdefault(plain_id(own), []).append((own, file))
+            files.setdefault(plain_id(subject), []).append((subject, file))
     return files
 
 
 def check_pattern(pattern: str, option: str) -> None:
-    """AutoSpecError for a pattern without an id, or one that leaves the folder."""
+    """Refuse a pattern without an id, or one that leaves the folder.
+
+    Args:
+        pattern: Relative to the cohort's folder.
+        option: The option that gave it.
+
+    Raises:
+        AutoSpecError: Says what it must have.
+    """
     if ID not in pattern:
-        raise AutoSpecError(f"{option} {pattern}: must have {ID} where the person's id stands")
+        raise AutoSpecError(f"{option} {pattern}: must have {ID} where the subject's id stands")
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise AutoSpecError(f"{option} {pattern}: must be relative to the folder and stay within it")
 
 
-def listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Account) -> list[Source]:
-    """The scan that a column of the phenotype table names for each person; a path may not leave the folder."""
+def find_listed_scans(folder: Path, subjects: pd.DataFrame, column: str, account: Account) -> list[Source]:
+    """The scan that a column of the phenotype table names for each subject; a path may not leave the folder.
+
+    Args:
+        folder: The cohort's folder.
+        subjects: The phenotype table.
+        column: ``--files``, the column that names the scans.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        A source per subject.
+
+    Raises:
+        AutoSpecError: The table lacks the column, or a path leaves the folder.
+    """
     if column not in subjects.columns:
         raise AutoSpecError(f"--files {column}: the phenotype table lacks it; it has {', '.join(subjects.columns)}")
     sources = []
-    for own, text in zip(subjects["id"], subjects[column], strict=True):
+    for subject, text in zip(subjects["id"], subjects[column], strict=True):
         if is_missing(str(text)):
-            account.drop(own, f"{column} names no file")
+            account.drop(subject, f"{column} names no file")
             continue
-        file = inside(folder, str(text), f"subject {own}: {column}")
-        sources.append(Source(own, file, confounds_of(file)))
+        file = resolve_inside(folder, str(text), f"subject {subject}: {column}")
+        sources.append(Source(subject, file, find_confounds(file)))
     return sources
 
 
-def inside(folder: Path, text: str, what: str) -> Path:
-    """A file named by a table, below the folder; AutoSpecError for one that lies elsewhere, also behind a link."""
+def resolve_inside(folder: Path, text: str, what: str) -> Path:
+    """A file named by a table, below the folder.
+
+    Args:
+        folder: The cohort's folder.
+        text: The path in the table.
+        what: Whose it is, for the message.
+
+    Returns:
+        The file.
+
+    Raises:
+        AutoSpecError: It lies elsewhere, also behind a link.
+    """
     file = folder / text
     if not file.resolve().is_relative_to(folder.resolve()):
         raise AutoSpecError(f"{what} is {text!r}, which leaves {folder}; files must lie within the cohort's folder")
     return file
 
 
-def confounds_of(scan: Path) -> Path | None:
-    """The file of a scan's motion beside it, by the names of NIAK, SPM, FSL or fMRIPrep; None where there is none."""
+def find_confounds(scan: Path) -> Path | None:
+    """The file of a scan's motion beside it, by the names of NIAK, SPM, FSL or fMRIPrep.
+
+    Args:
+        scan: The scan's file.
+
+    Returns:
+        The file, or None where there is none.
+    """
     stem = scan.name.removesuffix(".gz").removesuffix(".nii")
     for name in (f"{stem}.tsv.gz", f"rp_{stem}.txt", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D"):
         if scan.with_name(name).is_file():

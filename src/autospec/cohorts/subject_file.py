@@ -1,4 +1,4 @@
-"""One person's share of a cohort: in memory, and as a file that a later run takes up again."""
+"""One subject's share of a cohort: in memory, and as a file that a later run takes up again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.tables import plain_id
+from autospec.store.atomic import remove_leftovers, write_atomically
 
 Array = npt.NDArray[np.floating]
 
@@ -33,13 +34,29 @@ class Part:
 
 
 def part_file(folder: Path, subject: str) -> Path:
-    """Where a person's part lies; ids that differ in odd characters alone do not share a file."""
+    """Where a subject's part lies; ids that differ in odd characters alone do not share a file.
+
+    Args:
+        folder: The folder of parts.
+        subject: The subject's id.
+
+    Returns:
+        The file.
+    """
     key = plain_id(subject)
     return folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', key)}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.h5"
 
 
 def part_key(files: Mapping[str, Path | None], settings: Mapping[str, Any]) -> str:
-    """What a part was made of: size and time of each file, and the settings; a part with another key is made anew."""
+    """What a part was made of: size and time of each file, and the settings; a part with another key is made anew.
+
+    Args:
+        files: Files by what they are; None for none.
+        settings: As JSON can hold them.
+
+    Returns:
+        The key.
+    """
     stamps = {}
     for name, path in files.items():
         if path is not None:
@@ -49,19 +66,32 @@ def part_key(files: Mapping[str, Path | None], settings: Mapping[str, Any]) -> s
 
 
 def write_part(file: Path, part: Part, key: str) -> None:
-    """Write a part whole or not at all."""
-    temporary = file.with_name(f"{file.name}.part")
-    with h5py.File(temporary, "w") as root:
+    """Write a part whole or not at all.
+
+    Args:
+        file: Where to write.
+        part: What to write.
+        key: See ``part_key``.
+    """
+    remove_leftovers(file)
+    with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
         root.attrs.update(key=key, motion_mm=part.motion_mm)
         root["timecourses"] = part.timecourses
         for name, values in (("maps", part.maps), ("match", part.match)):
             if values is not None:
                 root[name] = values.astype(np.float32)
-    temporary.replace(file)
 
 
 def has_part(file: Path, key: str) -> bool:
-    """Whether a part with this key can be read."""
+    """Whether a part with this key can be read.
+
+    Args:
+        file: The part's file.
+        key: See ``part_key``.
+
+    Returns:
+        True where it need not be made anew.
+    """
     try:
         with h5py.File(file, "r") as root:
             return bool(root.attrs["key"] == key)
@@ -70,7 +100,15 @@ def has_part(file: Path, key: str) -> bool:
 
 
 def read_part(file: Path, with_maps: bool = True) -> Part:
-    """A part that ``has_part`` has found."""
+    """A part that ``has_part`` has found.
+
+    Args:
+        file: The part's file.
+        with_maps: Whether maps are wanted.
+
+    Returns:
+        The part.
+    """
     with h5py.File(file, "r") as root:
         return Part(
             root["timecourses"][:],
@@ -80,6 +118,14 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
         )
 
 
-def poorly_matched(subjects: Sequence[str], match: Array) -> list[str]:
-    """The people of whom a map hardly resembles the template's; ``match`` is (people, components)."""
-    return [own for own, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]
+def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:
+    """The subjects of whom a map hardly resembles the template's.
+
+    Args:
+        subjects: Ids.
+        match: (subjects, components).
+
+    Returns:
+        Their ids.
+    """
+    return [subject for subject, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]

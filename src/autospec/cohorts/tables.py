@@ -1,4 +1,4 @@
-"""Tables of people as files hold them: text first, numbers only where a number is meant."""
+"""Tables of subjects as files hold them: text first, numbers only where a number is meant."""
 
 from __future__ import annotations
 
@@ -14,64 +14,159 @@ import pandas as pd
 
 from autospec.errors import AutoSpecError
 
-MISSING_TEXTS = frozenset({"", "na", "n/a", "nan", "-9999", "-9999.0"})
-"""What stands in a table where a value is missing, in lower case (-9999 as FreeSurfer and COINS write it)."""
+MISSING_NUMBERS = frozenset({-9999.0, -999.0})
+"""Numbers that programs write where a value is missing: FreeSurfer and COINS, SPSS and REDCap."""
+
+MISSING_TEXTS = frozenset({"", ".", "na", "n/a", "#n/a", "#na", "nan", "null", "-9999", "-9999.0", "-999", "-999.0"})
+"""What stands in a table where a value is missing, in lower case: "." as SAS and SPSS write it, "#N/A" as Excel."""
+
+SEPARATORS = ("\t", ";", ",")
+"""What may stand between cells, the rarest within a cell first; where none does, white space."""
+
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
-def cells_of(path: Path) -> pd.DataFrame:
-    """Every cell of a tab- or comma-separated file, plain or gzipped, as stripped text; row 0 is the header."""
+def read_cells(path: Path) -> pd.DataFrame:
+    """Every cell of a table, plain or gzipped, as stripped text; row 0 is the header.
+
+    Cells are separated by tabs, semicolons, commas or white space, whichever the first line has. Where semicolons
+    separate them, a decimal comma is a point (as R's ``write.csv2`` and Excel write numbers in many countries).
+
+    Args:
+        path: The file.
+
+    Returns:
+        Text, row 0 the header.
+
+    Raises:
+        AutoSpecError: It cannot be read.
+    """
     try:
+        separator = _separator(path)
         cells = pd.read_csv(
-            path, sep=_separator(path), header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            path,
+            sep=separator,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            engine="python" if separator == r"\s+" else "c",
         )
     except FileNotFoundError as error:
         raise AutoSpecError(f"{path}: there is no such file") from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    return cells.fillna("").apply(lambda column: column.str.strip())
+    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    return cells.map(_with_point) if separator == ";" else cells
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of cells under its header, whose columns have different names."""
-    cells = cells_of(path)
-    header = [str(name) for name in cells.iloc[0]]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise AutoSpecError(f"{path}: column {twice[0]!r} occurs {header.count(twice[0])} times")
+    """A table of cells under its header; a column that is there twice with the same values counts once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Text under the header's names.
+
+    Raises:
+        AutoSpecError: It cannot be read, is empty, or has two columns of one name that differ.
+    """
+    return with_header(read_cells(path), path)
+
+
+def with_header(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Put cells under the names of row 0.
+
+    Args:
+        cells: Text, row 0 the header.
+        path: Where it comes from, for messages.
+
+    Returns:
+        Text under the header's names.
+
+    Raises:
+        AutoSpecError: There is no row, or two columns of one name differ.
+    """
     table = cells.iloc[1:].reset_index(drop=True)
-    table.columns = pd.Index(header)
     if table.empty:
         raise AutoSpecError(f"{path}: has no row below its header")
-    return table
+    header = [str(name) for name in cells.iloc[0]]
+    for name in {name for name in header if header.count(name) > 1}:
+        same = table.loc[:, [other == name for other in header]]
+        differing = (same.ne(same.iloc[:, 0], axis=0)).any(axis=1)
+        if differing.any():
+            row = same[differing].iloc[0]
+            raise AutoSpecError(
+                f"{path}: column {name!r} occurs {header.count(name)} times with different values, such as "
+                f"{row.iloc[0]!r} and {next(value for value in row if value != row.iloc[0])!r}"
+            )
+    table.columns = pd.Index(header)
+    return table.loc[:, ~table.columns.duplicated()]
 
 
 def _separator(path: Path) -> str:
+    """What separates the cells of the first line; quoted text does not count."""
     with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as f:
-        return "\t" if "\t" in f.readline() else ","
+        line = re.sub(r'"[^"]*"', "", f.readline().strip("\n"))
+    for separator in SEPARATORS:
+        if separator in line:
+            return separator
+    return r"\s+" if re.search(r"\S\s+\S", line) else ","
+
+
+def _with_point(text: str) -> str:
+    return text.replace(",", ".") if DECIMAL_COMMA.fullmatch(text) else text
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell holds no value."""
+    """Whether a cell holds no value.
+
+    Args:
+        text: A cell.
+
+    Returns:
+        True for an empty one, n/a and the like.
+    """
     return text.lower() in MISSING_TEXTS
 
 
-def number(text: str) -> float | None:
-    """The value of a cell, NaN where it is missing, None where it is no number."""
+def parse_number(text: str) -> float | None:
+    """The value of a cell, NaN where it is missing, None where it is no number.
+
+    Args:
+        text: A cell.
+
+    Returns:
+        The value, NaN or None.
+    """
     if is_missing(text):
         return np.nan
     try:
         value = float(text)
     except ValueError:
         return None
-    return np.nan if value == -9999 or not np.isfinite(value) else value
+    return np.nan if value in MISSING_NUMBERS or not np.isfinite(value) else value
 
 
-def numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
-    """The values of a table of numbers, NaN where one is missing; AutoSpecError naming a cell that is text."""
+def parse_numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[np.float64]:
+    """The values of a table of numbers, NaN where one is missing.
+
+    Args:
+        table: Text.
+        ids: The ids of its rows.
+        path: Where it comes from, for messages.
+
+    Returns:
+        (rows, columns).
+
+    Raises:
+        AutoSpecError: A cell is text; it is named.
+    """
     values = np.empty(table.shape)
     for index, column in enumerate(table.columns):
         for row, text in enumerate(table[column]):
-            value = number(text)
+            value = parse_number(text)
             if value is None:
                 raise AutoSpecError(f"{path}: column {column!r} of subject {ids[row]} is {text!r}, which is no number")
             values[row, index] = value
@@ -79,6 +174,31 @@ def numbers(table: pd.DataFrame, ids: Sequence[str], path: Path) -> npt.NDArray[
 
 
 def plain_id(text: str) -> str:
-    """An id without a ``sub-`` before it and without leading zeros, the two ways in which files differ."""
-    bare = re.sub(r"^sub[-_]", "", text.strip(), flags=re.IGNORECASE)
+    """An id as files can be compared by it: without ``sub-`` before it, leading zeros, and what programs add.
+
+    A path counts by its folder (``subjects/sub-001/``, ``sub-001/stats/aseg.stats``), a longitudinal run of FreeSurfer
+    by its time point (``sub-001.long.sub-001_base``).
+
+    Args:
+        text: An id as a file has it.
+
+    Returns:
+        The id under which it is compared.
+    """
+    parts = [part for part in re.split(r"[/\\]", text.strip()) if part not in ("", ".", "stats")]
+    parts = [part for part in parts if not part.endswith(".stats")]
+    last = parts[-1] if parts else ""
+    bare = re.sub(r"^sub[-_]", "", re.sub(r"\.long\..+$", "", last), flags=re.IGNORECASE)
     return bare.lstrip("0") or bare
+
+
+def without_session(plain: str) -> str:
+    """A plain id without the session that follows it (``001_ses-01``).
+
+    Args:
+        plain: See ``plain_id``.
+
+    Returns:
+        The subject's part.
+    """
+    return re.sub(r"[_-]ses-[A-Za-z0-9]+$", "", plain)

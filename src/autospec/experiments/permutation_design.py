@@ -1,7 +1,7 @@
-"""Which pairs of groups can be tested by exchanging the labels of people, and the exchanges.
+"""Which pairs of groups can be tested by permuting the labels of subjects, and the permutations.
 
-Exchanging labels at fixed weights is exact where the compared label took no part in training. The unit is a person,
-whose samples move together; labels are exchanged within the compared pair and within strata.
+A permutation test at fixed weights is exact where the compared label took no part in training. The unit is a subject,
+whose samples move together; labels are permuted within the compared pair and within strata.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.pairs import check_permutation_pairs
-from autospec.experiments.config.schema import IntrospectionConfig
+from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, IntrospectionConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
 from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
 
 DEFAULT_STRATA = ("sex", "site")
-"""Columns within which labels are exchanged, as far as a data set has them."""
+"""Columns within which labels are permuted, as far as a data set has them."""
 FEWEST_SUBJECTS = 3
-"""A group of one or two people has no spectrum of a group."""
-FEWEST_PERMUTATIONS = 20
-"""With fewer distinct relabellings no p could reach 0.05."""
+"""The spectrum of one or two subjects is theirs, not their group's."""
+FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
+"""With fewer distinct ways to hand out the labels, the observed one included, no p could reach 0.05."""
 
 
 @dataclass(frozen=True)
 class _Subjects:
-    """The people who are trained on: their group, and the columns that strata are made of."""
+    """The subjects who are trained on: the index of their group, and the columns that strata are made of."""
 
     group: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[np.str_]]
@@ -39,11 +39,11 @@ class _Subjects:
 
 @dataclass(frozen=True)
 class _Question:
-    """A pair of groups, the groups that each is made of, and the columns in which the two differ."""
+    """A pair of groups, the disjoint groups that each is made of, and the columns in which the two differ."""
 
     a: str
     b: str
-    cells: tuple[tuple[str, ...], tuple[str, ...]]
+    parts: tuple[tuple[str, ...], tuple[str, ...]]
     compared: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -55,11 +55,19 @@ def permutation_design(
     recorded: list[int],
     residualized: Collection[str] = (),
 ) -> PermutationDesign:
-    """The relabelled partitions of a data set's training people.
+    """Return the permuted partitions of a data set's training subjects.
 
-    ``target`` is the column that a classifier learns, None for an autoencoder; ``recorded`` are the epochs at which
-    spectra are taken, ``residualized`` the columns whose effect was taken out of the data. Raises AutoSpecError for a
-    stratum or a pair that does not exist.
+    Args:
+        data: the samples, their groups and the columns of their subjects.
+        config: the number and the seed of the permutations, the strata, the pairs that are wanted. The pairs are
+            checked already (``config.pairs``).
+        group_by: the columns that the groups are made of.
+        target: the column that a classifier learns; None for an autoencoder.
+        recorded: the epochs at which spectra are taken.
+        residualized: the columns whose effect was taken out of the data.
+
+    Raises:
+        AutoSpecError: for a stratum that is no column of the data.
     """
     names = np.array(data.subjects)[data.training]
     _, first, subject = np.unique(names, return_index=True, return_inverse=True)
@@ -70,29 +78,48 @@ def permutation_design(
             f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(subjects.columns)}"
         )
     mixed = set(subject[data.group[data.training] != subjects.group[subject]])
-    pairs, refused = [], {}
+    pairs: list[PairPermutations] = []
+    refused: dict[tuple[str, str], str] = {}
+    wanted = _wanted_pairs(config, data)
     for question in _questions(data, group_by):
-        if (question.a, question.b) not in _wanted(config, data):
-            reason = NOT_ASKED
+        if (question.a, question.b) not in wanted:
+            refused[question.a, question.b] = NOT_ASKED
+            continue
+        permuted: PairPermutations | str = _refusal(question, target, residualized, bool(mixed), config.permutations)
+        permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by)
+        if isinstance(permuted, str):
+            refused[question.a, question.b] = permuted
         else:
-            reason = _refusal(question, target, residualized, bool(mixed), config.permutations)
-        found = None if reason else _permuted(question, subjects, data.groups, config, target, group_by)
-        if isinstance(found, PairPermutations):
-            pairs.append(found)
-        else:
-            refused[question.a, question.b] = reason or str(found)
-    epochs = spaced(recorded, config.permutation_epochs) if pairs else ()
+            pairs.append(permuted)
+    epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
     return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
 
 
-def spaced(epochs: list[int], count: int) -> tuple[int, ...]:
-    """``count`` of some epochs, evenly spaced, the first and the last among them."""
+def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesign:
+    """Return the permuted partitions that a run records beside its groups.
+
+    Args:
+        config: the run's; a classifier's target stays with each subject, an autoencoder has none.
+        data: the run's samples.
+
+    Raises:
+        AutoSpecError: for a stratum that is no column of the data.
+    """
+    schedule = Schedule(config.introspection.every, config.epochs)
+    target = config.dataset.target if config.task is Task.classification else None
+    recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
+    residualized = getattr(config.dataset, "residualize", ())
+    return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
+
+
+def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
+    """Return ``count`` of some epochs, evenly spaced, the first and the last among them; all where there are fewer."""
     places = np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int)
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
 
 
 def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _Subjects:
-    """The people, each known by the first of their samples."""
+    """The subjects, each described by the first of their samples, whose places are ``first``."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
     if target is not None:
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
@@ -100,31 +127,31 @@ def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -
 
 
 def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
-    cells = {**{name: (name,) for name in data.groups}, **data.margins}
-    members = {name: frozenset(parts) for name, parts in cells.items()}
+    """Every pair of groups or margins that share no subject."""
+    parts = {**{name: (name,) for name in data.groups}, **data.margins}
+    members = {name: frozenset(disjoint) for name, disjoint in parts.items()}
     return [
-        _Question(a, b, (cells[a], cells[b]), _compared(cells[a], cells[b], group_by))
-        for a, b in pairs_of(list(cells), members)
+        _Question(a, b, (parts[a], parts[b]), _compared(parts[a], parts[b], group_by))
+        for a, b in pairs_of(list(parts), members)
     ]
 
 
 def _compared(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
     """The columns in which every group of one side differs from every group of the other."""
 
-    def levels(cells: Collection[str], position: int) -> set[str]:
-        # the name of a group by one column may hold a slash of its own
-        return {cell.split("/")[position] if len(group_by) > 1 else cell for cell in cells}
+    def levels(groups: Collection[str], position: int) -> set[str]:
+        # the name of a group by one column may hold a slash that separates nothing
+        return {group.split("/")[position] if len(group_by) > 1 else group for group in groups}
 
     return frozenset(name for i, name in enumerate(group_by) if not levels(a, i) & levels(b, i))
 
 
-def _wanted(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
+def _wanted_pairs(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, str]]:
     """The pairs to be tested, in either order; every one unless the configuration names some."""
     names = [*data.groups, *data.margins]
     given = config.permutation_pairs
     if given is None or not config.permutations:
         return {(a, b) for a in names for b in names}
-    check_permutation_pairs(given, names)
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 
@@ -141,11 +168,11 @@ def _refusal(
     if taken_out:
         return f"the effect of {taken_out[0]} was taken out of the data (dataset.residualize)"
     if mixed:
-        return "a person has samples in several groups, so people's labels cannot be exchanged"
-    return "" if permutations else "no relabellings were recorded (introspection.permutations=0)"
+        return "a subject has samples in several groups, so subjects' labels cannot be permuted"
+    return "" if permutations else "no permutations were recorded (introspection.permutations=0)"
 
 
-def _permuted(
+def _permute(
     question: _Question,
     subjects: _Subjects,
     groups: tuple[str, ...],
@@ -153,23 +180,23 @@ def _permuted(
     target: str | None,
     group_by: list[str],
 ) -> PairPermutations | str:
-    """The relabelled partitions of one pair, or why there are none."""
+    """The permuted partitions of one pair, the observed one first, or why there are none."""
     observed = np.zeros(len(subjects.group), dtype=np.int8)
-    for code, cells in enumerate(question.cells, start=1):
-        observed[np.isin(subjects.group, [groups.index(cell) for cell in cells])] = code
+    for code, parts in enumerate(question.parts, start=1):
+        observed[np.isin(subjects.group, [groups.index(part) for part in parts])] = code
     sizes = [int((observed == code).sum()) for code in (1, 2)]
     if min(sizes) < FEWEST_SUBJECTS:
-        return f"a group of {min(sizes)} people; {FEWEST_SUBJECTS} are needed"
-    # what else the groups are made of, and what a classifier learns, must stay with each person
-    wanted = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
-    kept = [name for name in wanted if name in subjects.columns and name not in question.compared]
-    columns = {name: subjects.columns[name] for name in kept}
+        return f"a group of {min(sizes)} subjects; {FEWEST_SUBJECTS} are needed"
+    # what else the groups are made of, and what a classifier learns, must stay with each subject
+    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
+    fixed = [name for name in names if name in subjects.columns and name not in question.compared]
+    columns = {name: subjects.columns[name] for name in fixed}
     strata = _strata(observed, columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
-    if distinct < math.log(FEWEST_PERMUTATIONS):
+    if distinct < math.log(FEWEST_PARTITIONS):
         return (
-            f"only {round(math.exp(distinct))} distinct relabellings within {', '.join(columns) or 'the pair'}; "
-            f"{FEWEST_PERMUTATIONS} are needed"
+            f"only {round(math.exp(distinct))} distinct permutations within {', '.join(columns) or 'the pair'}; "
+            f"{FEWEST_PARTITIONS} are needed"
         )
     members = np.tile(observed, (1 + config.permutations, 1))
     random = np.random.default_rng([config.permutation_seed, zlib.crc32(f"{question.a} {question.b}".encode())])
@@ -181,7 +208,7 @@ def _permuted(
 
 
 def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:
-    """The people of the pair, stratum by stratum."""
+    """The places of the pair's subjects, stratum by stratum."""
     keys: dict[tuple[str, ...], list[int]] = {}
     for place in np.flatnonzero(observed):
         keys.setdefault(tuple(str(values[place]) for values in columns.values()), []).append(int(place))

@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 from autospec.errors import DamagedFile
 from autospec.experiments import datasets
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.pairs import check_permutation_pairs, pairs_in_front
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.pairs import check_pairs
 from autospec.experiments.config.run_id import run_id
-from autospec.experiments.config.schema import ExperimentConfig, Shows
+from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.group_names import group_names
 from autospec.experiments.runs.folder import RunFolder, run_folder
 
@@ -28,7 +28,8 @@ class Plan:
     def done(self) -> bool:
         """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs.
 
-        AutoSpecError where the spectra are another run's or of another schema.
+        Raises:
+            AutoSpecError: where the spectra are another run's or of another schema.
         """
         try:
             return self.folder.complete
@@ -36,21 +37,22 @@ class Plan:
             return False
 
 
-def planned(config: DictConfig | ExperimentConfig) -> Plan:
-    """The plan of a configuration; AutoSpecError for every value that cannot run."""
-    experiment = checked(config)
+def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
+    """Check a configuration and find its run; nothing is written and torch is not imported.
+
+    Args:
+        config: as Hydra composes it, or typed already.
+
+    Returns:
+        The checked configuration, its data's fingerprint and its run's folder, which need not exist.
+
+    Raises:
+        AutoSpecError: for every value that cannot run, one line each.
+    """
+    experiment = check_config(config)
     datasets.check(experiment.dataset)
-    _check_pairs(experiment)
+    names = group_names(experiment.dataset)
+    if names is not None:  # else only the data tell, and the run checks
+        check_pairs(experiment, names)
     fingerprint = datasets.fingerprint(experiment.dataset)
     return Plan(experiment, fingerprint, run_folder(experiment.output_dir, run_id(experiment, fingerprint)))
-
-
-def _check_pairs(config: ExperimentConfig) -> None:
-    """AutoSpecError for a pair that names no group, as far as that can be told without the data."""
-    names = group_names(config.dataset)
-    if names is None:
-        return
-    if config.panel.shows is Shows.differences:
-        pairs_in_front(config.figure.pairs, names)
-    if config.introspection.permutations:
-        check_permutation_pairs(config.introspection.permutation_pairs or [], names)

@@ -12,10 +12,17 @@ LONGEST_NAME = 16
 
 
 def short_name(name: str) -> str:
-    """A layer's name as it fits above a small axis: which of its kind it is, and its last part.
+    """Shorten a layer's name so that it fits above a small axis: which of its kind it is, and its last part.
 
-    >>> short_name("encoder.0"), short_name("recurrent.weight_hh_l0"), short_name("a.layer.1.attention.self.query")
-    ('encoder.0', 'weight_hh_l0', 'layer.1…query')
+    Args:
+        name: The layer's name.
+
+    Returns:
+        The name itself where it is short.
+
+    Example:
+        >>> short_name("encoder.0"), short_name("recurrent.weight_hh_l0"), short_name("a.layer.1.attention.self.query")
+        ('encoder.0', 'weight_hh_l0', 'layer.1…query')
     """
     if len(name) <= LONGEST_NAME:
         return name
@@ -26,12 +33,22 @@ def short_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the footer says of a panel's data."""
+    """What the footer says of a panel's data.
+
+    Attributes:
+        run_id: The run's id.
+        source: Where its data come from.
+        simulated: Whether they are simulated; None where the file does not say.
+        seed: The run's seed; None where the file names none.
+        sizes: Subjects or samples in each group, by the group's label.
+        min_group: Smaller groups are flagged.
+        layers_shown: A sentence where not all layers are shown.
+    """
 
     run_id: str
     source: str
-    simulated: bool
-    seed: int
+    simulated: bool | None
+    seed: int | None
     sizes: dict[str, float]
     min_group: int = 0
     layers_shown: str = ""
@@ -39,7 +56,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class LayerTitle:
-    """How a layer is named in a picture: what its weight maps, inputs to outputs."""
+    """How a layer is named in a picture: what its weight maps, inputs to outputs.
+
+    Attributes:
+        name: The layer's name.
+        inputs: The columns of its weight matrix.
+        outputs: The rows of its weight matrix.
+    """
 
     name: str
     inputs: int
@@ -51,9 +74,17 @@ class LayerTitle:
 
 @dataclass(frozen=True)
 class SpectraPanel:
-    """Panels A–F: ``frame`` has the columns of ``Spectra.to_frame``, and seed where there are runs of several.
+    """Panels A–F: spectra over training.
 
-    ``group_labels`` are for readers.
+    Attributes:
+        letter: The panel's letter.
+        title: Its title.
+        layers: The layers shown.
+        groups: The groups drawn in front.
+        group_labels: Their names for readers.
+        frame: The columns of ``Spectra.to_frame``, and seed where there are runs of several.
+        provenance: What the footer says.
+        seeds: The number of runs.
     """
 
     letter: str
@@ -70,11 +101,21 @@ class SpectraPanel:
 class DifferencePanel:
     """Panels G and H: differences of the pairs in front.
 
-    ``ratios``: layer, group_a, group_b, epoch, index, log2_ratio (NaN where it cannot be compared).
-    ``tests``: what is drawn on the margins: layer, group_a, group_b, per, at, n, p, median_log2_ratio, of the paper's
-    tests where ``paper``. ``cosines``: layer, group_a, group_b, epoch, cosine, cancellation. ``verdicts`` say in a few
-    words what the test of a layer and pair found; ``left_out`` what is not shown or not tested, and why. ``pair_names``
-    are for readers.
+    Attributes:
+        letter: The panel's letter.
+        title: Its title.
+        layers: The layers shown.
+        pairs: The pairs of groups shown.
+        ratios: Columns layer, group_a, group_b, epoch, index, log2_ratio (NaN where it cannot be compared).
+        tests: What margins show: columns layer, group_a, group_b, per, at, n, p, median_log2_ratio.
+        cosines: Columns layer, group_a, group_b, epoch, cosine, cancellation.
+        provenance: What the footer says.
+        paper: Whether ``tests`` are the paper's descriptive ones.
+        verdicts: By layer, first and second group, the result of the primary test in a few words.
+        left_out: Sentences on what is not shown or not tested, and why.
+        pair_names: The pairs' names for readers.
+        seeds: The number of runs whose tests are taken together.
+        tested: Whether the legend and the footer explain tests.
     """
 
     letter: str
@@ -90,3 +131,4 @@ class DifferencePanel:
     left_out: tuple[str, ...] = ()
     pair_names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     seeds: int = 1
+    tested: bool = True

@@ -14,11 +14,11 @@ from matplotlib.figure import SubFigure
 from matplotlib.gridspec import SubplotSpec
 
 from autospec.figures.contents import DifferencePanel, LayerTitle
-from autospec.figures.style import LEFT_OUT_GREY, Frame
+from autospec.figures.style import LEFT_OUT_GREY, Frame, whole_epochs
 
 COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.62
 VERDICT_IN = 0.35
-"""The height of what a block's test found; the colour bar begins below it."""
+"""The height of a block's verdict; the colour bar begins below it."""
 LARGEST_RATIO = 2.0
 """The log2 ratio at which the colours end: a factor of four."""
 COLOURS = "RdBu_r"
@@ -44,7 +44,14 @@ class Block:
 
 
 def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, columns: int) -> None:
-    """One block per layer and pair: cosine, margin over epochs, map over epoch × index, margin over indices."""
+    """Draw one block per layer and pair: cosine, margin over epochs, map over epoch × index, margin over indices.
+
+    Args:
+        panel: What is drawn.
+        part: The part of the picture to draw in.
+        frame: The room around its axes.
+        columns: How many blocks stand side by side.
+    """
     blocks = blocks_of(panel)
     rows = -(-len(blocks) // columns)
     gaps = {
@@ -61,7 +68,7 @@ def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, colu
 
 
 def _draw_colour_bar(part: SubFigure, frame: Frame) -> None:
-    """The colours of the maps, at the right of the first row, below what its test found."""
+    """The colours of the maps, at the right of the first row, below its verdict."""
     height = min(frame.inner_height - VERDICT_IN, 0.85) / frame.height
     left = 1 - (frame.right - 0.1) / frame.width
     axis = part.add_axes((left, 1 - (frame.top + VERDICT_IN) / frame.height - height, 0.07 / frame.width, height))
@@ -72,7 +79,7 @@ def _draw_colour_bar(part: SubFigure, frame: Frame) -> None:
 
 
 def blocks_of(panel: DifferencePanel) -> list[Block]:
-    """Every layer and pair that a panel shows."""
+    """List a block for every layer and pair that a panel shows."""
     return [_block(panel, layer, pair) for pair in panel.pairs for layer in panel.layers]
 
 
@@ -98,6 +105,7 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
     _draw_cosine(cosine, block.cosines)
     _draw_epoch_margin(over_epochs, block.tests[block.tests["per"] == "epoch"])
     _draw_map(heat, block.ratios)
+    whole_epochs(heat)
     _draw_index_margin(over_indices, block.tests[block.tests["per"] == "index"])
     for axis in (cosine, over_epochs):
         axis.tick_params(labelbottom=False)
@@ -126,7 +134,8 @@ def _name_pair(name: str, top: Axes) -> None:
 
 def _draw_cosine(axis: Axes, cosines: pd.DataFrame) -> None:
     axis.axhline(0, color=PALE, lw=0.5)
-    axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8)
+    dot = "o" if len(cosines) == 1 else None  # a line of one point has no length
+    axis.plot(cosines["epoch"], cosines["cosine"], color=DARK, lw=0.8, marker=dot, ms=2)
     axis.plot(cosines["epoch"], cosines["cancellation"], color=DARK, lw=0.6, ls=":")
     axis.set_ylim(-1.1, 1.1)
     axis.set_yticks([-1, 1])
@@ -159,8 +168,8 @@ def _draw_epoch_margin(axis: Axes, tests: pd.DataFrame) -> None:
     median = tests["median_log2_ratio"].where(kept)
     axis.plot(tests["at"], median, color=PALE, lw=0.8)
     size = 2.2 if len(tests) < FEW_EPOCHS else 1.4
-    found = tests["p"] < SIGNIFICANT
-    axis.plot(tests["at"][found], median[found], "o", color=DARK, ms=size, mew=0)
+    significant = tests["p"] < SIGNIFICANT
+    axis.plot(tests["at"][significant], median[significant], "o", color=DARK, ms=size, mew=0)
     reach = _reach(median)
     axis.set_ylim(-1.1 * reach, 1.1 * reach)
     axis.set_yticks([-reach, reach], [f"{-reach:.1f}", f"{reach:.1f}"])
@@ -184,7 +193,7 @@ def _reach(medians: pd.Series) -> float:
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """The borders of cells around their centres."""
+    """The borders between places around their centres."""
     if len(centres) == 1:
         return centres[0] + np.array([-0.5, 0.5])
     middle = (centres[1:] + centres[:-1]) / 2

@@ -13,8 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from autospec.figures.contents import short_name
+from autospec.figures.saving import save_picture
 from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
-from autospec.store.write import replaced
 
 DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)))
 """Of the groups' lines, one kind for each round of the colours."""
@@ -24,7 +24,13 @@ Layers = Sequence[tuple[str, xr.Dataset]]
 
 
 def draw_tied(layers: Layers, footer: str, path: Path) -> None:
-    """Position × index: the gradient's singular values at each position, of every group, at the last record."""
+    """Draw the gradient's singular values at each position, of every group, at the last recorded epoch.
+
+    Args:
+        layers: Layers with tied weights.
+        footer: What stands below.
+        path: The picture.
+    """
     groups = [str(group) for group in layers[0][1]["group"].values]
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.6 + 1.3 * len(layers)), layout="constrained")
@@ -38,13 +44,18 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
             row[0].set_ylabel(f"{short_name(name)}\nindex")
             figure.colorbar(image, ax=list(row), label="singular value", shrink=0.9)
         figure.supxlabel(f"position\n{footer}", fontsize=5.5, color=TEXT_GREY)
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
-    """Over epochs and by group: numerical rank (line), effective rank (dotted), and the bound that always holds.
+    """Draw ranks over epochs, by group: numerical (line) and effective (dotted), with the bound that always holds.
 
     In grey, where a layer stands in a linear chain, the bound that the rest of the chain puts on all groups alike.
+
+    Args:
+        layers: Layers with recorded ranks.
+        footer: What stands below.
+        path: The picture.
     """
     chained = any("rank_chain" in values for _, values in layers)
     with print_style():
@@ -64,11 +75,18 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
         axis.legend(frameon=False, ncols=3)
         chain = "; dash-dot: bound by the linear chain that the layer stands in" if chained else ""
         figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound{chain}. {footer}", fontsize=5.5)
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str, path: Path) -> None:
-    """The largest principal angle of each layer's leading subspaces: between groups, and from record to record."""
+    """Draw the largest principal angle of each layer's leading subspaces: between groups, and between records.
+
+    Args:
+        layers: Layers with recorded subspaces.
+        pairs: The pairs of groups.
+        footer: What stands below.
+        path: The picture.
+    """
     with print_style():
         figure = Figure(figsize=(PAGE_IN, 0.7 + 1.2 * len(layers)), layout="constrained")
         axes = figure.subplots(len(layers), 2, squeeze=False, sharex=True, sharey=True)
@@ -88,11 +106,11 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
         directions = layers[0][1].sizes["angle"]
         figure.supxlabel(
             f"epoch\nlargest principal angle of the subspaces of {directions} leading singular vectors; line: among "
-            f"outputs; dotted: among inputs; absent where a subspace is not known. {footer}",
+            f"outputs; dotted: among inputs; absent where a subspace is not determined. {footer}",
             fontsize=5.5,
             color=TEXT_GREY,
         )
-        _save(figure, path)
+        save_picture(figure, [path])
 
 
 def _draw_sides(axis: Axes, angles: xr.DataArray, colour: str, label: str) -> None:
@@ -105,8 +123,3 @@ def _draw_positions(axis: Axes, values: xr.DataArray, norm: LogNorm):  # type: i
     shown = np.clip(values.values.T, norm.vmin, None)
     edges = (-0.5, shown.shape[1] - 0.5, shown.shape[0] + 0.5, 0.5)
     return axis.imshow(shown, aspect="auto", norm=norm, cmap="viridis", interpolation="nearest", extent=edges)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replaced(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
 from autospec.figures.difference_panel import DARK, blocks_of, draw_differences
+from autospec.figures.saving import Picture, save_picture
 from autospec.figures.spectra_panel import FEWEST_FOR_BAND, draw_spectra, rows_needed
 from autospec.figures.style import (
     COLUMN_IN,
@@ -24,18 +25,24 @@ from autospec.figures.style import (
     group_colours,
     print_style,
 )
-from autospec.store.write import replaced
 
 Panel = SpectraPanel | DifferencePanel
 
 SPECTRA_ROW_IN, DIFFERENCE_ROW_IN, HEAD_IN, LINE_IN = 1.55, 1.9, 0.42, 0.105
+HEAD_ROW_IN = 0.12
+LINE_CHARACTERS = {COLUMN_IN: 80, PAGE_IN: 174}
 DIFFERENCE_ROOM = {"left": 0.8, "right": 0.55}
-
-mpl.use("Agg")  # pictures go to files; no display is needed
 
 
 def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequence[Path]) -> None:
-    """Draw the whole figure: spectra panels two in a row, difference panels across the page."""
+    """Draw the whole figure: spectra panels two in a row, difference panels across the page.
+
+    Args:
+        number: The figure's number.
+        title: Its title.
+        panels: Its panels.
+        paths: The files; their endings say which kind of picture.
+    """
     spectra = [panel for panel in panels if isinstance(panel, SpectraPanel)]
     differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
     rows: list[Sequence[Panel]] = [spectra[at : at + 2] for at in range(0, len(spectra), 2)]
@@ -46,26 +53,51 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
         figure = Figure(figsize=(PAGE_IN, sum(heights)))
         parts = _stacked(figure, heights)
         simulated = " (simulated data)" if panels[0].provenance.simulated else ""
-        _head(parts[0], f"Figure {number}   {title}{simulated}", panels)
+        _head(parts[0], f"Figure {number}   {title}{simulated}", panels, PAGE_IN)
         for row, part, height in zip(rows, parts[1:-1], heights[1:-1], strict=True):
             places = part.subfigures(1, len(row), squeeze=False, wspace=0).flat
             for panel, place in zip(row, places, strict=True):
                 _draw_panel(panel, place, PAGE_IN / len(row), height)
         _foot(parts[-1], footer)
-        _save(figure, paths)
+        save_picture(figure, paths)
 
 
 def draw_panel(panel: Panel, path: Path) -> None:
-    """Draw one panel by itself, one column wide."""
-    footer = _footer_lines([panel], width=80)
-    heights = [0.24, _height(panel, COLUMN_IN), LINE_IN * (len(footer) + 1)]
+    """Draw one panel by itself, one column wide.
+
+    Args:
+        panel: The panel.
+        path: The file.
+    """
     with print_style():
-        figure = Figure(figsize=(COLUMN_IN, sum(heights)))
-        parts = _stacked(figure, heights)
-        _head(parts[0], "", [panel])
-        _draw_panel(panel, parts[1], COLUMN_IN, heights[1])
-        _foot(parts[-1], footer)
-        _save(figure, [path])
+        save_picture(_panel_figure(panel, COLUMN_IN), [path])
+
+
+def draw_page(panel: Panel) -> Picture:
+    """Draw one panel by itself, as wide as a page.
+
+    Args:
+        panel: The panel.
+
+    Returns:
+        The picture, which is not saved yet.
+    """
+    with print_style():
+        figure = _panel_figure(panel, PAGE_IN)
+        figure.draw_without_rendering()  # ticks are made when they are drawn, in the style that holds then
+    return figure
+
+
+def _panel_figure(panel: Panel, width: float) -> Picture:
+    """One panel under its legend and above its footer."""
+    footer = _footer_lines([panel], width=LINE_CHARACTERS[width])
+    heights = [HEAD_ROW_IN * (1 + _legend_rows([panel], width)), _height(panel, width), LINE_IN * (len(footer) + 1)]
+    figure = Picture(figsize=(width, sum(heights)))
+    parts = _stacked(figure, heights)
+    _head(parts[0], "", [panel], width)
+    _draw_panel(panel, parts[1], width, heights[1])
+    _foot(parts[-1], footer)
+    return figure
 
 
 def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
@@ -76,13 +108,15 @@ def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
 def _height(panel: Panel, width: float) -> float:
     """The height in inches that a panel takes."""
     if isinstance(panel, SpectraPanel):
-        return SPECTRA_ROW_IN + (rows_needed(panel) - 1) * (SPECTRA_ROW_IN - 0.3)
+        return SPECTRA_ROW_IN + (rows_needed(panel, _columns(panel, width)) - 1) * (SPECTRA_ROW_IN - 0.3)
     rows = -(-len(blocks_of(panel)) // _columns(panel, width))
     return DIFFERENCE_ROW_IN + 0.14 * (len(panel.pairs) > 1) + (rows - 1) * (DIFFERENCE_ROW_IN - 0.1)
 
 
-def _columns(panel: DifferencePanel, width: float) -> int:
-    """How many blocks of a difference panel stand side by side: its layers, two of them or four."""
+def _columns(panel: Panel, width: float) -> int:
+    """How many layers, or blocks of a difference panel, stand side by side: two or four across a page."""
+    if isinstance(panel, SpectraPanel):
+        return min(len(panel.layers), 2 if width < PAGE_IN else 4)
     if width < PAGE_IN:
         return 1
     return min(len(blocks_of(panel)), 2 if len(panel.layers) <= 2 else min(4, len(panel.layers)))
@@ -91,17 +125,38 @@ def _columns(panel: DifferencePanel, width: float) -> int:
 def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> None:
     above = 1 - 0.1 / height
     part.text(0.05 / width, above, panel.letter, fontsize=9, fontweight="bold", va="center")
-    part.text(0.25 / width, above, panel.title, fontsize=7.5, va="center")
+    part.text((0.25 if panel.letter else 0.05) / width, above, panel.title, fontsize=7.5, va="center")
     if isinstance(panel, SpectraPanel):
-        draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24))
+        draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24), _columns(panel, width))
     else:
         top = 0.38 if len(panel.pairs) == 1 else 0.52
         draw_differences(panel, part, Frame(width, height, top=top, **DIFFERENCE_ROOM), _columns(panel, width))
 
 
-def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
+def _head(part: SubFigure, title: str, panels: Sequence[Panel], width: float) -> None:
     if title:
         part.text(0.007, 0.8, title, fontsize=9, va="center")
+    handles = _legend(panels)
+    part.legend(
+        handles=handles,
+        loc="lower left",
+        ncols=-(-len(handles) // _legend_rows(panels, width)),
+        frameon=False,
+        borderaxespad=0.1,
+        columnspacing=0.9,
+        handlelength=1.0,
+        handletextpad=0.4,
+    )
+
+
+def _legend_rows(panels: Sequence[Panel], width: float) -> int:
+    """How many rows the legend takes, by the length of its words."""
+    needed = sum(0.28 + 0.045 * len(str(handle.get_label())) for handle in _legend(panels))
+    return max(1, -(-int(100 * needed) // int(100 * width)))
+
+
+def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
+    """What colours and marks say."""
     spectra = [panel for panel in panels if isinstance(panel, SpectraPanel)]
     handles: list[Line2D | Patch] = []
     if spectra:
@@ -112,17 +167,9 @@ def _head(part: SubFigure, title: str, panels: Sequence[Panel]) -> None:
         handles.append(Patch(color=FLOOR_GREY, label="noise"))
     if len(spectra) < len(panels):
         handles.append(Patch(color=LEFT_OUT_GREY, label="cannot be compared"))
+    if any(isinstance(panel, DifferencePanel) and panel.tested for panel in panels):
         handles.append(Line2D([], [], color=DARK, ls="", marker="o", ms=2.5, label=_dark_means(panels)))
-    part.legend(
-        handles=handles,
-        loc="lower left",
-        ncols=len(handles),
-        frameon=False,
-        borderaxespad=0.1,
-        columnspacing=0.9,
-        handlelength=1.0,
-        handletextpad=0.4,
-    )
+    return handles
 
 
 def _dark_means(panels: Sequence[Panel]) -> str:
@@ -153,8 +200,9 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
         sentences += _difference_sentences(differences)
     if panels[0].provenance.layers_shown:
         sentences.append(panels[0].provenance.layers_shown)
-    runs = dict.fromkeys(f"{panel.letter} {panel.provenance.run_id}" for panel in panels)
-    sentences.append("Runs: " + ", ".join(runs) + ".")
+    runs = dict.fromkeys(f"{panel.letter} {panel.provenance.run_id}" for panel in panels if panel.provenance.run_id)
+    if runs:
+        sentences.append(f"Run{'s' * (panels[0].letter != '')}: {', '.join(runs)}.".replace(":  ", ": "))
     wrapped: list[str] = []
     for sentence in sentences:
         wrapped += textwrap.wrap(sentence, width)
@@ -168,19 +216,29 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
         "compared (beyond the rank bound, or below a noise floor). cosine: of the two groups' gradients; dotted: "
         "their cancellation, near 0 where they are opposite. A difference is an association with the label, which need "
         "not be its cause.",
-        "p: labels exchanged at fixed weights; one distance over the trajectory, family-wise over layers and pairs.",
     ]
+    if any(panel.tested for panel in panels):
+        sentences.append(
+            "p: labels permuted at fixed weights; one distance over the trajectory, family-wise over layers and pairs."
+        )
     if any(panel.paper for panel in panels):
         sentences.append(
             "Margins: medians, dark where the paper's t-test of scaled values has p < 0.05; these t-tests are "
             "descriptive, not calibrated."
         )
-    if not all(panel.paper for panel in panels):
+    if any(panel.tested and not panel.paper for panel in panels):
         sentences.append(
-            "Margins: medians less those of exchanged labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
+            "Margins: medians less those of permuted labels, dark where q < 0.05 (Benjamini-Hochberg, exploratory); "
             "plain medians where there is no test."
         )
-    return sentences + [f"{panel.letter}: {text}" for panel in panels for text in panel.left_out]
+    if not any(panel.tested for panel in panels):
+        sentences.append("Margins: medians.")
+    return sentences + [_of_panel(panel, text) for panel in panels for text in panel.left_out]
+
+
+def _of_panel(panel: Panel, text: str) -> str:
+    """A sentence that says whose it is, where there are panels with letters."""
+    return f"{panel.letter}: {text}" if panel.letter else text
 
 
 def _data_sentence(provenance: Provenance) -> str:
@@ -188,12 +246,8 @@ def _data_sentence(provenance: Provenance) -> str:
     sizes = ", ".join(
         f"{group}: n = {size:.0f}{few if size < provenance.min_group else ''}"
         for group, size in provenance.sizes.items()
+        if not isnan(size)
     )
-    kind = "SIMULATED DATA" if provenance.simulated else "real data"
-    return f"Data: {provenance.source} ({kind}); {sizes}; seed {provenance.seed}."
-
-
-def _save(figure: Figure, paths: Sequence[Path]) -> None:
-    for path in paths:
-        with replaced(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:])
+    kind = {True: " (SIMULATED DATA)", False: " (real data)", None: ""}[provenance.simulated]
+    seed = "" if provenance.seed is None else f"seed {provenance.seed}"
+    return "; ".join(text for text in (f"Data: {provenance.source}{kind}", sizes, seed) if text) + "."

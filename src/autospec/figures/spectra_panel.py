@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,24 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
-from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded
+from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded, whole_epochs
 from autospec.store.schema import ALL
 
-MOST_COLUMNS = 2
 FEWEST_FOR_BAND = 5
 """With fewer seeds each is drawn as a line: their deviation would say little."""
 COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
 
 
-def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
-    """One axis per layer: every index of the whole batch behind, a few indices of each group in front."""
-    columns = min(len(panel.layers), MOST_COLUMNS)
-    rows = rows_needed(panel)
+def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame, columns: int) -> None:
+    """Draw one axis per layer: every index of the whole batch behind, a few indices of each group in front.
+
+    Args:
+        panel: What is drawn.
+        part: The part of the picture to draw in.
+        frame: The room around its axes.
+        columns: How many axes stand side by side.
+    """
+    rows = rows_needed(panel, columns)
     gaps = {
         "wspace": frame.gap(COLUMN_GAP_IN, columns, frame.inner_width),
         "hspace": frame.gap(ROW_GAP_IN, rows, frame.inner_height),
@@ -39,36 +45,41 @@ def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame) -> None:
             axis.set_xlabel("epoch", labelpad=1)
 
 
-def rows_needed(panel: SpectraPanel) -> int:
-    """How many rows of axes a panel takes."""
-    return -(-len(panel.layers) // MOST_COLUMNS)
+def rows_needed(panel: SpectraPanel, columns: int) -> int:
+    """Count the rows of axes that a panel takes."""
+    return -(-len(panel.layers) // columns)
 
 
 def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
-    """The spectra of one layer."""
+    """Draw the spectra of one layer.
+
+    Args:
+        panel: What is drawn.
+        layer: The layer.
+        axis: The axis to draw in.
+    """
     table = panel.frame[panel.frame["layer"] == layer.name]
     seeds = _seeds(table)
     table = seeds[0]
-    spectra = {str(group): part for group, part in table.groupby("group", sort=False)}
+    spectra = [_spectra_by_group(run, (ALL, *panel.groups)) for run in seeds]
     front = front_indices(int(table["index"].max()))
-    whole = _above_floor(spectra[ALL])
+    whole = spectra[0][ALL]
     for place, index in enumerate(whole.columns):
-        axis.plot(whole.index, whole[index], color=group_grey(place, whole.shape[1]), lw=0.4, zorder=1)
+        axis.plot(whole.index, whole[index], color=group_grey(place, whole.shape[1]), lw=0.4, zorder=1, **_dot(whole))
     colours = group_colours(panel.groups)
     ends: dict[int, list[float]] = {index: [] for index in front}
     for group in panel.groups:
-        values = _above_floor(spectra[group])
+        values = spectra[0][group]
         for place, shown in enumerate(front):
             colour = shaded(colours[group], place, len(front))
-            _draw_seeds(
-                axis, [_above_floor(own[own["group"] == group])[shown] for own in seeds], colour, 3 - place * 0.1
-            )
+            _draw_seeds(axis, [run[group][shown] for run in spectra], colour, 3 - place * 0.1)
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
     axis.set_title(str(layer), loc="left", pad=3)
     axis.margins(x=0)
+    whole_epochs(axis)
     _limit(axis, table)
-    _shade_floor(axis, spectra[ALL])
+    _shade_floor(axis, table[table["group"] == ALL])
     _label_ends(axis, ends)
 
 
@@ -76,14 +87,14 @@ def _seeds(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The table of each seed's run, in their order."""
     if "seed" not in table.columns:
         return [table]
-    return [own for _, own in table.groupby("seed", sort=False)]
+    return [run for _, run in table.groupby("seed", sort=False)]
 
 
 def _draw_seeds(axis: Axes, lines: Sequence[pd.Series], colour: Colour, order: float) -> None:
     """A line for each seed; from five seeds up their mean, on the scale of the axis, and a band of one deviation."""
     if len(lines) < FEWEST_FOR_BAND:
         for line in lines:
-            axis.plot(line.index, line, color=colour, lw=0.9 if len(lines) == 1 else 0.5, zorder=order)
+            axis.plot(line.index, line, color=colour, lw=0.9 if len(lines) == 1 else 0.5, zorder=order, **_dot(line))
         return
     logarithms = np.log(np.stack([line.to_numpy(dtype=np.float64) for line in lines]))
     mean, deviation = logarithms.mean(0), logarithms.std(0, ddof=1)
@@ -92,13 +103,23 @@ def _draw_seeds(axis: Axes, lines: Sequence[pd.Series], colour: Colour, order: f
     axis.plot(lines[0].index, np.exp(mean), color=colour, lw=0.9, zorder=order)
 
 
+def _dot(line: pd.Series | pd.DataFrame) -> dict[str, Any]:
+    """A mark for a line of one point, which has no length."""
+    return {"marker": "o", "ms": 2.5} if len(line) == 1 else {}
+
+
 def front_indices(width: int) -> tuple[int, ...]:
-    """The indices drawn for each group."""
+    """List the indices drawn for each group, for a spectrum of so many singular values."""
     return tuple(index for index in ((1, 4, 8) if width >= 8 else (1, 2, 4)) if index <= width)
 
 
+def _spectra_by_group(run: pd.DataFrame, groups: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Of some groups the scaled values above the floor, epoch × index."""
+    return {str(group): _above_floor(part) for group, part in run.groupby("group", sort=False) if group in groups}
+
+
 def _above_floor(part: pd.DataFrame) -> pd.DataFrame:
-    """epoch × index of the scaled values, NaN where they are rounding."""
+    """The scaled values, epoch × index; NaN where they are rounding."""
     kept = part.assign(scaled=part["scaled"].where(part["value"] > part["floor"]))
     return kept.pivot(index="epoch", columns="index", values="scaled")
 
@@ -117,6 +138,9 @@ def _limit(axis: Axes, table: pd.DataFrame) -> None:
 def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
     """What lies below the whole batch's noise floor is shaded."""
     floor = whole.groupby("epoch")["scaled_floor"].first()
+    if len(floor) == 1:  # a single epoch is in the middle of its axis
+        axis.axhspan(axis.get_ylim()[0], floor.iloc[0], color=FLOOR_GREY, lw=0, zorder=2)
+        return
     axis.fill_between(floor.index, axis.get_ylim()[0], floor, color=FLOOR_GREY, lw=0, zorder=2)
 
 

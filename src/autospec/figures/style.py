@@ -9,7 +9,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.ticker import MaxNLocator
 
 COLUMN_IN = 3.5
 PAGE_IN = 7.2
@@ -26,7 +28,7 @@ Colour = tuple[float, float, float]
 
 @contextlib.contextmanager
 def print_style() -> Iterator[None]:
-    """The settings of matplotlib that every picture is drawn with."""
+    """Draw with the settings of every picture while the block lasts."""
     settings: dict[Any, Any] = {
         "font.size": 6.5,
         "axes.titlesize": 6.5,
@@ -51,27 +53,35 @@ def print_style() -> Iterator[None]:
         yield
 
 
+def whole_epochs(axis: Axes) -> None:
+    """Let an axis over epochs have ticks at whole epochs only."""
+    axis.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True, min_n_ticks=1))
+
+
 def group_colours(groups: Sequence[str]) -> dict[str, str]:
-    """One colour for each group, in their order."""
-    return {group: OKABE_ITO[place % len(OKABE_ITO)] for place, group in enumerate(groups)}
+    """Return one colour for each group, in their order; of a rainbow where they are more than the palette has."""
+    if len(groups) <= len(OKABE_ITO):
+        return dict(zip(groups, OKABE_ITO, strict=False))
+    places = np.linspace(0.05, 0.95, len(groups))
+    return {group: to_hex(mpl.colormaps["turbo"](place)) for group, place in zip(groups, places, strict=True)}
 
 
 def shaded(colour: str, place: int, places: int) -> Colour:
-    """A colour that gets lighter with the index of the singular value: the first is full, the last is pale."""
+    """Return a colour that gets lighter with the singular value's place: the first is full, the last pale."""
     paleness = 0.6 * place / max(places - 1, 1)
     red, green, blue = (1 - paleness) * np.array(to_rgb(colour)) + paleness
     return float(red), float(green), float(blue)
 
 
 def group_grey(place: int, places: int) -> Colour:
-    """The grey of the whole batch's singular value at a place among all: from middle grey to nearly white."""
+    """Return the grey of the whole batch's singular value at a place: from middle grey to nearly white."""
     grey = 0.55 + 0.35 * place / max(places - 1, 1)
     return grey, grey, grey
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The room around the axes of a part of a picture, in inches; so text keeps its place at every size."""
+    """The room around the axes of a part of a picture, in inches, so that text keeps its place at every size."""
 
     width: float
     height: float
@@ -81,7 +91,7 @@ class Frame:
     bottom: float = 0.34
 
     def fractions(self) -> dict[str, float]:
-        """left, right, bottom and top as matplotlib's grids want them."""
+        """Return left, right, bottom and top as matplotlib's grids take them."""
         return {
             "left": self.left / self.width,
             "right": 1 - self.right / self.width,
@@ -90,14 +100,16 @@ class Frame:
         }
 
     def gap(self, inches: float, across: int, of: float) -> float:
-        """A distance between ``across`` neighbours in inches, as a share of their mean extent."""
+        """Return a distance between ``across`` neighbours in inches, as a share of their mean extent."""
         room = of - (across - 1) * inches
         return inches / (room / across)
 
     @property
     def inner_width(self) -> float:
+        """The width of the axes, in inches."""
         return self.width - self.left - self.right
 
     @property
     def inner_height(self) -> float:
+        """The height of the axes, in inches."""
         return self.height - self.top - self.bottom

@@ -6,13 +6,17 @@ The public names are loaded when they are first used: nibabel, nilearn and sciki
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from autospec.errors import require_extra
+
 if TYPE_CHECKING:
     from autospec.neuroimaging.constrained import Components, constrained_ica
     from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, Domain
-    from autospec.neuroimaging.maps import modes, scaled
+    from autospec.neuroimaging.maps import modes, scale_maps
     from autospec.neuroimaging.neuromark import NeuroMarkICA
     from autospec.neuroimaging.repetition_time import repetition_time_s
-    from autospec.neuroimaging.timecourses import cleaned, despiked, detrended, low_passed, without_motion, z_scored
+    from autospec.neuroimaging.timecourses import clean, despike, detrend, low_pass, regress_out_motion, z_score
+
+require_extra("autospec.neuroimaging", "neuroimaging", "nibabel", "nilearn", "sklearn", "scipy")
 
 _HOMES = {
     "NeuroMarkICA": "neuromark",
@@ -22,14 +26,14 @@ _HOMES = {
     "COMPONENT_NAMES": "domains",
     "Domain": "domains",
     "modes": "maps",
-    "scaled": "maps",
+    "scale_maps": "maps",
     "repetition_time_s": "repetition_time",
-    "cleaned": "timecourses",
-    "despiked": "timecourses",
-    "detrended": "timecourses",
-    "low_passed": "timecourses",
-    "without_motion": "timecourses",
-    "z_scored": "timecourses",
+    "clean": "timecourses",
+    "despike": "timecourses",
+    "detrend": "timecourses",
+    "low_pass": "timecourses",
+    "regress_out_motion": "timecourses",
+    "z_score": "timecourses",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604 (the names are strings)

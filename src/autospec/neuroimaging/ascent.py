@@ -93,17 +93,30 @@ class Ascent:
 
         For short steps the gain per length tends to the slope along the sphere. Where that slope is below what a step
         must gain (it is, within about 8° of a stationary point), only rounding would let a step of 1e-13 pass.
+
+        Args:
+            rows: Which components to look at.
+
+        Returns:
+            (rows,) of booleans.
         """
         along = row_products(self.directions[rows], self._uphill[rows])
         slope = self._norms[rows] * (1 - along**2)
         return (self._steps[rows] < SMALL_STEP) & (slope < LEAST_GAIN * self._norms[rows])
 
 
-def climbed(objective: Objective, start: Matrix) -> Matrix:
+def climb(objective: Objective, start: Matrix) -> Matrix:
     """The directions (components, dimensions) that the line search of at most 100 iterations ends in.
 
     The step is 1 at first, halved by each refused candidate (which uses up an iteration) and never grows. This very
     search is part of the result: a converged optimiser gives other components.
+
+    Args:
+        objective: What is maximised, per component.
+        start: Unit directions (components, dimensions) to start from.
+
+    Returns:
+        Unit directions (components, dimensions).
     """
     ascent = Ascent(objective, start)
     rows: Rows = np.arange(len(start))
@@ -117,10 +130,25 @@ def climbed(objective: Objective, start: Matrix) -> Matrix:
 
 
 def unit_rows(matrix: Matrix) -> Matrix:
-    """Every row divided by its Euclidean norm."""
+    """Every row divided by its Euclidean norm.
+
+    Args:
+        matrix: (rows, columns), no row zero.
+
+    Returns:
+        (rows, columns) Rows of length 1.
+    """
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
 def row_products(left: Matrix, right: Matrix) -> Vector:
-    """(rows,) The inner product of each row with its partner."""
+    """(rows,) The inner product of each row with its partner.
+
+    Args:
+        left: (rows, columns).
+        right: (rows, columns).
+
+    Returns:
+        (rows,) left[i] · right[i].
+    """
     return np.einsum("kp,kp->k", left, right)

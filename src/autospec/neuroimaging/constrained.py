@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.ascent import Objective, climbed, unit_rows
+from autospec.neuroimaging.ascent import Objective, climb, unit_rows
 from autospec.neuroimaging.normalisation import PREPARATIONS
 from autospec.neuroimaging.voxels import Matrix, Voxels, as_double, namespace
 
@@ -66,29 +66,39 @@ def constrained_ica(
     dtype: str = "float64",
     device: Any = None,
 ) -> Components:
-    """The maps (Q, V) and time-courses (T, Q) of one subject that are independent and close to reference maps.
+    """The maps and time-courses of one subject that are independent and close to reference maps.
 
-    ``data`` (T, V) are the volumes inside the mask, ``references`` (Q, V) the template, in any units; neither is
-    modified. Each map has mean 0 and standard deviation 1 over voxels and the sign of its reference; it does not
-    depend on the other references. Time-courses are in the units of the prepared data: with ``covariance`` (as in
-    GIFT) the covariance of each volume with the map, with ``least_squares`` the joint fit of all maps to each volume,
-    better on easy data and worse at low signal. Preparations: ``rt`` (default) subtracts every volume's mean, ``rv``
-    every voxel's mean before that, ``vn`` detrends and standardises every voxel before that.
+    Each map has mean 0 and standard deviation 1 over voxels and the sign of its reference; it does not depend on the
+    other references. Time-courses are in the units of the prepared data. With a torch tensor, or with ``device``,
+    torch computes; a tensor in gives tensors out.
 
-    With a torch tensor, or with ``device`` ("cpu", "cuda"), torch computes; a tensor in gives tensors out.
-    ``dtype="float32"`` halves time and memory and agrees to about 1e-5. ``names`` are the references' in messages.
+    Args:
+        data: (T, V) Volumes inside the mask; not modified.
+        references: (Q, V) The template's maps, in any units; not modified.
+        preparation: ``rt`` subtracts every volume's mean, ``rv`` every voxel's mean before that, ``vn`` detrends and
+            standardises every voxel before that.
+        timecourses: ``covariance`` (as in GIFT) of each volume with the map, or ``least_squares``, the joint fit of all
+            maps to each volume, better on easy data and worse at low signal.
+        names: The references' names in messages.
+        dtype: ``float32`` halves time and memory and agrees to about 1e-5.
+        device: "cpu" or "cuda" for torch.
 
-    Errors: AutoSpecError for shapes that do not fit, one volume, values that are not finite, a constant reference
-    (named), data without variance, and an unknown preparation, kind of time-courses, dtype or device.
+    Returns:
+        Maps (Q, V) and time-courses (T, Q).
 
-    >>> rng = np.random.default_rng(0)
-    >>> sources = rng.laplace(size=(3, 500))
-    >>> data = rng.normal(size=(20, 3)) @ sources + 0.1 * rng.normal(size=(20, 500))
-    >>> maps, timecourses = constrained_ica(data, sources + rng.normal(size=(3, 500)))
-    >>> maps.shape, timecourses.shape
-    ((3, 500), (20, 3))
-    >>> bool(np.corrcoef(maps[0], sources[0])[0, 1] > 0.98)
-    True
+    Raises:
+        AutoSpecError: Shapes do not fit, there is one volume, values are not finite, a reference is constant (it is
+            named), data have no variance, or an option is unknown.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> sources = rng.laplace(size=(3, 500))
+        >>> data = rng.normal(size=(20, 3)) @ sources + 0.1 * rng.normal(size=(20, 500))
+        >>> maps, timecourses = constrained_ica(data, sources + rng.normal(size=(3, 500)))
+        >>> maps.shape, timecourses.shape
+        ((3, 500), (20, 3))
+        >>> bool(np.corrcoef(maps[0], sources[0])[0, 1] > 0.98)
+        True
     """
     check_options(preparation=preparation, timecourses=timecourses, dtype=dtype)
     kind = namespace(data)
@@ -99,11 +109,11 @@ def constrained_ica(
     _check_finite(data, references)
     _check_variation(data)
     prepared = Voxels(_in_precision(PREPARATIONS[preparation](data), dtype))
-    targets = Voxels(_in_precision(_standardised(references, names), dtype))
+    targets = Voxels(_in_precision(_standardise(references, names), dtype))
     maps = _maps(prepared, targets)
     courses: Matrix = prepared.products(maps)
     if timecourses == "least_squares":
-        courses = _solved(maps.products(maps), courses)
+        courses = _solve(maps.products(maps), courses)
     return _results(maps.values, courses, kind)
 
 
@@ -117,18 +127,41 @@ def _maps(prepared: Voxels, references: Voxels) -> Voxels:
 
 
 def estimate(prepared: Voxels, references: Voxels, whitening: Whitening) -> Voxels:
-    """The maps (Q, V): steps 1 to 8, from prepared data (T, V) and standardised references (Q, V)."""
+    """Steps 1 to 8 of the estimation: whiten, start from the closest maps, climb.
+
+    Args:
+        prepared: Prepared data (T, V).
+        references: Standardised references (Q, V).
+        whitening: Which eigenvalues are kept.
+
+    Returns:
+        The maps (Q, V).
+
+    Raises:
+        AutoSpecError: The data have nothing in common with a reference, or no variance.
+    """
     whitened = whiten(prepared, whitening)
     closeness = references.products(whitened)
     # the least-squares weights of each reference: its closest map within the data
-    start = _solved(whitened.products(whitened), closeness)
+    start = _solve(whitened.products(whitened), closeness)
     _check_overlap(start)
     start = unit_rows(start)
-    return whitened.combined(climbed(Objective(whitened, closeness, start), start))
+    return whitened.combined(climb(Objective(whitened, closeness, start), start))
 
 
 def whiten(prepared: Voxels, whitening: Whitening) -> Voxels:
-    """Y = Λ^-½ Eᵀ X, (kept directions, V), from the eigenvalues Λ and eigenvectors E of X Xᵀ / V."""
+    """Y = Λ^-½ Eᵀ X, from the eigenvalues Λ and eigenvectors E of X Xᵀ / V.
+
+    Args:
+        prepared: X (T, V).
+        whitening: Which eigenvalues are kept.
+
+    Returns:
+        Y (kept directions, V).
+
+    Raises:
+        AutoSpecError: No eigenvalue is above the floor.
+    """
     eigenvalues, vectors = np.linalg.eigh(prepared.products(prepared))
     floor = max(whitening.relative_floor * eigenvalues[-1], whitening.absolute_floor)
     kept = eigenvalues > floor
@@ -140,24 +173,38 @@ def whiten(prepared: Voxels, whitening: Whitening) -> Voxels:
     return whitened
 
 
-def _solved(products: Matrix, right: Matrix) -> Matrix:
+def _solve(products: Matrix, right: Matrix) -> Matrix:
     """``right @ products⁻¹``, by least squares where the symmetric ``products`` has no inverse."""
     return np.asarray(np.linalg.lstsq(products, right.T, rcond=None)[0].T, dtype=np.float64)
 
 
 def constant_rows(references: Any) -> list[int]:
-    """Which references (Q, V) are constant to a millionth (a float32 map, resampled): positions from 0."""
+    """Which references are constant to a millionth (a float32 map, resampled).
+
+    Args:
+        references: (Q, V).
+
+    Returns:
+        Positions from 0.
+    """
     return [index for index, row in enumerate(references) if row.max() - row.min() <= CONSTANT * abs(row).max()]
 
 
 def check_options(**options: str) -> None:
-    """AutoSpecError for a preparation, kind of time-courses or dtype that there is not."""
+    """Refuse a preparation, kind of time-courses or dtype that there is not.
+
+    Args:
+        options: Values by the names of ``OPTIONS``.
+
+    Raises:
+        AutoSpecError: A value is unknown; the allowed ones are named.
+    """
     for name, value in options.items():
         if value not in OPTIONS[name]:
             raise AutoSpecError(f"{name}={value}: unknown; allowed are {', '.join(OPTIONS[name])}")
 
 
-def _standardised(references: Any, names: Sequence[str] | None) -> Any:
+def _standardise(references: Any, names: Sequence[str] | None) -> Any:
     """References (Q, V) with mean 0 and std 1 (ddof 1); AutoSpecError naming those that are constant."""
     constant = constant_rows(references)
     if constant:

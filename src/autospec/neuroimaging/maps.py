@@ -18,17 +18,32 @@ SMOOTHING_BINS = 1.1 / np.sqrt(8 * np.log(2))
 
 
 def modes(mean_maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """(components,) The mode of each map (components, voxels): the peak of a smoothed histogram of nonzero voxels.
+    """The mode of each map: the peak of a smoothed histogram of its nonzero voxels, to be taken of the mean map.
 
-    To be taken of the mean over subjects. AutoSpecError for a map that is zero everywhere or not finite.
+    Args:
+        mean_maps: (components, voxels), the mean over subjects.
+
+    Returns:
+        (components,) Offsets in the units of the maps.
+
+    Raises:
+        AutoSpecError: A map is zero everywhere or not finite.
     """
     return np.array([_mode(values, index) for index, values in enumerate(_checked(mean_maps))])
 
 
-def scaled(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
-    """One subject's maps (components, voxels) in z: minus the offset, divided by √(Σv² / (voxels − 1)).
+def scale_maps(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
+    """One subject's maps in z: minus the offset, divided by √(Σv² / (voxels − 1)).
 
-    ``offsets`` (components,) are the group's ``modes``. AutoSpecError for shapes that do not fit and constant maps.
+    Args:
+        maps: (components, voxels) of one subject.
+        offsets: (components,) The group's ``modes``.
+
+    Returns:
+        (components, voxels) Maps in z.
+
+    Raises:
+        AutoSpecError: Shapes do not fit, values are not finite, or a map equals its offset everywhere.
     """
     values, zero = _checked(maps), np.asarray(offsets, dtype=np.float64)
     if zero.shape != (len(values),):

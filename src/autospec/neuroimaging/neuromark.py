@@ -20,9 +20,9 @@ from autospec.neuroimaging import maps as map_scaling
 from autospec.neuroimaging.constrained import Components, check_options, constant_rows, constrained_ica
 from autospec.neuroimaging.domains import COMPONENT_NAMES, N_COMPONENTS
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import ImageLike, check_same_grid, listed, name_of, opened_scan, values
-from autospec.neuroimaging.template import common_mask, given_mask, template_on
-from autospec.neuroimaging.timecourses import LOW_PASS_HZ, cleaned, z_scored
+from autospec.neuroimaging.scans import ImageLike, as_list, check_same_grid, name_of, open_scan, read_values
+from autospec.neuroimaging.template import common_mask, mask_on, template_on
+from autospec.neuroimaging.timecourses import LOW_PASS_HZ, clean, z_score
 
 MAPS_AS = ("array", "image")
 
@@ -34,26 +34,39 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
     (components, voxels of the mask) and time-courses (time, components). Scans are paths or nibabel images, 4-D, all
     on one grid, and in memory one at a time; ``iterate`` keeps the results so, too.
 
-    ``template``: 4-D image (x, y, z, maps) or its path; one on another grid or with another affine is resampled to
-    the scans' (cubic splines, zero beyond its edge), and that is logged. ``mask``: 3-D image or path, nonzero inside,
-    on another grid resampled by the nearest voxel; by default the voxels that reach the mean of the first volume, in
-    every scan given to ``fit``. ``preparation``, ``timecourses``, ``dtype`` and ``device``: see ``constrained_ica``.
+    Args:
+        template: 4-D image (x, y, z, maps) or its path; one on another grid or with another affine is resampled to the
+            scans' (cubic splines, zero beyond its edge), and that is logged.
+        mask: 3-D image or path, nonzero inside, on another grid resampled by the nearest voxel; by default the voxels
+            that reach the mean of the first volume, in every scan given to ``fit``.
+        preparation: See ``constrained_ica``.
+        timecourses: See ``constrained_ica``.
+        clean: Detrend, regress motion out where it is given, despike and low-pass the time-courses.
+        low_pass_hz: Cutoff of the low-pass in Hz, None for none.
+        tr_s: Repetition time in seconds; by default of each scan's BIDS sidecar or header.
+        scale: Give z: maps minus the mode of the mean map of all scans in the call, divided by their size; time-courses
+            detrended, with std 1.
+        maps_as: ``array``, or ``image`` for a 4-D image.
+        dtype: See ``constrained_ica``.
+        device: See ``constrained_ica``.
 
-    ``clean=True`` detrends, regresses motion out where it is given, despikes and low-passes the time-courses
-    (``low_pass_hz``, None for none), with the repetition time ``tr_s`` or, by default, of each scan's BIDS sidecar or
-    header. ``scale=True`` gives z: maps minus the mode of the mean map of all scans in the call, divided by their
-    size; time-courses detrended, with std 1. ``maps_as="image"`` gives maps as a 4-D image.
+    Attributes:
+        mask_img_: The mask.
+        template_img_: The template on the scans' grid.
+        references_: (components, voxels) The template's maps in the mask.
+        names_: What the components are called.
+        masker_: nilearn's masker.
+        offsets_: (components,) After a scaled transform: what was subtracted from maps.
 
-    Fitted: ``mask_img_``, ``template_img_``, ``references_`` (components, voxels), ``names_``, ``masker_`` (nilearn's)
-    and after a scaled transform ``offsets_`` (components,).
+    Raises:
+        AutoSpecError: A file is at fault (it is named: a 3-D scan, one volume, NaN in the mask, another grid than the
+            first scan's, a truncated file), a mask has no voxels, a template map is constant in the mask, an option is
+            unknown, or, with ``clean``, nothing tells the repetition time.
 
-    Errors: AutoSpecError naming the file (a 3-D scan, one volume, NaN in the mask, another grid than the first
-    scan's, a truncated file), a mask without voxels, a template map that is constant in the mask, an unknown option,
-    and with ``clean`` a repetition time that nothing tells.
-
-    >>> model = NeuroMarkICA("neuromark.nii.gz", clean=True, tr_s=2.0)
-    >>> model.fit_transform(["sub-01_bold.nii.gz", "sub-02_bold.nii.gz"])  # doctest: +SKIP
-    [Components(maps=array(...), timecourses=array(...)), Components(maps=array(...), timecourses=array(...))]
+    Example:
+        >>> model = NeuroMarkICA("neuromark.nii.gz", clean=True, tr_s=2.0)
+        >>> model.fit_transform(["sub-01_bold.nii.gz", "sub-02_bold.nii.gz"])  # doctest: +SKIP
+        [Components(maps=array(...), timecourses=array(...)), Components(maps=array(...), timecourses=array(...))]
     """
 
     def __init__(
@@ -84,13 +97,24 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, images: ImageLike | Iterable[ImageLike], y: None = None) -> NeuroMarkICA:
-        """Settle mask and template on the grid of the scans; of each, only the first volume is read, if that."""
+        """Settle mask and template on the grid of the scans; of each, only the first volume is read, if that.
+
+        Args:
+            images: One scan or several.
+            y: Ignored, for scikit-learn.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            AutoSpecError: See the class.
+        """
         self._check_options()
-        scans = [opened_scan(image) for image in listed(images)]
+        scans = [open_scan(image) for image in as_list(images)]
         grid = scans[0]
         for scan in scans[1:]:
             check_same_grid(scan, grid, name_of(grid))
-        inside = common_mask(scans) if self.mask is None else given_mask(self.mask, grid)
+        inside = common_mask(scans) if self.mask is None else mask_on(self.mask, grid)
         self.mask_img_ = Nifti1Image(inside.astype(np.uint8), grid.affine)
         self.template_img_ = template_on(self.template, grid, inside)
         n_maps = self.template_img_.shape[3]
@@ -108,19 +132,41 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         *,
         motion: Sequence[npt.ArrayLike | None] | None = None,
     ) -> list[Components]:
-        """``fit``, then ``transform`` of the same scans."""
-        scans = listed(images)
+        """``fit``, then ``transform`` of the same scans.
+
+        Args:
+            images: One scan or several.
+            y: Ignored, for scikit-learn.
+            motion: One array (time, covariates) or None per scan.
+
+        Returns:
+            The components of every scan.
+        """
+        scans = as_list(images)
         return self.fit(scans).transform(scans, motion=motion)
 
     def transform(
         self, images: ImageLike | Iterable[ImageLike], *, motion: Sequence[npt.ArrayLike | None] | None = None
     ) -> list[Components]:
-        """The components of every scan; ``motion`` is one array (time, covariates) or None per scan."""
-        found = list(self._components(images, motion))
+        """The components of every scan.
+
+        Args:
+            images: One scan or several.
+            motion: One array (time, covariates) or None per scan.
+
+        Returns:
+            One ``Components`` per scan, in order.
+
+        Raises:
+            AutoSpecError: See the class.
+        """
+        components = list(self._components(images, motion))
         if self.scale:
-            self.offsets_ = map_scaling.modes(sum(one.maps for one in found) / len(found))
-            found = [Components(map_scaling.scaled(one.maps, self.offsets_), one.timecourses) for one in found]
-        return [self._delivered(one) for one in found]
+            self.offsets_ = map_scaling.modes(sum(one.maps for one in components) / len(components))
+            components = [
+                Components(map_scaling.scale_maps(one.maps, self.offsets_), one.timecourses) for one in components
+            ]
+        return [self._delivered(one) for one in components]
 
     def iterate(
         self, images: ImageLike | Iterable[ImageLike], *, motion: Sequence[npt.ArrayLike | None] | None = None
@@ -128,20 +174,44 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         """As ``transform``, one scan at a time and never two in memory.
 
         Maps are not scaled, since their offset is the group's: take ``modes`` of their mean, then ``scaled`` of each.
+
+        Args:
+            images: One scan or several.
+            motion: One array (time, covariates) or None per scan.
+
+        Returns:
+            An iterator over the components of each scan.
         """
         return (self._delivered(one) for one in self._components(images, motion))
 
     def image_of(self, maps: npt.NDArray) -> Any:
-        """Maps (components, voxels) as a 4-D image on the scans' grid, zero outside the mask."""
+        """Maps as a 4-D image on the scans' grid, zero outside the mask.
+
+        Args:
+            maps: (components, voxels).
+
+        Returns:
+            A nibabel image (x, y, z, components).
+        """
         check_is_fitted(self)
         return self.masker_.inverse_transform(maps)
 
     def data_of(self, image: ImageLike) -> npt.NDArray[np.floating]:
-        """A scan's values inside the mask, (time, voxels); AutoSpecError naming the scan where it cannot be used."""
+        """A scan's values inside the mask.
+
+        Args:
+            image: A scan on the fitted grid.
+
+        Returns:
+            (time, voxels).
+
+        Raises:
+            AutoSpecError: The scan cannot be used; it is named.
+        """
         check_is_fitted(self)
-        scan = opened_scan(image)
+        scan = open_scan(image)
         check_same_grid(scan, self.mask_img_, "the mask")
-        voxels = values(scan)
+        voxels = read_values(scan)
         gaps = ~np.isfinite(voxels).all(axis=3)
         inside = int((gaps & np.asarray(self.mask_img_.dataobj, dtype=bool)).sum())
         if inside:
@@ -156,7 +226,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         self, images: ImageLike | Iterable[ImageLike], motion: Sequence[npt.ArrayLike | None] | None
     ) -> Iterator[Components]:
         check_is_fitted(self)
-        scans = listed(images)
+        scans = as_list(images)
         covariates = [None] * len(scans) if motion is None else list(motion)
         if len(covariates) != len(scans):
             raise AutoSpecError(f"motion is given for {len(covariates)} of {len(scans)} scans; None stands for none")
@@ -176,15 +246,15 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
                 dtype=self.dtype,
                 device=self.device,
             )
-            courses = cleaned(courses, tr_s, motion, self.low_pass_hz) if self.clean else courses
-            return Components(maps, z_scored(courses) if self.scale else courses)
+            courses = clean(courses, tr_s, motion, self.low_pass_hz) if self.clean else courses
+            return Components(maps, z_score(courses) if self.scale else courses)
         except AutoSpecError as error:
             raise AutoSpecError(f"scan {name_of(image)}: {error}") from error
 
     def _repetition_time_s(self, image: ImageLike) -> float | None:
         if not self.clean or self.low_pass_hz is None:
             return self.tr_s
-        return self.tr_s if self.tr_s is not None else repetition_time_s(opened_scan(image))
+        return self.tr_s if self.tr_s is not None else repetition_time_s(open_scan(image))
 
     def _delivered(self, components: Components) -> Components:
         if self.maps_as == "array":

@@ -22,11 +22,20 @@ AGREEMENT_S = 1e-3
 
 
 def repetition_time_s(image: Any) -> float:
-    """Seconds between the volumes of a scan, a path or a nibabel image.
+    """Seconds between the volumes of a scan.
 
     A sidecar (``RepetitionTime``; beside the scan, or inherited from a folder above it within the BIDS dataset) wins
     over the header; where they differ, that is logged. A header without a unit of time is believed, and that is
-    logged, unless it says 1, which programs write when they do not know. AutoSpecError where neither tells.
+    logged, unless it says 1, which programs write when they do not know.
+
+    Args:
+        image: A path or a nibabel image.
+
+    Returns:
+        The repetition time in seconds.
+
+    Raises:
+        AutoSpecError: Neither tells, a sidecar cannot be read, or the time cannot be meant.
     """
     import nibabel
 
@@ -79,14 +88,14 @@ def _sidecars(scan: Path) -> Iterator[Path]:
     for folder in _folders(scan.absolute().parent):
         named = [(path.stem.split("_"), path) for path in sorted(folder.glob(f"*{entities[-1]}.json"))]
         fitting = [(parts, path) for parts, path in named if parts[-1] == entities[-1] and set(parts) <= set(entities)]
-        yield from (path for _, path in sorted(fitting, key=lambda found: -len(found[0])))
+        yield from (path for _, path in sorted(fitting, key=lambda sidecar: -len(sidecar[0])))
 
 
-def _folders(own: Path) -> list[Path]:
-    """The scan's folder and those above it up to the root of its BIDS dataset; without a root, its own alone."""
-    above = [own, *own.parents]
+def _folders(start: Path) -> list[Path]:
+    """The scan's folder and those above it up to the root of its BIDS dataset; without a root, only its own."""
+    above = [start, *start.parents]
     roots = [depth for depth, folder in enumerate(above) if any((folder / name).is_file() for name in ROOT_FILES)]
-    return above[: roots[0] + 1] if roots else [own]
+    return above[: roots[0] + 1] if roots else [start]
 
 
 def _content(sidecar: Path) -> dict[str, Any]:

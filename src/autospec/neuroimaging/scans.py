@@ -24,24 +24,53 @@ Mask = npt.NDArray[np.bool_]
 SAME_PLACE_MM = 1e-3
 
 
-def listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    """The images as a list; a single one is a list of one."""
+def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    """The images as a list; a single one is a list of one.
+
+    Args:
+        images: One image or path, or several.
+
+    Returns:
+        A list of one or more.
+
+    Raises:
+        AutoSpecError: Nothing was given.
+    """
     single = isinstance(images, str | PathLike) or hasattr(images, "dataobj")
-    found = [images] if single else list(images)
-    if not found:
+    listed = [images] if single else list(images)
+    if not listed:
         raise AutoSpecError("no images were given")
-    return found
+    return listed
 
 
 def name_of(image: ImageLike, kind: str = "scan") -> str:
-    """What an image is called in messages: its path, where it has one."""
+    """What an image is called in messages: its path, where it has one.
+
+    Args:
+        image: A path or a nibabel image.
+        kind: What it is, for an image without a file.
+
+    Returns:
+        The path, or words for an image in memory.
+    """
     if isinstance(image, str | PathLike):
         return str(image)
     return image.get_filename() or f"the {kind} in memory"
 
 
-def loaded(image: ImageLike, kind: str) -> Any:
-    """The image, its voxels not yet read; AutoSpecError where it is missing or no image."""
+def load_image(image: ImageLike, kind: str) -> Any:
+    """The image, its voxels not yet read.
+
+    Args:
+        image: A path or a nibabel image.
+        kind: What it is in messages: scan, mask, template.
+
+    Returns:
+        A nibabel image.
+
+    Raises:
+        AutoSpecError: It is missing or no image.
+    """
     if not isinstance(image, str | PathLike) and not hasattr(image, "dataobj"):
         raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
     name = name_of(image, kind)
@@ -53,9 +82,21 @@ def loaded(image: ImageLike, kind: str) -> Any:
     return image
 
 
-def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
-    """As ``loaded``, of so many dimensions; AutoSpecError for another number."""
-    image = loaded(image, kind)
+def open_image(image: ImageLike, kind: str, dimensions: int) -> Any:
+    """An image of so many dimensions, its voxels not yet read.
+
+    Args:
+        image: A path or a nibabel image.
+        kind: What it is in messages.
+        dimensions: How many it must have.
+
+    Returns:
+        A nibabel image.
+
+    Raises:
+        AutoSpecError: It is missing, no image, or has another number of dimensions.
+    """
+    image = load_image(image, kind)
     if len(image.shape) != dimensions:
         wanted = {3: "(x, y, z)", 4: "(x, y, z, time)" if kind == "scan" else "(x, y, z, maps)"}[dimensions]
         raise AutoSpecError(
@@ -64,23 +105,56 @@ def opened(image: ImageLike, kind: str, dimensions: int) -> Any:
     return image
 
 
-def opened_scan(image: ImageLike) -> Any:
-    """A 4-D image of 2 volumes or more; AutoSpecError otherwise."""
-    scan = opened(image, "scan", 4)
+def open_scan(image: ImageLike) -> Any:
+    """A 4-D image of 2 volumes or more, its voxels not yet read.
+
+    Args:
+        image: A path or a nibabel image.
+
+    Returns:
+        A nibabel image (x, y, z, time).
+
+    Raises:
+        AutoSpecError: It is anything else.
+    """
+    scan = open_image(image, "scan", 4)
     if scan.shape[3] < 2:
         raise AutoSpecError(f"scan {name_of(scan)}: has {scan.shape[3]} volume(s); at least 2 are needed")
     return scan
 
 
-def values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
-    """All voxels, in float32 where that holds them exactly, else float64; AutoSpecError for a truncated file."""
+def read_values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
+    """All voxels, in float32 where that holds them exactly, else float64.
+
+    Args:
+        image: A nibabel image.
+        kind: What it is in messages.
+
+    Returns:
+        Its values with ``scl_slope`` and ``scl_inter`` applied.
+
+    Raises:
+        AutoSpecError: The file is truncated or damaged.
+    """
     with _readable(kind, name_of(image, kind)):
         voxels = np.asanyarray(image.dataobj)
         return voxels.astype(np.result_type(voxels.dtype, np.float32), copy=False)
 
 
 def bright_voxels(scan: Any) -> Mask:
-    """Voxels that reach the mean of the first volume, (x, y, z); one that is not finite counts as 0 and is not in."""
+    """Voxels that reach the mean of the first volume; one that is not finite counts as 0 and is not in.
+
+    GIFT's mask, kept by hand: nilearn's ``compute_epi_mask`` gives others, and with them other components.
+
+    Args:
+        scan: A nibabel image (x, y, z, time).
+
+    Returns:
+        (x, y, z) True inside.
+
+    Raises:
+        AutoSpecError: The first volume has no finite value.
+    """
     with _readable("scan", name_of(scan)):
         first = np.asarray(scan.dataobj[..., 0], dtype=np.float64)
     finite = np.isfinite(first)
@@ -92,12 +166,29 @@ def bright_voxels(scan: Any) -> Mask:
 
 
 def same_grid(one: Any, other: Any) -> bool:
-    """Whether two images have the same voxels: as many along each axis, at the same places to a thousandth of a mm."""
+    """Whether two images have the same voxels: as many along each axis, at the same places to a thousandth of a mm.
+
+    Args:
+        one: A nibabel image.
+        other: A nibabel image.
+
+    Returns:
+        True where shape and affine agree.
+    """
     return one.shape[:3] == other.shape[:3] and np.allclose(one.affine, other.affine, rtol=0, atol=SAME_PLACE_MM)
 
 
 def check_same_grid(scan: Any, fitted: Any, fitted_name: str) -> None:
-    """AutoSpecError naming a scan whose voxels are others than those of the image that it must share a mask with."""
+    """Refuse a scan whose voxels are others than those of the image that it must share a mask with.
+
+    Args:
+        scan: A nibabel image.
+        fitted: The image whose grid it must have.
+        fitted_name: What that is called in the message.
+
+    Raises:
+        AutoSpecError: The grids differ; the message names both.
+    """
     if not same_grid(scan, fitted):
         raise AutoSpecError(
             f"scan {name_of(scan)}: its grid ({grid_of(scan)}) differs from that of {fitted_name} "
@@ -106,7 +197,14 @@ def check_same_grid(scan: Any, fitted: Any, fitted_name: str) -> None:
 
 
 def grid_of(image: Any) -> str:
-    """A grid in words: shape, voxel size and position of the first voxel."""
+    """A grid in words: shape, voxel size and position of the first voxel.
+
+    Args:
+        image: A nibabel image.
+
+    Returns:
+        Such as ``17 × 20 × 17 voxels of 10 × 10 × 10 mm from (-80, -112, -70)``.
+    """
     sizes = " × ".join(f"{size:g}" for size in np.linalg.norm(image.affine[:3, :3], axis=0).round(3))
     origin = ", ".join(f"{place:g}" for place in image.affine[:3, 3].round(3))
     return f"{' × '.join(map(str, image.shape[:3]))} voxels of {sizes} mm from ({origin})"

@@ -12,15 +12,26 @@ from nilearn.image import resample_img
 from nilearn.image.resampling import BoundingBoxError
 
 from autospec.errors import AutoSpecError
-from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, opened, same_grid, values
+from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, open_image, read_values, same_grid
 
 log = logging.getLogger(__name__)
 
 
-def given_mask(image: Any, grid: Any) -> Mask:
-    """The nonzero voxels of a mask image on the scans' grid; from another one by the nearest voxel, which is logged."""
-    mask = opened(image, "mask", 3)
-    inside = np.nan_to_num(values(mask, "mask")) != 0
+def mask_on(image: Any, grid: Any) -> Mask:
+    """The nonzero voxels of a mask image on the scans' grid; from another one by the nearest voxel, which is logged.
+
+    Args:
+        image: A mask (x, y, z): a path or a nibabel image.
+        grid: The image whose grid it is brought to.
+
+    Returns:
+        (x, y, z) True inside.
+
+    Raises:
+        AutoSpecError: It has no voxel, or none within the grid.
+    """
+    mask = open_image(image, "mask", 3)
+    inside = np.nan_to_num(read_values(mask, "mask")) != 0
     if not inside.any():
         raise AutoSpecError(f"mask {name_of(mask, 'mask')}: is zero everywhere, a mask without voxels")
     if not same_grid(mask, grid):
@@ -31,7 +42,17 @@ def given_mask(image: Any, grid: Any) -> Mask:
 
 
 def common_mask(scans: list[Any]) -> Mask:
-    """Voxels that reach the mean of the first volume in every scan; one volume is in memory at a time."""
+    """Voxels that reach the mean of the first volume in every scan; one volume is in memory at a time.
+
+    Args:
+        scans: nibabel images (x, y, z, time) on one grid.
+
+    Returns:
+        (x, y, z) True inside.
+
+    Raises:
+        AutoSpecError: No voxel is bright in all of them.
+    """
     inside = bright_voxels(scans[0])
     for scan in scans[1:]:
         inside &= bright_voxels(scan)
@@ -41,12 +62,23 @@ def common_mask(scans: list[Any]) -> Mask:
 
 
 def template_on(image: Any, grid: Any, mask: Mask) -> Nifti1Image:
-    """The template (x, y, z, maps) on the scans' grid, zero wherever it holds nothing outside the mask.
+    """The template on the scans' grid, zero wherever it holds nothing outside the mask.
 
-    One of another shape or affine is resampled by cubic splines, which is logged. AutoSpecError for NaN in the mask.
+    One of another shape or affine is resampled by nilearn (cubic splines), which is logged.
+
+    Args:
+        image: A template (x, y, z, maps): a path or a nibabel image.
+        grid: The image whose grid it is brought to.
+        mask: (x, y, z) Where it must be finite.
+
+    Returns:
+        The template (x, y, z, maps) on the grid.
+
+    Raises:
+        AutoSpecError: It has NaN in the mask, or lies outside the grid.
     """
-    template = opened(image, "template", 4)
-    maps = values(template, "template")
+    template = open_image(image, "template", 4)
+    maps = read_values(template, "template")
     gaps = ~np.isfinite(maps).all(axis=3)
     maps = np.where(gaps[..., None], 0, maps) if gaps.any() else maps
     if not same_grid(template, grid):

@@ -20,35 +20,64 @@ LOW_PASS_ORDER = 5
 LOW_PASS_PADDING = 15
 
 
-def cleaned(
+def clean(
     timecourses: npt.ArrayLike,
     tr_s: float | None,
     motion: npt.ArrayLike | None = None,
     low_pass_hz: float | None = LOW_PASS_HZ,
 ) -> Timecourses:
-    """Detrended, without motion, despiked and low-passed, in this order; in the units that came in.
+    """Detrend, regress out motion, despike and low-pass, in this order; in the units that came in.
 
-    ``motion`` (time, covariates) and ``low_pass_hz`` may be None: that step is left out, and without the low-pass
-    the repetition time ``tr_s`` may be None too. Errors: see each step.
+    Args:
+        timecourses: (time, components), one run of one subject.
+        tr_s: Repetition time in seconds; needed for the low-pass only.
+        motion: (time, covariates), or None to leave the regression out.
+        low_pass_hz: Cutoff in Hz, or None to leave the filter out.
+
+    Returns:
+        (time, components) A new array.
+
+    Raises:
+        AutoSpecError: As each step does.
     """
-    courses = detrended(timecourses)
+    courses = detrend(timecourses)
     if motion is not None:
-        courses = without_motion(courses, motion)
-    courses = despiked(courses)
-    return courses if low_pass_hz is None else low_passed(courses, tr_s, low_pass_hz)
+        courses = regress_out_motion(courses, motion)
+    courses = despike(courses)
+    return courses if low_pass_hz is None else low_pass(courses, tr_s, low_pass_hz)
 
 
-def detrended(timecourses: npt.ArrayLike) -> Timecourses:
-    """The residual of a constant, a ramp, and one and two slow waves over the run (sine and cosine, demeaned)."""
+def detrend(timecourses: npt.ArrayLike) -> Timecourses:
+    """Take out a constant, a ramp, and one and two slow waves over the run (sine and cosine, demeaned).
+
+    Args:
+        timecourses: (time, components).
+
+    Returns:
+        (time, components) The residual.
+
+    Raises:
+        AutoSpecError: The shape is another, or values are not finite.
+    """
     courses = _checked(timecourses)
     return _residual(courses, _trends(len(courses)))
 
 
-def without_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecourses:
-    """The residual of motion covariates (time, covariates), z-scored; a covariate that never changes is left out.
+def regress_out_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecourses:
+    """Take out motion covariates, z-scored; a covariate that never changes is left out.
 
-    No constant is fitted, since the covariates have mean 0. Errors: AutoSpecError for another number of volumes and
-    for covariates that are not finite (the first row of a derivative, as fMRIPrep writes it, must be filled before).
+    No constant is fitted, since the covariates have mean 0.
+
+    Args:
+        timecourses: (time, components).
+        motion: (time, covariates) in any units.
+
+    Returns:
+        (time, components) The residual.
+
+    Raises:
+        AutoSpecError: The number of volumes differs, or a covariate is not finite (the first row of a derivative, as
+            fMRIPrep writes it, must be filled before).
     """
     courses, covariates = _checked(timecourses), np.asarray(motion, dtype=np.float64)
     if covariates.ndim != 2 or len(covariates) != len(courses):
@@ -59,10 +88,19 @@ def without_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Timecou
     return _residual(courses, (covariates - covariates.mean(axis=0)) / covariates.std(axis=0, ddof=1))
 
 
-def despiked(timecourses: npt.ArrayLike) -> Timecourses:
-    """Points far from the moving average (more than 2.5 std of all points' distances from it) take its value.
+def despike(timecourses: npt.ArrayLike) -> Timecourses:
+    """Give points far from the moving average (over 2.5 std of all points' distances from it) its value.
 
     The average reaches 4 volumes to each side and shrinks, staying centred, towards the ends.
+
+    Args:
+        timecourses: (time, components).
+
+    Returns:
+        (time, components) A new array.
+
+    Raises:
+        AutoSpecError: The shape is another, or values are not finite.
     """
     courses = _checked(timecourses)
     average = _moving_average(courses, SPIKE_HALF_WIDTH)
@@ -70,11 +108,20 @@ def despiked(timecourses: npt.ArrayLike) -> Timecourses:
     return np.where(distance > SPIKE_DEVIATIONS * distance.std(axis=0, ddof=1), average, courses)
 
 
-def low_passed(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = LOW_PASS_HZ) -> Timecourses:
+def low_pass(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = LOW_PASS_HZ) -> Timecourses:
     """A 5th-order Butterworth low-pass, forward and backward so that nothing is delayed.
 
-    Errors: AutoSpecError where the cutoff is not below half the sampling rate 1 / ``tr_s``, and for a run of 15
-    volumes or fewer, too short to pad.
+    Args:
+        timecourses: (time, components).
+        tr_s: Repetition time in seconds.
+        cutoff_hz: In Hz, below half the sampling rate 1 / ``tr_s``.
+
+    Returns:
+        (time, components) A new array.
+
+    Raises:
+        AutoSpecError: The repetition time is unknown, the cutoff is out of range, or 15 volumes or fewer are given, too
+            few to pad.
     """
     from scipy.signal import butter, filtfilt
 
@@ -94,10 +141,20 @@ def low_passed(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float 
     return passed
 
 
-def z_scored(timecourses: npt.ArrayLike) -> Timecourses:
-    """Detrended and divided by the std (ddof 1). AutoSpecError naming components that are nothing but trend."""
+def z_score(timecourses: npt.ArrayLike) -> Timecourses:
+    """Detrend and divide by the std (ddof 1).
+
+    Args:
+        timecourses: (time, components).
+
+    Returns:
+        (time, components) With std 1.
+
+    Raises:
+        AutoSpecError: Components are nothing but trend; they are named.
+    """
     courses = _checked(timecourses)
-    residual = detrended(courses)
+    residual = detrend(courses)
     deviation = residual.std(axis=0, ddof=1)
     flat = np.flatnonzero(deviation <= 1e-12 * np.abs(courses).max(axis=0))
     if flat.size:

@@ -36,11 +36,25 @@ class Voxels:
         return int(self.values.shape[1])
 
     def combined(self, weights: Matrix) -> Voxels:
-        """``weights @ values``: (k, rows) → (k, voxels)."""
+        """``weights @ values``: (k, rows) → (k, voxels).
+
+        Args:
+            weights: (k, rows).
+
+        Returns:
+            (k, voxels).
+        """
         return Voxels(self._like(weights) @ self.values)
 
     def products(self, other: Voxels) -> Matrix:
-        """``values @ other.valuesᵀ / V``: (rows, rows of the other)."""
+        """``values @ other.valuesᵀ / V``: (rows, rows of the other).
+
+        Args:
+            other: As many voxels.
+
+        Returns:
+            (rows, rows of the other), float64.
+        """
         total = sum(
             self._double(mine) @ self._double(theirs).T
             for mine, theirs in zip(self._blocks(), other._blocks(), strict=True)
@@ -54,19 +68,36 @@ class Voxels:
         return np.sqrt(np.array(squares) / (self.n_voxels - 1))
 
     def divide(self, scale: Vector) -> None:
-        """Divide every row by its scale, in place."""
+        """Divide every row by its scale, in place.
+
+        Args:
+            scale: (rows,).
+        """
         self.values /= self._like(scale)[:, None]
 
     def mean_log_cosh(self, weights: Matrix) -> Vector:
         """(k,) The mean over voxels of log cosh y, with y = weights @ values.
 
         Written as |y| + log(1 + exp(−2|y|)) − log 2, which cannot overflow.
+
+        Args:
+            weights: (k, rows).
+
+        Returns:
+            (k,).
         """
         total = sum(self._log_cosh_sums(mixture) for mixture in self._mixtures(weights))
         return self._numpy(total) / self.n_voxels - log(2)
 
     def mean_tanh(self, weights: Matrix) -> Matrix:
-        """(k, rows) The mean over voxels of tanh(y) times every row, with y = weights @ values."""
+        """(k, rows) The mean over voxels of tanh(y) times every row, with y = weights @ values.
+
+        Args:
+            weights: (k, rows).
+
+        Returns:
+            (k, rows).
+        """
         blocks = zip(self._mixtures(weights), self._blocks(), strict=True)
         total = sum(self._double(self._xp.tanh(mixture, out=mixture) @ block.T) for mixture, block in blocks)
         return self._numpy(total) / self.n_voxels
@@ -103,7 +134,14 @@ class Voxels:
 
 
 def namespace(values: Any) -> Any:
-    """The module whose functions take these values: torch for its tensors, else NumPy; torch is never loaded for it."""
+    """The module whose functions take these values: torch for its tensors, else NumPy; torch is never loaded for it.
+
+    Args:
+        values: An array or a tensor.
+
+    Returns:
+        ``torch`` or ``numpy``.
+    """
     torch = sys.modules.get("torch")
     return torch if torch is not None and isinstance(values, torch.Tensor) else np
 
@@ -111,7 +149,17 @@ def namespace(values: Any) -> Any:
 def as_double(values: Any, device: Any = None) -> Any:
     """Values in float64 where they are to be worked on: NumPy, or torch where they are a tensor or a device is given.
 
-    May share memory with what was given. AutoSpecError for a device that is not there or has no float64.
+    May share memory with what was given.
+
+    Args:
+        values: An array, a tensor, or what NumPy makes one of.
+        device: "cpu" or "cuda" for torch; None for where the values are.
+
+    Returns:
+        An array or a tensor.
+
+    Raises:
+        AutoSpecError: The device is not there or has no float64.
     """
     if device is None and namespace(values) is np:
         return np.asarray(values, dtype=np.float64)

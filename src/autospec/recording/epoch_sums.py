@@ -14,7 +14,7 @@ from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
-from autospec.spectra.layer_sums import LayerSums
+from autospec.spectra.layer_sums import LayerSums, relative_floor
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.store.schema import GRADIENT, GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
@@ -92,6 +92,11 @@ class EpochSums:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
 
+    @property
+    def layers(self) -> Mapping[str, LayerSums]:
+        """The sums of every watched use of a weight, by its name."""
+        return self._layers
+
     def whole_gradient(self, layer: Layer) -> tuple[Tensor, float]:
         """The gradient of all samples so far, (out, in), and what naive summation of its terms may be off by."""
         sums = self._layers[layer.name]
@@ -103,6 +108,13 @@ class EpochSums:
     def subspaces(self) -> dict[str, Subspaces]:
         """Every layer's leading subspaces, for the record that comes after this one."""
         return {name: sums.subspaces for name, sums in self._layers.items() if sums.arrived and GRADIENT in sums.keep}
+
+    def relative_floors(self) -> dict[str, dict[str, float]]:
+        """The noise floor of each gradient relative to the norms of its factors, by layer and reported group."""
+        names = self._grouping.names
+        return {
+            layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
+        }
 
     def measured(self, epoch: int, leading: int | None) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy.typing as npt
 import torch
@@ -61,13 +61,21 @@ class PermutationSums:
         else:
             self._losses.index_add_(0, subject, losses.detach().double().cpu())
 
-    def measured(self, epoch: int) -> dict[Field, npt.ArrayLike | None]:
-        """The ratios of every partition of every pair, by the field that they are stored in."""
+    def measured(self, epoch: int, floors: Mapping[str, Mapping[str, float]]) -> dict[Field, npt.ArrayLike | None]:
+        """The ratios of every partition of every pair, by the field that they are stored in.
+
+        ``floors``: the noise floor of each group's gradient relative to its factors' norms, by layer and group.
+        """
         started = time.monotonic()
-        members = [torch.from_numpy(pair.members) for pair in self._permutation_design.pairs]
+        pairs = self._permutation_design.pairs
+        members = [torch.from_numpy(pair.members) for pair in pairs]
         found: dict[Field, npt.ArrayLike | None] = {PERMUTATION_EPOCHS: epoch}
         for layer, sums in self._layers.items():
-            of_pairs = [sums.ratios(partitions, self._weight) for partitions in members]
+            of_groups = floors[layer]
+            of_pairs = [
+                sums.ratios(partitions, self._weight, max(of_groups[pair.a], of_groups[pair.b]))
+                for pair, partitions in zip(pairs, members, strict=True)
+            ]
             found |= {permutation_field(layer, name): _stacked(of_pairs, name) for name in PERMUTATION_RATIOS}
         if self._losses is not None:
             losses = self._losses

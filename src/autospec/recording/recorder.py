@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer, Use
@@ -24,11 +24,13 @@ from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.batch import Batch, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import check_against
+from autospec.recording.measured_floor import MeasuredFloor, check_floor, measures
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.schedule import Schedule
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.settings import RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -73,6 +75,9 @@ class SpectralRecorder:
             (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
             a trace of rows); None at the first only.
+        floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
+            cost of recording it twice more; "formula" counts the rounding of the last product alone. None is measured
+            with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -100,6 +105,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
+        floor: str | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -110,26 +116,44 @@ class SpectralRecorder:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
+        settings = check_settings(
+            RecorderSettings,
+            {
+                "statistics": statistics,
+                "every": every,
+                "epochs": epochs,
+                "leading": leading,
+                "directions": directions,
+                "bins": bins,
+                "engine": engine,
+                "check_every": check_every,
+                "reduction": reduction,
+            },
+        )
         self.grouping = checked_grouping(groups, margins or {})
-        self.schedule = Schedule(every, epochs)
-        self.statistics = chosen_statistics(statistics)
-        check_engine(engine, statistics, check_every)
-        _check_numbers(reduction, group_sizes, self.grouping, leading=leading, directions=directions, bins=bins)
+        self.schedule = Schedule(settings.every, settings.epochs)
+        self.statistics = chosen_statistics(settings.statistics)
+        check_engine(engine, settings.statistics, check_every)
+        floor = ("measured" if engine == HOOKS else "formula") if floor is None else floor
+        check_floor(floor)
+        _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
-        self._leading, self._directions, self._bins = leading, directions, bins
-        self._earlier = EarlierSubspaces(wanted=SUBSPACE in statistics)
+        self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
+        self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._scaler = scaler
         self._engine_name = engine
         sinks = Sinks(self._add, self._add_matrices, self._say_way)
         self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
         self._chains = chain_bounds(model)
+        self._selection = layers
+        self._floor = MeasuredFloor(model, self._hearing) if measures(floor, self._layers()) else None
         self._header = Header(
             groups=self.grouping.names,
             margins=margins or {},
             group_sizes=group_sizes,
             attributes={"complete": False, "engine": engine, **(attributes or {})},
-            layers={layer.name: layer_attributes(layer, engine) for layer in self._layers()},
-            null=permutation_design,
+            layers={layer.name: layer_attributes(layer, engine, self._floor is not None) for layer in self._layers()},
+            permutations=permutation_design,
         )
         self._permutation_design = permutation_design
         self.permutation_s = 0.0
@@ -168,7 +192,11 @@ class SpectralRecorder:
         self._batch = batch = Batch(cells, self._null.subjects_of(samples, cells) if self._null else None)
         first = not self._checked
         try:
-            with leaf_gradients(self._layers() if first else []) as left, self._engine.listening(cells):
+            with (
+                leaf_gradients(self._layers() if first else []) as left,
+                self._following(),
+                self._engine.listening(cells),
+            ):
                 yield batch
             if not batch.heard:
                 names = ", ".join(repr(name) for name in self._header.layers)
@@ -216,10 +244,11 @@ class SpectralRecorder:
         if self.schedule.takes(self.epoch):
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
+            self._settle_floor()
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
-            self.table.append(self._null.measured(label), PERMUTATION_EPOCH)
+            self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
             self.permutation_s += self._null.cost_s
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
@@ -299,7 +328,15 @@ class SpectralRecorder:
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
-        self._sums = EpochSums(
+        self._sums = self._new_sums()
+        if self._floor is not None:
+            self._floor.begin(self._new_sums())
+        chosen = self._permutation_design
+        due = chosen is not None and self.epoch in chosen.epochs
+        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _new_sums(self) -> EpochSums:
+        return EpochSums(
             self._uses,
             self.grouping,
             self.statistics,
@@ -310,9 +347,41 @@ class SpectralRecorder:
             directions=self._directions,
             earlier=self._earlier.of_layers,
         )
-        chosen = self._permutation_design
-        due = chosen is not None and self.epoch in chosen.epochs
-        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _following(self) -> contextlib.AbstractContextManager[None]:
+        """The context that repeats a batch in float64, where the floor is measured."""
+        return contextlib.nullcontext() if self._floor is None else self._floor.following()
+
+    @contextlib.contextmanager
+    def _hearing(self, model: nn.Module, sums: EpochSums) -> Iterator[None]:
+        """A context in which the backward passes of a copy of the model are added to ``sums``."""
+        assert self._batch is not None
+        assert self._batch.cells is not None
+        cells = self._batch.cells
+
+        def add(use: Use, factors: GradientFactors) -> None:
+            sums.add(use, factors.scaled(1 / self._loss_scale), cells)
+
+        def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
+            sums.add_matrices(layer, gradients / self._loss_scale, eps)
+
+        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
+        sinks = Sinks(add, add_matrices, lambda way: None)
+        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
+        with engine.listening(cells):
+            yield
+
+    def _settle_floor(self) -> None:
+        """Give the sums of the record that ends what is known of their rounding."""
+        if self._floor is None:
+            return
+        self._floor.settle(self._sums)
+        if self._floor.refusal:
+            self._warn_once(
+                "",
+                f"the noise floor of epoch {self.epoch} could not be measured in float64 ({self._floor.refusal}); the "
+                "formula stands in, which knows the last product's rounding alone; ask for it with floor='formula'",
+            )
 
     def _add(self, use: Use, factors: GradientFactors) -> None:
         assert self._batch is not None
@@ -343,17 +412,15 @@ class SpectralRecorder:
             raise AutoSpecError("the recorder is closed")
 
     def _warn(self, layer: str, message: str) -> None:
-        if layer not in self._warned:
-            self._warned.add(layer)
-            warnings.warn(f"layer {layer!r}: {message}", AutoSpecWarning, stacklevel=6)
+        self._warn_once(layer, f"layer {layer!r}: {message}")
+
+    def _warn_once(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, AutoSpecWarning, stacklevel=6)
 
 
-def _check_numbers(reduction: str, group_sizes: Sequence[int] | None, grouping: Grouping, **counts: int | None) -> None:
-    if reduction not in ("mean", "sum"):
-        raise AutoSpecError(f"reduction={reduction!r}: allowed are mean, sum")
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise AutoSpecError(f"{name}={value}: must be 1 or more")
+def _check_group_sizes(group_sizes: Sequence[int] | None, grouping: Grouping) -> None:
     if group_sizes is not None and len(group_sizes) != grouping.reported:
         raise AutoSpecError(
             f"group_sizes has {len(group_sizes)} numbers, but there are {grouping.reported} groups to report: "

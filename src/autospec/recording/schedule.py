@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autospec.errors import AutoSpecError
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -13,10 +11,6 @@ class Schedule:
 
     every: int = 1
     epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise AutoSpecError(f"every={self.every}: must be 1 or more")
 
     def takes(self, epoch: int) -> bool:
         """Whether spectra are taken at an epoch."""

@@ -15,17 +15,28 @@ from autospec.spectra.singular import gram, of_gram, of_matrix, of_product, on_c
 def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """The parts ``∇_c = Δ_cᵀ A_c`` that the groups of samples contribute to a weight's gradient (paper, eq. 5).
 
-    Shapes: ``activation`` (n, ..., in) and ``adjoint`` (n, ..., out) with the same leading dimensions, ``group``
-    (n,) integers from 0, -1 for a sample in no group → (n_groups, out, in). Over all samples that are in a group
-    the parts add up to the gradient. Raises ValueError where shapes or labels do not fit.
+    Over all samples that are in a group the parts add up to the gradient.
 
-    >>> eye = torch.eye(2)
-    >>> group_gradients(eye, eye, torch.tensor([0, 1]), 2)
-    tensor([[[1., 0.],
-             [0., 0.]],
-    <BLANKLINE>
-            [[0., 0.],
-             [0., 1.]]])
+    Args:
+        activation: (n, ..., in), the layer's input; further leading dimensions are positions of tied weights.
+        adjoint: (n, ..., out) with the same leading dimensions, the loss's derivative by the layer's output.
+        group: (n,) integers from 0, the group of each sample; -1 for a sample in no group.
+        n_groups: How many groups there are.
+
+    Returns:
+        (n_groups, out, in).
+
+    Raises:
+        ValueError: Shapes or labels do not fit.
+
+    Example:
+        >>> eye = torch.eye(2)
+        >>> group_gradients(eye, eye, torch.tensor([0, 1]), 2)
+        tensor([[[1., 0.],
+                 [0., 0.]],
+        <BLANKLINE>
+                [[0., 0.],
+                 [0., 1.]]])
     """
     n = len(activation)
     if group.shape != (n,):

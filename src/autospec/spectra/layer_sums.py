@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import torch
@@ -55,6 +55,7 @@ class LayerSums:
         self.used_elsewhere = False
         self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
+        self.measured_floors: Mapping[str, Tensor] = {}
         self.arrived = False
         self.shared = False
         self.only_gradients = False
@@ -98,7 +99,9 @@ class LayerSums:
         return leading_subspaces(self)
 
     def rows_floor(self, name: str) -> Tensor:
-        """The noise floor of the singular values of ``A`` or ``Δ``: ``eps √min(shape) σ₁``."""
+        """(reported,): the noise floor of ``A``'s or ``Δ``'s singular values: measured, or ``eps √min(shape) σ₁``."""
+        if name in self.measured_floors:
+            return self.measured_floors[name]
         spectra = self.stacks[name].spectra()
         shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
         return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
@@ -146,19 +149,27 @@ def product_eps(device: torch.device) -> float:
 
 
 def gradient_floor(sums: LayerSums) -> Tensor:
-    """The noise floor of a gradient's singular values: ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
+    """(reported,): the noise floor of a gradient's singular values: measured, or ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
 
-    Rounding scales with the terms that are summed, not with the sum: near a stationary point they cancel. Where only
-    gradients were taken (the aliased engine) it is ``eps max(shape) σ₁``.
+    The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
+    stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
+    cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
+    ``eps max(shape) σ₁``, which does not know of either cancellation.
     """
+    if GRADIENT in sums.measured_floors:
+        return sums.measured_floors[GRADIENT]
     if sums.only_gradients:
         return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
-    return relative_floor(sums) * sums.norm_product()
+    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
 
 
-def relative_floor(sums: LayerSums) -> float:
-    """The noise floor of a gradient relative to the norms of its factors."""
-    return sums.eps * math.sqrt(min(sums.shape))
+def relative_floor(sums: LayerSums) -> Tensor:
+    """(reported,): the noise floor of each group's gradient relative to the norms of its factors."""
+    size = sums.norm_product()
+    formula = torch.full_like(size, sums.eps * math.sqrt(min(sums.shape)))
+    if GRADIENT not in sums.measured_floors:
+        return formula
+    return torch.where(size > 0, sums.measured_floors[GRADIENT] / size, formula)
 
 
 def leading_subspaces(sums: LayerSums) -> Subspaces:

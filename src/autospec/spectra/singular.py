@@ -7,14 +7,24 @@ from torch import Tensor
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """The singular values of one matrix or a batch, descending: ``(..., m, n) → (..., min(m, n))`` in float64.
+    """The singular values of one matrix or a batch, descending.
 
     A matrix in float32 or less goes through the eigenvalues of its Gram matrix in float64, whose error of about
     1e-8 · σ₁ is below that of a float32 SVD; a float64 matrix through a QR along its long side and the SVD of the
     triangle. A matrix that holds NaN or infinity has NaN for all its singular values.
 
-    >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
-    tensor([4., 3.], dtype=torch.float64)
+    Args:
+        matrix: (..., m, n), of any floating dtype.
+
+    Returns:
+        (..., min(m, n)) in float64.
+
+    Raises:
+        ValueError: It has fewer than two dimensions.
+
+    Example:
+        >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+        tensor([4., 3.], dtype=torch.float64)
     """
     if matrix.dim() < 2:
         raise ValueError(f"a matrix has at least 2 dimensions, not {matrix.dim()}")
@@ -42,7 +52,14 @@ def gram(matrix: Tensor) -> Tensor:
 def of_gram(gram: Tensor) -> Tensor:
     """The singular values of any matrix with this Gram matrix, descending; rounding below zero becomes zero.
 
-    NaN where the Gram matrix holds NaN or infinity: its trace does, if anything of its matrix does.
+    Args:
+        gram: (..., k, k) float64.
+
+    Returns:
+        (..., k) float64; NaN where the matrix holds NaN or infinity, as the trace of its Gram matrix does then.
+
+    Raises:
+        ValueError: for a Gram matrix that is not in float64.
     """
     if gram.dtype != torch.float64:
         raise ValueError(f"the Gram route is exact in float64 only, not in {gram.dtype}")
@@ -61,8 +78,14 @@ def of_gram(gram: Tensor) -> Tensor:
 def of_product(activation: Tensor, adjoint: Tensor) -> Tensor:
     """The singular values of ``Δᵀ A`` from its factors, without forming it: the core ``R_Δ R_Aᵀ`` of their QRs.
 
-    Shapes: ``activation`` (rows, in) and ``adjoint`` (rows, out) → (min(in, out),), zeros beyond the rank.
     Least work where there are fewer rows than columns.
+
+    Args:
+        activation: (rows, in).
+        adjoint: (rows, out).
+
+    Returns:
+        (min(in, out),) in float64, zeros beyond the rank.
     """
     activation, adjoint = (on_capable_device(factor.detach()).double() for factor in (activation, adjoint))
     values = activation.new_zeros(min(activation.shape[1], adjoint.shape[1]))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autospec.errors import AutoSpecError
 from autospec.spectra.layer_sums import POSITIONS, LayerSums, gradient_floor, relative_floor
 from autospec.spectra.rank import effective_rank, numerical_rank
 from autospec.spectra.subspace import principal_angles
@@ -129,6 +128,13 @@ _ROWS = (
         lambda sums: sums.grouping.sums(sums.own_rows),
         known=lambda sums: sums.used_elsewhere,
     ),
+    Statistic(
+        "floor/measured",
+        (),
+        frozenset(),
+        lambda sums: torch.ones((), dtype=torch.float64),
+        known=lambda sums: bool(sums.measured_floors),
+    ),
 )
 _OF_GRADIENT = frozenset({GRADIENT})
 _OF_ALL = frozenset({GRADIENT, ACTIVATION, ADJOINT})
@@ -169,12 +175,5 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
 
 
 def chosen_statistics(names: Iterable[str]) -> tuple[Statistic, ...]:
-    """The statistics stored for the families that a user names; AutoSpecError for an unknown one."""
-    names = tuple(names)
-    unknown = [name for name in names if name not in STATISTICS]
-    if unknown or not names:
-        raise AutoSpecError(
-            f"statistics={list(names)}: {'unknown ' + repr(unknown[0]) if unknown else 'none given'}; "
-            f"allowed are {', '.join(STATISTICS)}"
-        )
+    """The statistics stored for the families that a user names."""
     return (*_ROWS, *(statistic for name in dict.fromkeys(names) for statistic in STATISTICS[name]))

@@ -63,8 +63,14 @@ class SubjectSums:
                 0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
             )
 
-    def ratios(self, members: Tensor, weight: Tensor) -> Ratios:
-        """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights."""
+    def ratios(self, members: Tensor, weight: Tensor, relative_floor: float | None = None) -> Ratios:
+        """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights.
+
+        ``relative_floor`` is the noise floor of the layer's gradients relative to ``‖A_c‖ ‖Δ_c‖``; None takes the
+        formula's, ``eps √min(shape)``.
+        """
+        if relative_floor is None:
+            relative_floor = self.eps * math.sqrt(min(self.shape))
         if self._gradients is None or self._squared_norms is None or not self.told_apart:
             return _unknown(len(members), min(self.shape))
         concerned = (members[0] > 0).nonzero()[:, 0].to(self._gradients.device)
@@ -74,19 +80,19 @@ class SubjectSums:
         weight = weight.to(flat.device)[concerned.to(flat.device)]
         whole = flat.sum(0).norm()
         parts = [
-            self._of_part(part, flat, norms, weight, whole)
+            self._of_part(part, flat, norms, weight, whole, relative_floor)
             for part in chosen.split(max(1, CHUNK_NUMBERS // (2 * flat.shape[1])))
         ]
         return Ratios(*(torch.cat(found) for found in zip(*parts, strict=True)))
 
     def _of_part(
-        self, members: Tensor, flat: Tensor, squared_norms: Tensor, weight: Tensor, whole: Tensor
+        self, members: Tensor, flat: Tensor, squared_norms: Tensor, weight: Tensor, whole: Tensor, relative_floor: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sides = []
         for code in (1, 2):
             side = (members == code).double()
             spectra = of_matrix((side @ flat).unflatten(1, self.shape), self._precision)
-            floor = self.eps * math.sqrt(min(self.shape)) * (side @ squared_norms).clamp_min(0.0).prod(1).sqrt()
+            floor = relative_floor * (side @ squared_norms).clamp_min(0.0).prod(1).sqrt()
             sides.append((spectra, floor, side @ weight))
         (a, floor_a, weight_a), (b, floor_b, weight_b) = sides
         scale = (weight_b / weight_a).log2()

@@ -6,24 +6,32 @@ import time
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
+from autospec.store.atomic import remove_leftovers
 from autospec.store.read import Spectra, open_spectra, read_table
 from autospec.store.table import SpectraTable
-from autospec.store.write import Header, remove_leftovers, spectra_bytes, write_spectra
+from autospec.store.write import Header, spectra_bytes, write_spectra
 
 WRITE_SHARE = 0.02
 """The largest share of a run's time that writing the file may take."""
 
 
 class SpectraFile:
-    """The arrays and the header of one run, and the file that they are written to; ``path`` None is none.
+    """The arrays and the header of one run, and the file that they are written to.
 
-    Raises AutoSpecError for a file that exists, unless it may be gone on with (``resume``) or lost (``overwrite``).
+    Args:
+        path: the file, or None to keep everything in memory.
+        header: what the file says beside its arrays; read again at each writing.
+        resume: go on with a file that is there.
+        overwrite: lose a file that is there.
+
+    Raises:
+        AutoSpecError: for a file that is there without ``resume`` or ``overwrite``, or is of other groups or layers.
     """
 
     def __init__(self, path: Path | None, header: Header, resume: bool, overwrite: bool) -> None:
         self.path = path
         self.header = header
-        self.table = begun_table(path, header, resume, overwrite)
+        self.table = initial_table(path, header, resume, overwrite)
         self._last_write = time.monotonic()
         self._cost_s = 0.0
 
@@ -33,7 +41,11 @@ class SpectraFile:
         return time.monotonic() - self._last_write > max(1.0, self._cost_s / WRITE_SHARE)
 
     def write(self) -> None:
-        """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        """Write the file now.
+
+        Raises:
+            AutoSpecError: where the disk refuses, with what stood there before untouched.
+        """
         if self.path is None:
             return
         started = time.monotonic()
@@ -42,12 +54,22 @@ class SpectraFile:
         self._cost_s = self._last_write - started
 
     def spectra(self) -> Spectra:
-        """Everything so far, labelled; with or without a file."""
+        """Return everything so far, labelled; with or without a file."""
         return Spectra(spectra_bytes(self.table, self.header))
 
 
-def begun_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
-    """The arrays to append to; AutoSpecError for a file that exists, unless it may be gone on with or lost."""
+def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
+    """Return the arrays to append to: empty ones, or those of a file that is gone on with.
+
+    Args:
+        path: the file, or None for no file.
+        header: what the file will say; a file that is gone on with must have its groups and layers.
+        resume: go on with a file that is there.
+        overwrite: lose a file that is there.
+
+    Raises:
+        AutoSpecError: for a file that is there without ``resume`` or ``overwrite``, or is of other groups or layers.
+    """
     if path is None:
         return SpectraTable()
     if not path.parent.is_dir():
@@ -57,7 +79,7 @@ def begun_table(path: Path | None, header: Header, resume: bool, overwrite: bool
         return SpectraTable()
     if not resume:
         raise AutoSpecError(f"{path} exists; pass resume=True to go on with it or overwrite=True to lose it")
-    found = open_spectra(path)
-    if found.group_names != list(header.groups) or found.layers != list(header.layers):
+    earlier = open_spectra(path)
+    if earlier.group_names != list(header.groups) or earlier.layers != list(header.layers):
         raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed")
     return read_table(path)

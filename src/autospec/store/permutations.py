@@ -1,16 +1,15 @@
-"""Reading what a spectra file holds of relabelled partitions."""
+"""Reading the permutations of a spectra file: two groups' ratios under every permuted partition of their subjects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from autospec.store.read import opened
+from autospec.store.groups import Pair
 from autospec.store.schema import (
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
@@ -25,17 +24,21 @@ from autospec.store.schema import (
 )
 
 Floats = npt.NDArray[np.float32]
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class PermutationRatios:
-    """What two groups differ in under every partition of their people, the observed one first.
+    """What two groups differ in under every partition of their subjects, the observed partition first.
 
-    ``ratios[layer][name]`` (epoch, pair, partition, ...) are the ``NULL_RATIOS`` of a layer, ``loss`` (epoch, pair,
-    partition) that of the mean losses, or None. ``pairs`` with ``people`` in each group and the ``strata`` that labels
-    were exchanged within; ``refused`` says of each other pair why it was not relabelled. ``relabellings`` is the same
-    for runs that exchanged the same people in the same way.
+    Attributes:
+        epochs: (epoch,) the epochs at which labels were permuted.
+        pairs: The pairs of groups whose labels were permuted.
+        subjects: (pair, 2) subjects in the first and second group of each pair.
+        strata: Of each pair the columns within which labels were permuted, joined by commas.
+        refused: Why each other pair has no permutations.
+        permutation_design: A digest, the same for runs that permuted the same subjects in the same way.
+        ratios: By layer and name (``schema.PERMUTATION_RATIOS``), (epoch, pair, partition, ...) log2 ratios.
+        loss: (epoch, pair, partition) log2 ratios of the mean losses; None where losses were not given.
     """
 
     epochs: npt.NDArray[np.int64]
@@ -49,34 +52,39 @@ class PermutationRatios:
 
     @property
     def permutations(self) -> int:
-        """The number of relabellings of each pair, the observed partition not counted."""
+        """The number P of permutations of each pair, the observed partition not counted."""
         first = next(iter(self.ratios.values()), None)
         return 0 if first is None else first["log_norm"].shape[2] - 1
 
 
-def read_permutations(path: Path | bytes, layers: list[str]) -> PermutationRatios | None:
-    """The relabelled partitions of a file; None where its writer knew nothing of people."""
-    with opened(path) as file:
-        if PERMUTATION_PAIRS not in file:
-            return None
-        refused = zip(_pairs(file, PERMUTATION_REFUSED), _texts(file, PERMUTATION_REASONS), strict=True)
-        relabelled = [layer for layer in layers if permutation_field(layer, "log_ratio").path in file]
-        ratios = {
-            layer: {name: file[permutation_field(layer, name).path][()] for name in PERMUTATION_RATIOS}
-            for layer in relabelled
-        }
-        return PermutationRatios(
-            epochs=file[PERMUTATION_EPOCHS.path][()]
-            if PERMUTATION_EPOCHS.path in file
-            else np.empty(0, dtype=np.int64),
-            pairs=tuple(_pairs(file, PERMUTATION_PAIRS)) if relabelled else (),
-            subjects=file[PERMUTATION_SUBJECTS][()],
-            strata=tuple(_texts(file, PERMUTATION_STRATA)),
-            refused=dict(refused),
-            permutation_design=str(file[PERMUTATION_ROOT].attrs["relabellings"]),
-            ratios=ratios,
-            loss=file[PERMUTATION_LOSS.path][()] if PERMUTATION_LOSS.path in file else None,
-        )
+def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios | None:
+    """Read the permutations of an opened file.
+
+    Args:
+        file: A spectra file, opened for reading.
+        layers: The layers to read; those without permutations are left out.
+
+    Returns:
+        The ratios, or None where the writer knew nothing of subjects.
+    """
+    if PERMUTATION_PAIRS not in file:
+        return None
+    permuted = [layer for layer in layers if permutation_field(layer, "log_ratio").path in file]
+    no_epochs = np.empty(0, dtype=np.int64)
+    return PermutationRatios(
+        epochs=file[PERMUTATION_EPOCHS.path][()] if PERMUTATION_EPOCHS.path in file else no_epochs,
+        pairs=tuple(_pairs(file, PERMUTATION_PAIRS)) if permuted else (),
+        subjects=file[PERMUTATION_SUBJECTS][()],
+        strata=tuple(_texts(file, PERMUTATION_STRATA)),
+        refused=dict(zip(_pairs(file, PERMUTATION_REFUSED), _texts(file, PERMUTATION_REASONS), strict=True)),
+        permutation_design=str(file[PERMUTATION_ROOT].attrs["relabellings"]),
+        ratios={layer: _ratios(file, layer) for layer in permuted},
+        loss=file[PERMUTATION_LOSS.path][()] if PERMUTATION_LOSS.path in file else None,
+    )
+
+
+def _ratios(file: h5py.File, layer: str) -> dict[str, Floats]:
+    return {name: file[permutation_field(layer, name).path][()] for name in PERMUTATION_RATIOS}
 
 
 def _texts(file: h5py.File, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Relabelled partitions of people into two groups; NumPy only."""
+"""The design of permutations: which subjects change groups in each permuted partition; NumPy only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import numpy.typing as npt
 Members = npt.NDArray[np.int8]
 
 NOT_ASKED = "not among introspection.permutation_pairs"
-"""Why a pair is not relabelled that the configuration does not name."""
+"""Why a pair that the configuration does not name has no permutations."""
 
 
 @dataclass(frozen=True)
 class PairPermutations:
-    """Partitions of people into groups ``a`` and ``b``: ``members`` (1 + P, people) is 1 for a, 2 for b, 0 for neither.
+    """Partitions of subjects into two groups, the observed partition first.
 
-    The first partition is the observed one. ``strata`` are the columns within which labels were exchanged.
+    Attributes:
+        a: The first group's name.
+        b: The second group's name.
+        strata: The columns within which labels are permuted.
+        members: (1 + P, subject) 1 for a, 2 for b, 0 for neither.
     """
 
     a: str
@@ -30,9 +34,13 @@ class PairPermutations:
 
 @dataclass(frozen=True)
 class PermutationDesign:
-    """Every relabelled pair of a run, the pairs that cannot be tested and why, and the epochs at which it is done.
+    """The permuted pairs of a run, the pairs that cannot be tested, and when permutations are taken.
 
-    ``person`` (n,) says whose each training sample is: an index into the columns of ``Relabelling.members``.
+    Attributes:
+        pairs: The permuted pairs.
+        refused: Why each other pair cannot be tested.
+        subject: (sample,) each training sample's subject, an index into the columns of ``PairPermutations.members``.
+        epochs: The epochs at which permutations are taken.
     """
 
     pairs: tuple[PairPermutations, ...]
@@ -42,14 +50,16 @@ class PermutationDesign:
 
     @property
     def subjects(self) -> int:
+        """The number of subjects."""
         return int(self.subject.max()) + 1
 
     @property
     def permutations(self) -> int:
+        """The number P of permutations of each pair, the observed partition not counted."""
         return len(self.pairs[0].members) - 1 if self.pairs else 0
 
     def digest(self) -> str:
-        """The same for runs that exchanged the labels of the same people in the same way."""
+        """Return a digest that is the same for runs that permute the same subjects in the same way."""
         total = hashlib.sha256(self.subject.tobytes())
         for pair in self.pairs:
             total.update(f"{pair.a} {pair.b} {pair.members.shape}".encode() + pair.members.tobytes())

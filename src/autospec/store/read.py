@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
-from autospec.errors import AutoSpecError, DamagedFile
+from autospec.errors import AutoSpecError
+from autospec.store.description import describe
+from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
+from autospec.store.opening import opened
+from autospec.store.permutations import PermutationRatios, permutations_in
 from autospec.store.schema import (
-    ACTIVATION,
-    ADJOINT,
     GRADIENT,
-    GROUP,
     GROUP_IS_MARGIN,
     GROUP_MEMBERS,
     GROUP_NAMES,
     GROUP_SIZES,
-    GROUP_WEIGHT,
-    INDEX,
     LAYERS,
-    OTHER_GROUP,
     RECORDED_EPOCHS,
-    SCHEMA_VERSION,
-    SIDE,
-    SIDES,
     SPECTRUM_NAMES,
     TRAINING_CURVES,
     TRAINING_EPOCHS,
     Field,
+    layer_path,
 )
 from autospec.store.table import SpectraTable
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from matplotlib.figure import Figure
 
 
 FRAME_COLUMNS = ("layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor", "rank_bound")
@@ -50,33 +48,68 @@ class Spectra:
 
     ``spectra["encoder.0"]`` is an ``xarray.Dataset`` of one layer with labelled axes; ``to_frame`` a tidy table over
     layers. Singular value indices count from 1, as in σ₁; those of activations and adjoints are axes of their own. The
-    file is opened for each reading only, so a run may go on writing beside it. Instead of a path it takes bytes.
+    file is opened for each reading only, so a run may go on writing beside it; ``load_spectra`` reads all at once.
+
+    Attributes:
+        path: The file, or its bytes.
+        attributes: What the file says of its run, by name.
+        group_names: Its groups; the first is ``all``, the whole batch.
+        sizes: The subjects or samples in each group; NaN where the writer did not know.
+        members: Of each group the disjoint groups that it is made of: itself, or the parts of a margin.
+        layers: Its layers, in the model's order.
+        shapes: Of each layer the shape (outputs, inputs) of its weight's matrix, as it is stored.
     """
 
-    def __init__(self, path: str | Path | bytes) -> None:
+    def __init__(self, path: str | Path | bytes, file: h5py.File | None = None) -> None:
+        """Read the header of a file.
+
+        Args:
+            path: The file, or its bytes.
+            file: The same, where it is open already.
+
+        Raises:
+            AutoSpecError: The file is missing, not HDF5, cut off, or of another schema.
+        """
         self.path = path if isinstance(path, bytes) else Path(path)
-        with opened(self.path) as file:
-            self.attributes: dict[str, Any] = dict(file.attrs)
-            self.group_names: list[str] = [name.decode() for name in file[GROUP_NAMES][()]]
-            self.layers: list[str] = list(file.get(LAYERS, ()))
+        self._loaded_layers: dict[str, xr.Dataset] = {}
+        self._loaded_weight: xr.DataArray | None = None
+        with opened(self.path) if file is None else contextlib.nullcontext(file) as header:
+            self.attributes: dict[str, Any] = dict(header.attrs)
+            self.layers: list[str] = list(header.get(LAYERS, ()))
+            self.shapes = {
+                name: tuple(map(int, header[layer_path(name)].attrs.get("shape", ()))) for name in self.layers
+            }
+            self.group_names: list[str] = [name.decode() for name in header[GROUP_NAMES][()]]
+            names = np.array(self.group_names)
+            parts = header[GROUP_MEMBERS][()] if GROUP_MEMBERS in header else np.eye(len(names), dtype=bool)
+            self.members: dict[str, frozenset[str]] = {
+                name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
+            }
+            size = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
+            self.sizes: dict[str, float] = dict(zip(self.group_names, size.tolist(), strict=True))
+            self._is_margin = header[GROUP_IS_MARGIN][()]
 
     def __repr__(self) -> str:
-        return f"Spectra({self._where}: {len(self.layers)} layers, groups {', '.join(self.group_names)})"
+        return describe(self)
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The file's path, or that it is in memory."""
         return "in memory" if isinstance(self.path, bytes) else str(self.path)
 
     @property
     def run_id(self) -> str:
+        """The run's id; empty where the recorder was not given one."""
         return str(self.attributes.get("run_id", ""))
 
     @property
     def complete(self) -> bool:
+        """Whether the run was recorded to its end."""
         return bool(self.attributes.get("complete", False))
 
     @property
     def simulated(self) -> bool:
+        """Whether the run's data are simulated."""
         return bool(self.attributes.get("simulated", False))
 
     @cached_property
@@ -84,138 +117,256 @@ class Spectra:
         """One row per group: its name, its size (where the writer knew it) and whether it is a margin."""
         import pandas as pd
 
-        with opened(self.path) as file:
-            size = file[GROUP_SIZES][()] if GROUP_SIZES in file else np.full(len(self.group_names), np.nan)
-            return pd.DataFrame({"group": self.group_names, "size": size, "margin": file[GROUP_IS_MARGIN][()]})
+        return pd.DataFrame({"group": self.group_names, "size": list(self.sizes.values()), "margin": self._is_margin})
 
     @cached_property
     def training(self) -> pd.DataFrame:
         """One row per epoch, by its number or step: training and validation loss and metric, as far as given."""
-        import pandas as pd
-
         with opened(self.path) as file:
-            curves = {
-                field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file
-            }
-            epochs = file[TRAINING_EPOCHS.path][()] if TRAINING_EPOCHS.path in file else np.empty(0, dtype=np.int64)
-        return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
+            return _read_training(file)
+
+    @cached_property
+    def permutations(self) -> PermutationRatios | None:
+        """The ratios of two groups under every permutation of their subjects; None without permutations."""
+        with opened(self.path) as file:
+            return permutations_in(file, self.layers)
+
+    @property
+    def epochs(self) -> npt.NDArray[np.int64]:
+        """(epoch,) the epochs at which spectra were recorded."""
+        if self._loaded_weight is not None:
+            return self._loaded_weight["epoch"].to_numpy()
+        with opened(self.path) as file:
+            return file[RECORDED_EPOCHS.path][()] if RECORDED_EPOCHS.path in file else np.empty(0, dtype=np.int64)
 
     @property
     def weight(self) -> xr.DataArray:
-        """(epoch, group): the summed loss weight ``w_c`` of each group, by which a group gradient is scaled."""
+        """(epoch, group) the summed loss weight ``w_c`` of each group, by which a group gradient is scaled."""
+        if self._loaded_weight is not None:
+            return self._loaded_weight
         with opened(self.path) as file:
-            return self._labelled(file, file[GROUP_WEIGHT.path])
-
-    @cached_property
-    def members(self) -> dict[str, frozenset[str]]:
-        """The disjoint groups that each group is made of: itself, or the parts of a margin."""
-        with opened(self.path) as file:
-            parts = file[GROUP_MEMBERS][()] if GROUP_MEMBERS in file else np.eye(len(self.group_names), dtype=bool)
-        names = np.array(self.group_names)
-        return {name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)}
+            return read_weight(file, self.group_names)
 
     def __getitem__(self, layer: str) -> xr.Dataset:
-        """Every statistic of one layer; the name of one in a folder has an underscore (``floor_gradient``)."""
-        import xarray as xr
+        """Read every statistic of one layer.
 
-        if layer not in self.layers:
-            raise AutoSpecError(f"{self._where} has no layer {layer!r}; it has {', '.join(self.layers)}")
+        Args:
+            layer: One of ``layers``.
+
+        Returns:
+            The statistics; the name of one in a folder has an underscore (``floor_gradient``).
+
+        Raises:
+            AutoSpecError: There is no such layer.
+        """
+        self._check_layer(layer)
+        if layer in self._loaded_layers:
+            return self._loaded_layers[layer]
         with opened(self.path) as file:
-            found: dict[str, xr.DataArray] = {}
+            return read_layer(file, layer, self.group_names)
 
-            def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-                if isinstance(item, h5py.Dataset) and not name.startswith("uses/"):
-                    found[name.replace("/", "_")] = self._labelled(file, item)
-
-            file[f"{LAYERS}/{layer}"].visititems(visit)
-            for name in (ACTIVATION, ADJOINT):  # as wide as their rows; one index for all would pad the others
-                if name in found:
-                    found[name] = found[name].rename({INDEX: f"{name}_{INDEX}"})
-            return xr.Dataset(found, attrs=dict(file[f"{LAYERS}/{layer}"].attrs))
-
-    def scaled(self, layer: str, statistic: str = "gradient") -> xr.DataArray:
-        """A layer's spectra on the scale on which groups of unequal size are compared.
+    def scaled(self, layer: str, statistic: str = GRADIENT) -> xr.DataArray:
+        """Return a layer's spectra on the scale on which groups of unequal size are compared.
 
         The gradient is divided by ``w_c`` (the group's mean gradient), the activations by ``√rows_c``, the adjoints
         multiplied by ``√rows_c / w_c``.
+
+        Args:
+            layer: One of ``layers``.
+            statistic: gradient, activation or adjoint.
+
+        Returns:
+            (epoch, group, index) scaled singular values; NaN where a group had no sample.
+
+        Raises:
+            AutoSpecError: There is no such layer, or the statistic has no scale or was not recorded.
         """
-        values = self[layer]
-        return _spectra_of(values, statistic) * self._scale(values, statistic)
+        values = self._recorded(layer, statistic)
+        return spectra_of(values, statistic) * scale_of(values, self.weight, statistic)
 
-    def _scale(self, values: xr.Dataset, statistic: str) -> xr.DataArray:
-        if statistic not in SPECTRUM_NAMES:
-            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
-        # a run may have gone on writing since the layer was read
-        weight = self.weight.reindex(epoch=values["epoch"])
-        weight = weight.where(weight > 0)
-        if statistic == GRADIENT:
-            return 1 / weight
-        counted: xr.DataArray = values["own_rows"] if "own_rows" in values else values["rows"]
-        rows = counted.where(counted > 0) ** 0.5
-        return 1 / rows if statistic == ACTIVATION else rows / weight
+    def to_frame(self, statistic: str = GRADIENT, leading: int | None = None) -> pd.DataFrame:
+        """Return a tidy table, one row per singular value.
 
-    def to_frame(self, statistic: str = "gradient") -> pd.DataFrame:
-        """A tidy table, one row per singular value.
+        Args:
+            statistic: gradient, activation or adjoint.
+            leading: So many of the largest singular values; None takes all.
 
-        Columns: layer, epoch, group, index; value (raw) and scaled (see ``scaled``); floor and scaled_floor, below
-        which a value is rounding; rank_bound, beyond whose index no value stands above the noise floor.
+        Returns:
+            Columns layer, epoch, group, index; value (raw) and scaled (see ``scaled``); floor and scaled_floor, below
+            which a value is rounding; rank_bound, beyond whose index no value stands above the noise floor.
+
+        Raises:
+            AutoSpecError: The statistic has no scale or was not recorded.
         """
         import pandas as pd
 
-        parts = []
-        for layer in self.layers:
-            values = self[layer]
-            if statistic not in values:
-                raise AutoSpecError(f"{self._where}: {statistic} spectra of layer {layer!r} were not recorded")
-            table = _spectra_of(values, statistic).to_dataset(name="value")
-            table["scaled"] = self.scaled(layer, statistic)
-            table["floor"] = values[f"floor_{statistic}"]
-            table["scaled_floor"] = table["floor"] * self._scale(values, statistic)
-            table["rank_bound"] = _rank_bound(values, statistic, table.sizes["index"])
-            parts.append(table.to_dataframe().reset_index().assign(layer=layer))
+        weight = self.weight
+        parts = [
+            _layer_table(self._recorded(layer, statistic), weight, statistic, leading).assign(layer=layer)
+            for layer in self.layers
+        ]
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
 
-    def _labelled(self, file: h5py.File, dataset: h5py.Dataset) -> xr.DataArray:
-        import xarray as xr
+    # What follows is made by rooms above this one, which import it: they are named, and loaded when they are used, so
+    # that reading stands below drawing and needs neither matplotlib nor scipy.
 
-        dimensions = [dimension.label for dimension in dataset.dims]
-        known = {
-            RECORDED_EPOCHS.path: file[RECORDED_EPOCHS.path][()],
-            GROUP: self.group_names,
-            OTHER_GROUP: self.group_names,
-            SIDE: list(SIDES),
+    def plot(
+        self,
+        layers: str | Sequence[str] | None = None,
+        groups: str | Sequence[str] | None = None,
+        path: str | Path | None = None,
+    ) -> Figure:
+        """Draw the singular values of each layer's mean gradient over training, group by group.
+
+        Args:
+            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
+            groups: The groups in front; None takes the disjoint groups.
+            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
+
+        Returns:
+            A matplotlib figure; a notebook shows it.
+
+        Raises:
+            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
+        """
+        return import_module("autospec.figures.spectra_pictures").plot(self, layers, groups, path)
+
+    def plot_differences(
+        self, a: str, b: str, layers: str | Sequence[str] | None = None, path: str | Path | None = None
+    ) -> Figure:
+        """Draw where the mean gradients' spectra of two groups differ, with a p where there is a valid test.
+
+        Args:
+            a: The first group.
+            b: The second group, which shares no sample with the first.
+            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
+            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
+
+        Returns:
+            A matplotlib figure; a notebook shows it.
+
+        Raises:
+            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
+        """
+        return import_module("autospec.figures.spectra_pictures").plot_differences(self, a, b, layers, path)
+
+    def summary(self) -> pd.DataFrame:
+        """Say what happened in each layer, one row per layer.
+
+        Returns:
+            σ₁ and effective rank of the mean gradient at the end of training, the change of that rank, cosine and
+            cancellation of the groups, and a verdict in words; ``analysis.layer_summary.COLUMNS`` explains each.
+
+        Raises:
+            AutoSpecError: Gradient spectra were not recorded.
+        """
+        return import_module("autospec.analysis.layer_summary").summarise(self)
+
+    def _recorded(self, layer: str, statistic: str) -> xr.Dataset:
+        """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
+        if statistic not in SPECTRUM_NAMES:
+            raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
+        values = self[layer]
+        if statistic not in values and not self.weight.sizes["epoch"]:
+            raise AutoSpecError(f"{self.where}: no spectra are recorded yet")
+        if statistic not in values:
+            raise AutoSpecError(f"{self.where}: {statistic} spectra of layer {layer!r} were not recorded")
+        return values
+
+    def _check_layer(self, layer: str) -> None:
+        if layer not in self.layers:
+            raise AutoSpecError(f"{self.where} has no layer {layer!r}; it has {', '.join(self.layers)}")
+
+    def _load(
+        self, file: h5py.File, layers: Sequence[str] | None, most_epochs: int | None, names: Collection[str] | None
+    ) -> None:
+        """Keep some layers and epochs in memory, and know nothing of the others from now on."""
+        for layer in layers or ():
+            self._check_layer(layer)
+        self.layers = [layer for layer in self.layers if layers is None or layer in layers]
+        self._loaded_weight = read_weight(file, self.group_names)
+        self._loaded_layers = {
+            layer: read_layer(file, layer, self.group_names, most_epochs, names) for layer in self.layers
         }
-        coordinates = {name: known[name] for name in dimensions if name in known}
-        if INDEX in dimensions:
-            coordinates[INDEX] = np.arange(1, dataset.shape[dimensions.index(INDEX)] + 1)
-        return xr.DataArray(dataset[()], dims=dimensions, coords=coordinates)
+        # cached properties, as if they had been asked for
+        self.training = _read_training(file)
+        self.permutations = permutations_in(file, self.layers)
 
 
-def _spectra_of(values: xr.Dataset, statistic: str) -> xr.DataArray:
-    """A statistic's singular values, their index called index."""
-    own = f"{statistic}_{INDEX}"
-    return values[statistic].rename({own: INDEX}) if own in values[statistic].dims else values[statistic]
+def _read_training(file: h5py.File) -> pd.DataFrame:
+    import pandas as pd
+
+    curves = {field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file}
+    epochs = file[TRAINING_EPOCHS.path][()] if TRAINING_EPOCHS.path in file else np.empty(0, dtype=np.int64)
+    return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
 
 
-def _rank_bound(values: xr.Dataset, statistic: str, most: int) -> xr.DataArray:
-    """(epoch, group): the group's rows or the spectrum's width; the sharper bound where it was recorded."""
-    import xarray as xr
-
-    if statistic == "gradient" and "rank_bound" in values:
-        return values["rank_bound"]
-    if "rows" in values:
-        return xr.where(values["rows"] < most, values["rows"], most)
-    # the aliased engine does not see rows
-    return xr.full_like(values["floor_gradient"], most)
+def _layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leading: int | None) -> pd.DataFrame:
+    """The columns of ``FRAME_COLUMNS`` but the layer's name."""
+    spectra = spectra_of(values, statistic)
+    width = spectra.sizes["index"]
+    table = spectra.isel(index=slice(leading)).to_dataset(name="value")
+    scale = scale_of(values, weight, statistic)
+    table["scaled"] = table["value"] * scale
+    table["floor"] = values[f"floor_{statistic}"]
+    table["scaled_floor"] = table["floor"] * scale
+    table["rank_bound"] = rank_bound_of(values, statistic, width)
+    return table.to_dataframe().reset_index()
 
 
 def open_spectra(path: str | Path) -> Spectra:
-    """Open a ``spectra.h5``; AutoSpecError where it is missing, not HDF5, cut off, or of another schema."""
+    """Open a ``spectra.h5``; its layers are read when they are asked for.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The spectra of the run.
+
+    Raises:
+        AutoSpecError: The file is missing, not HDF5, cut off, or of another schema.
+    """
     return Spectra(path)
 
 
+def load_spectra(
+    path: str | Path | bytes,
+    layers: Sequence[str] | None = None,
+    most_epochs: int | None = None,
+    names: Collection[str] | None = None,
+) -> Spectra:
+    """Read a ``spectra.h5`` into memory, through one opening of the file.
+
+    Args:
+        path: The file, or its bytes.
+        layers: The layers to read; None reads all.
+        most_epochs: Where more epochs were recorded, about so many evenly spaced ones are read, the last among them.
+        names: The statistics to read; None reads all (see ``read_layer``).
+
+    Returns:
+        The spectra, of these layers and epochs alone.
+
+    Raises:
+        AutoSpecError: There is no such file or layer, or the file cannot be read.
+    """
+    with opened(path if isinstance(path, bytes) else Path(path)) as file:
+        spectra = Spectra(path, file)
+        spectra._load(file, layers, most_epochs, names)
+    return spectra
+
+
 def read_table(path: Path) -> SpectraTable:
-    """The per-epoch arrays of a file, to go on appending to them."""
+    """Read the per-epoch arrays of a file, to go on appending to them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays of every recorded epoch, of every epoch and of every permuted one.
+
+    Raises:
+        AutoSpecError: The file is missing or cannot be read.
+    """
     table = SpectraTable()
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
@@ -227,28 +378,3 @@ def read_table(path: Path) -> SpectraTable:
     with opened(path) as file:
         file.visititems(visit)
     return table
-
-
-@contextlib.contextmanager
-def opened(path: Path | bytes) -> Iterator[h5py.File]:
-    """A spectra file opened for reading, its kind and schema checked; AutoSpecError that names it otherwise.
-
-    DamagedFile, which is one, where it cannot be read at all.
-    """
-    name = "the file" if isinstance(path, bytes) else str(path)
-    if isinstance(path, Path) and not path.is_file():
-        raise AutoSpecError(f"{name}: no such file")
-    if isinstance(path, Path) and not h5py.is_hdf5(path):
-        raise DamagedFile(f"{name} is not an HDF5 file")
-    try:
-        with h5py.File(io.BytesIO(path) if isinstance(path, bytes) else path, "r") as file:
-            version = file.attrs.get("schema_version")
-            if version is None:
-                raise AutoSpecError(f"{name} is an HDF5 file, but not of spectra: it has no schema_version")
-            if version != SCHEMA_VERSION:
-                raise AutoSpecError(f"{name} has schema_version {version}; this program reads {SCHEMA_VERSION}")
-            yield file
-    except AutoSpecError:
-        raise
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DamagedFile(f"{name} is truncated or damaged and cannot be read") from error

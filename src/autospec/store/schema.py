@@ -1,8 +1,7 @@
 """The HDF5 schema of ``spectra.h5`` as data: paths, dimensions, version.
 
-Standard library only, so that both the recording and the reading side can stand on it. The table is
-explained for readers in ``docs/spectra-file.md``; additions keep ``SCHEMA_VERSION``, and readers
-ignore what they do not know.
+Standard library only, since recording and reading both import it. ``docs/spectra-file.md`` explains the table.
+Additions keep ``SCHEMA_VERSION``; readers ignore what they do not know.
 """
 
 from __future__ import annotations
@@ -27,14 +26,20 @@ POSITION = "position"
 SIDE = "side"
 ANGLE = "angle"
 SIDES = ("output", "input")
-"""Of a weight, whose directions the left and the right singular vectors are."""
+"""The two sides of a weight: left singular vectors are directions of outputs, right ones of inputs."""
 PAIR = "pair"
 PARTITION = "partition"
 
 
 @dataclass(frozen=True)
 class Field:
-    """One dataset of the file: its path, its dimensions, the dtype it is stored in."""
+    """One dataset of the file.
+
+    Attributes:
+        path: Its path in the file.
+        dimensions: Labels of its axes.
+        dtype: The NumPy dtype it is stored in.
+    """
 
     path: str
     dimensions: tuple[str, ...]
@@ -52,7 +57,7 @@ class Field:
 
     @property
     def per_permutation(self) -> bool:
-        """Whether one slice is appended each time people are relabelled."""
+        """Whether one slice is appended each time labels are permuted."""
         return self.dimensions[:1] == (PERMUTATION_EPOCH,)
 
 
@@ -93,23 +98,30 @@ PERMUTATION_RATIOS = {
     "log_effective_rank": (PERMUTATION_EPOCH, PAIR, PARTITION),
     "cancellation": (PERMUTATION_EPOCH, PAIR, PARTITION),
 }
-"""What is stored of each layer's relabelled partitions, the observed one first."""
+"""Arrays stored of each layer's permuted partitions, the observed partition first."""
 
 LAYERS = "layers"
 
 
 def layer_path(layer: str, dataset: str = "") -> str:
-    """The path of a layer's group, or of one dataset in it."""
+    """Return the path of a layer's folder in the file, or of one dataset in it."""
     return f"{LAYERS}/{layer}/{dataset}".rstrip("/")
 
 
 def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: str = "float64") -> Field:
-    """The field of a layer's statistic; ``dimensions`` are those after the recorded epoch."""
+    """Return the field of a layer's statistic.
+
+    Args:
+        layer: The layer's name.
+        statistic: The dataset's path below the layer.
+        dimensions: Labels of the axes after the recorded epoch.
+        dtype: The dtype it is stored in.
+    """
     return Field(layer_path(layer, statistic), (EPOCH, *dimensions), dtype)
 
 
 def permutation_field(layer: str, name: str) -> Field:
-    """The field of one of a layer's ``NULL_RATIOS``."""
+    """Return the field of one of a layer's ``PERMUTATION_RATIOS``."""
     return Field(f"{PERMUTATION_ROOT}/{LAYERS}/{layer}/{name}", PERMUTATION_RATIOS[name], "float32")
 
 
@@ -117,7 +129,7 @@ _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 
 
 def layer_name(parameter: str) -> str:
-    """The name a weight is stored under: without wrappers' prefixes and a trailing ``.weight``.
+    """Return the name a weight is stored under: without wrappers' prefixes and a trailing ``.weight``.
 
     >>> layer_name("module.encoder.0.weight"), layer_name("lstm.weight_hh_l0"), layer_name("weight")
     ('encoder.0', 'lstm.weight_hh_l0', 'weight')

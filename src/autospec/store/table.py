@@ -13,7 +13,12 @@ Array = npt.NDArray[np.generic]
 
 
 class GrowingArray:
-    """An array that is appended to along its first axis, doubling its room as it fills."""
+    """An array that is appended to along its first axis, doubling its room as it fills.
+
+    Args:
+        field: its path, dimensions and dtype.
+        item_shape: the shape of one slice.
+    """
 
     def __init__(self, field: Field, item_shape: tuple[int, ...]) -> None:
         self.field = field
@@ -25,10 +30,11 @@ class GrowingArray:
 
     @property
     def values(self) -> Array:
+        """The slices so far, (length, *item_shape); a view."""
         return self._room[: self._length]
 
     def append(self, value: npt.ArrayLike | None) -> None:
-        """Add one slice; None leaves a gap: NaN, or zero for counts."""
+        """Add one slice of the item's shape; None leaves a gap: NaN, or zero for counts."""
         if self._length == len(self._room):
             self._room = np.concatenate([self._room, np.empty_like(self._room)])
         if value is None:
@@ -43,6 +49,7 @@ class GrowingArray:
             self._room = np.empty((16, *values.shape[1:]), dtype=values.dtype)
 
     def truncate(self, length: int) -> None:
+        """Keep the first slices only."""
         self._length = min(length, self._length)
 
 
@@ -82,12 +89,17 @@ class SpectraTable:
         return len(self[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in self else 0
 
     @property
-    def permutation_epochs_of(self) -> list[int]:
-        """The epochs at which people were relabelled."""
+    def permutation_epochs(self) -> list[int]:
+        """The epochs at which permutations were taken."""
         return [int(epoch) for epoch in self[PERMUTATION_EPOCHS.path]] if PERMUTATION_EPOCHS.path in self else []
 
     def append(self, values: Mapping[Field, npt.ArrayLike | None], axis: str) -> None:
-        """Add one slice to every array along one axis (recorded epochs, or all); those not given get a gap."""
+        """Add one slice to every array along one axis; those not given get a gap.
+
+        Args:
+            values: the slice of each field; a field that is new has gaps before it.
+            axis: the first dimension of all of them: recorded epochs, all epochs, or epochs with permutations.
+        """
         grown = [array for array in self if array.field.dimensions[0] == axis]
         length = len(grown[0]) if grown else 0
         for field, value in values.items():
@@ -101,7 +113,7 @@ class SpectraTable:
                 array.append(given.get(array.field.path))
 
     def restore(self, field: Field, values: Array) -> None:
-        """Put back an array read from a file."""
+        """Put back an array read from a file, (epochs, ...)."""
         array = self._arrays[field.path] = GrowingArray(field, values.shape[1:])
         array.extend(values)
 
@@ -112,11 +124,11 @@ class SpectraTable:
 
     def truncate(self, epoch: int) -> None:
         """Forget everything from an epoch on, by its number or step."""
-        recorded = sum(taken < epoch for taken in self.epochs)
+        recorded = sum(label < epoch for label in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
-        relabelled = sum(label < epoch for label in self.permutation_epochs_of)
+        permuted = sum(label < epoch for label in self.permutation_epochs)
         for array in self:
             if array.field.per_permutation:
-                array.truncate(relabelled)
+                array.truncate(permuted)
             else:
                 array.truncate(recorded if array.field.per_record else trained)

@@ -1,11 +1,8 @@
-"""Writing a whole ``spectra.h5`` so that it is never half there: a temporary name, then a rename."""
+"""Writing a whole ``spectra.h5``, which is never half there (``atomic``)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from autospec.errors import AutoSpecError
+from autospec.store.atomic import write_atomically
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -37,29 +34,51 @@ from autospec.store.table import Array, SpectraTable
 CHUNK_EPOCHS = 512
 """Chunks of one epoch make reading a long run some twenty times slower."""
 CHUNK_BYTES = 1 << 20
+"""Larger ones make it slow to read one group of a layer with many singular values."""
 
 
 @dataclass
 class Header:
-    """What a file says beside its arrays: root attributes, the groups, and attributes of each layer."""
+    """What a file says beside its arrays.
+
+    Attributes:
+        groups: names of all reported groups, ``all`` first, margins last.
+        margins: the disjoint groups that each margin is made of.
+        group_sizes: subjects in each reported group, where they are counted.
+        attributes: of the file's root.
+        layers: attributes of each layer, by its name in the model's order.
+        permutations: which pairs of groups are permuted, and which are not and why.
+    """
 
     groups: Sequence[str]
     margins: Mapping[str, Sequence[str]] = field(default_factory=dict)
     group_sizes: Sequence[int] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    null: PermutationDesign | None = None
+    permutations: PermutationDesign | None = None
 
 
 def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
-    """Write the file under a temporary name beside ``path`` and rename it; AutoSpecError where that fails."""
+    """Write a spectra file whole or not at all.
+
+    Args:
+        path: the file; one that is there is replaced.
+        table: every array that grows with the epochs.
+        header: everything else.
+
+    Raises:
+        AutoSpecError: where the disk refuses, with what stood there before untouched.
+    """
     image = spectra_bytes(table, header)
-    with replaced(path) as temporary:
+    with write_atomically(path) as temporary:
         temporary.write_bytes(image)
 
 
 def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
-    """The bytes of the file, made in memory: a disk that fills up under HDF5 crashes the interpreter."""
+    """Return the bytes of a spectra file.
+
+    They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
+    """
     with h5py.File("spectra", "w", driver="core", backing_store=False) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
@@ -67,34 +86,11 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
             layers.create_group(name).attrs.update(attributes)
-        _write_permutations(file, header.null)
+        _write_permutations(file, header.permutations)
         for array in table:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
         file.flush()
         return bytes(file.id.get_file_image())
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when the block ends well and vanishes when it does not."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise AutoSpecError(f"cannot write {path}: {reason}; what stood there before is untouched") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of writers that were killed before they could rename them."""
-    for leftover in path.parent.glob(f".{path.name}.????????"):
-        leftover.unlink(missing_ok=True)
 
 
 def _write_groups(file: h5py.File, header: Header) -> None:
@@ -111,19 +107,19 @@ def _write_groups(file: h5py.File, header: Header) -> None:
         members.dims[axis].label = label
 
 
-def _write_permutations(file: h5py.File, null: PermutationDesign | None) -> None:
-    """Which pairs were relabelled, and which were not and why."""
-    if null is None:
+def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> None:
+    """Which pairs were permuted, and which were not and why."""
+    if design is None:
         return
     group = file.create_group(PERMUTATION_ROOT)
-    group.attrs.update({"permutations": null.permutations, "relabellings": null.digest()})
+    group.attrs.update({"permutations": design.permutations, "relabellings": design.digest()})
     text = h5py.string_dtype()
-    subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in null.pairs]
+    subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in design.pairs]
     arrays = {
-        PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in null.pairs], dtype=object).reshape(-1, 2),
-        PERMUTATION_STRATA: np.array([", ".join(pair.strata) for pair in null.pairs], dtype=object),
-        PERMUTATION_REFUSED: np.array(list(null.refused), dtype=object).reshape(-1, 2),
-        PERMUTATION_REASONS: np.array(list(null.refused.values()), dtype=object),
+        PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in design.pairs], dtype=object).reshape(-1, 2),
+        PERMUTATION_STRATA: np.array([", ".join(pair.strata) for pair in design.pairs], dtype=object),
+        PERMUTATION_REFUSED: np.array(list(design.refused), dtype=object).reshape(-1, 2),
+        PERMUTATION_REASONS: np.array(list(design.refused.values()), dtype=object),
     }
     for path, values in arrays.items():
         file.create_dataset(path, data=values, dtype=text)
@@ -151,8 +147,8 @@ def _chunks(values: Array) -> tuple[int, ...] | None:
     return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
 
 
-def attributes_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as HDF5 attributes: None becomes an empty string, a subclass of str a str."""
+def hdf5_attributes(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping as HDF5 takes it for attributes: None becomes an empty string, a subclass of str a str."""
     return {
         key: str(value or "") if value is None or isinstance(value, str) else value for key, value in mapping.items()
     }

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from autospec.experiments.config.composition import Composition
-from autospec.experiments.config.messages import explained
+from autospec.experiments.config.messages import explain
 from autospec.experiments.config.registry import register_schemas
 
 
@@ -75,7 +75,7 @@ def test_a_mistake_is_explained_as_hydra_would_have_it(composition, mistake):
         compose("config", overrides=MISTAKES[mistake])
     with pytest.raises(errors) as found:
         composition.config(MISTAKES[mistake])
-    assert explained(found.value) == explained(expected.value)
+    assert explain(found.value) == explain(expected.value)
 
 
 def test_groups_are_composed_once_for_any_number_of_values(composition, monkeypatch):

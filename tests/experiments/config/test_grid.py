@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from autospec.experiments import datasets
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import ARCHITECTURES_OF, composed, figure_names, panels_of_figure
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import ARCHITECTURES_OF, compose_config, figure_names, panels_of_figure
 from autospec.experiments.config.run_id import run_id
 from autospec.experiments.config.schema import DATASET_SCHEMAS, Activation, Architecture, Task
 
@@ -71,7 +71,7 @@ def test_expanded_grid_is_the_papers_two_tables(figures, figure):
     table = PANELS_OF_FIGURE_2 if figure == "fig2" else PANELS
     expanded = {}
     for panel, config in figures[figure].items():
-        experiment = checked(config)
+        experiment = check_config(config)
         assert (experiment.dataset.name, experiment.architecture.value) == FIGURES[figure]
         assert experiment.figure.number == int(figure[3:])
         own = (experiment.task.value, experiment.width, experiment.activation.value, experiment.panel.shows.value)
@@ -81,14 +81,14 @@ def test_expanded_grid_is_the_papers_two_tables(figures, figure):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_difference_panels_show_runs_of_a_and_b(figures, figure):
-    names = {panel: run_id(checked(config), "data") for panel, config in figures[figure].items()}
+    names = {panel: run_id(check_config(config), "data") for panel, config in figures[figure].items()}
     assert (names["G"], names["H"]) == (names["A"], names["B"])
     assert len(set(names.values())) == 6
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_pairs_in_front(figures, figure):
-    config = checked(figures[figure]["G"])
+    config = check_config(figures[figure]["G"])
     assert config.figure.pairs == PAIRS[figure]
     if figure != "fig8":  # grouped as figures 5 to 7 are, but seconds to simulate
         groups = datasets.load(config.dataset).groups
@@ -103,14 +103,14 @@ def test_figures_5_to_8_cross_diagnosis_and_sex(figures):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_paper_preset_composes(figure):
-    assert checked(composed(CONF, [f"figure={figure}", "panel=A", "preset=paper"])).epochs == 1000
+    assert check_config(compose_config(CONF, [f"figure={figure}", "panel=A", "preset=paper"])).epochs == 1000
 
 
 @pytest.mark.parametrize("variant", [("deep_thin", 3, 8), ("wide_shallow", 1, 128)])
 @pytest.mark.parametrize("choice", [["figure=fig2", "panel=F"], ["figure=fig5", "panel=F"]])
 def test_variants_override_figure_and_panel(variant, choice):
     name, depth, width = variant
-    config = composed(CONF, [*choice, f"variant={name}"])
+    config = compose_config(CONF, [*choice, f"variant={name}"])
     assert (config.depth, config.width) == (depth, width)
 
 
@@ -126,7 +126,7 @@ def test_variants_override_figure_and_panel(variant, choice):
     ],
 )
 def test_command_line_overrides_everything(overrides, key, value):
-    assert composed(CONF, overrides)[key] == value
+    assert compose_config(CONF, overrides)[key] == value
 
 
 def test_every_dataset_has_its_architectures():
@@ -139,11 +139,11 @@ def test_every_cell_of_the_grid_composes():
     names = set()
     for data, architectures in ARCHITECTURES_OF.items():
         for architecture in architectures:
-            config = composed(CONF, [f"dataset={data}", f"architecture={architecture}"])
+            config = compose_config(CONF, [f"dataset={data}", f"architecture={architecture}"])
             for task, activation, width in itertools.product(Task, Activation, (8, 32, 64)):
                 # as Hydra does: the command line's values are merged last (composing each anew takes minutes)
                 values = {"task": task.value, "activation": activation.value, "width": width}
-                names.add(run_id(checked(OmegaConf.merge(config, values)), "data"))
+                names.add(run_id(check_config(OmegaConf.merge(config, values)), "data"))
     assert len(names) == 16 * 18
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.registry import register_schemas
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,7 +22,7 @@ def config() -> Callable[..., Any]:
     register_schemas()
 
     def make(name: str, *overrides: str) -> Any:
-        whole = composed(REPOSITORY / "conf", [f"dataset={name}", *overrides])
+        whole = compose_config(REPOSITORY / "conf", [f"dataset={name}", *overrides])
         return OmegaConf.to_object(whole.dataset)
 
     return make

@@ -13,8 +13,8 @@ from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.datasets.balance import note_balance, standardised_difference
 from autospec.experiments.datasets.cobre_timeseries import check
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of
-from autospec.experiments.datasets.residuals import residualized
+from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort
+from autospec.experiments.datasets.residuals import residualize
 
 Make = Callable[..., Any]
 
@@ -82,7 +82,7 @@ def test_the_limit_is_a_quarter_of_a_standard_deviation() -> None:
 def test_site_is_compared_label_by_label_and_grouping_columns_are_not(config: Make) -> None:
     account = Account()
     table = subjects(site=["A", "B", "A", "B", "A", "C", "A", "C"])
-    cohort(table, config("freesurfer", "dataset.group_by=[diagnosis,sex]"), account)
+    build_cohort(table, config("freesurfer", "dataset.group_by=[diagnosis,sex]"), account)
     assert any(line.startswith("site: HC/men B 2, HC/women C 2, SZ/men A 2") for line in account.lines)
     assert not any(line.startswith("sex") for line in account.lines)
     # neighbours alone: men with women of the same diagnosis, SZ with HC of the same sex
@@ -104,15 +104,15 @@ def test_a_missing_covariate_is_counted() -> None:
 def test_who_moved_too_much_or_unknown_is_left_out_by_name(config: Make) -> None:
     account = Account()
     table = subjects(motion=[0.1, 0.9, np.nan, 0.2])
-    assert cohort(table, config("freesurfer", "dataset.motion_cut=0.5"), account).subjects == ("s0", "s3")
+    assert build_cohort(table, config("freesurfer", "dataset.motion_cut=0.5"), account).subjects == ("s0", "s3")
     assert account.dropped == {
         "s1": "motion 0.9 is above dataset.motion_cut=0.5",
         "s2": "motion is missing, and there is dataset.motion_cut=0.5",
     }
-    with pytest.raises(AutoSpecError, match="dataset.motion_cut=0.01: everybody moved more"):
-        cohort(table, config("freesurfer", "dataset.motion_cut=0.01"), Account())
+    with pytest.raises(AutoSpecError, match="dataset.motion_cut=0.01: every subject moved more"):
+        build_cohort(table, config("freesurfer", "dataset.motion_cut=0.01"), Account())
     with pytest.raises(AutoSpecError, match="the cohort has no column 'motion'"):
-        cohort(table.drop(columns="motion"), config("freesurfer", "dataset.motion_cut=0.5"), Account())
+        build_cohort(table.drop(columns="motion"), config("freesurfer", "dataset.motion_cut=0.5"), Account())
 
 
 def test_residuals_are_fitted_on_training_people_only() -> None:
@@ -120,14 +120,14 @@ def test_residuals_are_fitted_on_training_people_only() -> None:
     age = rng.normal(size=(40, 1))
     data = 3 * age + rng.normal(size=(40, 5)) + 10
     training = np.arange(40) < 30
-    found, fitted = residualized(data, age, training)
+    found, fitted = residualize(data, age, training)
     design = np.column_stack([np.ones(30), age[:30, 0]])
     slope = np.linalg.lstsq(design, data[:30], rcond=None)[0][1]
     assert np.allclose(found, data - (age - age[:30].mean()) * slope)
     assert np.allclose(fitted["residualize_slope"], slope)
     changed = data.copy()
     changed[30:] += 100
-    assert np.allclose(residualized(changed, age, training)[1]["residualize_slope"], slope)
+    assert np.allclose(residualize(changed, age, training)[1]["residualize_slope"], slope)
 
 
 def test_residualizing_removes_labels_and_numbers(config: Make) -> None:
@@ -137,7 +137,7 @@ def test_residualizing_removes_labels_and_numbers(config: Make) -> None:
     data = np.column_stack([shift + 0.2 * table["age"], rng.normal(size=60)]) + rng.normal(size=(60, 2))
     settings = config("freesurfer", "dataset.residualize=[age,sex,site]", "dataset.scaling=none")
     account = Account()
-    found = dataset_of(cohort(table, settings, account), data, settings, account, "x", False)
+    found = build_dataset(build_cohort(table, settings, account), data, settings, account, "x", False)
     assert abs(np.corrcoef(found.inputs[:, 0], table["age"])[0, 1]) < 1e-5
     assert np.ptp([found.inputs[table["site"] == site, 0].mean() for site in "ABC"]) < 1e-4
     assert {"residualize_centre", "residualize_slope"} <= set(found.scaling)
@@ -146,7 +146,7 @@ def test_residualizing_removes_labels_and_numbers(config: Make) -> None:
 def test_a_missing_covariate_leaves_the_person_out_by_name(config: Make) -> None:
     account = Account()
     table = subjects(age=[30.0, np.nan, 40, 50], site=["A", "B", "", "A"])
-    found = cohort(table, config("freesurfer", "dataset.residualize=[age,site]"), account)
+    found = build_cohort(table, config("freesurfer", "dataset.residualize=[age,site]"), account)
     assert found.subjects == ("s0", "s3")
     assert account.dropped["s1"] == "age is missing, and dataset.residualize needs it"
     assert account.dropped["s2"] == "site is missing, and dataset.residualize needs it"
@@ -166,19 +166,19 @@ def test_mistakes_end_in_one_line(config: Make, override: str, message: str) -> 
 
 
 def test_time_courses_are_not_residualized(config: Make) -> None:
-    with pytest.raises(AutoSpecError, match="time-courses of different people share no time axis"):
+    with pytest.raises(AutoSpecError, match="time-courses of different subjects share no time axis"):
         check(config("cobre_timeseries", "dataset.residualize=[age]"))
 
 
 def test_too_few_people_for_a_fit_are_an_error() -> None:
-    with pytest.raises(AutoSpecError, match="2 training people are too few for 1 covariates"):
-        residualized(np.ones((2, 3)), np.ones((2, 1)), np.ones(2, dtype=bool))
+    with pytest.raises(AutoSpecError, match="2 training subjects are too few for 1 covariates"):
+        residualize(np.ones((2, 3)), np.ones((2, 1)), np.ones(2, dtype=bool))
 
 
 def test_a_covariate_that_is_the_same_in_everybody_is_named(config: Make) -> None:
     account = Account()
-    cohort(subjects(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
-    assert account.warnings == ["dataset.residualize: site is the same in all training people; nothing is taken out"]
+    build_cohort(subjects(site=["A"] * 4), config("freesurfer", "dataset.residualize=[site,sex]"), account)
+    assert account.warnings == ["dataset.residualize: site is the same in all training subjects; nothing is taken out"]
 
 
 def test_a_feature_that_covariates_tell_altogether_is_named() -> None:
@@ -187,6 +187,6 @@ def test_a_feature_that_covariates_tell_altogether_is_named() -> None:
     data = np.column_stack([rng.normal(size=20), 2 * size[:, 0] + 3, np.full(20, 4.0)])
     training = np.ones(20, dtype=bool)
     with pytest.raises(AutoSpecError, match=r"dataset.residualize: the covariates tell all of ICV; leave it out of"):
-        residualized(data, size, training, ["Hippocampus", "ICV", "constant"])
+        residualize(data, size, training, ["Hippocampus", "ICV", "constant"])
     with pytest.raises(AutoSpecError, match="the covariates tell all of 1 of 3 values"):
-        residualized(data, size, training)
+        residualize(data, size, training)

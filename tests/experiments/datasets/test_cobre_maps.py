@@ -16,8 +16,8 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import CENTRES_MM, DOMAIN_OF, DOMAINS
 from autospec.experiments.datasets.simulation.maps import amplitudes, brain
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
-from autospec.experiments.datasets.volumes import resampled
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
+from autospec.experiments.datasets.volumes import resample
 
 Make = Callable[..., Any]
 LARGE = ["dataset.people={HC: {men: 3000, women: 3000}, SZ: {men: 3000, women: 3000}}"]
@@ -47,10 +47,10 @@ def test_every_component_has_a_centre_in_the_brain() -> None:
 
 
 def test_effects_on_amplitudes_are_recovered(config: Make) -> None:
-    """Twelve thousand people: the standard error of d is 0.018; five of them are allowed."""
+    """Twelve thousand subjects: the standard error of d is 0.018; five of them are allowed."""
     settings = config("cobre_maps", *LARGE)
     who, what = generators(settings, 2)
-    subjects = simulated_subjects(settings, who)
+    subjects = simulate_subjects(settings, who)
     values = (amplitudes(settings, subjects, what) - 1) / settings.amplitude_sd
     design = np.column_stack([np.ones(len(subjects)), subjects.diagnosis, subjects.sex, subjects.age, subjects.motion])
     found, *_ = np.linalg.lstsq(design, values, rcond=None)
@@ -93,7 +93,7 @@ def test_diagnosis_can_be_learned_at_the_default_effects(config: Make) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A cohort of four people with maps of 6 mm whose values are their number."""
+    """A cohort of four subjects with maps of 6 mm whose values are their number."""
     rows = ["participant_id\tdiagnosis\tsex\tage", "sub-1\tSZ\tM\t20", "sub-2\tHC\tF\t30"]
     rows += ["sub-3\tSZ\tF\t40", "sub-4\tHC\tM\t50"]
     (tmp_path / "participants.tsv").write_text("\n".join(rows) + "\n")
@@ -144,7 +144,7 @@ def test_resampling_interpolates_linearly_in_space(flip: int) -> None:
     affine = np.array([[flip * 4.0, 0, 0, 10], [0, 6.0, 0, 0], [0, 0, 6.0, 0], [0, 0, 0, 1]])
     x_mm = flip * 4.0 * np.arange(10) + 10
     ramp = np.broadcast_to(x_mm[:, None, None], (10, 4, 4)).astype(np.float32)
-    new = resampled(ramp, affine, 3)
+    new = resample(ramp, affine, 3)
     assert new.shape == (13, 7, 7)
     assert np.allclose(new[:, 0, 0], x_mm.min() + 3 * np.arange(13), atol=1e-4)
 
@@ -217,3 +217,23 @@ def test_a_prepared_cohort_gives_the_maximum_over_components(config: Make, tmp_p
     write_prepared(file, subjects, {"map_maximum": maps}, "a cohort")
     with pytest.raises(AutoSpecError, match="has no /affine to resample by"):
         load(config, file, "dataset.resolution_mm=12")
+
+
+def test_resampling_is_as_nilearn_has_it_and_loses_no_plane_to_rounding() -> None:
+    from nibabel import Nifti1Image
+    from nilearn.image import resample_img
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(9, 11, 8)).astype(np.float32)
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[:3, 3] = (-16, -20, -12)
+    moved = resample(values, affine, 6)
+    target = np.diag([6.0, 6.0, 6.0, 1.0])
+    target[:3, 3] = affine[:3, 3]
+    image = Nifti1Image(values, affine)
+    theirs = resample_img(image, target, moved.shape, interpolation="linear", force_resample=True, copy_header=True)
+    assert np.allclose(moved, theirs.get_fdata(), atol=1e-6)
+    for _ in range(20):
+        odd = np.diag([*rng.choice([10 / 3, 1.1, 2.3, 0.9375], 3), 1.0])
+        odd[:3, 3] = rng.normal(size=3) * 77
+        assert (resample(np.ones((10, 11, 12), dtype=np.float32), odd, 1) == 1).all()

@@ -14,8 +14,8 @@ from autospec.cohorts.prepared_file import write_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMAIN_OF, DOMAINS, couplings
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
-from autospec.experiments.datasets.simulation.timecourses import correlations, power_law_noise, simulated_timecourses
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
+from autospec.experiments.datasets.simulation.timecourses import correlations, power_law_noise, simulate_timecourses
 
 Make = Callable[..., Any]
 NAMES = list(DOMAINS)
@@ -24,7 +24,7 @@ NO_COVARIATES = ["dataset.motion_effect=0", "dataset.age_effects={SM: 0, DM: 0, 
 
 
 def domain_couplings(timecourses: np.ndarray) -> np.ndarray:
-    """The mean correlation of each pair of domains in each person, (n, 7, 7)."""
+    """The mean correlation of each pair of domains in each subject, (n, 7, 7)."""
     centred = timecourses - timecourses.mean(1, keepdims=True)
     unit = centred / np.sqrt((centred**2).sum(1, keepdims=True))
     full = unit.transpose(0, 2, 1) @ unit
@@ -37,8 +37,8 @@ def domain_couplings(timecourses: np.ndarray) -> np.ndarray:
 def large(config: Make) -> tuple[Any, Any, np.ndarray]:
     settings = config("cobre_timeseries", *MEN, *NO_COVARIATES, "dataset.spectral_exponent=0")
     who, what = generators(settings, 2)
-    subjects = simulated_subjects(settings, who)
-    return settings, subjects, domain_couplings(simulated_timecourses(settings, subjects, what))
+    subjects = simulate_subjects(settings, who)
+    return settings, subjects, domain_couplings(simulate_timecourses(settings, subjects, what))
 
 
 def test_shape_and_scale(config: Make) -> None:
@@ -98,7 +98,7 @@ def test_motion_raises_every_coupling(config: Make) -> None:
 
 def test_every_person_has_a_correlation_matrix(config: Make) -> None:
     settings = config("cobre_timeseries")
-    matrices = correlations(settings, simulated_subjects(settings, generators(settings, 1)[0]))
+    matrices = correlations(settings, simulate_subjects(settings, generators(settings, 1)[0]))
     assert np.array_equal(matrices, matrices.transpose(0, 2, 1))
     assert np.linalg.eigvalsh(matrices).min() > 0
 
@@ -184,5 +184,5 @@ def test_a_person_with_a_component_that_never_moves_is_left_out_by_name(config: 
     assert data.subjects == ("s0", "s1", "s3")
     assert "left out: s2: component 6 (from 1) is constant in cohort.h5" in data.account
     timecourses[..., 5] = 1
-    with pytest.raises(AutoSpecError, match=r"cohort.h5: everybody has a component that is constant over time"):
+    with pytest.raises(AutoSpecError, match=r"cohort.h5: every subject has a component that is constant over time"):
         datasets.load(config("cobre_timeseries", f"dataset.path={cohort_file(tmp_path, timecourses)}"))

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from autospec.experiments import datasets
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import MnistConfig
 from autospec.experiments.datasets.group_names import group_names
 
@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
     "overrides", [["figure=fig3"], ["figure=fig4"], ["figure=fig4", "dataset.group_by=[diagnosis,sex]"]]
 )
 def test_groups_and_margins_are_named_as_the_data_name_them(overrides):
-    config = checked(composed(CONF, overrides)).dataset
+    config = check_config(compose_config(CONF, overrides)).dataset
     data = datasets.load(config)
     assert set(group_names(config)) == {*data.groups, *data.margins}
 
@@ -26,4 +26,4 @@ def test_digits_are_groups():
 
 
 def test_values_that_the_configuration_does_not_name_are_known_from_data_alone():
-    assert group_names(checked(composed(CONF, ["figure=fig4", "dataset.group_by=[site]"])).dataset) is None
+    assert group_names(check_config(compose_config(CONF, ["figure=fig4", "dataset.group_by=[site]"])).dataset) is None

@@ -155,7 +155,7 @@ def test_a_run_of_people_keeps_its_account_and_the_balance_of_its_groups(run, tm
     assert run("figure=fig4", "panel=A", *options) == ""
     (folder,) = _runs(tmp_path)
     told = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
-    assert "124 people; groups: HC 63, SZ 61" in told["account"]
+    assert "124 subjects; groups: HC 63, SZ 61" in told["account"]
     age = next(one for one in told["balance"] if one["covariate"] == "age")
     assert (age["one"], age["other"], age["large"]) == ("HC", "SZ", True)
     assert -3 < age["standardised"] < -0.25

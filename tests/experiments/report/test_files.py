@@ -1,6 +1,7 @@
 """From tiny runs to the files of figure 1."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from autospec import AutoSpecError
 from autospec.analysis.figure_table import COLUMNS
 from autospec.experiments.config.grid import figure_names, panels_of_figure
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
+from autospec.experiments.report import files
 from autospec.experiments.report.files import check_comparisons, update_figure
+from autospec.store import read
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick"]
@@ -21,7 +24,7 @@ def _trained(output_dir: Path, *overrides: str) -> dict:
     from autospec.experiments.run import run
 
     configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={output_dir}", *overrides])
-    plans = {panel: planned(config) for panel, config in configs.items()}
+    plans = {panel: plan_run(config) for panel, config in configs.items()}
     for plan in plans.values():
         if not plan.done:
             run(plan)
@@ -43,16 +46,16 @@ def test_six_runs_serve_eight_panels(made):
 
 
 def test_every_file_is_there(made):
-    plans, files = made
-    names = {path.name for path in files.table.parent.iterdir()}
+    plans, figure = made
+    names = {path.name for path in figure.table.parent.iterdir()}
     assert names == {"figure_1_tests.csv", "figure_1_tests.json"}
-    pictures = {path.name for path in files.pictures[0].parent.iterdir() if not path.name.startswith(".")}
+    pictures = {path.name for path in figure.pictures[0].parent.iterdir() if not path.name.startswith(".")}
     assert pictures == {"figure_1.pdf", "figure_1.png"} | {f"figure_1_{panel}.png" for panel in plans}
 
 
 def test_the_table_holds_every_pair_of_both_panels(made):
-    _, files = made
-    table = pd.read_csv(files.table)
+    _, figure = made
+    table = pd.read_csv(figure.table)
     assert list(table.columns) == list(COLUMNS)
     assert set(table.panel) == {"G", "H"}
     assert len(table.groupby(["group_a", "group_b"])) == 6
@@ -63,21 +66,45 @@ def test_the_table_holds_every_pair_of_both_panels(made):
     assert not table.simulated.any()
 
 
+def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatch):
+    plans, figure = made
+    opened, layers = Counter(), Counter()
+    open_file, read_layer = read.opened, read.read_layer
+
+    def count_file(path):
+        opened[path] += 1
+        return open_file(path)
+
+    def count_layer(file, layer, *options):
+        layers[file.filename, layer] += 1
+        return read_layer(file, layer, *options)
+
+    monkeypatch.setattr(read, "opened", count_file)
+    monkeypatch.setattr(read, "read_layer", count_layer)
+    for draw in ("draw_figure", "draw_panel"):
+        monkeypatch.setattr(files, draw, lambda *_: None)
+    figure.stamp.unlink()
+    update_figure(plans)
+    assert opened == dict.fromkeys({plan.folder.spectra for plan in plans.values()}, 1)
+    assert len(layers) == 6 * 2
+    assert set(layers.values()) == {1}
+
+
 def test_a_second_call_does_nothing(made, caplog):
-    plans, files = made
-    before = {path: path.stat().st_mtime_ns for path in files.pictures}
+    plans, figure = made
+    before = {path: path.stat().st_mtime_ns for path in figure.pictures}
     with caplog.at_level("INFO"):
         update_figure(plans)
     assert "figure 1 is up to date" in caplog.text
-    assert before == {path: path.stat().st_mtime_ns for path in files.pictures}
+    assert before == {path: path.stat().st_mtime_ns for path in figure.pictures}
 
 
 @pytest.mark.slow
 def test_a_picture_that_was_lost_is_drawn_again(made):
-    plans, files = made
-    files.panel("C").unlink()
+    plans, figure = made
+    figure.panel("C").unlink()
     update_figure(plans)
-    assert files.panel("C").exists()
+    assert figure.panel("C").exists()
 
 
 @pytest.mark.slow
@@ -86,9 +113,9 @@ def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
     runs = plans["A"].folder.path.parent
     shutil.copytree(runs, tmp_path / runs.name)
     configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", "supplement=true"])
-    files = update_figure({panel: planned(config) for panel, config in configs.items()})
-    assert set(pd.read_csv(files.table).panel) == set("CDEFGH")
-    assert all(files.panel(f"{panel}_differences").exists() for panel in "CDEF")
+    figure = update_figure({panel: plan_run(config) for panel, config in configs.items()})
+    assert set(pd.read_csv(figure.table).panel) == set("CDEFGH")
+    assert all(figure.panel(f"{panel}_differences").exists() for panel in "CDEF")
 
 
 def test_differences_need_two_groups(tmp_path):

@@ -9,13 +9,13 @@ import torch
 
 from autospec import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.plan import planned
+from autospec.experiments.plan import plan_run
 from autospec.experiments.report import methods
 from autospec.experiments.run import run
-from autospec.experiments.validation.retraining import retrained, retrained_permutations
+from autospec.experiments.validation.retraining import retrain, retrained_permutations
 from autospec.store.permutations import PermutationRatios
 from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import open_spectra
@@ -25,23 +25,23 @@ TINY = ["figure=fig4", "epochs=4", "width=3", "dataset.features=[Left-Hippocampu
 
 
 def _config(tmp_path, *overrides):
-    return checked(composed(CONF, [*TINY, f"output_dir={tmp_path}", *overrides]))
+    return check_config(compose_config(CONF, [*TINY, f"output_dir={tmp_path}", *overrides]))
 
 
 def test_the_paragraph_says_what_was_done(tmp_path, caplog):
-    plan = planned(_config(tmp_path, "panel=A", "introspection.permutations=30", "introspection.permutation_epochs=2"))
+    plan = plan_run(_config(tmp_path, "panel=A", "introspection.permutations=30", "introspection.permutation_epochs=2"))
     with caplog.at_level("INFO"):
         run(plan)
-    assert "relabelling took" in caplog.text
+    assert "permutations took" in caplog.text
     text = methods.methods_paragraph(plan.folder.path)
-    made = ("simulated FreeSurfer volumes of 124 people (HC 63, SZ 61)", "Each feature was z-scored.")
+    made = ("simulated FreeSurfer volumes of 124 subjects (HC 63, SZ 61)", "Each feature was z-scored.")
     trained = (
         "A multi-layer perceptron (width 3, depth 1, ReLU)",
         "as an autoencoder (mean squared error) for 4 epochs",
     )
     tested = (
-        "HC (63 people) and SZ (61)",
-        "exchanged 30 times within sex",
+        "HC (63 subjects) and SZ (61)",
+        "permuted 30 times within sex",
         "at 2 epochs",
         "of the 31 partitions",
         "association",
@@ -51,7 +51,7 @@ def test_the_paragraph_says_what_was_done(tmp_path, caplog):
 
 
 def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
-    plan = planned(_config(tmp_path, "panel=B"))
+    plan = plan_run(_config(tmp_path, "panel=B"))
     run(plan)
     text = methods.methods_paragraph(plan.folder.path)
     assert "to classify diagnosis (cross-entropy)" in text
@@ -60,7 +60,7 @@ def test_a_classifier_of_the_groups_is_said_not_to_be_tested(tmp_path):
 
 
 def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
-    learned, few = "diagnosis is learned", "a group of 2 people; 3 are needed"
+    learned, few = "diagnosis is learned", "a group of 2 subjects; 3 are needed"
     null = PermutationRatios(
         epochs=np.array([0]),
         pairs=(("HC/men", "HC/women"),),
@@ -72,7 +72,7 @@ def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
         loss=None,
     )
     text = methods.testing_sentences(null)
-    assert "Compared were HC/men (20 people) and HC/women (10)" in text
+    assert "Compared were HC/men (20 subjects) and HC/women (10)" in text
     assert f"Not tested: HC and SZ, HC/men and SZ/men ({learned})." in text
     assert f"Not tested: men and x ({few})." in text
     assert NOT_ASKED not in text
@@ -80,7 +80,7 @@ def test_pairs_that_were_refused_are_named_beside_those_that_were_tested():
 
 def test_retraining_tests_what_is_classified(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        table = retrained(_config(tmp_path, "panel=B"), 19)
+        table = retrain(_config(tmp_path, "panel=B"), 19)
     assert "retrain: 19 runs with permuted labels take about" in caplog.text
     whole = table[(table.per == "trajectory") & (table.test == "permutation")]
     assert set(whole.layer) == {"hidden.0", "head"}
@@ -97,7 +97,7 @@ def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(
     ratios = null.ratios["hidden.0"]["log_norm"]
     assert ratios.shape == (4, 1, 20)
     assert len(np.unique(ratios[0, 0])) > 15
-    plan = planned(config)
+    plan = plan_run(config)
     run(plan)
     spectra = open_spectra(plan.folder.spectra)
     scaled = spectra.scaled("hidden.0")
@@ -132,7 +132,7 @@ def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
 MISTAKES = {
     "panel=A": "task=autoencoding learns no labels",
     "panel=B dataset.group_by=[diagnosis,sex]": r"the groups are .*; add dataset.group_by=\[diagnosis\]",
-    "panel=B introspection.permutations=0 introspection.engine=aliased": "engine=aliased: retrain compares people",
+    "panel=B introspection.permutations=0 introspection.engine=aliased": "engine=aliased: retrain compares subjects",
     "panel=B introspection.leading=2": "introspection.leading=2: retrain .* leave it out",
     "panel=B introspection.layers=[nowhere]": "no trained weight matrix is named like 'nowhere'; there are hidden.0",
 }
@@ -141,7 +141,7 @@ MISTAKES = {
 @pytest.mark.parametrize("overrides", MISTAKES)
 def test_what_cannot_be_retrained_says_what_to_do(overrides, tmp_path):
     with pytest.raises(AutoSpecError, match=MISTAKES[overrides]):
-        retrained(_config(tmp_path, *overrides.split()), 19)
+        retrain(_config(tmp_path, *overrides.split()), 19)
 
 
 def test_the_layers_that_are_asked_for_are_retrained(tmp_path):
@@ -153,9 +153,9 @@ def test_the_device_is_the_one_that_is_asked_for(tmp_path, monkeypatch):
     config = _config(tmp_path, "panel=B", "device=cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(AutoSpecError, match="device=cuda: torch finds no CUDA GPU"):
-        retrained(config, 19)
+        retrain(config, 19)
 
 
 def test_too_few_retrainings_are_refused(tmp_path):
     with pytest.raises(AutoSpecError, match="permutations=18: with fewer than 19 no p can reach 0.05"):
-        retrained(_config(tmp_path, "panel=B"), 18)
+        retrain(_config(tmp_path, "panel=B"), 18)

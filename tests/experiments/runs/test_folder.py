@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from autospec import AutoSpecError
-from autospec.experiments.runs.folder import locked, run_folder
+from autospec.experiments.runs.folder import lock_run, run_folder
 
 HOLDER = """
 import sys
-from autospec.experiments.runs.folder import locked, run_folder
-with locked(run_folder(sys.argv[1], "run")):
+from autospec.experiments.runs.folder import lock_run, run_folder
+with lock_run(run_folder(sys.argv[1], "run")):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -28,7 +28,7 @@ def holder(tmp_path):
 
 def test_one_works_and_the_other_says_so(tmp_path, holder):
     expected = f"run run is being worked on by process {holder.pid} on "
-    with pytest.raises(AutoSpecError, match=expected), locked(run_folder(str(tmp_path), "run")):
+    with pytest.raises(AutoSpecError, match=expected), lock_run(run_folder(str(tmp_path), "run")):
         pytest.fail("the lock was given twice")
 
 
@@ -37,13 +37,13 @@ def test_a_lock_dies_with_its_holder(tmp_path, holder):
     holder.wait()
     folder = run_folder(str(tmp_path), "run")
     assert folder.lock.exists()
-    with locked(folder):
+    with lock_run(folder):
         (folder.path / "result").write_text("")
     assert folder.path.exists()
     assert not folder.lock.exists()
 
 
 def test_a_folder_to_which_nothing_was_written_is_removed(tmp_path):
-    with locked(run_folder(str(tmp_path / "outputs"), "run")):
+    with lock_run(run_folder(str(tmp_path / "outputs"), "run")):
         pass
     assert not (tmp_path / "outputs" / "runs").exists()

@@ -8,7 +8,7 @@ from autospec.experiments.runs.progress import ConsoleHandler, duration
 @pytest.fixture
 def console(monkeypatch):
     """Say something under a logger's name, as if each time by another run of one process."""
-    monkeypatch.setattr(ConsoleHandler, "_said_of_data", set())
+    monkeypatch.setattr(ConsoleHandler, "_messages_about_data", set())
 
     def say(name, text):
         ConsoleHandler().handle(logging.makeLogRecord({"name": name, "msg": text, "levelno": logging.INFO}))

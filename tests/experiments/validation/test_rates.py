@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import beta
 
 from autospec.analysis.permutation import permutation_tests
-from autospec.experiments.config.checks import checked
-from autospec.experiments.config.grid import composed
+from autospec.experiments.config.checks import check_config
+from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import Task
 from autospec.experiments.validation import study as calibration
 from autospec.experiments.validation.conditions import BALANCED, CONFOUNDED, NULLS, POWER
@@ -16,7 +16,7 @@ from autospec.experiments.validation.rates import (
     COLUMNS,
     clopper_pearson,
     markdown,
-    merged,
+    merge,
     ordered_tests,
     rates,
     read,
@@ -41,7 +41,7 @@ CONF, DOCS = ROOT / "conf", ROOT / "docs"
 @pytest.fixture(scope="module")
 def base():
     network = ["dataset=freesurfer", "architecture=mlp", "width=4", "activation=tanh", "learning_rate=0.03"]
-    return checked(composed(CONF, network))
+    return check_config(compose_config(CONF, network))
 
 
 def test_the_interval_is_exact():
@@ -91,9 +91,9 @@ def test_the_page_shows_the_rates_of_its_file():
 
 def test_what_is_counted_again_replaces_its_own_rows_only(tmp_path):
     path = tmp_path / "rates.csv"
-    assert merged(read(path), _rates("a", 5)).rate.tolist() == [0.05]
+    assert merge(read(path), _rates("a", 5)).rate.tolist() == [0.05]
     write(pd.concat([_rates("a", 5), _rates("a", 6, "3:3"), _rates("b", 7)]), path)
-    after = merged(read(path), _rates("a", 9))
+    after = merge(read(path), _rates("a", 9))
     assert dict(zip(after.null + after.groups, after.rate, strict=True)) == {"a3:9": 0.09, "a3:3": 0.06, "b3:9": 0.07}
 
 

@@ -26,6 +26,10 @@ class Composition:
 
     Hydra applies plain values after everything that the groups say, so jobs that choose the same groups share all
     that is slow: reading the files and merging them.
+
+    Args:
+        loader: Hydra's, which reads the files.
+        master: the configuration of the sweep itself.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
@@ -37,7 +41,11 @@ class Composition:
         self._composed: dict[tuple[str, ...], bytes] = {}
 
     def config(self, overrides: Sequence[str]) -> DictConfig:
-        """The resolved configuration of one job, without Hydra's own part."""
+        """Return the resolved configuration of one job, without Hydra's own part.
+
+        Args:
+            overrides: the job's ``key=value``, as on the command line.
+        """
         arguments = {text: self._argument(text) for text in overrides}
         choices = tuple(text for text, argument in arguments.items() if argument.chooses_group)
         values = [argument.override for argument in arguments.values() if not argument.chooses_group]
@@ -47,7 +55,7 @@ class Composition:
         return config
 
     def _of_groups(self, choices: tuple[str, ...]) -> DictConfig:
-        """What the chosen groups compose to, for each job a copy of its own: made fastest from bytes."""
+        """What the chosen groups compose to, a new copy for each job; unpickling is the fastest way to copy."""
         if choices not in self._composed:
             config = self._loader.load_sweep_config(self._master, list(choices))
             with open_dict(config):
@@ -58,6 +66,7 @@ class Composition:
         return config
 
     def _argument(self, text: str) -> _Argument:
+        """An argument, parsed once for all jobs that have it."""
         if text not in self._arguments:
             (override,) = self._parser.parse_overrides([text])
             # as Hydra decides it: an existing group, given a name and not a mapping of values

@@ -26,19 +26,33 @@ DIFFERENCE_PANELS = {"G": "A", "H": "B"}
 """Panels of group differences, and the panel whose run they show."""
 
 
-def composed(conf: Path, overrides: Sequence[str]) -> DictConfig:
-    """The configuration that ``python run.py`` would compose from these overrides."""
+def compose_config(conf: Path, overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration that the command line would compose from these overrides.
+
+    Args:
+        conf: the folder of configuration files, with ``config.yaml``.
+        overrides: ``key=value`` each, as on the command line.
+
+    Raises:
+        Exception: as Hydra raises them; ``messages.explain`` turns any into a short message.
+    """
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf.resolve())):
         return compose("config", overrides=list(overrides))
 
 
 def panels_of_figure(conf: Path, figure: str, overrides: Sequence[str] = ()) -> dict[str, DictConfig]:
-    """The configuration of each panel A–H of a figure."""
+    """Return the configuration of each panel A–H of a figure, by its letter.
+
+    Args:
+        conf: the folder of configuration files.
+        figure: ``fig1`` and so on.
+        overrides: laid over every panel.
+    """
     panels = (*SPECTRA_PANELS, *DIFFERENCE_PANELS)
-    return {panel: composed(conf, [f"figure={figure}", f"panel={panel}", *overrides]) for panel in panels}
+    return {panel: compose_config(conf, [f"figure={figure}", f"panel={panel}", *overrides]) for panel in panels}
 
 
 def figure_names(conf: Path) -> list[str]:
-    """The figures that ``conf/figure`` holds, in their order: fig1, fig2, ..."""
+    """Return the names of the figures in ``conf/figure``, by their number: fig1, fig2, ..."""
     return sorted((path.stem for path in (conf / "figure").glob("fig*.yaml")), key=lambda name: int(name[3:]))

@@ -11,33 +11,37 @@ from typing import Any
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import DATASET_SCHEMAS, DatasetConfig, ExperimentConfig
 
+USER_FACING = ("hydra", "omegaconf", "submitit")
+"""Packages whose exceptions are about what a user asked for."""
 GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
+"""The configuration groups, which a command line may name as it names a key."""
 
 
-def explained(error: BaseException) -> str:
-    """A short message for an exception of ours, of Hydra or of OmegaConf."""
+def explain(error: BaseException) -> str:
+    """Return a message of a few lines for an exception of ours, of Hydra or of OmegaConf.
+
+    It names the key, the value and what is allowed, where the exception tells them.
+    """
     if isinstance(error, AutoSpecError):
         return str(error)
     text = "\n".join(_chain(error))
-    for pattern, explain in _EXPLANATIONS:
-        found = re.search(pattern, text, re.DOTALL)
-        if found:
-            return explain(found, text)
+    for pattern, message in _EXPLANATIONS:
+        match = re.search(pattern, text, re.DOTALL)
+        if match:
+            return message(match, text)
     key = getattr(error, "full_key", None)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return f"{key}: {first}" if key and key not in first else first
 
 
 def in_one_line(error: BaseException) -> str:
-    """The first line of what an exception says, with its type where it is nobody's mistake but ours."""
+    """Return the first line of what an exception says, after its type where no user can have caused it."""
     name = type(error).__name__
-    known = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in (
-        "hydra",
-        "omegaconf",
-        "submitit",
-    )
-    first = next(iter((explained(error) if known else str(error)).splitlines()), "")
-    return first if known and first else f"{name}: {first}" if first else name
+    of_user = isinstance(error, AutoSpecError) or type(error).__module__.split(".")[0] in USER_FACING
+    first = next(iter((explain(error) if of_user else str(error)).splitlines()), "")
+    if of_user and first:
+        return first
+    return f"{name}: {first}" if first else name
 
 
 def _chain(error: BaseException | None) -> Iterator[str]:
@@ -47,8 +51,8 @@ def _chain(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or error.__context__
 
 
-def known_keys() -> list[str]:
-    """Every key that a command line may name."""
+def all_keys() -> list[str]:
+    """Return every key that a command line may name, groups included, sorted."""
     keys = set(_keys(ExperimentConfig()))
     for schema in DATASET_SCHEMAS.values():
         keys |= _dataset_keys(schema)
@@ -67,70 +71,70 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
             yield from _keys(value, f"{prefix}{entry.name}.")
 
 
-def _unknown_key(found: re.Match[str], text: str) -> str:
-    key = found.group(1)
+def _unknown_key(match: re.Match[str], text: str) -> str:
+    key = match.group(1)
     if key.startswith("hydra."):
         return f"unknown key {key!r}; the files in conf/hydra list the keys of launchers"
     owners = [name for name, schema in DATASET_SCHEMAS.items() if key in _dataset_keys(schema)]
     if owners:
         return f"{key}: no key of the data set that is chosen; it is one of {', '.join(owners)}"
-    close = get_close_matches(key, known_keys(), n=1)
+    close = get_close_matches(key, all_keys(), n=1)
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; conf/config.yaml lists the keys")
 
 
-def _unknown_choice(found: re.Match[str], text: str) -> str:
-    group, choice = found.group(1).rsplit("/", 1)
+def _unknown_choice(match: re.Match[str], text: str) -> str:
+    group, choice = match.group(1).rsplit("/", 1)
     listed = re.search(r"Available options in '[^']*':\n(.*?)(\n\S|\Z)", text, re.DOTALL)
     options = listed.group(1).split() if listed else []
     offered = [option for option in options if not option.endswith("_schema")]
     return f"{group}={choice}: unknown; allowed are {', '.join(offered)}"
 
 
-def _number_for_group(found: re.Match[str], text: str) -> str:
+def _number_for_group(match: re.Match[str], text: str) -> str:
     return "a configuration group needs a name, not a number and not null: figure=fig1, not figure=1; panel=none"
 
 
-def _left_out_group(found: re.Match[str], text: str) -> str:
-    left_out = set(re.findall(r"\$\{(\w+)\}", found.group(1))) - set(found.group(2).split(", "))
+def _left_out_group(match: re.Match[str], text: str) -> str:
+    left_out = set(re.findall(r"\$\{(\w+)\}", match.group(1))) - set(match.group(2).split(", "))
     return f"{', '.join(sorted(left_out))}: cannot be left out; choose another instead"
 
 
-def _left_out_key(found: re.Match[str], text: str) -> str:
-    return f"{found.group(1)}: no key can be left out; give it another value instead"
+def _left_out_key(match: re.Match[str], text: str) -> str:
+    return f"{match.group(1)}: no key can be left out; give it another value instead"
 
 
-def _no_list(found: re.Match[str], text: str) -> str:
-    key, value = found.group(1), found.group(2)
+def _no_list(match: re.Match[str], text: str) -> str:
+    key, value = match.group(1), match.group(2)
     return f"{key}={value}: must be a list" + (f", such as [{value}]" if re.fullmatch(r"[\w.*!/-]+", value) else "")
 
 
-def _no_mapping(found: re.Match[str], text: str) -> str:
-    key, value = found.group(1), found.group(2)
+def _no_mapping(match: re.Match[str], text: str) -> str:
+    key, value = match.group(1), match.group(2)
     return f"{key}={value}: {key} has keys of its own; give them as {key}.<key>=<value>"
 
 
-def _comma_without_sweep(found: re.Match[str], text: str) -> str:
-    return f"{found.group(1)}: several values are a sweep; add -m (or write a list as [a,b])"
+def _comma_without_sweep(match: re.Match[str], text: str) -> str:
+    return f"{match.group(1)}: several values are a sweep; add -m (or write a list as [a,b])"
 
 
-def _bad_syntax(found: re.Match[str], text: str) -> str:
-    return f"cannot read the argument {found.group(1)!r}; write key=value"
+def _bad_syntax(match: re.Match[str], text: str) -> str:
+    return f"cannot read the argument {match.group(1)!r}; write key=value"
 
 
-def _wrong_type(found: re.Match[str], text: str) -> str:
+def _wrong_type(match: re.Match[str], text: str) -> str:
     key = re.search(r"full_key: (\S+)", text)
-    return f"{key.group(1)}: {found.group(0)}" if key else found.group(0)
+    return f"{key.group(1)}: {match.group(0)}" if key else match.group(0)
 
 
-def _out_of_time(found: re.Match[str], text: str) -> str:
+def _out_of_time(match: re.Match[str], text: str) -> str:
     return (
         "its time was up more often than hydra.launcher.max_num_timeout allows; the same command goes on with it, "
         "hydra.launcher.timeout_min gives it longer"
     )
 
 
-def _failed_plugin(found: re.Match[str], text: str) -> str:
-    return f"{found.group(1)}: {found.group(2)}"
+def _failed_plugin(match: re.Match[str], text: str) -> str:
+    return f"{match.group(1)}: {match.group(2)}"
 
 
 _EXPLANATIONS = (

@@ -1,34 +1,73 @@
-"""Which groups are compared with one another; standard library only."""
+"""Which groups are compared with one another: the one place where a configuration's pairs are checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import ExperimentConfig, Shows
 from autospec.store.schema import ALL
 
+Pairs = Sequence[Sequence[str]]
 
-def pairs_in_front(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
+
+def pair_mistakes(key: str, pairs: Pairs) -> Iterator[str]:
+    """Yield a line for each entry of a configuration's pairs that is no pair of two groups."""
+    for pair in pairs:
+        if len(pair) != 2 or pair[0] == pair[1]:
+            yield f"{key}: {pair} is not a pair of two groups"
+
+
+def check_pairs(config: ExperimentConfig, groups: Sequence[str]) -> None:
+    """Check every pair that a run of this configuration needs against the groups that its data have.
+
+    Called once for a run, as soon as the groups' names are there: before the data are loaded where the configuration
+    tells the names, and after it where only the data do.
+
+    Args:
+        config: a configuration whose values are checked.
+        groups: names of the groups and margins, with or without ``all``.
+
+    Raises:
+        AutoSpecError: for fewer than two groups where groups are compared, or a pair of another group.
+    """
+    if config.panel.shows is Shows.differences:
+        pairs_in_front(config.figure.pairs, groups)
+    if config.introspection.permutations:
+        names = [group for group in groups if group != ALL]
+        follow = f" (in figures they follow figure.pairs=[[{names[0]},{names[-1]}]])" if names else ""
+        missing = _missing(config.introspection.permutation_pairs or (), names)
+        if missing:
+            raise AutoSpecError(
+                f"introspection.permutation_pairs: {missing[0]!r} is no group; there are {', '.join(names)}{follow}"
+            )
+
+
+def pairs_in_front(pairs: Pairs, groups: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The pairs that panels G and H draw: ``figure.pairs``, or else the first of a run's groups and the last.
 
-    AutoSpecError where there are fewer than two groups, or a pair names another.
+    Args:
+        pairs: ``figure.pairs``, may be empty.
+        groups: names of the groups and margins, with or without ``all``.
+
+    Returns:
+        The pairs, each (one group, the other).
+
+    Raises:
+        AutoSpecError: for fewer than two groups, or a pair of another group.
     """
-    groups = [group for group in groups if group != ALL]
-    if len(groups) < 2:
+    names = [group for group in groups if group != ALL]
+    if len(names) < 2:
         raise AutoSpecError(
-            f"panels G and H compare two groups, but there is {len(groups)} ({', '.join(groups)}); "
+            f"panels G and H compare two groups, but there is {len(names)} ({', '.join(names)}); "
             "the keys of the data set say which there are"
         )
-    for name in {name for pair in pairs for name in pair} - set(groups):
-        raise AutoSpecError(f"figure.pairs: {name!r} is no group of the run; there are {', '.join(groups)}")
-    return tuple((pair[0], pair[1]) for pair in pairs) or ((groups[0], groups[-1]),)
+    missing = _missing(pairs, names)
+    if missing:
+        raise AutoSpecError(f"figure.pairs: {missing[0]!r} is no group of the run; there are {', '.join(names)}")
+    return tuple((pair[0], pair[1]) for pair in pairs) or ((names[0], names[-1]),)
 
 
-def check_permutation_pairs(pairs: Sequence[Sequence[str]], groups: Sequence[str]) -> None:
-    """AutoSpecError for a pair of ``introspection.permutation_pairs`` that names no group."""
-    for name in (name for pair in pairs for name in pair):
-        if name not in groups:
-            raise AutoSpecError(
-                f"introspection.permutation_pairs: {name!r} is no group; there are {', '.join(groups)} "
-                f"(in figures they follow figure.pairs=[[{groups[0]},{groups[-1]}]])"
-            )
+def _missing(pairs: Pairs, names: Sequence[str]) -> list[str]:
+    """The members of pairs that are no group, in their order."""
+    return [name for pair in pairs for name in pair if name not in names]

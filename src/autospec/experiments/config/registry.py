@@ -9,7 +9,7 @@ from autospec.experiments.config.schema import DATASET_SCHEMAS, ExperimentConfig
 
 
 def register_schemas() -> None:
-    """Register the experiment's schema and that of every data set; safe to call again."""
+    """Make the experiment's schema and that of every data set known to Hydra; safe to call again."""
     Plugins.instance()  # finds the launchers, which register their choices
     store = ConfigStore.instance()
     if "schema.yaml" in store.repo:

@@ -22,10 +22,17 @@ NUMBERS_VERSION = 1
 
 
 def run_id(config: ExperimentConfig, fingerprint: str) -> str:
-    """The name of the run of a configuration on data with a fingerprint.
+    """Return the name of the run of a configuration on some data.
 
     The hash covers every value that decides the numbers and differs from the schema's default, so that a key added
     later at its default keeps old names.
+
+    Args:
+        config: the run's configuration, every key with a value.
+        fingerprint: of the data's content, labels and the subjects that are selected.
+
+    Returns:
+        ``dataset-architecture-task-activation-w<width>-<ten hexadecimal digits>``.
     """
     decisive = {key: value for key, value in _differences(config).items() if key not in NOT_IN_RUN_ID}
     ignored = SOURCE_KEYS | (SIMULATION_KEYS if _reads_real_data(config.dataset) else frozenset())
@@ -37,28 +44,31 @@ def run_id(config: ExperimentConfig, fingerprint: str) -> str:
 
 
 def _reads_real_data(dataset: DatasetConfig) -> bool:
+    """Whether any key names files; else the data are embedded or simulated."""
     return any(getattr(dataset, key, None) is not None for key in SOURCE_KEYS)
 
 
 def _differences(node: Any) -> dict[str, Any]:
     """The values of a configuration node that differ from its schema's defaults."""
-    found = {}
+    differences: dict[str, Any] = {}
     for entry in fields(node):
         value = getattr(node, entry.name)
         if is_dataclass(value):
             nested = _differences(value)
             if nested:
-                found[entry.name] = nested
+                differences[entry.name] = nested
         elif value != _default(entry):
-            found[entry.name] = _plain(value)
-    return found
+            differences[entry.name] = _plain(value)
+    return differences
 
 
 def _default(entry: Field[Any]) -> Any:
+    """The schema's value of a key."""
     if entry.default_factory is not NO_DEFAULT:
         return entry.default_factory()
     return entry.default
 
 
 def _plain(value: Any) -> Any:
+    """A value as JSON takes it."""
     return value.value if isinstance(value, Enum) else value

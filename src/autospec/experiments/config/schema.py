@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from math import inf
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING
+
+from autospec.spectra.settings import Allowed, Count, EngineName, StatisticNames, must, one_of
+
+FIGURE_TESTS = ("permutation", "paper")
+FEWEST_PERMUTATIONS = 19
+"""With the observed partition 20, so that p can reach 0.05."""
+
+LearningRate = Annotated[float, Gt(0), Lt(inf), Allowed("must be above 0 and finite")]
+Seed = Annotated[int, Ge(0), Lt(2**63), Allowed("must be between 0 and 2^63 - 1")]
+Share = Annotated[float, Ge(0), Lt(1), Allowed("must be at least 0 and below 1")]
+Duration = Annotated[float, Ge(0)]
+Folder = Annotated[str, MinLen(1), Allowed("must name a folder")]
+Columns = Annotated[list[str], MinLen(1), Allowed("must name at least one column")]
+Permutations = Annotated[
+    int,
+    Ge(0),
+    must(
+        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
+        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
+    ),
+]
+
+# beyond any use: a slip of the finger, which would end in a crash
+Width = Annotated[int, Ge(1), Le(1_000_000)]
+Depth = Annotated[int, Ge(1), Le(1_000)]
+Epochs = Annotated[int, Ge(1), Le(10_000_000)]
+Threads = Annotated[int, Ge(1), Le(1_024)]
 
 
 class Task(Enum):
@@ -58,10 +87,10 @@ class DatasetConfig:
     name: str = MISSING
     path: str | None = None
     target: str = MISSING
-    group_by: list[str] = MISSING
+    group_by: Columns = MISSING
     scaling: str = MISSING
-    holdout: float = 0.0
-    holdout_seed: int = 314159
+    holdout: Share = 0.0
+    holdout_seed: Seed = 314159
 
 
 @dataclass
@@ -70,7 +99,7 @@ class MnistConfig(DatasetConfig):
 
     name: str = "mnist"
     target: str = "digit"
-    group_by: list[str] = field(default_factory=lambda: ["digit"])
+    group_by: Columns = field(default_factory=lambda: ["digit"])
     scaling: str = "unit"
     digits: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
     per_digit: int | None = None
@@ -82,9 +111,9 @@ class SinusoidConfig(DatasetConfig):
 
     name: str = "sinusoid"
     target: str = "class"
-    group_by: list[str] = field(default_factory=lambda: ["class"])
+    group_by: Columns = field(default_factory=lambda: ["class"])
     scaling: str = "none"
-    seed: int = 314159
+    seed: Seed = 314159
     classes: list[int] = field(default_factory=lambda: [0, 1, 2, 3])
     per_class: int = 100
     time_points: int = 64
@@ -105,7 +134,7 @@ class CovariateConfig:
 
 @dataclass
 class SexesConfig:
-    """A number of people of each sex."""
+    """A number of subjects of each sex."""
 
     men: int = MISSING
     women: int = MISSING
@@ -113,7 +142,7 @@ class SexesConfig:
 
 @dataclass
 class PeopleConfig:
-    """How many controls and patients a simulated cohort has."""
+    """How many controls and patients a simulated cohort has; its name is the key ``dataset.people``."""
 
     HC: SexesConfig = field(default_factory=SexesConfig)
     SZ: SexesConfig = field(default_factory=SexesConfig)
@@ -121,15 +150,16 @@ class PeopleConfig:
 
 @dataclass
 class CohortConfig(DatasetConfig):
-    """What the data sets of people have: their phenotype table, and the people of a simulated cohort."""
+    """What the data sets of subjects have: their phenotype table, and the subjects of a simulated cohort."""
 
     target: str = "diagnosis"
-    group_by: list[str] = field(default_factory=lambda: ["diagnosis", "sex"])
+    group_by: Columns = field(default_factory=lambda: ["diagnosis", "sex"])
     columns: dict[str, str] = MISSING
     labels: dict[str, dict[str, list[str]]] = MISSING
+    id_pattern: str | None = None
     motion_cut: float | None = None
     residualize: list[str] = field(default_factory=list)
-    seed: int = 314159
+    seed: Seed = 314159
     people: PeopleConfig = field(default_factory=PeopleConfig)
     age: CovariateConfig = field(default_factory=CovariateConfig)
     motion: CovariateConfig = field(default_factory=CovariateConfig)
@@ -141,7 +171,7 @@ class CohortConfig(DatasetConfig):
 
 @dataclass
 class VolumeCorrelationConfig:
-    """How volumes of people correlate: any two, two of one tissue, the two of a hemisphere pair."""
+    """How volumes correlate over subjects: any two, two of one tissue, the two of a hemisphere pair."""
 
     overall: float = MISSING
     tissue: float = MISSING
@@ -153,7 +183,7 @@ class FreesurferConfig(CohortConfig):
     """Volumes of brain structures."""
 
     name: str = "freesurfer"
-    group_by: list[str] = field(default_factory=lambda: ["diagnosis"])
+    group_by: Columns = field(default_factory=lambda: ["diagnosis"])
     scaling: str = "feature"
     table: Any = None
     subjects_dir: str | None = None
@@ -178,7 +208,7 @@ class CobreTimeseriesConfig(CohortConfig):
 
 @dataclass
 class CobreMapsConfig(CohortConfig):
-    """One spatial map per person."""
+    """One spatial map per subject."""
 
     name: str = "cobre_maps"
     scaling: str = "global"
@@ -195,17 +225,17 @@ class CobreMapsConfig(CohortConfig):
 class IntrospectionConfig:
     """What is recorded while the network trains."""
 
-    statistics: list[str] = field(default_factory=lambda: ["gradient"])
-    every: int = 1
+    statistics: StatisticNames = field(default_factory=lambda: ["gradient"])
+    every: Count = 1
     layers: list[str] | None = None
-    engine: str = "hooks"
-    leading: int | None = None
-    directions: int = 3
-    bins: int | None = None
-    permutations: int = 0
-    permutation_epochs: int = 10
+    engine: EngineName = "hooks"
+    leading: Count | None = None
+    directions: Count = 3
+    bins: Count | None = None
+    permutations: Permutations = 0
+    permutation_epochs: Count = 10
     permutation_pairs: list[list[str]] | None = None
-    permutation_seed: int = 314159
+    permutation_seed: Annotated[int, Ge(0)] = 314159
     strata: list[str] = field(default_factory=lambda: ["sex", "site"])
 
 
@@ -218,7 +248,7 @@ class FigureConfig:
     pairs: list[list[str]] = field(default_factory=list)
     min_group: int = 15
     layers: list[str] | None = None
-    tests: str = "permutation"
+    tests: Annotated[str, one_of(FIGURE_TESTS)] = "permutation"
     seeds: list[int] = field(default_factory=list)
 
 
@@ -237,17 +267,17 @@ class ExperimentConfig:
     architecture: Architecture = MISSING
     task: Task = MISSING
     activation: Activation = MISSING
-    width: int = MISSING
-    depth: int = MISSING
-    epochs: int = MISSING
-    learning_rate: float = MISSING
-    batch_size: int | None = None
-    seed: int = MISSING
+    width: Width = MISSING
+    depth: Depth = MISSING
+    epochs: Epochs = MISSING
+    learning_rate: LearningRate = MISSING
+    batch_size: Count | None = None
+    seed: Seed = MISSING
     introspection: IntrospectionConfig = field(default_factory=IntrospectionConfig)
     device: Device = Device.auto
-    threads: int = 1
-    output_dir: str = "outputs"
-    checkpoint_s: float | None = None
+    threads: Threads = 1
+    output_dir: Folder = "outputs"
+    checkpoint_s: Duration | None = None
     accept_changes: bool = False
     supplement: bool = False
     figure: FigureConfig = field(default_factory=FigureConfig)

@@ -20,13 +20,30 @@ _MODULES = {
 
 
 def load(config: DatasetConfig) -> Dataset:
-    """The data of a configuration, scaled and split; AutoSpecError naming the file or key that is wrong."""
+    """Load the data of a configuration, scaled and split.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The data set.
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     dataset: Dataset = _module(config).load(config)
     return dataset
 
 
 def check(config: DatasetConfig) -> None:
-    """AutoSpecError for a value of the configuration that the data set cannot take; cheap, nothing is loaded."""
+    """Refuse a value of the configuration that the data set cannot take; cheap, nothing is loaded.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     module = _module(config)
     if hasattr(module, "check"):
         module.check(config)
@@ -36,6 +53,12 @@ def fingerprint(config: DatasetConfig) -> str:
     """A digest of everything outside the configuration that decides the data.
 
     That is the content of the source files, or, where there is none, the version of the simulation.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Sixteen hexadecimal digits.
     """
     module = _module(config)
     sources = module.sources(config)

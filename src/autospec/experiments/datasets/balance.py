@@ -40,7 +40,11 @@ class Difference:
         return abs(self.standardised) > LARGE
 
     def record(self) -> dict[str, str | float | bool | None]:
-        """As a file keeps it: what is no number (NaN, infinite) is None there."""
+        """As a file keeps it: what is no number (NaN, infinite) is None there.
+
+        Returns:
+            The fields by name.
+        """
         value = self.standardised if np.isfinite(self.standardised) else None
         return {**asdict(self), "standardised": value, "large": self.large}
 
@@ -48,9 +52,18 @@ class Difference:
 def note_balance(
     subjects: pd.DataFrame, members: Members, group_by: Sequence[str], account: Account
 ) -> tuple[Difference, ...]:
-    """Say of every covariate what it is in each group, and warn where two neighbouring groups differ; all differences.
+    """Say of every covariate what it is in each group, and warn where two neighbouring groups differ.
 
     Neighbours differ in one of the ``group_by`` columns alone; a covariate that the groups are made by is left out.
+
+    Args:
+        subjects: The phenotype table.
+        members: (n,) Who belongs to each group.
+        group_by: The columns that groups are made by.
+        account: Takes the lines.
+
+    Returns:
+        All differences.
     """
     differences: list[Difference] = []
     pairs = list(_neighbours(list(members)))
@@ -62,12 +75,12 @@ def note_balance(
             continue
         account.note(f"{name}: {_summary(columns, subjects[name], members)}")
         for one, other in pairs:
-            found = [
+            of_pair = [
                 Difference(label, one, other, standardised_difference(values[members[one]], values[members[other]]))
                 for label, values in columns.items()
             ]
-            differences += found
-            worst = max(found, key=lambda pair: -1.0 if np.isnan(pair.standardised) else abs(pair.standardised))
+            differences += of_pair
+            worst = max(of_pair, key=lambda pair: -1.0 if np.isnan(pair.standardised) else abs(pair.standardised))
             if worst.large:
                 account.warn(
                     f"{worst.covariate} is not balanced: standardised difference of {one} and {other} "
@@ -77,7 +90,15 @@ def note_balance(
 
 
 def standardised_difference(one: Values, other: Values) -> float:
-    """(mean − mean) / √((var + var) / 2), of the values that are known; NaN where a side has fewer than two."""
+    """(mean − mean) / √((var + var) / 2), of the values that are known (Austin 2009).
+
+    Args:
+        one: Values of one group.
+        other: Values of the other.
+
+    Returns:
+        The difference; NaN where a side has fewer than two values.
+    """
     one, other = one[np.isfinite(one)], other[np.isfinite(other)]
     if min(len(one), len(other)) < 2:
         return float("nan")
@@ -94,13 +115,13 @@ def _columns(values: pd.Series, name: str) -> dict[str, Values]:
         numbers = values.to_numpy(dtype=np.float64)
         return {name: numbers} if np.isfinite(numbers).any() else {}
     texts = [str(text) for text in values]
-    known = np.array([not is_missing(text) for text in texts])
+    is_known = np.array([not is_missing(text) for text in texts])
     labels = sorted({text for text in texts if not is_missing(text)})
     if len(labels) < 2:
         return {}
     # the second of two labels says nothing that the first does not
     chosen = labels[:1] if len(labels) == 2 else labels
-    return {f"{name} {label}": np.where(known, np.array(texts) == label, np.nan) for label in chosen}
+    return {f"{name} {label}": np.where(is_known, np.array(texts) == label, np.nan) for label in chosen}
 
 
 def _summary(columns: Mapping[str, Values], values: pd.Series, members: Members) -> str:
@@ -112,11 +133,11 @@ def _of_group(columns: Mapping[str, Values], values: pd.Series, chosen: npt.NDAr
     if len(columns) > 1 or next(iter(columns)) != values.name:
         counts = values[chosen].value_counts().sort_index()
         return " / ".join(f"{label or 'missing'} {count}" for label, count in counts.items())
-    known = next(iter(columns.values()))[chosen]
-    missing = int((~np.isfinite(known)).sum())
-    known = known[np.isfinite(known)]
-    spread = f" ± {known.std(ddof=1):.4g}" if len(known) > 1 else ""
-    text = f"{known.mean():.4g}{spread}" if len(known) else "unknown"
+    numbers = next(iter(columns.values()))[chosen]
+    missing = int((~np.isfinite(numbers)).sum())
+    numbers = numbers[np.isfinite(numbers)]
+    spread = f" ± {numbers.std(ddof=1):.4g}" if len(numbers) > 1 else ""
+    text = f"{numbers.mean():.4g}{spread}" if len(numbers) else "unknown"
     return text + (f" ({missing} missing)" if missing else "")
 
 

@@ -1,4 +1,4 @@
-"""One spatial map per person: NIfTI files with their participants, a prepared cohort, or a simulated one."""
+"""One spatial map per subject: NIfTI files with their participants, a prepared cohort, or a simulated one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account
-from autospec.cohorts.phenotype import joined, with_complete_data
-from autospec.cohorts.prepared_file import prepared_file, read_prepared
+from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, read_phenotype, refuse_columns
+from autospec.experiments.datasets.cohort import (
+    build_cohort,
+    build_dataset,
+    check_cohort,
+    read_participants,
+    refuse_columns,
+)
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.datasets.simulation.maps import effects, simulated_maps
-from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
-from autospec.experiments.datasets.volumes import check_resolution, read_maps, resampled
+from autospec.experiments.datasets.simulation.maps import effects, simulate_maps
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
+from autospec.experiments.datasets.volumes import check_resolution, read_maps, resample
 
 SIMULATION = "cobre_maps 1"
 """Raised when the same configuration gives other numbers."""
@@ -30,12 +36,22 @@ log = logging.getLogger(__name__)
 
 
 def sources(config: CobreMapsConfig) -> list[Path]:
-    """The participants and maps of a folder, or the prepared cohort; no file where the cohort is simulated."""
+    """The participants and maps of a folder, or the prepared cohort; no file where the cohort is simulated.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     if config.path is None:
         return []
     folder = Path(config.path)
     if not (folder / PARTICIPANTS).is_file():
-        return [prepared_file(folder)]
+        return [find_prepared(folder)]
     files = sorted(folder.glob(MAPS))
     if not files:
         raise AutoSpecError(f"dataset.path={folder}: there is no {MAPS}")
@@ -43,7 +59,14 @@ def sources(config: CobreMapsConfig) -> list[Path]:
 
 
 def check(config: CobreMapsConfig) -> None:
-    """AutoSpecError for a value that the maps cannot have."""
+    """Refuse a value that the maps cannot have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_cohort(config)
     check_resolution(config.resolution_mm)
     if config.path is None or not (Path(config.path) / PARTICIPANTS).is_file():
@@ -54,32 +77,42 @@ def check(config: CobreMapsConfig) -> None:
 
 
 def load(config: CobreMapsConfig) -> Dataset:
-    """Maps (n, 1, x, y, z) of everybody with a phenotype and a readable map."""
+    """Load the map of every subject with a phenotype and a readable map.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Maps (n, 1, x, y, z).
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     account = Account()
     files = sources(config)
     if not files:
         who, what = generators(config, 2)
-        simulation = simulated_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
-        subjects, maps = simulation.table, simulated_maps(config, simulation, what)
+        simulation = simulate_subjects(config, who)
+        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
+        subjects, maps = simulation.table, simulate_maps(config, simulation, what)
         source, simulated = "simulated maps of 53 NeuroMark components", True
     elif len(files) == 1:
         subjects, maps, source, simulated = _prepared(files[0], config, account)
     else:
         subjects, maps = _folder(files[0], files[1:], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
-    found = cohort(subjects, config, account)
+    cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return dataset_of(found, maps[found.row][:, None], config, account, source, simulated)
+    return build_dataset(cohort, maps[cohort.row][:, None], config, account, source, simulated)
 
 
 def _folder(
     participants: Path, files: list[Path], config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
-    """The people of a folder and their maps; ``row`` indexes the maps that could be read."""
+    """The subjects of a folder and their maps; ``row`` indexes the maps that could be read."""
     ids = [file.name.removesuffix("_map.nii.gz") for file in files]
-    subjects = joined(read_phenotype(participants, config, account), ids, account, "maps")
+    subjects = join_by_id(read_participants(participants, config, account), ids, account, "maps")
     maps, readable = read_maps(
         [files[row] for row in subjects["row"]], list(subjects["id"]), config.resolution_mm, account
     )
@@ -87,20 +120,20 @@ def _folder(
         _note_resolution(maps, config.resolution_mm, account)
     subjects = subjects[readable].reset_index(drop=True)
     subjects = subjects.assign(row=np.arange(len(subjects)))
-    return with_complete_data(subjects, maps, account, "its map"), maps
+    return keep_complete(subjects, maps, account, "its map"), maps
 
 
 def _prepared(
     file: Path, config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
     prepared = read_prepared(file, "map_maximum")
-    subjects = joined(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
-    subjects = with_complete_data(subjects, prepared.data, account, file.name)
+    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    subjects = keep_complete(subjects, prepared.data, account, file.name)
     maps = prepared.data.astype(np.float32)
     if config.resolution_mm is not None:
         if prepared.affine is None:
             raise AutoSpecError(f"dataset.resolution_mm={config.resolution_mm}: {file} has no /affine to resample by")
-        maps = np.stack([resampled(one, prepared.affine, config.resolution_mm) for one in maps])
+        maps = np.stack([resample(one, prepared.affine, config.resolution_mm) for one in maps])
         _note_resolution(maps, config.resolution_mm, account)
     return subjects, maps, prepared.source, prepared.simulated
 

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.phenotype import joined, with_complete_data
-from autospec.cohorts.prepared_file import prepared_file, read_prepared
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreTimeseriesConfig
-from autospec.experiments.datasets.cohort import check_cohort, cohort, dataset_of, refuse_columns
+from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.residuals import refuse_residualize
-from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulated_subjects
-from autospec.experiments.datasets.simulation.timecourses import changes, simulated_timecourses
+from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
+from autospec.experiments.datasets.simulation.timecourses import changes, simulate_timecourses
 
 SIMULATION = "cobre_timeseries 1"
 """Raised when the same configuration gives other numbers."""
@@ -27,12 +27,29 @@ log = logging.getLogger(__name__)
 
 
 def sources(config: CobreTimeseriesConfig) -> list[Path]:
-    """The prepared cohort; no file where it is simulated."""
-    return [] if config.path is None else [prepared_file(Path(config.path))]
+    """The prepared cohort; no file where it is simulated.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
+    return [] if config.path is None else [find_prepared(Path(config.path))]
 
 
 def check(config: CobreTimeseriesConfig) -> None:
-    """AutoSpecError for a value that the time-courses cannot have."""
+    """Refuse a value that the time-courses cannot have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_cohort(config)
     refuse_residualize(config)
     refuse_columns(config, "dataset.path" if config.path is not None else None)
@@ -44,20 +61,30 @@ def check(config: CobreTimeseriesConfig) -> None:
 
 
 def load(config: CobreTimeseriesConfig) -> Dataset:
-    """Time-courses (n, time, components) of everybody with a phenotype and complete data."""
+    """Load the time-courses of every subject with a phenotype and complete data.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Time-courses (n, time, components).
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     account = Account()
     if config.path is None:
         who, what = generators(config, 2)
-        simulation = simulated_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} people, effect {config.effect:g}")
-        subjects, data = simulation.table, simulated_timecourses(config, simulation, what)
+        simulation = simulate_subjects(config, who)
+        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
+        subjects, data = simulation.table, simulate_timecourses(config, simulation, what)
         source, simulated = "simulated time-courses of 53 NeuroMark components", True
     else:
-        subjects, data, source, simulated = _prepared(prepared_file(Path(config.path)), config, account)
-    found = cohort(subjects, config, account)
+        subjects, data, source, simulated = _prepared(find_prepared(Path(config.path)), config, account)
+    cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return dataset_of(found, data[found.row], config, account, source, simulated)
+    return build_dataset(cohort, data[cohort.row], config, account, source, simulated)
 
 
 def _prepared(
@@ -73,18 +100,18 @@ def _prepared(
     if config.time_points is not None and config.time_points < time_points:
         account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
     data = prepared.data[:, : config.time_points]
-    subjects = joined(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
-    subjects = _with_varying_data(with_complete_data(subjects, data, account, file.name), data, account, file.name)
+    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    subjects = _with_varying_data(keep_complete(subjects, data, account, file.name), data, account, file.name)
     return subjects, data, prepared.source, prepared.simulated
 
 
 def _with_varying_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
-    """The people all of whose components vary over time; the account names the others."""
+    """The subjects all of whose components vary over time; the account names the others."""
     still = np.ptp(data[subjects["row"]], axis=1) == 0
     for subject, constant in zip(subjects["id"], still, strict=True):
         if constant.any():
-            components = named(str(index + 1) for index in np.flatnonzero(constant))
+            components = list_names(str(index + 1) for index in np.flatnonzero(constant))
             account.drop(subject, f"component {components} (from 1) is constant in {source}")
     if still.any(axis=1).all():
-        raise AutoSpecError(f"{source}: everybody has a component that is constant over time")
+        raise AutoSpecError(f"{source}: every subject has a component that is constant over time")
     return subjects[~still.any(axis=1)].reset_index(drop=True)

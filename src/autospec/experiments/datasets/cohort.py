@@ -1,4 +1,4 @@
-"""A cohort: people and their data, sorted into classes, groups and margins by the labels of a phenotype table."""
+"""A cohort: subjects and their data, sorted into classes, groups and margins by the labels of a phenotype table."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, named
-from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, phenotype
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, check_id_pattern, read_phenotype
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.balance import Difference, note_balance
-from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, held_out
+from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, hold_out
 from autospec.experiments.datasets.residuals import (
     Design,
     check_residualize,
-    design,
+    design_matrix,
+    keep_with_covariates,
     note_constants,
-    residualized,
-    with_covariates,
+    residualize,
 )
-from autospec.experiments.datasets.scaling import check_scaling, scaled
+from autospec.experiments.datasets.scaling import check_scaling, scale
 
 RESERVED = "all"
 """The name of the whole batch among the groups of a run."""
@@ -33,7 +33,7 @@ RESERVED = "all"
 
 @dataclass(frozen=True)
 class Cohort:
-    """People in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset.
+    """Subjects in the order of their data: ``row`` (n,) indexes the data; the rest is as in Dataset.
 
     ``covariates`` (n, k) are those to be taken out of the data; ``columns`` is the phenotype table, as text;
     ``balance`` are the groups' differences in other covariates.
@@ -53,9 +53,17 @@ class Cohort:
 
 
 def check_cohort(config: CohortConfig) -> None:
-    """AutoSpecError for a scaling, target, grouping, motion cut or covariate that no cohort can have."""
+    """Refuse a scaling, target, grouping, motion cut or covariate that no cohort can have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_scaling(config.scaling)
     check_residualize(config)
+    check_id_pattern(config.id_pattern, "dataset.id_pattern=")
     if config.motion_cut is not None and not config.motion_cut > 0:
         raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
     if not config.group_by or len(set(config.group_by)) < len(config.group_by):
@@ -64,8 +72,20 @@ def check_cohort(config: CohortConfig) -> None:
         _names(config, column)
 
 
-def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
-    """Classes, groups and the training people of a table with id, row, the target and the group_by columns."""
+def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
+    """Sort subjects into classes, groups and margins, and choose the training subjects.
+
+    Args:
+        subjects: A table with id, row, the target and the group_by columns.
+        config: The data set's configuration.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The cohort.
+
+    Raises:
+        AutoSpecError: A column is lacking, or no subject has a usable value.
+    """
     columns = list(dict.fromkeys([config.target, *config.group_by]))
     for column in columns:
         if column not in subjects.columns:
@@ -76,19 +96,19 @@ def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Co
     labelled = _labelled(subjects, columns, config, account)
     others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
-    labelled = with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
+    labelled = keep_with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
     target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
     cells = labelled[config.group_by].agg("/".join, axis=1)
     margins = _margins(labelled, config)
     group, groups = _codes(cells, _cells(labelled, config))
     sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
-    account.note(f"{len(labelled)} people; groups: {', '.join(sizes)}")
+    account.note(f"{len(labelled)} subjects; groups: {', '.join(sizes)}")
     members = {name: group == code for code, name in enumerate(groups)}
     balance = note_balance(labelled, members, config.group_by, account)
-    ids = tuple(str(own) for own in labelled["id"])
+    ids = tuple(str(label) for label in labelled["id"])
     sex = labelled["sex"] if "sex" in labelled.columns else [""] * len(labelled)
-    strata = [f"{own} {other}" for own, other in zip(labelled[config.target], sex, strict=True)]
-    training = held_out(ids, strata, config.holdout, config.holdout_seed)
+    strata = [f"{label} {other}" for label, other in zip(labelled[config.target], sex, strict=True)]
+    training = hold_out(ids, strata, config.holdout, config.holdout_seed)
     note_constants(labelled[training], config.residualize, account)
     return Cohort(
         row=labelled["row"].to_numpy(dtype=np.int64),
@@ -99,14 +119,14 @@ def cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Co
         groups=groups,
         margins=margins,
         training=training,
-        covariates=design(labelled, config.residualize),
+        covariates=design_matrix(labelled, config.residualize),
         columns=_columns(labelled),
         balance=balance,
     )
 
 
-def dataset_of(
-    found: Cohort,
+def build_dataset(
+    cohort: Cohort,
     inputs: npt.NDArray,
     config: CohortConfig,
     account: Account,
@@ -114,29 +134,42 @@ def dataset_of(
     simulated: bool,
     features: Sequence[str] = (),
 ) -> Dataset:
-    """A cohort and its data (n, ...), in the cohort's order, as a data set with scaled inputs.
+    """A cohort and its data, in the cohort's order, as a data set with scaled inputs.
 
-    ``features`` are the names of the columns of a table (n, columns), for messages.
+    Args:
+        cohort: Who is in it.
+        inputs: (n, ...) Their data.
+        config: The data set's configuration.
+        account: Goes into the data set.
+        source: Where the data come from, in a few words.
+        simulated: Whether they are simulated.
+        features: The names of the columns of a table (n, columns), for messages.
+
+    Returns:
+        The data set.
+
+    Raises:
+        AutoSpecError: Covariates cannot be taken out, or values cannot be scaled.
     """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
     if config.residualize:
-        inputs, fitted = residualized(inputs, found.covariates, found.training, features)
-    result = scaled(inputs, config.scaling, found.training)
+        inputs, fitted = residualize(inputs, cohort.covariates, cohort.training, features)
+    result = scale(inputs, config.scaling, cohort.training)
     return Dataset(
         inputs=result.inputs,
-        target=found.target,
-        classes=found.classes,
-        group=found.group,
-        groups=found.groups,
-        subjects=found.subjects,
-        training=found.training,
+        target=cohort.target,
+        classes=cohort.classes,
+        group=cohort.group,
+        groups=cohort.groups,
+        subjects=cohort.subjects,
+        training=cohort.training,
         source=source,
         simulated=simulated,
-        margins=found.margins,
+        margins=cohort.margins,
         scaling={**fitted, **result.fitted},
         account=account.text(),
-        columns=found.columns,
-        balance=tuple(one.record() for one in found.balance),
+        columns=cohort.columns,
+        balance=tuple(one.record() for one in cohort.balance),
     )
 
 
@@ -147,13 +180,13 @@ def _instead(column: str, available: Iterable[str]) -> str:
 
 
 def _columns(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """What is known of everybody, by column, as text."""
-    known = [str(name) for name in subjects.columns if name not in ("id", "row")]
-    return {name: tuple(str(value) for value in subjects[name]) for name in known}
+    """What is known of every subject, by column, as text."""
+    names = [str(name) for name in subjects.columns if name not in ("id", "row")]
+    return {name: tuple(str(value) for value in subjects[name]) for name in names}
 
 
 def _labelled(subjects: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
-    """The people who have a label in every one of the columns, with the names of the labels."""
+    """The subjects who have a label in every one of the columns, with the names of the labels."""
     labelled = subjects.copy()
     for column in columns:
         names = _names(config, column)
@@ -163,15 +196,15 @@ def _labelled(subjects: pd.DataFrame, columns: Sequence[str], config: CohortConf
         labelled[column] = pd.Series(labels, index=subjects.index, dtype=object)
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:
-        found = "; ".join(
-            f"{column} is {named(sorted({repr(text) for text in subjects[column]}))}" for column in columns
+        values = "; ".join(
+            f"{column} is {list_names(sorted({repr(text) for text in subjects[column]}))}" for column in columns
         )
-        raise AutoSpecError(f"nobody has a usable value of {' and '.join(columns)} ({found}); see dataset.labels")
+        raise AutoSpecError(f"no subject has a usable value of {' and '.join(columns)} ({values}); see dataset.labels")
     return labelled
 
 
 def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
-    """The people who moved no more than ``dataset.motion_cut``; the account names the others."""
+    """The subjects who moved no more than ``dataset.motion_cut``; the account names the others."""
     if cut is None:
         return subjects
     if "motion" not in subjects.columns:
@@ -180,16 +213,16 @@ def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.Da
         )
     motion = subjects["motion"].to_numpy(dtype=np.float64)
     for row in np.flatnonzero(~(motion <= cut)):
-        known = np.isfinite(motion[row])
-        reason = f"motion {motion[row]:.3g} is above" if known else "motion is missing, and there is"
+        is_known = np.isfinite(motion[row])
+        reason = f"motion {motion[row]:.3g} is above" if is_known else "motion is missing, and there is"
         account.drop(str(subjects["id"].iloc[row]), f"{reason} dataset.motion_cut={cut:g}")
     if not (motion <= cut).any():
-        raise AutoSpecError(f"dataset.motion_cut={cut:g}: everybody moved more, or their motion is missing")
+        raise AutoSpecError(f"dataset.motion_cut={cut:g}: every subject moved more, or their motion is missing")
     return subjects[motion <= cut].reset_index(drop=True)
 
 
 def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
-    """The name of a person's label; None, and a line in the account, where there is none."""
+    """The name of a subject's label; None, and a line in the account, where there is none."""
     if names is not None and text in names:
         return names[text]
     if is_missing(text):
@@ -252,24 +285,41 @@ def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[st
 
 
 def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
-    """The labels of a column that nobody is left out for: by the configuration's names where it has them."""
+    """The labels of a column that no subject is left out for: by the configuration's names where it has them."""
     names = _names(config, column) or {}
     return [names.get(str(text), str(text)) for text in labelled[column]]
 
 
-def read_phenotype(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
-    """The phenotype table with our column names (``dataset.columns``): text, but numbers where NUMERIC says so."""
-    return phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
+    """Read the phenotype table with our column names (``dataset.columns``).
+
+    Args:
+        path: The table.
+        config: The data set's configuration.
+        account: Takes a line about the table.
+
+    Returns:
+        Text, but numbers where NUMERIC says so.
+
+    Raises:
+        AutoSpecError: The table cannot be read or lacks a column.
+    """
+    return read_phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
 
 
 def refuse_columns(config: CohortConfig, prepared: str | None) -> None:
-    """AutoSpecError for a column of another name where no phenotype table is read.
+    """Refuse a column of another name where no phenotype table is read.
 
-    ``prepared`` is the key that names a prepared cohort, None where the cohort is simulated.
+    Args:
+        config: The data set's configuration.
+        prepared: The key that names a prepared cohort; None where the cohort is simulated.
+
+    Raises:
+        AutoSpecError: Says where the name belongs.
     """
     for ours, theirs in config.columns.items():
         if theirs not in (ours, PARTICIPANT if ours == "id" else ours):
-            reason = "the cohort is simulated, no table of people is read"
+            reason = "the cohort is simulated, no table of subjects is read"
             if prepared is not None:
                 reason = f"{prepared} is a prepared cohort with our names; give --column {ours}={theirs} when preparing"
             raise AutoSpecError(f"dataset.columns.{ours}={theirs}: does nothing here, {reason}")

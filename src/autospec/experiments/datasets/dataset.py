@@ -20,10 +20,10 @@ class Dataset:
     """Samples, what is classified, and whose gradients are told apart.
 
     ``inputs`` (n, ...) are scaled; ``target`` (n,) indexes ``classes``; ``group`` (n,) indexes ``groups``, -1 for
-    none; ``margins`` are unions of groups; ``people`` are the ids of the samples' people; ``training`` (n,) marks the
+    none; ``margins`` are unions of groups; ``people`` are the ids of the samples' subjects; ``training`` (n,) marks the
     samples that are trained on. ``source`` says in a few words where the data come from, ``scaling`` what the inputs
     were scaled with, ``account`` line by line who was found and who left out; ``columns`` (n,) are further labels of
-    people by name, such as sex and site; ``balance`` says how far groups are apart in what is not being compared.
+    subjects by name, such as sex and site; ``balance`` says how far groups are apart in what is not being compared.
     """
 
     inputs: Floats
@@ -42,7 +42,11 @@ class Dataset:
     balance: tuple[Mapping[str, str | float | bool | None], ...] = ()
 
     def group_sizes(self) -> list[int]:
-        """The number of training people in ``all``, in each group and in each margin."""
+        """The number of training subjects in ``all``, in each group and in each margin.
+
+        Returns:
+            Numbers of subjects.
+        """
         subjects = np.array(self.subjects)
         member = self.group[self.training]
 
@@ -55,10 +59,20 @@ class Dataset:
         return sizes
 
 
-def held_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
-    """Which samples train when a share of the people of every stratum is kept out: (n,) True for training.
+def hold_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed: int) -> Mask:
+    """Which samples train when a share of the subjects of every stratum is kept out.
 
-    Raises AutoSpecError where a stratum would have nobody left on one side.
+    Args:
+        subjects: (n,) Whose each sample is.
+        strata: (n,) The stratum of each sample's subject.
+        share: Of each stratum, 0 to 1.
+        seed: Which subjects.
+
+    Returns:
+        (n,) True for training.
+
+    Raises:
+        AutoSpecError: A stratum would have no subject left on one side.
     """
     training = np.ones(len(subjects), dtype=bool)
     if share == 0:
@@ -66,11 +80,11 @@ def held_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed:
     order = np.random.default_rng(seed)
     stratum_of = dict(zip(subjects, strata, strict=True))
     for stratum in sorted(set(strata)):
-        members = sorted(subject for subject, own in stratum_of.items() if own == stratum)
+        members = sorted(subject for subject, stratum_of_subject in stratum_of.items() if stratum_of_subject == stratum)
         kept_out = round(share * len(members))
         if not 0 < kept_out < len(members):
             raise AutoSpecError(
-                f"dataset.holdout={share}: of {len(members)} people in stratum {stratum!r} {kept_out} would be held "
+                f"dataset.holdout={share}: of {len(members)} subjects in stratum {stratum!r} {kept_out} would be held "
                 "out; each side needs at least one"
             )
         chosen = set(order.permutation(members)[:kept_out].tolist())

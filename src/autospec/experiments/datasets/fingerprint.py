@@ -11,7 +11,18 @@ from autospec.errors import AutoSpecError
 
 
 def digest(sources: Sequence[Path], simulation: str = "") -> str:
-    """One digest of the content of all files, in order, and of the version of a simulation."""
+    """One digest of the content of all files, in order, and of the version of a simulation.
+
+    Args:
+        sources: The files, in order.
+        simulation: The version of the simulation, where there is no file.
+
+    Returns:
+        Sixteen hexadecimal digits.
+
+    Raises:
+        AutoSpecError: A file cannot be read.
+    """
     total = hashlib.sha256(simulation.encode())
     for path in sources:
         try:

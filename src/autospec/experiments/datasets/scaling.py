@@ -1,4 +1,4 @@
-"""Scaling of inputs, fitted on training people only."""
+"""Scaling of inputs, fitted on training subjects only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.datasets.dataset import Floats, Mask
 
 SCALINGS = ("none", "feature", "person", "global")
-"""As they are; z-score of each feature; of each channel of each person over time; of all values together."""
+"""As they are; z-score of each feature; of each channel of each subject over time; of all values together."""
 
 GREY_MAXIMUM = 255
 
@@ -25,21 +25,46 @@ class Scaled:
     fitted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-def grey(images: npt.NDArray[np.uint8]) -> Floats:
-    """Images of bytes as grey values 0 to 1."""
+def grey_values(images: npt.NDArray[np.uint8]) -> Floats:
+    """Images of bytes as grey values 0 to 1.
+
+    Args:
+        images: Any shape.
+
+    Returns:
+        As many values from 0 to 1.
+    """
     return np.asarray(images / GREY_MAXIMUM, dtype=np.float32)
 
 
 def check_scaling(kind: str) -> None:
-    """AutoSpecError for a scaling that is not one of SCALINGS."""
+    """Refuse a scaling that is not one of SCALINGS.
+
+    Args:
+        kind: ``dataset.scaling``.
+
+    Raises:
+        AutoSpecError: Names the allowed ones.
+    """
     if kind not in SCALINGS:
         raise AutoSpecError(f"dataset.scaling={kind}: unknown; allowed here are {', '.join(SCALINGS)}")
 
 
-def scaled(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled:
-    """The inputs (n, ...) less a mean, over a standard deviation, as ``kind`` (one of SCALINGS) says.
+def scale(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled:
+    """Take a mean off the inputs and divide by a standard deviation, as ``kind`` says.
 
-    A person's own z-score needs no fit; the others take mean and SD of the samples that ``training`` (n,) marks.
+    A subject's own z-score needs no fit; the others take mean and SD of the training samples.
+
+    Args:
+        inputs: (n, ...).
+        kind: One of SCALINGS.
+        training: (n,) Whom the fit is made on.
+
+    Returns:
+        Scaled inputs (n, ...), and the fit by name.
+
+    Raises:
+        AutoSpecError: Values are constant.
     """
     check_scaling(kind)
     if kind == "none":

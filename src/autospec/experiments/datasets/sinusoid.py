@@ -10,8 +10,8 @@ import numpy as np
 from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import SinusoidConfig
-from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, held_out
-from autospec.experiments.datasets.scaling import check_scaling, scaled
+from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, hold_out
+from autospec.experiments.datasets.scaling import check_scaling, scale
 from autospec.experiments.datasets.simulation.subjects import check_finite
 
 SIMULATION = "sinusoid 1"
@@ -21,23 +21,43 @@ log = logging.getLogger(__name__)
 
 
 def sources(config: SinusoidConfig) -> list[Path]:
-    """No file: the series are generated."""
+    """No file: the series are generated.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The files in a fixed order.
+
+    Raises:
+        AutoSpecError: A file is not there, or keys contradict each other.
+    """
     if config.path is not None:
         raise AutoSpecError(f"dataset.path={config.path}: the sinusoids are generated; there is no file to read")
     return []
 
 
 def load(config: SinusoidConfig) -> Dataset:
-    """Series (n, time, channels) of the chosen classes, ``per_class`` of each; every class is a group."""
+    """Generate the series of the chosen classes, ``per_class`` of each; every class is a group.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Series (n, time, channels).
+
+    Raises:
+        AutoSpecError: Names the file or key at fault.
+    """
     check(config)
     label = np.repeat(np.array(config.classes, dtype=np.int64), config.per_class)
-    names = tuple(str(own) for own in config.classes)
+    names = tuple(str(name) for name in config.classes)
     target = np.repeat(np.arange(len(names), dtype=np.int64), config.per_class)
     subjects = tuple(f"series-{number:05d}" for number in range(1, len(label) + 1))
-    training = held_out(subjects, [str(own) for own in label], config.holdout, config.holdout_seed)
+    training = hold_out(subjects, [str(name) for name in label], config.holdout, config.holdout_seed)
     account = Account([f"simulated: {len(subjects)} sinusoids of {len(names)} classes"])
     account.log(log)
-    result = scaled(_series(label, config), config.scaling, training)
+    result = scale(_series(label, config), config.scaling, training)
     return Dataset(
         inputs=result.inputs,
         target=target,
@@ -67,7 +87,14 @@ def _series(label: Integers, config: SinusoidConfig) -> Floats:
 
 
 def check(config: SinusoidConfig) -> None:
-    """AutoSpecError for a value that cannot be generated."""
+    """Refuse a value that cannot be generated.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_scaling(config.scaling)
     sources(config)
     check_finite(config)

@@ -20,7 +20,14 @@ Affine = npt.NDArray[np.float64]
 
 
 def check_resolution(resolution_mm: int | None) -> None:
-    """AutoSpecError for a voxel size that no map of a brain has."""
+    """Refuse a voxel size that no map of a brain has.
+
+    Args:
+        resolution_mm: ``dataset.resolution_mm``.
+
+    Raises:
+        AutoSpecError: Names the allowed sizes.
+    """
     if resolution_mm is not None and not FINEST_MM <= resolution_mm <= COARSEST_MM:
         raise AutoSpecError(
             f"dataset.resolution_mm={resolution_mm}: must be from {FINEST_MM} to {COARSEST_MM}, or null"
@@ -30,10 +37,22 @@ def check_resolution(resolution_mm: int | None) -> None:
 def read_maps(
     files: Sequence[Path], ids: Sequence[str], resolution_mm: int | None, account: Account
 ) -> tuple[Map, npt.NDArray[np.bool_]]:
-    """The maps (readable, x, y, z) of files on one grid, and which files could be read; the account names the others.
+    """Read the maps of files on one grid; the account names the files that cannot be read.
 
     A file with components in a fourth dimension gives their maximum. A map on another grid is an error: which of the
-    two is meant, nobody can say here.
+    two is meant cannot be told here.
+
+    Args:
+        files: A file per subject.
+        ids: The subjects' ids.
+        resolution_mm: Voxel size to resample to; None for as they are.
+        account: Takes a line for every file that cannot be read.
+
+    Returns:
+        Maps (readable, x, y, z), and which files could be read (n,).
+
+    Raises:
+        AutoSpecError: No map can be read, or one lies on another grid.
     """
     maps: list[Map] = []
     readable = np.zeros(len(files), dtype=bool)
@@ -49,7 +68,7 @@ def read_maps(
             raise AutoSpecError(
                 f"{file}: subject {subject} has a map of {values.shape} voxels on another grid than {grid[0]} {grid[1]}"
             )
-        maps.append(values if resolution_mm is None else resampled(values, affine, resolution_mm))
+        maps.append(values if resolution_mm is None else resample(values, affine, resolution_mm))
         readable[index] = True
     if not maps:
         raise AutoSpecError(f"{files[0].parent}: none of {len(files)} maps can be read")
@@ -72,8 +91,20 @@ def _read(file: Path) -> tuple[Map, Affine]:
     return values, np.asarray(image.affine, dtype=np.float64)
 
 
-def resampled(values: Map, affine: Affine, resolution_mm: int) -> Map:
-    """A map on a grid of cubic voxels of this size over the same box, by linear interpolation."""
+def resample(values: Map, affine: Affine, resolution_mm: int) -> Map:
+    """Bring a map to a grid of cubic voxels of this size over the same box, by linear interpolation.
+
+    Kept by hand: nilearn's ``resample_img`` gives the same numbers inside the box, but fills a voxel with zero that
+    rounding puts 1e-15 beyond its edge, and so loses whole planes of some grids.
+
+    Args:
+        values: (x, y, z).
+        affine: (4, 4) Voxel indices to mm.
+        resolution_mm: Voxel size.
+
+    Returns:
+        (x', y', z').
+    """
     from scipy.ndimage import affine_transform
 
     last = np.array(values.shape) - 1
@@ -83,7 +114,7 @@ def resampled(values: Map, affine: Affine, resolution_mm: int) -> Map:
     shape = np.floor((high_mm - low_mm) / resolution_mm + 1e-6).astype(int) + 1
     to_index = np.linalg.inv(affine[:3, :3])
     start = to_index @ (low_mm - affine[:3, 3])
-    new: Map = affine_transform(
+    moved: Map = affine_transform(
         np.asarray(values, dtype=np.float32), to_index * resolution_mm, start, tuple(shape), order=1, mode="nearest"
     )
-    return new
+    return moved

@@ -1,4 +1,4 @@
-"""What ``run.py`` does: compose, check, run; every mistake ends in a short message and an exit status."""
+"""What ``autospec run`` does: compose, check, run; every mistake ends in a short message and an exit status."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.messages import explained, in_one_line
+from autospec.experiments import CONF
+from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.registry import register_schemas
-from autospec.experiments.plan import planned
+from autospec.experiments.launch.plugins import register_plugins
+from autospec.experiments.plan import plan_run
 
 log = logging.getLogger(__name__)
 
 SWEEP = {"-m", "--multirun"}
 
 
-def main(conf: Path) -> None:
+def main(conf: Path = CONF) -> None:
     """Compose the configuration from ``conf`` and the command line, and run it; exits with 1 after a mistake."""
     register_schemas()
+    register_plugins()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions reach us, instead of pages on the screen
     sweep = bool(SWEEP & set(sys.argv[1:]))
     try:
@@ -41,18 +44,18 @@ def main(conf: Path) -> None:
         if mistakes:
             raise mistakes[0]
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(explained(error))
+        sys.exit(explain(error))
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        sys.exit(explained(error))  # figure=1, which Hydra answers with a bare ValueError
+        sys.exit(explain(error))  # figure=1, which Hydra answers with a bare ValueError
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
 def run(config: DictConfig, in_sweep: bool = False) -> None:
     """Make the run of one composed configuration, unless it is complete."""
-    plan = planned(config)
+    plan = plan_run(config)
     if plan.done:
         log.info("%s is complete; nothing to do", plan.folder.run_id)
         return
@@ -66,7 +69,7 @@ def run_in_sweep(config: DictConfig) -> None:
     try:
         run(config, in_sweep=True)
     except Exception as error:
-        raise AutoSpecError(explained(error) if isinstance(error, AutoSpecError) else in_one_line(error)) from error
+        raise AutoSpecError(explain(error) if isinstance(error, AutoSpecError) else in_one_line(error)) from error
 
 
 def sweep_arguments(arguments: Sequence[str]) -> list[str]:
@@ -92,7 +95,7 @@ def sweep_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _command() -> str:
     """The command line that makes this one run, also where it was launched as a part of many."""
-    return shlex.join(["python", "run.py", *HydraConfig.get().overrides.task])
+    return shlex.join(["autospec", "run", *HydraConfig.get().overrides.task])
 
 
 def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:

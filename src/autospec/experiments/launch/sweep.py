@@ -17,10 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.composition import Composition
-from autospec.experiments.config.messages import explained, in_one_line
+from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.schema import Device
 from autospec.experiments.launch.slurm import SlurmSweepLauncher, gpus_asked, problem_of_slurm
-from autospec.experiments.plan import Plan, planned
+from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
 
@@ -84,10 +84,10 @@ class Sweep(BasicSweeper):
         for overrides in combinations:
             label = " ".join(text for text in overrides if text not in common)
             try:
-                plan = planned(composition.config(overrides))
+                plan = plan_run(composition.config(overrides))
                 jobs.append(Job(tuple(overrides), label, plan, plan.done))
             except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
-                for problem in explained(error).splitlines():
+                for problem in explain(error).splitlines():
                     labels_of.setdefault(problem, []).append(label)
         return jobs, [problem + _among(labels, len(combinations)) for problem, labels in labels_of.items()]
 
@@ -143,7 +143,7 @@ def _gpu_not_asked(launcher: SlurmSweepLauncher) -> str | None:
 
 
 def _gpu_not_here() -> str | None:
-    from autospec.experiments.training.determinism import device_name  # loads torch, which the runs will need anyway
+    from autospec.experiments.training.devices import device_name  # loads torch, which the runs will need anyway
 
     try:
         device_name(Device.cuda)

@@ -22,10 +22,15 @@ _MODULES = {
 
 
 def build(config: ExperimentConfig, inputs: tuple[int, ...], classes: int) -> nn.Module:
-    """The untrained network of a configuration, its initialisation decided by ``seed`` alone.
+    """Return the untrained network of a configuration, its initialisation decided by ``seed`` alone.
 
-    ``inputs`` is the shape of one sample. An autoencoder returns what has the shape of its input, a classifier
-    logits (n, classes).
+    Args:
+        config: architecture, task, width, depth, activation, seed.
+        inputs: the shape of one sample.
+        classes: the number of classes, which an autoencoder ignores.
+
+    Returns:
+        A module from (n, *inputs) to (n, *inputs) for autoencoding, to logits (n, classes) for classification.
     """
     shape = DataShape(tuple(inputs), classes if config.task is Task.classification else None)
     family = import_module(f"{__name__}.{_MODULES[config.architecture]}")

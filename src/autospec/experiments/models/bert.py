@@ -39,7 +39,12 @@ class Bert(nn.Module):
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> Bert:
-    """The transformer of a configuration."""
+    """Return the untrained transformer of a configuration.
+
+    Args:
+        config: its width, depth and activation.
+        shape: of a sample, and the number of classes.
+    """
     return Bert(shape, config.width, config.depth, config.activation)
 
 

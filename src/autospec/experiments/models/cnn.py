@@ -60,7 +60,12 @@ class ConvolutionalNetwork(nn.Module):
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> ConvolutionalNetwork:
-    """The convolutional network of a configuration."""
+    """Return the untrained convolutional network of a configuration.
+
+    Args:
+        config: its width, depth and activation.
+        shape: of a sample, and the number of classes.
+    """
     image = _image(shape, _DIMENSIONS[config.architecture])
     return ConvolutionalNetwork(shape, image, config.width, config.depth, ACTIVATIONS[config.activation])
 

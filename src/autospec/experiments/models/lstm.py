@@ -10,6 +10,11 @@ from autospec.experiments.models.shape import ACTIVATIONS, DataShape
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> RecurrentNetwork:
-    """The LSTM of a configuration."""
-    cells = nn.LSTM(shape.channels, config.width, config.depth, batch_first=True)
-    return RecurrentNetwork(shape, cells, ACTIVATIONS[config.activation](), config.width)
+    """Return the untrained LSTM of a configuration.
+
+    Args:
+        config: its width, depth and activation.
+        shape: of a sample, and the number of classes.
+    """
+    layers = nn.LSTM(shape.channels, config.width, config.depth, batch_first=True)
+    return RecurrentNetwork(shape, layers, ACTIVATIONS[config.activation](), config.width)

@@ -30,5 +30,10 @@ class MLP(nn.Module):
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> MLP:
-    """The perceptron of a configuration."""
+    """Return the untrained perceptron of a configuration.
+
+    Args:
+        config: its width, depth and activation.
+        shape: of a sample, and the number of classes.
+    """
     return MLP(shape, config.width, config.depth, ACTIVATIONS[config.activation])

@@ -1,4 +1,4 @@
-"""What the networks of recurrent cells share: cells read a time series, a linear head reads the cells."""
+"""What recurrent networks share: recurrent layers read a time series, a linear head reads their states."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from autospec.experiments.models.shape import DataShape
 
 
 class RecurrentNetwork(nn.Module):
-    """Recurrent cells, an activation behind them, and a linear head.
+    """Recurrent layers, an activation behind them, and a linear head.
 
-    An autoencoder's head reads the state of every step, a classifier's that of the last one. ``recurrent`` maps
-    (n, time, channels) to a tuple whose first entry is its states (n, time, width).
+    An autoencoder's head reads the state of every step, a classifier's that of the last one.
+
+    Args:
+        shape: of a sample, and the number of classes.
+        recurrent: maps (n, time, channels) to a tuple whose first entry is its states (n, time, width).
+        activation: between the states and the head.
+        width: of the states.
     """
 
     def __init__(self, shape: DataShape, recurrent: nn.Module, activation: nn.Module, width: int) -> None:

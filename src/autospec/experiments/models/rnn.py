@@ -11,12 +11,18 @@ from autospec.experiments.models.sigmoid_rnn import SigmoidRNN
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> RecurrentNetwork:
-    """The Elman network of a configuration."""
-    cells = _cells(shape.channels, config.width, config.depth, config.activation)
-    return RecurrentNetwork(shape, cells, nn.Identity(), config.width)
+    """Return the untrained Elman network of a configuration.
+
+    Args:
+        config: its width, depth and activation.
+        shape: of a sample, and the number of classes.
+    """
+    layers = _layers(shape.channels, config.width, config.depth, config.activation)
+    return RecurrentNetwork(shape, layers, nn.Identity(), config.width)
 
 
-def _cells(channels: int, width: int, depth: int, activation: Activation) -> nn.Module:
+def _layers(channels: int, width: int, depth: int, activation: Activation) -> nn.Module:
+    """The recurrent layers; torch has no fused kernel for a sigmoid."""
     if activation is Activation.sigmoid:
         return SigmoidRNN(channels, width, depth)
     return nn.RNN(channels, width, depth, nonlinearity=activation.value, batch_first=True)

@@ -12,10 +12,12 @@ from autospec.experiments.config.schema import Activation
 
 @dataclass(frozen=True)
 class DataShape:
-    """The shape of one sample, and the number of classes (None for an autoencoder).
+    """What a network is fed with and has to tell apart.
 
-    A sample is an image (1, height, width), a time series (time, channels), a table's row (features,) or a map
-    (1, x, y, z).
+    Attributes:
+        inputs: the shape of one sample: an image (1, height, width), a time series (time, channels), a table's row
+            (features,) or a map (1, x, y, z).
+        classes: how many there are; None for an autoencoder.
     """
 
     inputs: tuple[int, ...]
@@ -33,6 +35,7 @@ class DataShape:
 
     @property
     def is_series(self) -> bool:
+        """Whether a sample is a time series."""
         return len(self.inputs) == 2
 
 

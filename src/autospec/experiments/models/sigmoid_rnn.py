@@ -1,4 +1,4 @@
-"""The Elman cell with a sigmoid, which torch has no fused kernel for, run by the one it has for tanh."""
+"""Elman layers with a sigmoid, for which torch has no fused kernel, computed by its kernel for tanh."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ class SigmoidRNN(nn.Module):
     """``h_t = σ(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)`` with ``h_0 = 0``, in ``depth`` stacked layers.
 
     Its parameters are those of this equation, named and initialised as ``nn.RNN``'s are.
+
+    Args:
+        channels: of the input.
+        width: of the states.
+        depth: the number of layers.
 
     >>> SigmoidRNN(channels=3, width=5, depth=2)(torch.zeros(4, 7, 3))[0].shape
     torch.Size([4, 7, 5])
@@ -40,10 +45,20 @@ class SigmoidRNN(nn.Module):
 
 
 def sigmoid_states(inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> Tensor:
-    """The states ``h`` (n, time, width) of one layer, from inputs (n, time, in).
+    """Compute the states of one layer from its inputs.
 
     With ``σ(z) = (tanh(z/2) + 1)/2``, ``g = 2h - 1 = tanh(z/2)`` obeys a tanh recurrence,
     ``g_t = tanh(½W_ih x_t + ½b_ih + ¼W_hh g_{t-1} + ½b_hh + ¼W_hh 1)``, which begins at ``g_0 = -1``.
+
+    Args:
+        inputs: (n, time, in).
+        weight_ih: (width, in).
+        weight_hh: (width, width).
+        bias_ih: (width,).
+        bias_hh: (width,).
+
+    Returns:
+        The states ``h``, (n, time, width).
     """
     offset = bias_hh / 2 + weight_hh.sum(1) / 4
     rescaled = _contiguous([weight_ih / 2, weight_hh / 4, bias_ih / 2, offset])
@@ -53,15 +68,23 @@ def sigmoid_states(inputs: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih
     return (states + 1) / 2
 
 
-@register_rule(SigmoidRNN, weights=lambda cells: [name for k in range(cells.depth) for name in _names(k)[:2]])
-def sigmoid_rnn(cells: SigmoidRNN, call: LayerCall) -> dict[str, GradientFactors]:
-    """Layer by layer from the top, since a layer's adjoints are seeded with those of its states."""
+@register_rule(SigmoidRNN, weights=lambda rnn: [name for k in range(rnn.depth) for name in _names(k)[:2]])
+def sigmoid_rnn(rnn: SigmoidRNN, call: LayerCall) -> dict[str, GradientFactors]:
+    """The factors of both weights of every layer, from the top, since a layer's adjoints begin with its states'.
+
+    Args:
+        rnn: the module.
+        call: its input (n, time, channels) and the adjoint of its output (n, time, width).
+
+    Returns:
+        By the weight's name: activations (n, time, in) and adjoints (n, time, width).
+    """
     inputs = [call.activation]
-    for layer in range(cells.depth):
-        inputs.append(sigmoid_states(inputs[-1], *cells.weights_of(layer)))
+    for layer in range(rnn.depth):
+        inputs.append(sigmoid_states(inputs[-1], *rnn.weights_of(layer)))
     factors, adjoint = {}, call.adjoint
-    for layer in reversed(range(cells.depth)):
-        weights = [weight.detach() for weight in cells.weights_of(layer)]
+    for layer in reversed(range(rnn.depth)):
+        weights = [weight.detach() for weight in rnn.weights_of(layer)]
         delta = _preactivation_adjoint(inputs[layer], weights, adjoint)
         name_ih, name_hh, *_ = _names(layer)
         factors[name_ih] = GradientFactors(inputs[layer], delta)
@@ -71,10 +94,8 @@ def sigmoid_rnn(cells: SigmoidRNN, call: LayerCall) -> dict[str, GradientFactors
 
 
 def _preactivation_adjoint(inputs: Tensor, weights: list[Tensor], adjoint: Tensor) -> Tensor:
-    """``Δ = ∂loss/∂z`` (n, time, width) of one layer, from the adjoint of its states.
-
-    Zeros that enter ``z`` through an identity beside ``W_ih`` have ``Δ`` for their gradient.
-    """
+    """``Δ = ∂loss/∂z`` (n, time, width) of one layer, from the adjoint of its states."""
+    # zeros that enter z through an identity beside W_ih have Δ for their gradient
     weight_ih, *others = weights
     identity = torch.eye(len(weight_ih), dtype=weight_ih.dtype, device=weight_ih.device)
     with torch.enable_grad():

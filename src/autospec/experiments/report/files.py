@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,37 +14,47 @@ import pandas as pd
 import autospec.analysis
 import autospec.figures
 from autospec.analysis.figure_table import panel_table, write_table
+from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
-from autospec.experiments.plan import Plan, planned
+from autospec.experiments.plan import Plan, plan_run
+from autospec.experiments.report.optional_pictures import optional_pictures
 from autospec.experiments.report.panels import difference_panel, spectra_panel
-from autospec.figures.optional_statistics import draw_ranks, draw_subspaces, draw_tied
+from autospec.figures.contents import DifferencePanel, SpectraPanel
 from autospec.figures.page import Panel, draw_figure, draw_panel
-from autospec.store.read import Spectra, open_spectra
+from autospec.store.atomic import write_atomically
+from autospec.store.read import load_spectra
 from autospec.store.schema import GRADIENT
-from autospec.store.write import replaced
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FigureFiles:
-    """The files of one figure below an output folder."""
+    """The files of one figure.
+
+    Attributes:
+        output_dir: The folder below which they stand.
+        number: The figure's number.
+    """
 
     output_dir: Path
     number: int
 
     @property
     def pictures(self) -> list[Path]:
+        """The whole figure, as PDF and PNG."""
         return [self.output_dir / "figures" / f"figure_{self.number}.{kind}" for kind in ("pdf", "png")]
 
     def panel(self, letter: str) -> Path:
+        """Return the picture of one panel."""
         return self.output_dir / "figures" / f"figure_{self.number}_{letter}.png"
 
     @property
     def table(self) -> Path:
+        """The table of its tests."""
         return self.output_dir / "tables" / f"figure_{self.number}_tests.csv"
 
     @property
@@ -54,7 +64,14 @@ class FigureFiles:
 
 
 def check_comparisons(plans: Mapping[str, Plan]) -> None:
-    """AutoSpecError where what a figure compares will not be there once its runs are trained."""
+    """Check that what a figure compares will be there once its runs are trained.
+
+    Args:
+        plans: The plan of each panel, by its letter.
+
+    Raises:
+        AutoSpecError: Gradient spectra are not recorded, or a pair names no group.
+    """
     configs = [plans[letter].config for letter in _tested(plans)]
     for config in {repr(config.dataset): config for config in configs}.values():
         statistics = config.introspection.statistics
@@ -67,38 +84,89 @@ def check_comparisons(plans: Mapping[str, Plan]) -> None:
 def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     """Test and draw one figure from the runs of its panels A–H, unless that is done already.
 
-    Raises AutoSpecError where a run is missing or has fewer than two groups.
+    Args:
+        plans: The plan of each panel, by its letter.
+
+    Returns:
+        The figure's files.
+
+    Raises:
+        AutoSpecError: A run is missing or has fewer than two groups, or a file cannot be written.
     """
     config = plans["A"].config
     if config.figure.number is None:
         raise AutoSpecError("figure: none is chosen")
     files = FigureFiles(Path(config.output_dir), config.figure.number)
     made_from = _digest(plans)
-    everything = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
-    if (
-        files.stamp.exists()
-        and files.stamp.read_text() == json.dumps(made_from)
-        and all(p.exists() for p in everything)
-    ):
+    if _is_current(files, plans, made_from):
         log.info("figure %d is up to date", files.number)
         return files
-    for letter in _tested(plans):  # before anything is written
-        pairs_in_front(plans[letter].config.figure.pairs, open_spectra(plans[letter].folder.spectra).group_names)
+    parts = _read_parts(plans, files)  # before anything is written
     for folder in (files.table.parent, files.stamp.parent):
         _make(folder)
     files.stamp.unlink(missing_ok=True)
-    tables = {letter: _table(plans, letter, files.number) for letter in _tested(plans)}
-    write_table(pd.concat(tables.values(), ignore_index=True), files.table)
-    panels = list(_panels(plans, tables))
-    draw_figure(files.number, config.figure.title, panels, files.pictures)
-    for panel in panels:
-        draw_panel(panel, files.panel(panel.letter))
-    for letter in SPECTRA_PANELS:
-        _draw_requested(plans[letter], files, letter)
-    with replaced(files.stamp) as temporary:
+    _write(parts, files, config.figure.title)
+    with write_atomically(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
     return files
+
+
+def _is_current(files: FigureFiles, plans: Mapping[str, Plan], made_from: Mapping[str, str]) -> bool:
+    every = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
+    stamped = files.stamp.exists() and files.stamp.read_text() == json.dumps(made_from)
+    return stamped and all(path.exists() for path in every)
+
+
+@dataclass
+class FigureParts:
+    """What a figure is drawn from, by the letters of its panels; no run is open any more.
+
+    Attributes:
+        spectra: The panels A–F.
+        differences: The panels G and H, and those of a supplement.
+        tests: The tests of each panel whose groups are compared.
+        optional: Pictures of what was recorded on request, to be drawn by calling them.
+    """
+
+    spectra: dict[str, SpectraPanel]
+    differences: dict[str, DifferencePanel]
+    tests: dict[str, pd.DataFrame]
+    optional: list[Callable[[], None]]
+
+
+def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
+    """Read each run once, whichever panels it serves, and take from it what they show."""
+    parts = FigureParts({}, {}, {}, [])
+    tested = _tested(plans)
+    of_run: dict[Path, list[str]] = {}
+    for letter, plan in plans.items():
+        of_run.setdefault(plan.folder.spectra, []).append(letter)
+    for letters in of_run.values():
+        seeds = [RunTables(load_spectra(plan.folder.spectra)) for plan in seed_plans(plans[letters[0]])]
+        for letter in letters:
+            config = plans[letter].config
+            if letter in SPECTRA_PANELS:
+                parts.spectra[letter] = spectra_panel(letter, config, seeds)
+                parts.optional += optional_pictures(letter, config, seeds[0].spectra, files.panel)
+            if letter in tested:
+                tests = panel_table(seeds, files.number, letter, config.figure.min_group)
+                name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
+                parts.tests[letter] = tests
+                parts.differences[letter] = difference_panel(name, config, seeds, tests)
+    return parts
+
+
+def _write(parts: FigureParts, files: FigureFiles, title: str) -> None:
+    tested = [*DIFFERENCE_PANELS, *(letter for letter in parts.tests if letter not in DIFFERENCE_PANELS)]
+    write_table(pd.concat([parts.tests[letter] for letter in tested], ignore_index=True), files.table)
+    panels: list[Panel] = [parts.spectra[letter] for letter in SPECTRA_PANELS]
+    panels += [parts.differences[letter] for letter in tested]
+    draw_figure(files.number, title, panels, files.pictures)
+    for panel in panels:
+        draw_panel(panel, files.panel(panel.letter))
+    for draw in parts.optional:
+        draw()
 
 
 def _tested(plans: Mapping[str, Plan]) -> list[str]:
@@ -107,46 +175,17 @@ def _tested(plans: Mapping[str, Plan]) -> list[str]:
     return [*DIFFERENCE_PANELS, *supplement]
 
 
-def _table(plans: Mapping[str, Plan], letter: str, number: int) -> pd.DataFrame:
-    plan = plans[letter]
-    return panel_table(_seeds(plan), number, letter, plan.config.figure.min_group)
-
-
-def _seeds(plan: Plan) -> list[Spectra]:
-    """The spectra of a panel's run, and of the same run with each of ``figure.seeds``."""
-    return [open_spectra(own.folder.spectra) for own in seed_plans(plan)]
-
-
 def seed_plans(plan: Plan) -> list[Plan]:
-    """A panel's run, then the same with each further seed of ``figure.seeds``."""
+    """Plan a panel's run, and the same with each further seed of ``figure.seeds``.
+
+    Args:
+        plan: The panel's plan.
+
+    Returns:
+        The plan itself, then those of further seeds.
+    """
     seeds = [seed for seed in dict.fromkeys(plan.config.figure.seeds) if seed != plan.config.seed]
-    return [plan, *(planned(replace(plan.config, seed=seed)) for seed in seeds)]
-
-
-def _panels(plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame]) -> Iterable[Panel]:
-    for letter in SPECTRA_PANELS:
-        yield spectra_panel(letter, plans[letter].config, _seeds(plans[letter]))
-    for letter in tables:
-        plan = plans[letter]
-        name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
-        yield difference_panel(name, plan.config, open_spectra(plan.folder.spectra), tables[letter])
-
-
-def _draw_requested(plan: Plan, files: FigureFiles, letter: str) -> None:
-    """Pictures of spectra along the tied dimension, of ranks and of subspaces, where a run has recorded them."""
-    spectra = open_spectra(plan.folder.spectra)
-    layers = [(name, spectra[name]) for name in spectra.layers]
-    footer = f"{spectra.run_id}{' (SIMULATED DATA)' if spectra.simulated else ''}"
-    tied = [(name, values) for name, values in layers if values.sizes.get("position", 1) > 1]
-    ranked = [(name, values) for name, values in layers if "rank_bound" in values]
-    if tied:
-        draw_tied(tied, footer, files.panel(f"{letter}_tied"))
-    if ranked:
-        draw_ranks(ranked, footer, files.panel(f"{letter}_rank"))
-    turned = [(name, values) for name, values in layers if "subspace_groups" in values]
-    if turned:
-        pairs = pairs_in_front(plan.config.figure.pairs, spectra.group_names)
-        draw_subspaces(turned, pairs, footer, files.panel(f"{letter}_subspace"))
+    return [plan, *(plan_run(replace(plan.config, seed=seed)) for seed in seeds)]
 
 
 def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
@@ -154,10 +193,10 @@ def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
     made_from = {"code": _code_digest()}
     for letter, plan in plans.items():
         shown = f"{plan.config.figure} {plan.config.supplement}"
-        for own in seed_plans(plan):
-            status = own.folder.spectra.stat()
-            stamp = f"{own.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
-            made_from[f"{letter} {own.config.seed}"] = stamp
+        for seed_plan in seed_plans(plan):
+            status = seed_plan.folder.spectra.stat()
+            stamp = f"{seed_plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
+            made_from[f"{letter} {seed_plan.config.seed}"] = stamp
     return made_from
 
 

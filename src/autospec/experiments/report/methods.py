@@ -1,4 +1,4 @@
-"""A paragraph on how a run was made and tested, fit for the methods section of a paper."""
+"""A paragraph for the methods section of a paper: how a run was made and tested."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
-from autospec.store.permutations import Pair, PermutationRatios, read_permutations
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
 from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import Spectra, open_spectra
 
@@ -26,7 +27,7 @@ NETWORKS = {
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 SCALINGS = {
     "feature": "Each feature was z-scored",
-    "person": "Each person's time-courses were z-scored",
+    "person": "Each subject's time-courses were z-scored",
     "global": "Values were z-scored together",
     "unit": "Values were scaled to between 0 and 1",
     "none": "Values were not scaled",
@@ -34,21 +35,30 @@ SCALINGS = {
 
 
 def methods_paragraph(folder: Path) -> str:
-    """The paragraph of a run folder; AutoSpecError where it holds no spectra or they name no configuration."""
+    """Write the methods paragraph of a run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The paragraph, as one line.
+
+    Raises:
+        AutoSpecError: The folder holds no spectra, or they name no configuration.
+    """
     spectra = open_spectra(folder / "spectra.h5")
     config: Any = OmegaConf.to_container(OmegaConf.create(str(spectra.attributes.get("config", ""))))
     if "architecture" not in config:
         raise AutoSpecError(f"{folder}: the spectra name no configuration; it was not made by run.py")
-    null = read_permutations(spectra.path, spectra.layers)
     made = [_data(spectra, config), _training(spectra, config), _recording(spectra, config)]
-    return " ".join([*made, testing_sentences(null)])
+    return " ".join([*made, testing_sentences(spectra.permutations)])
 
 
 def _data(spectra: Spectra, config: dict[str, Any]) -> str:
     dataset = config["dataset"]
     sizes = spectra.groups[~spectra.groups["margin"]].set_index("group")["size"]
     each = ", ".join(f"{name} {size:.0f}" for name, size in sizes.items() if name != "all")
-    unit = "people" if "people" in dataset else "samples"
+    unit = "subjects" if "people" in dataset else "samples"
     source = str(spectra.attributes.get("source", "of unknown source"))
     simulated = " (simulated)" if spectra.simulated and "simulated" not in source else ""
     held_out = f"; a share of {dataset['holdout']:g} was held out" if dataset["holdout"] else ""
@@ -81,22 +91,32 @@ def _recording(spectra: Spectra, config: dict[str, Any]) -> str:
     )
 
 
-def testing_sentences(null: PermutationRatios | None) -> str:
-    """Which pairs were tested and how, and which were not and why."""
-    if null is None:
-        return "Groups were not tested: the run recorded no relabelled partitions."
-    return " ".join([_tested(null), *_untested(null)] if null.pairs else _untested(null))
+def testing_sentences(permutations: PermutationRatios | None) -> str:
+    """Say which pairs were tested and how, and which were not and why.
+
+    Args:
+        permutations: The run's permutations; None where it recorded none.
+
+    Returns:
+        The sentences, as one line.
+    """
+    if permutations is None:
+        return "Groups were not tested: the run recorded no permutations."
+    return " ".join(
+        [_tested(permutations), *_untested(permutations)] if permutations.pairs else _untested(permutations)
+    )
 
 
-def _tested(null: PermutationRatios) -> str:
-    pairs = "; ".join(f"{a} ({n_a} people) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(null))
-    strata = sorted({name for text in null.strata for name in text.split(", ") if name})
+def _tested(permutations: PermutationRatios) -> str:
+    pairs = "; ".join(f"{a} ({n_a} subjects) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(permutations))
+    strata = sorted({name for text in permutations.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
+    partitions, epochs = 1 + permutations.permutations, len(permutations.epochs)
     return (
-        f"Compared were {pairs}: the labels of people were exchanged {null.permutations} times{within}, and the "
-        f"gradients of the exchanged groups taken at the same weights at {len(null.epochs)} epochs. The statistic of a "
+        f"Compared were {pairs}: the labels of subjects were permuted {permutations.permutations} times{within}, and "
+        f"the gradients of the permuted groups taken at the same weights at {epochs} epochs. The statistic of a "
         "layer and pair is the squared log-ratio of the groups' singular values, studentised over all partitions, "
-        f"averaged over indices and epochs; p is the share of the {1 + null.permutations} partitions, the observed one "
+        f"averaged over indices and epochs; p is the share of the {partitions} partitions, the observed one "
         "among them, whose statistic is as large, and family-wise p compares with the largest over layers and pairs. "
         "Tests of single epochs and indices are exploratory (Benjamini-Hochberg). Epochs at which the groups' "
         f"gradients cancel (‖∇a + ∇b‖ below {CANCELLED:g} of ‖∇a‖ + ‖∇b‖) were left out. A difference is an "
@@ -104,15 +124,15 @@ def _tested(null: PermutationRatios) -> str:
     )
 
 
-def _sized(null: PermutationRatios) -> list[tuple[Pair, tuple[int, int]]]:
-    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(null.pairs, null.subjects, strict=True)]
+def _sized(permutations: PermutationRatios) -> list[tuple[Pair, tuple[int, int]]]:
+    return [(pair, (int(a), int(b))) for pair, (a, b) in zip(permutations.pairs, permutations.subjects, strict=True)]
 
 
-def _untested(null: PermutationRatios) -> list[str]:
+def _untested(permutations: PermutationRatios) -> list[str]:
     """Why pairs have no test, each reason once; of pairs that nobody asked for only where there is nothing else."""
-    asked = {pair: reason for pair, reason in null.refused.items() if reason != NOT_ASKED}
-    if not asked and not null.pairs:
-        asked = dict(null.refused)
+    asked = {pair: reason for pair, reason in permutations.refused.items() if reason != NOT_ASKED}
+    if not asked and not permutations.pairs:
+        asked = dict(permutations.refused)
     pairs: dict[str, list[str]] = {}
     for (a, b), reason in asked.items():
         pairs.setdefault(reason, []).append(f"{a} and {b}")

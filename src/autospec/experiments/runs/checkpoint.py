@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from autospec.experiments.runs.folder import RunFolder
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +20,16 @@ State = dict[str, Any]
 SHARE = 0.02
 """The largest share of a run's time that checkpoints may take."""
 SHORTEST_INTERVAL_S = 2.0
-"""The first comes after so long, when nothing is known of its cost."""
+"""Seconds before the first checkpoint, whose cost cannot be known yet."""
 
 
 class Checkpoints:
-    """Saves a run's state every so many seconds; None is an interval that costs under two per cent of the run."""
+    """The checkpoints of a run, of which the newest two are kept.
+
+    Args:
+        folder: the run's.
+        interval_s: seconds between two; None is as often as costs under two per cent of the run (``SHARE``).
+    """
 
     def __init__(self, folder: RunFolder, interval_s: float | None = None) -> None:
         self._folder = folder
@@ -43,11 +48,18 @@ class Checkpoints:
         return paid_for and now - self._saved_at >= SHORTEST_INTERVAL_S
 
     def save(self, state: Callable[[], State]) -> None:
-        """Save the state that ``state()`` gives; its cost counts in. AutoSpecError where the disk refuses."""
+        """Save a state.
+
+        Args:
+            state: called to make it, so that its cost counts in.
+
+        Raises:
+            AutoSpecError: where the disk refuses; the checkpoint before stays.
+        """
         started = time.monotonic()
         content = io.BytesIO()  # torch reports a full disk as an internal error, without a word about the disk
         torch.save(state(), content)
-        with replaced(self._folder.checkpoint) as temporary:
+        with write_atomically(self._folder.checkpoint) as temporary:
             temporary.write_bytes(content.getbuffer())
             if self._folder.checkpoint.exists():
                 self._folder.checkpoint.replace(self._folder.previous_checkpoint)
@@ -56,9 +68,14 @@ class Checkpoints:
         self._costs_s += self._cost_s
 
     def load(self, recorded: int) -> State | None:
-        """The newest state that can be read and that ``recorded`` epochs reach, or None; others are named or removed.
+        """Return the newest state that can be gone on from, or None.
 
-        A state beyond the recorded epochs is one of spectra that were lost since.
+        Args:
+            recorded: the number of epochs that the spectra hold; a state beyond them is of spectra that were lost
+                since, and is not used.
+
+        Returns:
+            What ``save`` was given. Where it is None, the checkpoints that are there are removed.
         """
         for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
             if not path.exists():
@@ -81,12 +98,12 @@ class Checkpoints:
 
 
 def random_state(device: str) -> State:
-    """The state of torch's random generators, of the GPU's where the run is on one."""
+    """Return the state of torch's random generators: cpu, and cuda where the run is on a GPU, else None."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if device == "cuda" else None}
 
 
 def restore_random_state(state: State) -> None:
-    """Put the generators back; a GPU's state is left where there is none any more."""
+    """Put torch's random generators back; a GPU's state is ignored where there is no GPU any more."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

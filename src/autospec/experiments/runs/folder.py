@@ -1,4 +1,11 @@
-"""The folder of a run: what lies where, and who may write."""
+"""The folder of a run: what lies where, and who may write.
+
+The lock is kept by hand. ``filelock`` was compared: its ``FileLock`` does not say who holds a lock, leaves its file in
+the folder, and cannot be looked at without being taken, which would stop a run that begins while ``status`` looks; its
+``SoftFileLock`` names the holder, but stays for ever after one that was killed on another machine. Ours names the
+holder, is released by the operating system however the process ends, and leaves nothing behind. Linux turns ``flock``
+on NFS into a lock that all machines see.
+"""
 
 from __future__ import annotations
 
@@ -20,92 +27,111 @@ if TYPE_CHECKING:
 
 RUNS = "runs"
 
-LOOK_S = 0.5
-"""Longer than anyone who only looks whether a run is being worked on holds its lock."""
+RETRY_S = 0.5
+"""Seconds to retry; exceeds how long a status check holds the lock."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``<output_dir>/runs/<run_id>``."""
+    """``<output_dir>/runs/<run_id>``, which need not exist, and the paths in it."""
 
     path: Path
 
     @property
     def run_id(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
     def spectra(self) -> Path:
+        """The spectra; written at checkpoints."""
         return self.path / "spectra.h5"
 
     @property
     def config(self) -> Path:
+        """The resolved configuration."""
         return self.path / "config.yaml"
 
     @property
     def provenance(self) -> Path:
+        """What the run was made with."""
         return self.path / "provenance.json"
 
     @property
     def cohort(self) -> Path:
+        """The account of a cohort and the balance of its groups, where the samples are of subjects."""
         return self.path / "cohort.json"
 
     @property
     def log(self) -> Path:
+        """Messages, and the traceback of an error."""
         return self.path / "run.log"
 
     @property
     def checkpoint(self) -> Path:
+        """The newest checkpoint, while the run is unfinished."""
         return self.path / "checkpoint.pt"
 
     @property
     def previous_checkpoint(self) -> Path:
+        """The checkpoint before that."""
         return self.path / "checkpoint.previous.pt"
 
     @property
     def lock(self) -> Path:
+        """Says who works on the run, while anyone does."""
         return self.path / ".lock"
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended well; raises as ``own_spectra`` does."""
+        """Whether the run ended well.
+
+        Raises:
+            DamagedFile: where the spectra cannot be read.
+            AutoSpecError: where they are another run's or of another schema.
+        """
         if not self.spectra.is_file():
             return False
-        with self.own_spectra() as file:
+        with self.open_own_spectra() as file:
             return bool(file.attrs.get("complete", False))
 
     @contextlib.contextmanager
-    def own_spectra(self) -> Iterator[h5py.File]:
-        """The run's spectra opened for reading.
+    def open_own_spectra(self) -> Iterator[h5py.File]:
+        """Open the spectra for reading, after a check that they are this run's.
 
-        DamagedFile where they cannot be read, AutoSpecError where they are another run's or of another schema.
+        Yields:
+            The open file.
+
+        Raises:
+            DamagedFile: where the spectra cannot be read.
+            AutoSpecError: where they are another run's or of another schema.
         """
-        from autospec.store.read import opened
+        from autospec.store.opening import opened  # loads h5py, which a look at locks does without
 
         with opened(self.spectra) as file:
-            own = str(file.attrs.get("run_id", ""))
-            if own != self.run_id:
-                of = f"of run {own}" if own else "not of a run"
+            recorded = str(file.attrs.get("run_id", ""))
+            if recorded != self.run_id:
+                of = f"of run {recorded}" if recorded else "not of a run"
                 raise AutoSpecError(f"{self.spectra} is {of}, so this run cannot go on with it; move it elsewhere")
             yield file
 
 
 def run_folder(output_dir: str, run_id: str) -> RunFolder:
-    """The folder of a run, which need not exist."""
+    """Return the folder of a run, which need not exist."""
     return RunFolder(Path(output_dir) / RUNS / run_id)
 
 
 @contextlib.contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Make the folder and hold its lock; AutoSpecError where another process holds it or it cannot be written.
+def lock_run(folder: RunFolder) -> Iterator[None]:
+    """A context that makes the folder and holds its lock; folders that stay empty are removed at its end.
 
-    The lock is the operating system's and dies with the process that holds it. Folders that were made for it and to
-    which nothing was written are removed again.
+    Raises:
+        AutoSpecError: where another process holds the lock, or the folder cannot be written.
     """
     made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(folder.lock)
+        lock = _acquire(folder.lock)
     except BlockingIOError:
         raise AutoSpecError(f"run {folder.run_id} is being worked on by {_named_holder(folder)}") from None
     except OSError as error:
@@ -122,7 +148,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 
 def holder(folder: RunFolder) -> str | None:
-    """Who works on a run, or None; what a dead process left behind counts for nothing."""
+    """Return who works on a run, as "process <pid> on <host>", or None; a file that a dead process left is no lock."""
     try:
         with folder.lock.open() as file:
             # shared, so that several may look at once; a run that begins waits for a look to end
@@ -134,19 +160,20 @@ def holder(folder: RunFolder) -> str | None:
     return None
 
 
-def _acquired(path: Path) -> TextIO:
-    """The lock file, locked; BlockingIOError where another process works on the run."""
-    deadline = time.monotonic() + LOOK_S
+def _acquire(path: Path) -> TextIO:
+    """The lock file, locked after some tries; BlockingIOError where another process works on the run."""
+    deadline = time.monotonic() + RETRY_S
     while True:
         try:
-            return _acquired_now(path)
+            return _acquire_now(path)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(LOOK_S / 10)
+            time.sleep(RETRY_S / 10)
 
 
-def _acquired_now(path: Path) -> TextIO:
+def _acquire_now(path: Path) -> TextIO:
+    """The lock file, locked at once."""
     while True:
         file = path.open("a+")
         try:
@@ -161,6 +188,7 @@ def _acquired_now(path: Path) -> TextIO:
 
 
 def _named_holder(folder: RunFolder) -> str:
+    """What the holder of a lock wrote into it."""
     with contextlib.suppress(OSError, ValueError):
         named = json.loads(folder.lock.read_text())
         return f"process {named['pid']} on {named['host']}"
@@ -168,6 +196,7 @@ def _named_holder(folder: RunFolder) -> str:
 
 
 def _remove_if_empty(made: Sequence[Path]) -> None:
+    """Remove folders, inner ones first, until one holds something."""
     for path in made:
         with contextlib.suppress(OSError):
             path.rmdir()

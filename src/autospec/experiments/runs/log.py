@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.experiments.config.messages import explained, in_one_line
+from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 TAIL_BYTES = 1 << 16
-"""Where the last message of a log is looked for."""
+"""Bytes at the end of a log in which its last message is looked for."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,13 @@ class _QuietFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def logged(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
-    """Write what is said inside to the run's log, and the error that ends it.
+def log_run(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
+    """A context whose messages, and the error that ends it, are written to the run's log.
 
-    A mistake that ends the run before it has begun leaves no log, unless ``keep_mistakes``: nobody may be looking.
+    Args:
+        folder: the run's.
+        keep_mistakes: log even a user's mistake that ends the run before anything else is logged, which otherwise
+            leaves no log behind; for jobs that nobody watches.
     """
     handler = _QuietFile(folder.log)
     logging.getLogger().addHandler(handler)
@@ -68,7 +71,7 @@ def logged(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
     except Exception as error:
         mistake = isinstance(error, AutoSpecError)
         if handler.begun or keep_mistakes or not mistake:
-            text = explained(error) if mistake else in_one_line(error)
+            text = explain(error) if mistake else in_one_line(error)
             # here only: the console has its own short message
             handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), sys.exc_info()))
         raise
@@ -78,12 +81,12 @@ def logged(folder: RunFolder, keep_mistakes: bool) -> Iterator[None]:
 
 
 def last_message(path: Path) -> Message | None:
-    """The last message of a log, or None."""
+    """Return the last message of a log, None where there is no log or no message."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             tail = file.read().decode(errors="replace")
     except OSError:
         return None
-    found = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)$", tail, re.MULTILINE)
-    return Message(*found[-1]) if found else None
+    messages = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)$", tail, re.MULTILINE)
+    return Message(*messages[-1]) if messages else None

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: a bar while training, messages that do not tear it."""
+"""What a user at the terminal sees: a progress bar, and messages that do not break it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ if TYPE_CHECKING:
 class ConsoleHandler(logging.Handler):
     """Log messages on standard error, above a progress bar where there is one.
 
-    What is said of data is said once: the runs of a sweep share a cohort, and each has its account in its own log.
+    A message about data is shown once: the runs of a sweep share a cohort, and each logs its account.
     """
 
-    _said_of_data: ClassVar[set[str]] = set()
+    _messages_about_data: ClassVar[set[str]] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a message, unless it is about data and was written before."""
         from tqdm import tqdm
 
         text = self.format(record)
         if record.name.startswith("autospec.experiments.datasets"):
-            if text in self._said_of_data:
+            if text in self._messages_about_data:
                 return
-            self._said_of_data.add(text)
+            self._messages_about_data.add(text)
         tqdm.write(text, file=sys.stderr)
 
 
 def bar(total: int, done: int, label: str) -> tqdm[Never]:
-    """A bar over epochs with loss and time left; silent where standard error is not a terminal."""
+    """Return a progress bar over epochs with loss and time left; silent where standard error is not a terminal.
+
+    Args:
+        total: the number of epochs.
+        done: the epochs done before this launch.
+        label: what stands before the bar.
+    """
     from tqdm import tqdm
 
     return tqdm(total=total, initial=done, desc=label, unit="epoch", disable=None, leave=False, dynamic_ncols=True)
 
 
 def duration(seconds: float) -> str:
-    """A stretch of time in the unit that reads best."""
+    """Return a duration in words, in hours, minutes or seconds, whichever reads best."""
     for unit, length_s in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length_s:
             return f"{seconds / length_s:.{1 if unit == 'h' else 0}f} {unit}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "hydra-core", "omegaconf", "transformers", "nilearn", "nibabel")
 
@@ -31,7 +31,7 @@ DRAWING = ("analysis", "figures")
 
 
 def git_state() -> str:
-    """The commit of the source tree, with "+changes" where it was edited; "unknown" outside a repository."""
+    """Return the commit of the source tree, with "+changes" where it was edited; "unknown" outside a repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -48,7 +48,7 @@ def git_state() -> str:
 
 @cache
 def code_digest() -> str:
-    """A digest of the source that decides numbers; says more than a commit where files were edited."""
+    """Return a digest of the source that decides numbers; where files were edited, a commit does not tell them."""
     digest = hashlib.sha256()
     for path in sorted(SOURCE.rglob("*.py")):
         relative = path.relative_to(SOURCE)
@@ -58,19 +58,32 @@ def code_digest() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide numbers."""
-    found = {}
+    """Return the versions of the packages that decide numbers, "absent" for one that is not installed."""
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            installed[package] = "absent"
+    return installed
 
 
 @dataclass
 class Provenance:
-    """What a run was made with; ``sessions`` are its launches, several where it was resumed."""
+    """What a run was made with.
+
+    Attributes:
+        run_id: the run's.
+        data_fingerprint: of the data it was trained on.
+        device: cpu or cuda.
+        threads: of torch, on the CPU.
+        gpu: the model of the GPU, empty on the CPU.
+        precision: of weights and activations.
+        packages: versions of the packages that decide numbers.
+        git_commit: of our source tree.
+        code: a digest of our source.
+        sessions: the launches, several where the run was resumed.
+    """
 
     run_id: str
     data_fingerprint: str
@@ -85,15 +98,22 @@ class Provenance:
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        with replaced(path) as temporary:
+        """Write it as JSON, whole or not at all."""
+        with write_atomically(path) as temporary:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def differences(self, earlier: Provenance) -> list[str]:
-        """What has changed since an earlier launch that would change the numbers, each as a short phrase."""
+        """Return what has changed since an earlier launch that may change the numbers, each as a short phrase."""
         return list(_differences(self, earlier))
 
     def begin(self, command: str, epoch: int, accepted: list[str]) -> None:
-        """Note a launch: what makes this run again, where and when it began, and with which changes accepted."""
+        """Note the beginning of a launch.
+
+        Args:
+            command: the command line that makes this run again.
+            epoch: the number of epochs done before.
+            accepted: what has changed since the launch before.
+        """
         self._clock_s = time.monotonic()
         self.sessions.append(
             {
@@ -109,7 +129,12 @@ class Provenance:
         )
 
     def reached(self, epoch: int, peak_gpu_memory_mb: float | None) -> None:
-        """Note how far the launch has come: epochs done, wall time and the largest memory that was held."""
+        """Note how far the launch has come, its wall time (s) and the most memory that it has held.
+
+        Args:
+            epoch: the number of epochs done.
+            peak_gpu_memory_mb: in MiB; None without a GPU.
+        """
         self.sessions[-1] |= {
             "to_epoch": epoch,
             "wall_s": round(time.monotonic() - self._clock_s, 2),
@@ -130,13 +155,20 @@ def _differences(now: Provenance, earlier: Provenance) -> Iterator[str]:
 
 
 def read_provenance(path: Path) -> Provenance:
-    """The provenance of an earlier launch; AutoSpecError for a file that is missing or damaged."""
+    """Read the provenance of an earlier launch.
+
+    Returns:
+        The provenance, with every launch until then.
+
+    Raises:
+        AutoSpecError: for a file that is missing or damaged.
+    """
     if not path.is_file():
-        raise AutoSpecError(f"{path} is missing, so nobody knows them")
+        raise AutoSpecError(f"{path} is missing; the original settings are unknown")
     try:
         return Provenance(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise AutoSpecError(f"{path} is damaged, so nobody knows them") from error
+        raise AutoSpecError(f"{path} is damaged; the original settings are unknown") from error
 
 
 def _slurm_job() -> str | None:
@@ -146,7 +178,7 @@ def _slurm_job() -> str | None:
 
 
 def peak_memory_mb() -> float:
-    """The largest memory that this process has held, in MiB."""
+    """Return the most memory that this process has held, in MiB."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: what they do waits until the epoch is over and its checkpoint written."""
+"""Signals that ask a run to stop, postponed until the epoch is over and its checkpoint written."""
 
 from __future__ import annotations
 
@@ -12,44 +12,52 @@ POSTPONED = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 """From SLURM at the end of a job's time, from ``kill``, from the keyboard."""
 
 
-class Postponed:
-    """The signals that have come and not yet done what they do; a second one of a kind does it at once."""
+class PostponedSignals:
+    """The signals that have arrived and wait; a second one of a kind takes effect at once."""
 
     def __init__(self) -> None:
-        self._came: list[signal.Signals] = []
+        self._waiting: list[signal.Signals] = []
         self._before = {number: signal.getsignal(number) for number in POSTPONED}
         for number in [number for number, before in self._before.items() if before in (signal.SIG_IGN, None)]:
             del self._before[number]  # what the process was begun to ignore stays ignored
 
     @property
     def names(self) -> str:
-        """The signals that have come; empty while there are none."""
-        return ", ".join(came.name for came in self._came)
+        """The names of the signals that wait; empty while there are none."""
+        return ", ".join(waiting.name for waiting in self._waiting)
 
     def act(self) -> None:
-        """Do what the signals that have come would have done: SLURM's requeues its job, others end the process."""
-        while self._came:
-            self._act(self._came.pop(0), None)
+        """Let the waiting signals take effect: SLURM's requeues its job, others end the process."""
+        while self._waiting:
+            self._act(self._waiting.pop(0), None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        came = signal.Signals(number)
-        if came in self._came:
-            self._act(came, frame)
+        """Handle a signal: let it wait, or take effect where one of its kind waits already."""
+        arrived = signal.Signals(number)
+        if arrived in self._waiting:
+            self._act(arrived, frame)
         else:
-            self._came.append(came)
+            self._waiting.append(arrived)
 
-    def _act(self, came: signal.Signals, frame: FrameType | None) -> None:
-        before = self._before[came]
-        if callable(before):
-            before(came, frame)
+    def _act(self, arrived: signal.Signals, frame: FrameType | None) -> None:
+        """What the signal would have done without us."""
+        handler = self._before[arrived]
+        if callable(handler):
+            handler(arrived, frame)
         else:
-            raise SystemExit(128 + came)  # as a shell reports a process that a signal ended
+            raise SystemExit(128 + arrived)  # as a shell reports a process that a signal ended
 
 
 @contextlib.contextmanager
-def postponed() -> Iterator[Postponed]:
-    """Hold back the signals that ask to stop until ``act()`` is called, or the context ends without an error."""
-    signals = Postponed()
+def postpone_signals() -> Iterator[PostponedSignals]:
+    """A context in which signals that ask to stop wait until ``act()`` is called, or it ends without an error.
+
+    Outside the main thread nothing is postponed.
+
+    Yields:
+        The signals that wait.
+    """
+    signals = PostponedSignals()
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python lets nobody handle signals
         yield signals
         return

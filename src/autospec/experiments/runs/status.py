@@ -44,14 +44,18 @@ class _Progress:
 
 
 def statuses(output_dir: Path) -> list[Status]:
-    """The status of every run, in the order of their names; AutoSpecError where there is no such folder."""
+    """Return the status of every run of an output folder, sorted by name.
+
+    Raises:
+        AutoSpecError: where there is no such folder.
+    """
     if not output_dir.is_dir():
         raise AutoSpecError(f"there is no folder {output_dir}; name the output_dir of the sweep")
     return [status(RunFolder(path)) for path in sorted((output_dir / RUNS).glob("*")) if path.is_dir()]
 
 
 def status(folder: RunFolder) -> Status:
-    """The status of one run."""
+    """Return the status of one run, from its files and its lock."""
     held = holder(folder) is not None  # before its files are read: it may end in between
     try:
         progress = _progress(folder)
@@ -70,18 +74,18 @@ def status(folder: RunFolder) -> Status:
     return Status(folder.run_id, "stale", progress.reached + stopped)
 
 
-def summary(found: list[Status], output_dir: Path) -> str:
-    """How many runs there are of each state, and a line for each that is not done."""
-    counts = ", ".join(f"{sum(entry.state == state for entry in found)} {state}" for state in STATES)
-    unfinished = sorted((e for e in found if e.state != "done"), key=lambda e: STATES.index(e.state))
+def summary(runs: list[Status], output_dir: Path) -> str:
+    """Return how many runs there are of each state, and a line for each that is not done."""
+    counts = ", ".join(f"{sum(entry.state == state for entry in runs)} {state}" for state in STATES)
+    unfinished = sorted((e for e in runs if e.state != "done"), key=lambda e: STATES.index(e.state))
     lines = [f"{entry.state:8}{entry.run_id}  {entry.detail}" for entry in unfinished]
-    return "\n".join([f"{output_dir}: {len(found)} runs: {counts}", *lines])
+    return "\n".join([f"{output_dir}: {len(runs)} runs: {counts}", *lines])
 
 
 def _progress(folder: RunFolder) -> _Progress:
     if not folder.spectra.is_file():
         return _Progress(False, 0, _epochs_of(folder), 0.0)
-    with folder.own_spectra() as file:
+    with folder.open_own_spectra() as file:
         epochs = len(file[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in file else 0
         complete = bool(file.attrs.get("complete", False))
     return _Progress(complete, epochs, None if complete else _epochs_of(folder), folder.spectra.stat().st_mtime)
@@ -90,8 +94,8 @@ def _progress(folder: RunFolder) -> _Progress:
 def _epochs_of(folder: RunFolder) -> int | None:
     """The number of epochs of a run, from its configuration."""
     with contextlib.suppress(OSError):
-        found = re.search(r"^epochs: (\d+)$", folder.config.read_text(), re.MULTILINE)
-        return int(found.group(1)) if found else None
+        line = re.search(r"^epochs: (\d+)$", folder.config.read_text(), re.MULTILINE)
+        return int(line.group(1)) if line else None
     return None
 
 

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 
 import torch
 
-from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import Device
-
 
 @contextlib.contextmanager
-def deterministic(threads: int) -> Iterator[None]:
-    """A context with deterministic algorithms, full float32 products and a fixed number of threads."""
+def make_deterministic(threads: int) -> Iterator[None]:
+    """A context with deterministic algorithms, full float32 products and a fixed number of threads.
+
+    The settings of torch that were there before come back at its end.
+
+    Args:
+        threads: of torch on the CPU; another number changes float32 results in their last digits.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     before = (
         torch.get_num_threads(),
@@ -31,6 +34,7 @@ def deterministic(threads: int) -> Iterator[None]:
 
 
 def _set(threads: int, algorithms: bool, benchmark: bool, matmul: str, cudnn_tf32: bool) -> None:
+    """Set what decides the last digits."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(algorithms)
     # a debugging aid that costs time; a property of the module, which type checkers do not see
@@ -38,11 +42,3 @@ def _set(threads: int, algorithms: bool, benchmark: bool, matmul: str, cudnn_tf3
     torch.backends.cudnn.benchmark = benchmark
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = cudnn_tf32
-
-
-def device_name(device: Device) -> str:
-    """cpu or cuda; AutoSpecError for cuda where there is none."""
-    available = torch.cuda.is_available()
-    if device is Device.cuda and not available:
-        raise AutoSpecError("device=cuda: torch finds no CUDA GPU on this machine; allowed here: auto, cpu")
-    return "cuda" if available and device is not Device.cpu else "cpu"

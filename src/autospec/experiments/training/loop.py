@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autospec.errors import AutoSpecError
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import Task
 from autospec.recording.recorder import SpectralRecorder
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples on the device they are trained on: inputs (n, ...), targets (n,), group labels (n,).
-
-    ``place`` (n,): which of all samples they are, None for all of them in order.
-    """
-
-    inputs: Tensor
-    target: Tensor
-    group: Tensor
-    place: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def of(self, chosen: Tensor) -> Samples:
-        return Samples(self.inputs[chosen], self.target[chosen], self.group[chosen], chosen)
 
 
 class Training:
@@ -39,6 +20,16 @@ class Training:
 
     ``state_dict`` and ``load_state_dict`` hold all that a continued run needs to give the numbers of an undisturbed
     one, but for the process's random state.
+
+    Args:
+        model: the network, on the device of the samples.
+        task: its loss and metric.
+        samples: what it is trained on.
+        validation: what it is only measured on after each epoch, where anything is held out.
+        recorder: listens to the network.
+        learning_rate: of Adam.
+        batch_size: samples in a batch; None is the full batch.
+        seed: of the order of samples.
     """
 
     def __init__(
@@ -68,9 +59,14 @@ class Training:
         return self.recorder.epoch
 
     def run(self, epochs: int, after_epoch: Callable[[float], None]) -> None:
-        """Train up to a number of epochs; ``after_epoch(loss)`` is called after each.
+        """Train up to a number of epochs.
 
-        Raises AutoSpecError at a loss that is not a number, after storing that epoch.
+        Args:
+            epochs: the number of epochs of the whole run.
+            after_epoch: called after each with its mean loss.
+
+        Raises:
+            AutoSpecError: at a loss that is not a number, after storing that epoch.
         """
         while self.epoch < epochs:
             epoch = self.epoch
@@ -83,6 +79,7 @@ class Training:
             after_epoch(loss)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; the recorder's file is written first, so that it is never behind."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -91,6 +88,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"])
@@ -126,12 +124,13 @@ class Training:
             yield self.samples.of(chosen.to(self.samples.inputs.device))
 
     def _validate(self) -> tuple[float, float] | tuple[None, None]:
+        """Loss and metric of the held-out samples, where there are any."""
         if self.validation is None:
             return None, None
         self.model.eval()
-        held = self.validation
+        samples = self.validation
         with torch.no_grad():
-            output = self.model(held.inputs)
-            loss = self.task.losses(output, held.inputs, held.target).mean().item()
-            metric = self.task.metric(output, held.inputs, held.target, self.mean).item()
+            output = self.model(samples.inputs)
+            loss = self.task.losses(output, samples.inputs, samples.target).mean().item()
+            metric = self.task.metric(output, samples.inputs, samples.target, self.mean).item()
         return loss, metric

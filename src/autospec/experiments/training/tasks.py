@@ -1,4 +1,4 @@
-"""What a network learns: the loss of each sample, and a metric that people read."""
+"""What a network learns: the loss of each sample, and a metric for readers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from autospec.experiments.config import schema
 
 @dataclass(frozen=True)
 class Task:
-    """``losses`` (n,) of a batch, whose mean is minimised; ``metric`` of a batch, and its name.
+    """A loss and a metric.
 
-    Both take the network's output, the inputs, the targets; the metric also the mean of the training inputs.
+    Attributes:
+        name: of the task.
+        losses: (output, inputs, target) of a batch → (n,), whose mean is minimised.
+        metric_name: what the metric is called.
+        metric: (output, inputs, target, mean of the training inputs) of a batch → a number.
     """
 
     name: str
@@ -25,12 +29,12 @@ class Task:
 
 
 def reconstruction_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample."""
+    """Mean squared error of each sample, (n,)."""
     return (output - inputs).square().flatten(1).mean(1)
 
 
 def classification_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each sample, from logits."""
+    """Cross-entropy of each sample, (n,), from logits (n, classes)."""
     return functional.cross_entropy(output, target, reduction="none")
 
 

@@ -22,9 +22,13 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Cell:
-    """A condition, what its rows are called, the seed of its first study, and how many times as many studies it has.
+    """One cell of the design of the calibration.
 
-    Seeds of the further studies follow on; no two cells share one.
+    Attributes:
+        name: What its rows are called.
+        condition: The kind of its studies.
+        first_seed: The seed of its first study; those of further studies follow on, and no two cells share one.
+        times: How many times as many studies it has as others.
     """
 
     name: str
@@ -33,7 +37,7 @@ class Cell:
     times: int = 1
 
     def seeds(self, runs: int) -> range:
-        """The seeds of its studies, where ``runs`` are asked for."""
+        """Return the seeds of its studies where ``runs`` are asked for."""
         return range(self.first_seed, self.first_seed + self.times * runs)
 
 

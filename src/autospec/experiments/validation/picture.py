@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from autospec.experiments.validation.rates import ordered_tests
 from autospec.figures.style import OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
-from autospec.store.write import replaced
+from autospec.store.atomic import write_atomically
 
 PRIMARY = "permutation, family-wise, early"
 COLOURS = (*OKABE_ITO, "#000000")
@@ -19,7 +19,12 @@ COLOURS = (*OKABE_ITO, "#000000")
 
 
 def draw_calibration(table: pd.DataFrame, path: Path) -> None:
-    """Rates of every test under every null, and the power of the primary test."""
+    """Draw the rates of every test under every null, and the power of the primary test.
+
+    Args:
+        table: Rates, with the columns of ``rates.COLUMNS``.
+        path: The PNG file.
+    """
     power = table["null"].str.contains("effect [0-9]")
     # a label that goes with age and motion, and these with the data, is no null
     nulls = table[~power & ~table["null"].str.endswith("unequal age and motion")]
@@ -29,7 +34,7 @@ def draw_calibration(table: pd.DataFrame, path: Path) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[2, 1])
         _draw_nulls(left, nulls, tests)
         _draw_power(right, table[power & (table["test"] == PRIMARY)])
-        with replaced(path) as temporary:
+        with write_atomically(path) as temporary:
             figure.savefig(temporary, format="png")
 
 
@@ -56,11 +61,11 @@ def _draw_nulls(axis: Axes, nulls: pd.DataFrame, tests: list[str]) -> None:
 
 
 def _draw_power(axis: Axes, power: pd.DataFrame) -> None:
-    """Power of the primary test against the simulated effect, a line for each number of people."""
+    """Power of the primary test against the simulated effect, a line for each number of subjects."""
     for colour, (groups, part) in zip(OKABE_ITO, power.groupby("groups", sort=False), strict=False):
         effect = [float(re.search(r"effect ([0-9.]+)", text).group(1)) for text in part["null"]]  # type: ignore[union-attr]
         axis.fill_between(effect, part["low"], part["high"], color=colour, alpha=0.15, lw=0)
-        axis.plot(effect, part["rate"], "o-", color=colour, ms=2, lw=0.9, label=f"{groups} people")
+        axis.plot(effect, part["rate"], "o-", color=colour, ms=2, lw=0.9, label=f"{groups} subjects")
     axis.axhline(0.05, color=TEXT_GREY, lw=0.6, zorder=0)
     axis.set_ylim(0, 1.02)
     axis.set_xlabel("simulated effect\n(multiple of that of schizophrenia)")

@@ -7,42 +7,62 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from autospec.store.atomic import write_atomically
+
 ALPHA, LEVEL = 0.05, 0.99
 EFFECT = "effect [0-9]"
 """What the name of a study of power holds."""
 COLUMNS = {
     "test": "The test, and the stage of training.",
     "null": "The task, and what makes the data null; for power the simulated effect.",
-    "groups": "People in the two groups.",
+    "groups": "Subjects in the two groups.",
     "alpha": "A p up to this counts as a difference.",
     "rate": "The share of runs with a difference.",
     "low": "Lower end of its exact (Clopper-Pearson) 99 % interval.",
     "high": "Upper end of that interval.",
-    "runs": "Studies, each with data, network and relabellings of its own.",
+    "runs": "Studies, each with data, network and permutations of its own.",
 }
 
 
-def clopper_pearson(found: int, runs: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share: ``scipy.stats.binomtest(found, runs).proportion_ci(level, "exact")``."""
+def clopper_pearson(findings: int, runs: int, level: float = LEVEL) -> tuple[float, float]:
+    """Compute the exact interval of a share (Clopper & Pearson 1934, Biometrika 26:404).
+
+    Args:
+        findings: In how many runs a test found a difference.
+        runs: The number of runs.
+        level: The interval's confidence level.
+
+    Returns:
+        Its lower and upper end: ``scipy.stats.binomtest(findings, runs).proportion_ci(level, "exact")``.
+    """
     from scipy.stats import binomtest
 
-    interval = binomtest(found, runs).proportion_ci(level, "exact")
+    interval = binomtest(findings, runs).proportion_ci(level, "exact")
     return float(interval.low), float(interval.high)
 
 
 def rates(studies: pd.DataFrame, null: str, groups: str) -> pd.DataFrame:
-    """The rate of each test and stage over studies (columns test, stage, p); a p that is not defined finds nothing."""
+    """Count how often each test finds a difference at each stage.
+
+    Args:
+        studies: Columns test, stage, p; a p that is not defined finds nothing.
+        null: What makes the data null.
+        groups: The sizes of the groups.
+
+    Returns:
+        A row for each test and stage, with the columns of ``COLUMNS``.
+    """
     rows = []
     for (test, stage), of_test in studies.groupby(["test", "stage"], sort=False):
         # a share of 1 + P partitions, such as 5/100: rounding must not decide
-        found, runs = int((of_test["p"] <= ALPHA + 1e-9).sum()), len(of_test)
-        low, high = clopper_pearson(found, runs)
-        rows.append((f"{test}, {stage}", null, groups, ALPHA, found / runs, low, high, runs))
+        findings, runs = int((of_test["p"] <= ALPHA + 1e-9).sum()), len(of_test)
+        low, high = clopper_pearson(findings, runs)
+        rows.append((f"{test}, {stage}", null, groups, ALPHA, findings / runs, low, high, runs))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Tables of rates, one for each learner and one for power, with their headings."""
+    """Write tables of rates in Markdown, one for each learner and one for power, with their headings."""
     learner = table["null"].str.split(",").str[0].str.capitalize()
     heading = learner.where(~table["null"].str.contains(EFFECT), learner + ": power")
     # named apart by what comes after the learner
@@ -66,14 +86,14 @@ def _grid(table: pd.DataFrame) -> str:
 
 
 def ordered_tests(table: pd.DataFrame) -> list[str]:
-    """Every test of a table, in the order of the null that has most of them."""
+    """List every test of a table, in the order of the null that has most of them."""
     of_nulls = [part["test"].tolist() for _, part in table.groupby(["null", "groups"], sort=False)]
     first = max(of_nulls, key=len, default=[])
     return list(dict.fromkeys([*first, *table["test"]]))
 
 
-def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Rates of another time with those of the same null and groups replaced by what was counted since."""
+def merge(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Replace in rates of another time those of the nulls and groups that were counted since."""
     if before.empty:
         return after
     cells = [tuple(cell) for cell in after[["null", "groups"]].to_numpy()]
@@ -82,17 +102,18 @@ def merged(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def within(table: pd.DataFrame) -> tuple[int, int]:
-    """How many of the rates have an interval that covers alpha, and how many there are."""
+    """Count the rates whose interval covers alpha, and all rates."""
     covered = (table["low"] <= table["alpha"]) & (table["alpha"] <= table["high"])
     return int(np.count_nonzero(covered)), len(table)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The rates of an earlier call; none where there is no file."""
+    """Read the rates of an earlier call; none where there is no file."""
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write the rates as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g")
+    with write_atomically(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")

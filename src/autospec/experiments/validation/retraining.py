@@ -1,7 +1,7 @@
 """Whole runs with permuted labels: the test of groups that are what a network is trained to tell apart.
 
-There weights depend on the compared labels, so that exchanging labels at fixed weights is no test. Training anew with
-every relabelling is one: under the null a run with the observed labels is one of 1 + P exchangeable ones.
+There weights depend on the compared labels, so that permuting labels at fixed weights is no test. Training anew with
+every permutation is one: without a group difference the run with the observed labels is one of 1 + P exchangeable runs.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 from autospec.analysis.permutation import permutation_tests
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.checks import FEWEST_PERMUTATIONS
-from autospec.experiments.config.schema import ExperimentConfig, Task
+from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
-from autospec.experiments.training.determinism import deterministic, device_name
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.determinism import make_deterministic
+from autospec.experiments.training.devices import device_name
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
@@ -36,19 +37,39 @@ from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutat
 log = logging.getLogger(__name__)
 
 
-def retrained(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
-    """The permutation tests of a run's groups by ``1 + permutations`` runs; one process, nothing is stored.
+def retrain(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
+    """Test a run's groups by ``1 + permutations`` runs, in one process; nothing is stored.
 
-    Labels of the target are permuted together with the groups, as one partition for each pair of classes. Raises
-    AutoSpecError where the groups are not the classes of a classifier, where no pair can be tested, for so few
-    permutations that no p could be small, and for an engine or part of the spectra that these runs do not know.
+    Labels of the target are permuted together with the groups, as one partition for each pair of classes.
+
+    Args:
+        config: The run's configuration.
+        permutations: How often labels are permuted.
+
+    Returns:
+        The permutation tests, with the columns of ``analysis.permutation.COLUMNS``.
+
+    Raises:
+        AutoSpecError: The groups are not the classes of a classifier, no pair can be tested, permutations are so few
+            that no p could be small, or these runs cannot record what the configuration asks for.
     """
-    null = retrained_permutations(config, permutations)
-    return permutation_tests([null], list(null.ratios), list(null.pairs))
+    ratios = retrained_permutations(config, permutations)
+    return permutation_tests([ratios], list(ratios.ratios), list(ratios.pairs))
 
 
 def retrained_permutations(config: ExperimentConfig, permutations: int) -> PermutationRatios:
-    """What the two groups differ in under every partition, each from a run of its own; see ``retrained``."""
+    """Compute what the two groups differ in under every partition, each from a run of its own.
+
+    Args:
+        config: The run's configuration.
+        permutations: How often labels are permuted.
+
+    Returns:
+        The ratios of one pair, the two classes.
+
+    Raises:
+        AutoSpecError: As ``retrain``.
+    """
     if permutations < FEWEST_PERMUTATIONS:
         raise AutoSpecError(
             f"retrain: permutations={permutations}: with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05"
@@ -61,21 +82,21 @@ def retrained_permutations(config: ExperimentConfig, permutations: int) -> Permu
     every = max(1, (config.epochs - 1) // max(introspection.permutation_epochs - 1, 1))
     schedule = Schedule(every, config.epochs)
     recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
-    # as if the labels took no part: who is exchanged with whom is the same question
+    # as if the labels took no part: which labels may be permuted does not depend on it
     residualized = getattr(config.dataset, "residualize", ())
-    plan = permutation_design(data, introspection, config.dataset.group_by, None, recorded, residualized)
-    if not plan.pairs:
-        raise AutoSpecError(f"retrain: {'; '.join(plan.refused.values())}")
-    observed = plan.pairs[0]
+    design = permutation_design(data, introspection, config.dataset.group_by, None, recorded, residualized)
+    if not design.pairs:
+        raise AutoSpecError(f"retrain: {'; '.join(design.refused.values())}")
+    observed = design.pairs[0]
     runs: list[SpectralRecorder] = []
-    with deterministic(config.threads):
+    with make_deterministic(config.threads):
         for number, members in enumerate(observed.members):
             started = time.monotonic()
-            runs.append(_run(config, data, plan, members, every, device))
+            runs.append(_run(config, data, design, members, every, device))
             if number < 2:  # the first run warms up, so the second corrects what it says
                 rest_s = (time.monotonic() - started) * (permutations - number)
                 log.info("retrain: %d runs with permuted labels take about %s", permutations, duration(rest_s))
-    return _null(runs, observed, plan.epochs)
+    return _side_by_side(runs, observed, design.epochs)
 
 
 def _check_introspection(config: ExperimentConfig) -> None:
@@ -83,7 +104,7 @@ def _check_introspection(config: ExperimentConfig) -> None:
     introspection = config.introspection
     if introspection.engine != "hooks":
         raise AutoSpecError(
-            f"introspection.engine={introspection.engine}: retrain compares people, whom only engine=hooks tells apart"
+            f"introspection.engine={introspection.engine}: retrain compares subjects, which only hooks tell apart"
         )
     if introspection.leading is not None:
         raise AutoSpecError(
@@ -112,13 +133,13 @@ def _check(config: ExperimentConfig, data: Dataset) -> None:
 def _run(
     config: ExperimentConfig,
     data: Dataset,
-    plan: PermutationDesign,
+    design: PermutationDesign,
     members: npt.NDArray[np.int8],
     every: int,
     device: str,
 ) -> SpectralRecorder:
-    """One run with the labels of one partition, whose own ratios are taken at some epochs."""
-    label = members[plan.subject].astype(np.int64) - 1
+    """One run with the labels of one partition, whose ratios are taken at some epochs."""
+    label = members[design.subject].astype(np.int64) - 1
     model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
     pair = PairPermutations(data.groups[0], data.groups[1], (), members[None])
     recorder = SpectralRecorder(
@@ -127,7 +148,7 @@ def _run(
         every=every,
         epochs=config.epochs,
         layers=config.introspection.layers,
-        permutation_design=PermutationDesign((pair,), {}, plan.subject, plan.epochs),
+        permutation_design=PermutationDesign((pair,), {}, design.subject, design.epochs),
     )
     chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
     samples, rate = Samples(*chosen), config.learning_rate
@@ -137,7 +158,9 @@ def _run(
     return recorder
 
 
-def _null(runs: Sequence[SpectralRecorder], observed: PairPermutations, epochs: tuple[int, ...]) -> PermutationRatios:
+def _side_by_side(
+    runs: Sequence[SpectralRecorder], observed: PairPermutations, epochs: tuple[int, ...]
+) -> PermutationRatios:
     """The runs side by side, as partitions of one pair."""
     ratios = {
         layer: {name: _beside(runs, permutation_field(layer, name).path) for name in PERMUTATION_RATIOS}

@@ -26,16 +26,18 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
-from autospec.experiments.training.loop import Samples, Training
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
 from autospec.experiments.validation.retraining import retrained_permutations
 from autospec.recording.recorder import SpectralRecorder
-from autospec.store.permutations import Pair, PermutationRatios
+from autospec.store.groups import Pair
+from autospec.store.permutations import PermutationRatios
 from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 WHOLE = "all epochs"
 STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
-"""The relabelled epochs of each stage of training, of the six that a study has; a run's own table is of all."""
+"""The permuted epochs of each stage of training, out of the six of a study; the table of a run is of all epochs."""
 EPOCHS, EVERY, PERMUTED = 24, 4, 6
 PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
@@ -52,12 +54,17 @@ FEATURES = [
 
 @dataclass(frozen=True)
 class Condition:
-    """A kind of study: what is null in it, the sizes of the two groups that are compared, and what is learned.
+    """A kind of study.
 
     A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
     of labels, and controls are compared with patients. A classifier that is retrained with permuted labels compares
     what it learns. Within sexes there are two disjoint pairs, controls and patients of each sex, in one family.
-    ``effect`` is the factor of every diagnosis effect.
+
+    Attributes:
+        null: Why there is nothing to find in it, by one of the names above.
+        sizes: The subjects in the two groups that are compared.
+        task: What the network learns.
+        effect: The factor of every diagnosis effect.
     """
 
     null: str
@@ -67,6 +74,7 @@ class Condition:
 
     @property
     def groups(self) -> str:
+        """The two sizes, as tables name them."""
         return f"{self.sizes[0]}:{self.sizes[1]}"
 
     @property
@@ -82,7 +90,7 @@ class Condition:
         return (("HC/men", "HC/women"),) if self.of_sexes else (("HC", "SZ"),)
 
     def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
-        """The configuration of one study of this kind."""
+        """Return the configuration of one study of this kind."""
         assert isinstance(base.dataset, FreesurferConfig)
         unequal = self.null in (UNEQUAL, ADJUSTED)
         dataset = replace(
@@ -118,7 +126,16 @@ class Condition:
 
 
 def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFrame:
-    """One study from its seed: ``STUDY_COLUMNS``, one row for each test that a reader might rely on."""
+    """Make one study.
+
+    Args:
+        condition: The kind of study.
+        base: The configuration that it is derived from.
+        seed: The seed of its cohort, network and permutations.
+
+    Returns:
+        A row for each test that a reader might rely on, with the columns ``STUDY_COLUMNS``.
+    """
     with _quiet():
         return _study(condition, condition.config(base, seed), seed)
 
@@ -139,13 +156,13 @@ def _quiet() -> Iterator[None]:
 
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
-        null = retrained_permutations(config, RETRAININGS)
-        rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
+        permutations = retrained_permutations(config, RETRAININGS)
+        rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _loaded(config, condition, seed)
     recorder = _trained(config, data)
-    null = _null(recorder, condition.pairs)
-    rows = [row for stage in STAGES for row in _permutation_rows(null, stage)]
+    permutations = _permutations(recorder, condition.pairs)
+    rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
     return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pairs[0])], columns=list(STUDY_COLUMNS))
 
 
@@ -183,27 +200,25 @@ def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
     return recorder
 
 
-def _null(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRatios:
-    """What a file would hold of the relabelled pairs."""
+def _permutations(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRatios:
+    """What a file would hold of the permuted pairs."""
     table = recorder.table
     floats = {
         layer: {name: table[permutation_field(layer, name).path].astype(np.float32) for name in PERMUTATION_RATIOS}
         for layer in recorder.layers
     }
     loss = table[PERMUTATION_LOSS.path].astype(np.float32)
-    epochs = np.array(table.permutation_epochs_of)
+    epochs = np.array(table.permutation_epochs)
     subjects, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
     return PermutationRatios(epochs, pairs, subjects, strata, {}, "", floats, loss)
 
 
-def _permutation_rows(null: PermutationRatios, stage: str) -> Iterator[tuple[str, str, float]]:
-    """The p of each inferential test of the first layer and pair, the smallest family-wise one, the finer ones late.
-
-    Over all epochs only those of the primary test.
-    """
-    at_stage = _at(null, STAGES[stage])
+def _permutation_rows(permutations: PermutationRatios, stage: str) -> Iterator[tuple[str, str, float]]:
+    """The p of each inferential test, and the smallest family-wise one."""
+    # of the first layer and pair; finer tests late only, and over all epochs the primary test alone
+    at_stage = _at(permutations, STAGES[stage])
     for test in TESTS if stage != WHOLE else ("permutation",):
-        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios for pair in null.pairs]
+        of_layers = [distances(at_stage, layer, pair, test) for layer in at_stage.ratios for pair in permutations.pairs]
         p, p_family = p_values([one.along("trajectory") for one in of_layers])
         yield test, stage, float(p[0][0])
         if test != "permutation":
@@ -218,16 +233,18 @@ def _permutation_rows(null: PermutationRatios, stage: str) -> Iterator[tuple[str
 
 
 def _smallest(p: Sequence[npt.NDArray[np.float64]]) -> float:
-    known = np.concatenate(p)
-    return float(np.min(known, where=np.isfinite(known), initial=1.0))
+    values = np.concatenate(p)
+    return float(np.min(values, where=np.isfinite(values), initial=1.0))
 
 
-def _at(null: PermutationRatios, epochs: slice) -> PermutationRatios:
-    """Some of the relabelled epochs."""
-    ratios = {layer: {name: values[epochs] for name, values in own.items()} for layer, own in null.ratios.items()}
-    return replace(
-        null, epochs=null.epochs[epochs], ratios=ratios, loss=None if null.loss is None else null.loss[epochs]
-    )
+def _at(permutations: PermutationRatios, epochs: slice) -> PermutationRatios:
+    """Some of the permuted epochs."""
+    ratios = {
+        layer: {name: values[epochs] for name, values in of_layer.items()}
+        for layer, of_layer in permutations.ratios.items()
+    }
+    loss = None if permutations.loss is None else permutations.loss[epochs]
+    return replace(permutations, epochs=permutations.epochs[epochs], ratios=ratios, loss=loss)
 
 
 def _paper_rows(recorder: SpectralRecorder, pair: Pair) -> Iterator[tuple[str, str, float]]:

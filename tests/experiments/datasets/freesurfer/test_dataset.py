@@ -1,4 +1,4 @@
-"""Real tables of volumes: columns chosen by name, people joined, every gap named."""
+"""Real tables of volumes: columns chosen by name, subjects joined, every gap named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(config: Make, write_table: Make) -> Callable[..., Dataset]:
     def make(
         rows: list[list[object]], *overrides: str, header: list[str] = HEADER, subjects: list[list[str]] = PEOPLE
     ) -> Dataset:
-        table, participants = write_table("aseg.tsv", header, *rows), write_table("people.tsv", *subjects)
+        table, participants = write_table("aseg.tsv", header, *rows), write_table("subjects.tsv", *subjects)
         paths = (f"dataset.table={table}", f"dataset.participants={participants}")
         return datasets.load(config("freesurfer", *paths, *overrides))
 
@@ -76,17 +76,17 @@ def test_a_missing_value_leaves_the_person_out_by_name(load: Callable[..., Datas
 
 
 def test_a_column_that_is_constant_once_people_are_left_out_is_named(load: Callable[..., Dataset]) -> None:
-    """Only a person who is dropped later had another value: without that person the column says nothing."""
+    """Only a subject who is dropped later had another value: without that subject the column says nothing."""
     rows = [[*row[:3], 2.0, 0] for row in ROWS]
     rows[3][3] = 2.5
     assert load(rows, "dataset.features=all").inputs.shape == (4, 3)
     subjects = [row if row[0] != "sub-004" else ["sub-004", "BP", "M"] for row in PEOPLE]
     data = load(rows, "dataset.features=all", subjects=subjects)
     assert data.inputs.shape == (3, 2)
-    assert "columns that are constant in the 3 training people are left out: lh_G_cuneus_thickness" in data.account
+    assert "columns that are constant in the 3 training subjects are left out: lh_G_cuneus_thickness" in data.account
     assert "left out: sub-004: diagnosis is 'BP', which dataset.labels.diagnosis does not name" in data.account
     assert "2 features: Left-Hippocampus, Left-Thalamus-Proper" in data.account
-    with pytest.raises(AutoSpecError, match="every column is constant in the 3 training people"):
+    with pytest.raises(AutoSpecError, match="every column is constant in the 3 training subjects"):
         load(rows, "dataset.features=[lh_G_cuneus_thickness]", subjects=subjects)
 
 
@@ -142,12 +142,12 @@ def test_a_table_of_something_else_is_an_error(load: Callable[..., Dataset]) -> 
 
 def test_nobody_with_complete_data_is_an_error(load: Callable[..., Dataset]) -> None:
     rows = [[*row[:1], *(("", 7000 + i) if i % 2 else (4000 + i, "")), 2.0, 0] for i, row in enumerate(ROWS)]
-    with pytest.raises(AutoSpecError, match="nobody has a value in each of"):
+    with pytest.raises(AutoSpecError, match="no subject has a value in each of"):
         load(rows)
 
 
 def test_fingerprint_follows_the_content(config: Make, write_table: Make) -> None:
-    subjects = write_table("people.tsv", *PEOPLE)
+    subjects = write_table("subjects.tsv", *PEOPLE)
     seen = set()
     for value in (4000, 4001):
         table = write_table(f"aseg{value}.tsv", HEADER, ["sub-1", value, 1, 1, 0])

@@ -29,7 +29,7 @@ V6, V7 = "$Id: mri_segstats.c,v 1.121 2016/05/31 17:27:11 greve Exp $", "7.0.0"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four people: two of version 6, two of version 7, and FreeSurfer's own fsaverage."""
+    """Four subjects: two of version 6, two of version 7, and FreeSurfer's own fsaverage."""
     for number in range(1, 5):
         stats = tmp_path / "subjects" / f"sub-{number}" / "stats"
         stats.mkdir(parents=True)
@@ -39,12 +39,12 @@ def folder(tmp_path: Path) -> Path:
         (stats / "aseg.stats").write_text(text)
     (tmp_path / "subjects" / "fsaverage" / "stats").mkdir(parents=True)
     rows = ["participant_id\tdiagnosis\tsex", "1\tSZ\tM", "2\tHC\tF", "3\tSZ\tF", "4\tHC\tM"]
-    (tmp_path / "people.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "subjects.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path
 
 
 def load(config: Make, folder: Path, *overrides: str) -> Any:
-    paths = (f"dataset.subjects_dir={folder / 'subjects'}", f"dataset.participants={folder / 'people.tsv'}")
+    paths = (f"dataset.subjects_dir={folder / 'subjects'}", f"dataset.participants={folder / 'subjects.tsv'}")
     return datasets.load(config("freesurfer", *paths, "dataset.scaling=none", *overrides))
 
 
@@ -81,7 +81,7 @@ def test_a_truncated_or_lacking_file_leaves_its_subject_out_by_name(config: Make
 
 
 def test_content_decides_the_fingerprint(config: Make, folder: Path) -> None:
-    paths = (f"dataset.subjects_dir={folder / 'subjects'}", f"dataset.participants={folder / 'people.tsv'}")
+    paths = (f"dataset.subjects_dir={folder / 'subjects'}", f"dataset.participants={folder / 'subjects.tsv'}")
     settings = config("freesurfer", *paths)
     before = datasets.fingerprint(settings)
     file = folder / "subjects" / "sub-4" / "stats" / "aseg.stats"
@@ -90,7 +90,7 @@ def test_content_decides_the_fingerprint(config: Make, folder: Path) -> None:
 
 
 def test_mistakes_end_in_one_line(config: Make, folder: Path) -> None:
-    subjects = f"dataset.participants={folder / 'people.tsv'}"
+    subjects = f"dataset.participants={folder / 'subjects.tsv'}"
     for overrides, message in (
         ([f"dataset.subjects_dir={folder / 'nowhere'}", subjects], "dataset.subjects_dir=.*: there is no such folder"),
         ([f"dataset.subjects_dir={folder}", subjects], "no subject has stats/aseg.stats or aparc.stats"),
@@ -110,7 +110,7 @@ def test_real_folders_of_versions_6_and_7(shared_data: Path, tmp_path: Path, con
     assert table.loc["sub-a", "lh_bankssts_thickness"] == "2.657"
     assert float(table.loc["sub-a", "CortexVol"]) == pytest.approx(553998.311189)
     assert float(table.loc["sub-a", "eTIV"]) == pytest.approx(1670487.274486)
-    subjects = tmp_path / "people.tsv"
+    subjects = tmp_path / "subjects.tsv"
     subjects.write_text("participant_id\tdiagnosis\na\tSZ\nb\tHC\n")
     paths = (f"dataset.subjects_dir={shared_data / 'freesurfer_subjects'}", f"dataset.participants={subjects}")
     data = datasets.load(config("freesurfer", *paths, "dataset.features=aparc_thickness", "dataset.scaling=none"))
@@ -125,7 +125,7 @@ def test_several_tables_are_joined_by_id(config: Make, write_table: Make) -> Non
     rows = [["sub-4", 2.4], ["sub-02", 2.2], ["1", 2.1], ["sub-9", 2.9]]
     cortex = write_table("lh.tsv", ["lh.aparc.thickness", "lh_insula_thickness"], *rows)
     subjects = write_table(
-        "people.tsv", ["participant_id", "diagnosis"], *[[n, "SZ" if n % 2 else "HC"] for n in range(1, 5)]
+        "subjects.tsv", ["participant_id", "diagnosis"], *[[n, "SZ" if n % 2 else "HC"] for n in range(1, 5)]
     )
     paths = (f"dataset.table=[{aseg},{cortex}]", f"dataset.participants={subjects}")
     data = datasets.load(config("freesurfer", *paths, "dataset.features=all", "dataset.scaling=none"))
@@ -143,4 +143,5 @@ def test_kinds_of_measures_are_recognised() -> None:
     assert kind_of("BrainSegVol-to-eTIV") == "ratio to head size"
     assert kind_of("lhSurfaceHoles") == "holes in the surface (count)"
     assert kind_of("avg_en") == "unknown"
-    assert {len(columns) for columns in CORTEX_FEATURES.values()} == {68}
+    sizes = {name.split("_")[0]: len(columns) for name, columns in CORTEX_FEATURES.items()}
+    assert sizes == {"aparc": 68, "dkt": 62, "destrieux": 148}

@@ -12,8 +12,8 @@ import pytest
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.datasets.freesurfer.volumes import EMPTY, FEATURES, STRUCTURES, bare_name, volume_of
-from autospec.experiments.datasets.simulation.freesurfer import simulated_table
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
+from autospec.experiments.datasets.simulation.freesurfer import simulate_table
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
 
 Make = Callable[..., Any]
 LARGE = [f"dataset.people.{diagnosis}.{sex}=1500" for diagnosis in ("HC", "SZ") for sex in ("men", "women")]
@@ -22,8 +22,8 @@ LARGE = [f"dataset.people.{diagnosis}.{sex}=1500" for diagnosis in ("HC", "SZ") 
 def simulated(config: Make, *overrides: str) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
     settings = config("freesurfer", *overrides)
     who, what = generators(settings, 2)
-    subjects = simulated_subjects(settings, who)
-    return subjects, simulated_table(settings, subjects, what), settings
+    subjects = simulate_subjects(settings, who)
+    return subjects, simulate_table(settings, subjects, what), settings
 
 
 def residual_effects(subjects: Any, table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ def test_table_has_the_66_columns_and_the_list_39_of_them(large: Any) -> None:
 
 
 def test_published_effects_are_recovered(large: Any) -> None:
-    """Six thousand people: the standard error of d is 0.026; five of them are allowed, over 39 structures."""
+    """Six thousand subjects: the standard error of d is 0.026; five of them are allowed, over 39 structures."""
     subjects, table, settings = large
     found = residual_effects(subjects, table)
     for name, d, age, head in zip(FEATURES["aseg"], found["diagnosis"], found["age"], found["head"], strict=True):

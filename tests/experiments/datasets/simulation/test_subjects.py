@@ -1,4 +1,4 @@
-"""What simulated cohorts have in common: their people, the null, the seed, and how they are called."""
+"""What simulated cohorts have in common: their subjects, the null, the seed, and how they are called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
-from autospec.experiments.datasets.simulation.subjects import generators, simulated_subjects
+from autospec.experiments.datasets.simulation.subjects import generators, simulate_subjects
 
 Make = Callable[..., Any]
 COHORTS = ("freesurfer", "cobre_timeseries", "cobre_maps")
@@ -33,7 +33,7 @@ def test_default_cohort_has_the_people_of_cobre_and_says_that_it_is_simulated(co
     assert sizes == {"HC/men": 43, "HC/women": 20, "SZ/men": 51, "SZ/women": 10}
     assert data.simulated
     assert data.source.startswith("simulated")
-    assert data.account[0] == "simulated: 124 people, effect 1"
+    assert data.account[0] == "simulated: 124 subjects, effect 1"
     assert data.inputs.dtype == np.float32
     assert np.isfinite(data.inputs).all()
 
@@ -66,7 +66,7 @@ def test_the_order_of_people_tells_nothing_of_their_group(config: Make) -> None:
 def test_age_and_motion_differ_between_groups_only_where_asked(config: Make) -> None:
     for shift, key in ((0.0, "age"), (0.8, "age"), (0.8, "motion")):
         settings = config("freesurfer", *of_people((1000, 1000), (2000, 2000)), f"dataset.{key}.shift={shift}")
-        table = simulated_subjects(settings, generators(settings, 1)[0]).table
+        table = simulate_subjects(settings, generators(settings, 1)[0]).table
         patient = table["diagnosis"] == "SZ"
         difference = (table[key][patient].mean() - table[key][~patient].mean()) / table[key][~patient].std()
         assert difference == pytest.approx(shift, abs=0.12)
@@ -111,7 +111,7 @@ def test_a_simulated_cohort_has_no_table_whose_columns_have_names(config: Make, 
     ("override", "message"),
     [
         ("dataset.people.SZ.men=-1", "dataset.people.SZ.men=-1: must be 0 or more"),
-        ("dataset.people={HC: {men: 0, women: 0}, SZ: {men: 0, women: 0}}", "dataset.people: a cohort needs somebody"),
+        ("dataset.people={HC: {men: 0, women: 0}, SZ: {men: 0, women: 0}}", "dataset.people: a cohort needs a subject"),
         ("dataset.age.sd=0", "dataset.age: sd must be above 0"),
         ("dataset.motion.low=2", "dataset.motion: sd must be above 0 and low below high"),
     ],

@@ -102,15 +102,30 @@ OLD_NAMES = {
     "rhCorticalWhiteMatterVol": "rhCerebralWhiteMatterVol",
     "CorticalWhiteMatterVol": "CerebralWhiteMatterVol",
     "eTIV": "EstimatedTotalIntraCranialVol",
+    "sTIV": "EstimatedTotalIntraCranialVol",
 }
-"""What versions 5 and 7 call columns that version 6 names otherwise."""
+"""What versions 5, 7 and 8 call columns that version 6 names otherwise (8 has sTIV, segmented, beside or for eTIV)."""
 
 
 def bare_name(column: str) -> str:
-    """A structure's name without its side."""
+    """A structure's name without its side.
+
+    Args:
+        column: A structure's column.
+
+    Returns:
+        Such as ``Hippocampus``.
+    """
     return column.removeprefix("Left-").removeprefix("Right-").removeprefix("lh").removeprefix("rh")
 
 
 def volume_of(column: str) -> Volume:
-    """The tissue, size and spread of a column that is simulated."""
+    """The tissue, size and spread of a column that is simulated.
+
+    Args:
+        column: A drawn structure's column.
+
+    Returns:
+        What is known of it.
+    """
     return (PAIRED | SINGLE | HEMISPHERES)[bare_name(column)]

@@ -1,1 +1,1 @@
-"""Simulated people, and what a scanner would have seen of them."""
+"""Simulated subjects, and what a scanner would have seen of them."""

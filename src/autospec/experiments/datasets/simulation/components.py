@@ -43,7 +43,18 @@ anatomy, chosen for this simulation and not the template's own coordinates."""
 
 
 def couplings(values: Mapping[str, float], key: str) -> npt.NDArray[np.float64]:
-    """A symmetric (7, 7) matrix from entries such as ``SC-SM`` (between) and ``SC`` (within), 0 elsewhere."""
+    """A symmetric matrix from entries such as ``SC-SM`` (between) and ``SC`` (within), 0 elsewhere.
+
+    Args:
+        values: Couplings by domain or pair of domains.
+        key: Where they stand in the configuration.
+
+    Returns:
+        (7, 7).
+
+    Raises:
+        AutoSpecError: A domain is unknown.
+    """
     names = list(DOMAINS)
     matrix = np.zeros((len(names), len(names)))
     for pair, value in values.items():

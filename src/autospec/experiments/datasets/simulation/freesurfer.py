@@ -35,11 +35,19 @@ DRAWN = (
 """The volumes that are drawn; the other columns follow from them."""
 
 
-def simulated_table(config: FreesurferConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> pd.DataFrame:
-    """The 66 columns of an ``asegstats2table`` table of simulated people.
+def simulate_table(config: FreesurferConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> pd.DataFrame:
+    """The 66 columns of an ``asegstats2table`` table of simulated subjects.
 
     A log volume is its typical value plus ``log_sd`` times (residual + effects), residuals of unit variance: so a
     diagnosis effect is Cohen's d given sex, age and head size, as meta-analyses report it.
+
+    Args:
+        config: The data set's configuration.
+        subjects: Who is simulated.
+        random: The random stream.
+
+    Returns:
+        One row per subject, volumes in mm³.
     """
     heads, residuals, rest = random.spawn(3)
     head = heads.standard_normal(len(subjects)) + subjects.sex * config.sex_effects.get(HEAD_SIZE, 0.0)
@@ -55,7 +63,17 @@ def simulated_table(config: FreesurferConfig, subjects: SimulatedSubjects, rando
 
 
 def effects(config: FreesurferConfig) -> list[Vector]:
-    """What diagnosis, sex, age, motion and head size do to each drawn volume, in SD."""
+    """What diagnosis, sex, age, motion and head size do to each drawn volume, in SD.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        A vector (drawn volumes,) per cause.
+
+    Raises:
+        AutoSpecError: A key of the effects is unknown.
+    """
     keys = ("diagnosis_effects", "sex_effects", "age_effects", "motion_effects", "head_size_effects")
     return [_by_column(getattr(config, key), key) for key in keys]
 
@@ -68,7 +86,7 @@ def _by_column(given: Mapping[str, float], key: str) -> Vector:
 
 
 def _residuals(subjects: int, correlation: VolumeCorrelationConfig, random: np.random.Generator) -> npt.NDArray:
-    """Standard normal values (people, volumes) whose correlations are nested: overall, of a tissue, of a pair."""
+    """Standard normal values (subjects, volumes) whose correlations are nested: overall, of a tissue, of a pair."""
     levels = [0.0, correlation.overall, correlation.tissue, correlation.hemispheres, 1.0]
     if sorted(levels) != levels:
         raise AutoSpecError(

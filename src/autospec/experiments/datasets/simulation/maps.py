@@ -1,4 +1,4 @@
-"""Simulated spatial maps on the MNI grid: the maximum over 53 smooth components whose amplitudes differ by person."""
+"""Simulated spatial maps on the MNI grid: the maximum over 53 smooth components whose amplitudes differ by subject."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ RESOLUTION_MM = 6
 Array = npt.NDArray[np.float64]
 
 
-def simulated_maps(
+def simulate_maps(
     config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Maps (n, x, y, z), zero outside the brain: max over components of amplitude times blob, plus smooth noise."""
+    """Simulate maps, zero outside the brain: max over components of amplitude times blob, plus smooth noise.
+
+    Args:
+        config: The data set's configuration.
+        subjects: Who is simulated.
+        random: The random stream.
+
+    Returns:
+        (n, x, y, z).
+    """
     strengths, noise = random.spawn(2)
     resolution_mm = RESOLUTION_MM if config.resolution_mm is None else config.resolution_mm
     mask, affine = brain(resolution_mm)
@@ -37,12 +46,24 @@ def simulated_maps(
 
 
 def amplitudes(config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> Array:
-    """How strong each component is in each person (n, 53), about 1; effects are in SD between people."""
+    """How strong each component is in each subject, about 1; effects are in SD between subjects.
+
+    Args:
+        config: The data set's configuration.
+        subjects: Who is simulated.
+        random: The random stream.
+
+    Returns:
+        (n, 53).
+
+    Raises:
+        AutoSpecError: The correlation is not from 0 to 1.
+    """
     if not 0 <= config.amplitude_correlation <= 1:
         raise AutoSpecError(f"dataset.amplitude_correlation={config.amplitude_correlation}: must be from 0 to 1")
     shared = random.standard_normal((len(subjects), len(DOMAINS)))[:, DOMAIN_OF]
-    own = random.standard_normal((len(subjects), COMPONENTS))
-    deviation = np.sqrt(config.amplitude_correlation) * shared + np.sqrt(1 - config.amplitude_correlation) * own
+    individual = random.standard_normal((len(subjects), COMPONENTS))
+    deviation = np.sqrt(config.amplitude_correlation) * shared + np.sqrt(1 - config.amplitude_correlation) * individual
     causes = (subjects.diagnosis, subjects.sex, subjects.age, subjects.motion)
     for cause, effect in zip(causes, effects(config), strict=True):
         deviation += np.outer(cause, effect)
@@ -50,14 +71,31 @@ def amplitudes(config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.
 
 
 def effects(config: CobreMapsConfig) -> list[Vector]:
-    """What diagnosis, sex, age and motion do to each component's amplitude, in SD."""
+    """What diagnosis, sex, age and motion do to each component's amplitude, in SD.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        A vector (53,) per cause.
+
+    Raises:
+        AutoSpecError: A key of the effects is unknown.
+    """
     keys = ("diagnosis_effects", "sex_effects", "age_effects", "motion_effects")
     return [_by_component(getattr(config, key), key) for key in keys]
 
 
 @lru_cache(maxsize=4)
 def brain(resolution_mm: int) -> tuple[npt.NDArray[np.bool_], Array]:
-    """The brain of the MNI template that nilearn carries, on a grid of this resolution, cropped; mask and affine."""
+    """The brain of the MNI template that nilearn carries, on a grid of this resolution, cropped; mask and affine.
+
+    Args:
+        resolution_mm: Voxel size.
+
+    Returns:
+        Mask (x, y, z) and affine (4, 4).
+    """
     from nilearn.datasets import load_mni152_brain_mask
 
     image = load_mni152_brain_mask(resolution=resolution_mm)

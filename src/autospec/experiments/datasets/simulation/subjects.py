@@ -1,4 +1,4 @@
-"""The people of a simulated cohort."""
+"""The subjects of a simulated cohort."""
 
 from __future__ import annotations
 
@@ -38,12 +38,31 @@ class SimulatedSubjects:
 
 
 def generators(config: CohortConfig, parts: int) -> list[np.random.Generator]:
-    """Independent random streams of ``dataset.seed``, one per part, so that the parts do not move one another."""
+    """Independent random streams of ``dataset.seed``, one per part, so that the parts do not move one another.
+
+    Args:
+        config: The data set's configuration.
+        parts: How many.
+
+    Returns:
+        The streams.
+    """
     return np.random.default_rng(config.seed).spawn(parts)
 
 
-def simulated_subjects(config: CohortConfig, random: np.random.Generator) -> SimulatedSubjects:
-    """The people that ``dataset.people`` asks for, in random order."""
+def simulate_subjects(config: CohortConfig, random: np.random.Generator) -> SimulatedSubjects:
+    """The subjects that ``dataset.people`` asks for, in random order.
+
+    Args:
+        config: The data set's configuration.
+        random: The random stream.
+
+    Returns:
+        The subjects.
+
+    Raises:
+        AutoSpecError: They cannot be simulated.
+    """
     check_subjects(config)
     cells = _cells(config)
     order = random.permutation(len(cells))
@@ -70,7 +89,14 @@ def simulated_subjects(config: CohortConfig, random: np.random.Generator) -> Sim
 
 
 def check_subjects(config: CohortConfig) -> None:
-    """AutoSpecError for people or covariates that cannot be simulated."""
+    """Refuse subjects or covariates that cannot be simulated.
+
+    Args:
+        config: The data set's configuration.
+
+    Raises:
+        AutoSpecError: Names the key, the value and what is allowed.
+    """
     check_finite(config)
     _cells(config)
     for key, covariate in (("age", config.age), ("motion", config.motion)):
@@ -79,7 +105,15 @@ def check_subjects(config: CohortConfig) -> None:
 
 
 def check_finite(config: object, key: str = "dataset") -> None:
-    """AutoSpecError naming a number of the configuration, at any depth, that is NaN or infinite."""
+    """Refuse a number of the configuration, at any depth, that is NaN or infinite.
+
+    Args:
+        config: A node of the configuration.
+        key: Its place, for the message.
+
+    Raises:
+        AutoSpecError: Names the key.
+    """
     if is_dataclass(config):
         values = {one.name: getattr(config, one.name) for one in fields(config)}
     else:
@@ -91,14 +125,23 @@ def check_finite(config: object, key: str = "dataset") -> None:
 
 
 def check_keys(key: str, given: Mapping[str, object], allowed: Collection[str]) -> None:
-    """AutoSpecError naming a key of a mapping of effects that nothing answers to."""
+    """Refuse a key of a mapping of effects that nothing answers to.
+
+    Args:
+        key: The mapping's place in the configuration.
+        given: The mapping.
+        allowed: Keys that it may have.
+
+    Raises:
+        AutoSpecError: Names the allowed ones.
+    """
     unknown = [name for name in given if name not in allowed]
     if unknown:
         raise AutoSpecError(f"dataset.{key}.{unknown[0]}: unknown; allowed are {', '.join(sorted(allowed))}")
 
 
 def _cells(config: CohortConfig) -> list[tuple[str, str]]:
-    """The diagnosis and sex of everybody, cell after cell."""
+    """The diagnosis and sex of every subject, cell after cell."""
     cells: list[tuple[str, str]] = []
     for diagnosis, sex in product(("HC", "SZ"), ("men", "women")):
         count: int = getattr(getattr(config.people, diagnosis), sex)
@@ -106,11 +149,11 @@ def _cells(config: CohortConfig) -> list[tuple[str, str]]:
             raise AutoSpecError(f"dataset.people.{diagnosis}.{sex}={count}: must be 0 or more")
         cells += [(diagnosis, sex)] * count
     if not cells:
-        raise AutoSpecError("dataset.people: a cohort needs somebody")
+        raise AutoSpecError("dataset.people: a cohort needs a subject")
     return cells
 
 
 def _drawn(covariate: CovariateConfig, patient: Vector, random: np.random.Generator) -> Vector:
-    """A covariate of everybody, its bounds kept by clipping."""
+    """A covariate of every subject, its bounds kept by clipping."""
     values = covariate.mean + covariate.sd * (random.standard_normal(len(patient)) + covariate.shift * patient)
     return np.clip(values, covariate.low, covariate.high)

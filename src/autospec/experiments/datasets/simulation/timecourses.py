@@ -1,4 +1,4 @@
-"""Simulated component time-courses: 1/f spectra, and correlations by domain that depend on the person."""
+"""Simulated component time-courses: 1/f spectra, and correlations by domain that depend on the subject."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ SPIKE_SHARE = 0.05
 Array = npt.NDArray[np.float64]
 
 
-def simulated_timecourses(
+def simulate_timecourses(
     config: CobreTimeseriesConfig, subjects: SimulatedSubjects, random: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Time-courses (n, time, 53): independent 1/f noise, mixed by the root of the person's correlation matrix."""
+    """Simulate time-courses: independent 1/f noise, mixed by the root of the subject's correlation matrix.
+
+    Args:
+        config: The data set's configuration.
+        subjects: Who is simulated.
+        random: The random stream.
+
+    Returns:
+        (n, time, 53).
+    """
     noise, artefact = random.spawn(2)
     time_points = TIME_POINTS if config.time_points is None else config.time_points
     independent = power_law_noise((len(subjects), time_points, COMPONENTS), config.spectral_exponent, noise)
@@ -30,9 +39,17 @@ def simulated_timecourses(
 
 
 def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.random.Generator) -> Array:
-    """Noise (n, time, components) of unit variance whose power falls with frequency as 1 / f ** exponent.
+    """Noise of unit variance whose power falls with frequency as 1 / f ** exponent.
 
     Twice the length is drawn and half of it kept, since a scan does not end where it began.
+
+    Args:
+        shape: (n, time, components).
+        exponent: Of the frequency.
+        random: The random stream.
+
+    Returns:
+        (n, time, components).
     """
     subjects, time_points, components = shape
     length = 2 * time_points
@@ -47,7 +64,15 @@ def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.ran
 
 
 def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> Array:
-    """Every person's correlation matrix (n, 53, 53): one value per pair of domains, moved by who the person is."""
+    """Every subject's correlation matrix: one value per pair of domains, moved by who the subject is.
+
+    Args:
+        config: The data set's configuration.
+        subjects: Who is simulated.
+
+    Returns:
+        (n, 53, 53).
+    """
     base, diagnosis, sex, age = changes(config)
     between = (
         base
@@ -62,7 +87,14 @@ def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> 
 
 
 def changes(config: CobreTimeseriesConfig) -> list[Array]:
-    """The couplings of the domains (7, 7), and what a patient, a man and a decade add to them."""
+    """The couplings of the domains, and what a patient, a man and a decade add to them.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        Four matrices (7, 7).
+    """
     keys = ("couplings", "diagnosis_effects", "sex_effects", "age_effects")
     return [couplings(getattr(config, key), key) for key in keys]
 
@@ -75,7 +107,7 @@ def _roots(matrices: Array, subjects: SimulatedSubjects) -> Array:
         lowest = np.linalg.eigvalsh(matrices)[:, 0]
         worst = int(lowest.argmin())
         raise AutoSpecError(
-            f"dataset.couplings and the effects on them give person {subjects.table['id'].iloc[worst]} a correlation "
+            f"dataset.couplings and the effects on them give subject {subjects.table['id'].iloc[worst]} a correlation "
             f"matrix with a negative eigenvalue ({lowest[worst]:.2f}): make dataset.effect or the effects smaller"
         ) from error
 

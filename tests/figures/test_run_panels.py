@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from autospec import SpectralRecorder
-from autospec.experiments.report.panels import cosines
+from autospec.figures.run_panels import cosines
 from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
 
 PAIRS = (("a", "b"), ("a", "c"))
@@ -40,7 +40,7 @@ def test_opposite_groups_cancel_however_large_a_third_is():
 
 
 def test_the_dotted_line_is_what_a_test_is_refused_by():
-    """Against the cancellation of the observed partition, which is summed person by person."""
+    """Against the cancellation of the observed partition, which is summed subject by subject."""
     torch.manual_seed(3)
     labels = [0, 0, 0, 1, 1, 2, 2, 2, 2]
     observed = np.array([1, 1, 1, 2, 2, 0, 0, 0, 0], dtype=np.int8)

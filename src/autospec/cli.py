@@ -1,0 +1,113 @@
+"""The ``autospec`` command: finds the module of a subcommand and calls its ``main``.
+
+Modules are named, not imported: the library stands below the experiments, whose packages may not be installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+
+from autospec.errors import AutoSpecError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: the module whose ``main()`` reads ``sys.argv``, one line of help, and an example.
+
+    To add one, add an entry to ``COMMANDS``; the module's own parser explains it in full.
+    """
+
+    module: str
+    help: str
+    example: str
+
+
+COMMANDS = {
+    "run": Command(
+        "autospec.experiments.launch.command_line",
+        "train one network and record its spectra, or many with -m",
+        "figure=fig1 panel=A epochs=100",
+    ),
+    "figures": Command(
+        "autospec.experiments.report.figures_command",
+        "train what is missing, test the groups, draw figures of the paper",
+        "--figure 1",
+    ),
+    "show": Command(
+        "autospec.figures.show_command",
+        "say what is in a spectra file and what happened in each layer; draw it",
+        "spectra.h5 --picture spectra.png",
+    ),
+    "compare": Command(
+        "autospec.figures.compare_command",
+        "say where two runs part, layer by layer",
+        "first/spectra.h5 second/spectra.h5",
+    ),
+    "status": Command(
+        "autospec.experiments.runs.status_command",
+        "say which runs are done, running, failed, stale",
+        "outputs",
+    ),
+    "prepare": Command(
+        "autospec.cohorts.prepare_command",
+        "make one file of a cohort from its scans or components",
+        "study --template neuromark.nii.gz --output cohort.h5",
+    ),
+    "retrain": Command(
+        "autospec.experiments.validation.retrain_command",
+        "test a classifier's groups by whole runs with permuted labels",
+        "figure=fig4 panel=B",
+    ),
+    "methods": Command(
+        "autospec.experiments.report.methods_command",
+        "write the methods paragraph of a run",
+        "outputs/runs/RUN_ID",
+    ),
+}
+
+
+def main() -> None:
+    """Run the subcommand that ``sys.argv`` names; exits with 1 and one line after a mistake."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        sys.stdout.write(screen())
+        return
+    if name == "--version":
+        from autospec import __version__
+
+        sys.stdout.write(f"autospec {__version__}\n")
+        return
+    try:
+        command = _chosen(name)
+        sys.argv = [f"autospec {name}", *arguments]
+        import_module(command.module).main()
+        sys.stdout.flush()
+    except AutoSpecError as error:
+        sys.exit(str(error))
+    except BrokenPipeError:  # `autospec run --help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def screen() -> str:
+    """What ``autospec --help`` prints: every subcommand with one line and an example."""
+    lines = ["usage: autospec COMMAND ...", ""]
+    for name, command in COMMANDS.items():
+        lines += [f"  {name:<9} {command.help}", f"  {'':<9}   autospec {name} {command.example}"]
+    lines += ["", "`autospec COMMAND --help` explains a command; `autospec --version` prints the version."]
+    return "\n".join(lines) + "\n"
+
+
+def _chosen(name: str) -> Command:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    close = difflib.get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(COMMANDS)}"
+    raise AutoSpecError(f"autospec {name}: unknown command; {hint}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Make figures of the paper: train what is missing, test the groups, draw.
+
+    autospec figures --figure 1
+    autospec figures --figure 1 --preset paper --jobs 2 dataset.per_digit=100
+
+Further arguments are those of `autospec run`. What is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from autospec.errors import AutoSpecError
+from autospec.experiments import CONF
+from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
+from autospec.experiments.config.messages import explain
+from autospec.experiments.launch.console import log_to_console
+from autospec.experiments.plan import Plan, plan_run
+from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
+from autospec.experiments.runs.folder import holder
+from autospec.experiments.runs.progress import duration
+
+log = logging.getLogger("autospec.figures")
+
+
+def main() -> None:
+    """Make the figures that the command line names; exits with 1 after a mistake or a failed run."""
+    log_to_console()
+    arguments = _parser().parse_args()
+    try:
+        names = _chosen(arguments.figure)
+        _check_overrides(arguments.overrides)
+        overrides = [f"preset={arguments.preset}", *arguments.overrides]
+        figures = {name: _plans(name, overrides) for name in names}
+        panels = [plan for plans in figures.values() for plan in plans.values()]
+        runs = {own.folder.path: own for plan in panels for own in seed_plans(plan)}
+        if not all(plan.done for plan in runs.values()):
+            _check_quietly(figures.values())
+            _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
+        for plans in figures.values():
+            update_figure(plans)
+    except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(explain(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it was")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figure", default="all", help="numbers of figures, such as 1 or 1,4 (default: all)")
+    parser.add_argument("--preset", default="quick", help="quick (default) or paper")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default: 1)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for `autospec run`")
+    return parser
+
+
+def _check_overrides(overrides: Collection[str]) -> None:
+    """AutoSpecError for what a figure takes by an option or key of its own."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.lstrip("+~") in ("figure", "panel", "preset"):
+            raise AutoSpecError(f"{override}: figures are chosen by --figure, with all their panels; --preset likewise")
+        if key == "seed" and "," in value:
+            raise AutoSpecError(f"{override}: a figure of several seeds is figure.seeds=[{value.strip('[]')}]")
+
+
+def _chosen(figure: str) -> list[str]:
+    known = figure_names(CONF)
+    names = known if figure == "all" else [f"fig{number.strip()}" for number in figure.split(",")]
+    for name in names:
+        if name not in known:
+            raise AutoSpecError(
+                f"--figure {figure}: there is no figure {name[3:]}; allowed are {', '.join(k[3:] for k in known)}"
+            )
+    return names
+
+
+def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
+    return {panel: plan_run(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+
+
+def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:
+    """Refuse figures that could not be drawn; what their data sets say of themselves, the runs will say."""
+    logger = logging.getLogger("autospec.experiments.datasets")
+    logger.setLevel(logging.WARNING)
+    for plans in figures:
+        check_comparisons(plans)
+    logger.setLevel(logging.NOTSET)
+
+
+def _seeds(panels: Collection[Plan]) -> list[str]:
+    """The further seeds of a sweep, where ``figure.seeds`` names some."""
+    seeds = dict.fromkeys(own.config.seed for plan in panels for own in seed_plans(plan))
+    return [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 else []
+
+
+def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[Plan]) -> None:
+    """One sweep over all panels that have a run of their own."""
+    if jobs < 1:
+        raise AutoSpecError(f"--jobs {jobs}: must be 1 or more")
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
+    sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
+    with subprocess.Popen([sys.executable, "-m", "autospec.cli", "run", "-m", *sweep]) as process:
+        if jobs > 1:
+            _show_progress(process, runs)
+        if process.wait():
+            sys.exit(process.returncode)
+
+
+def _show_progress(process: subprocess.Popen[bytes], runs: Collection[Plan]) -> None:
+    """Say how many runs are done, which are being made and about how long the rest takes, whenever that changes."""
+    started, before = time.monotonic(), sum(plan.done for plan in runs)
+    shown = ""
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+        done = sum(plan.done for plan in runs)
+        now = [plan.folder.run_id for plan in runs if not plan.done and holder(plan.folder)]
+        text = f"{done} of {len(runs)} runs done, now {' and '.join(now)}"
+        if now and text != shown:
+            left_s = (time.monotonic() - started) / (done - before) * (len(runs) - done) if done > before else None
+            log.info("%s%s", text, "" if left_s is None else f", about {duration(left_s)} left")
+            shown = text

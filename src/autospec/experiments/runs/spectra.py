@@ -1,0 +1,51 @@
+"""The spectra file of a run: its root attributes, and what happens to one that is damaged."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from autospec.errors import DamagedFile
+from autospec.experiments.config.checks import as_yaml
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.runs.folder import RunFolder
+from autospec.experiments.runs.provenance import Provenance
+from autospec.experiments.training.tasks import TASKS
+from autospec.store.read import read_table
+from autospec.store.write import hdf5_attributes
+
+log = logging.getLogger(__name__)
+
+
+def spectra_attributes(config: ExperimentConfig, data: Dataset, provenance: Provenance) -> dict[str, Any]:
+    """The root attributes of the spectra file, with which it can be read without the rest of the folder."""
+    return hdf5_attributes(
+        {
+            "run_id": provenance.run_id,
+            "config": as_yaml(config),
+            "seed": config.seed,
+            "simulated": data.simulated,
+            "source": data.source,
+            "data_fingerprint": provenance.data_fingerprint,
+            "device": provenance.device,
+            "metric": TASKS[config.task].metric_name,
+            "autospec_version": version("autospec-torch"),
+            "torch_version": version("torch"),
+            "git_commit": provenance.git_commit,
+        }
+    )
+
+
+def set_damaged_spectra_aside(folder: RunFolder) -> None:
+    """Move spectra that cannot be read out of the way: the run begins anew, and nothing is lost."""
+    if not folder.spectra.exists():
+        return
+    try:
+        read_table(folder.spectra)
+    except DamagedFile as error:
+        earlier = len(list(folder.path.glob("spectra.damaged*.h5")))
+        aside = folder.spectra.with_name(f"spectra.damaged{earlier or ''}.h5")
+        folder.spectra.replace(aside)
+        log.warning("%s; set aside as %s, and the run begins anew", error, aside.name)
