@@ -125,7 +125,7 @@ def test_what_cannot_be_split_is_refused():
         model(torch.randn(3, 4))
     with pytest.raises(AutoSpecError, match="knows gradients only, not statistics=.*adjoint"):
         SpectralRecorder(Attending(), groups=["a"], engine="per_group", statistics=["gradient", "adjoint"])
-    with pytest.raises(AutoSpecError, match="engine='turbo': allowed are hooks, fast, per_group, passes, fused"):
+    with pytest.raises(AutoSpecError, match="engine=turbo: allowed are hooks, fast, per_group, passes, fused"):
         SpectralRecorder(Attending(), groups=["a"], engine="turbo")
 
 

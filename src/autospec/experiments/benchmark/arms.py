@@ -29,13 +29,13 @@ def plain(problem: Problem) -> Step:
     return step
 
 
-def recorded(engine: str, every: int = 1, statistics: Sequence[str] = ("gradient",)) -> Arm:
+def recorded(engine: str, every: int = 1, statistics: Sequence[str] = ("gradient",), floor: str = "formula") -> Arm:
     """Training with a recorder that stores the spectra of every weight at every k-th step, in memory."""
 
     def arm(problem: Problem) -> Step:
         model, optimizer = _trained(problem)
         names = [f"group {label}" for label in range(int(problem.group.max()) + 1)]
-        recorder = SpectralRecorder(model, groups=names, engine=engine, every=every, statistics=statistics)
+        recorder = SpectralRecorder(model, groups=names, engine=engine, every=every, statistics=statistics, floor=floor)
 
         def step() -> None:
             with recorder.batch(problem.group):
@@ -100,6 +100,7 @@ ARMS: dict[str, Arm] = {
     "backward per group": backward_per_group,
     "fast, every 10": recorded("fast", every=10),
     "hooks, every 10": recorded("hooks", every=10),
+    "hooks, measured floor": recorded("hooks", floor="measured"),
     "hooks, all statistics": recorded("hooks", statistics=("gradient", "activation", "adjoint")),
 }
 """Every way by its name, in the order of the table."""
