@@ -52,6 +52,11 @@ class Tracer:
         """Whether the backward pass that runs now is one of the tracer's own."""
         return self._collected is not None
 
+    @property
+    def follows_from_shapes(self) -> bool:
+        """Whether what was traced last holds for every pass of its kind."""
+        return any(traced is self.last for traced, _ in self._kinds.values())
+
     def collect(self, rows: Iterable[tuple[Part, Tensor]]) -> None:
         """Take the adjoints that arrive at one call."""
         assert self._collected is not None
