@@ -69,7 +69,7 @@ class Noisy(nn.Module):
 
 
 class Bare(nn.Module):
-    """Uses a parameter that no rule explains."""
+    """Uses a parameter that no module's rule explains."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Bare(nn.Module):
     ("make", "ways"),
     [
         (Noisy, {"fused"}),
-        (Bare, {"per_group", "passes"}),
+        (Bare, {"per_group", "passes", "fused"}),
         (lambda: nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)), {"fused"}),
     ],
 )

@@ -101,14 +101,15 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[list[str]]:
     """A context after which the model's buffers are what they were; its value then names those that were changed."""
-    before = [(name, buffer, buffer._version, buffer.clone()) for name, buffer in model.named_buffers()]
+    before = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
     changed: list[str] = []
     try:
         yield changed
     finally:
         now = dict(model.named_buffers())
-        for name, buffer, version, values in before:
-            if now.get(name) is not buffer or buffer._version != version:
+        for name, buffer, values in before:
+            # a version would not tell: batch norm's kernel moves its statistics without a new one
+            if now.get(name) is not buffer or not torch.equal(buffer, values):
                 changed.append(name)
                 owner, _, last = name.rpartition(".")
                 with torch.no_grad():

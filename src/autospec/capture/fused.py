@@ -147,13 +147,16 @@ class FusedEngine:
     def _trace_first(self, module: nn.Module, forward: Forward, cells: SampleGroups) -> Forward:
         @stands_in
         def stand_in(*inputs: Any, **keywords: Any) -> Any:
-            if not self._inside and torch.is_grad_enabled():
-                self._inside = True
-                try:
-                    self.trace_rows(module, forward, (inputs, keywords), cells)
-                finally:
-                    self._inside = self._is_plain = False
-            return forward(*inputs, **keywords)
+            # what the outermost call reaches is traced with it, also what a checkpoint runs again in a backward pass
+            is_again = torch._C._current_graph_task_id() >= 0
+            if self._inside or is_again or not torch.is_grad_enabled():
+                return forward(*inputs, **keywords)
+            self._inside = True
+            try:
+                self.trace_rows(module, forward, (inputs, keywords), cells)
+                return forward(*inputs, **keywords)
+            finally:
+                self._inside = False
 
         return stand_in
 
