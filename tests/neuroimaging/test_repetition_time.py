@@ -51,7 +51,9 @@ def test_a_header_without_unit_is_taken_as_seconds_and_said(caplog):
     assert "no unit of time" in caplog.text
 
 
-@pytest.mark.parametrize(("step", "unit"), [(1.0, "unknown"), (1.0, "sec"), (0.0, "unknown"), (0.0, "sec"), (3.0, "hz")])
+@pytest.mark.parametrize(
+    ("step", "unit"), [(1.0, "unknown"), (1.0, "sec"), (0.0, "unknown"), (0.0, "sec"), (3.0, "hz")]
+)
 def test_a_header_that_does_not_know(step, unit):
     with pytest.raises(
         AutoSpecError, match="header of the scan in memory: the repetition time is not known.*give tr_s"
