@@ -77,6 +77,10 @@ def prepare(options: Options) -> Account:
 def _prepare(options: Options, account: Account) -> None:
     """Find files and subjects, make the parts, write the whole."""
     folder = find_sources(options, account)
+    if folder.layout in SCAN_LAYOUTS and options.template is None and options.atlas is None:
+        raise AutoSpecError(
+            "--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans, or --atlas"
+        )
     subjects = folder.subjects if folder.subjects is not None else _subjects(folder, options, account)
     sources = list(folder.sources)
     if options.files_column:
@@ -109,10 +113,6 @@ def _of_scans(
     from autospec.cohorts.scan_components import fit_atlas, fit_model, prepare_parts
     from autospec.cohorts.scan_survey import keep_usable
 
-    if options.template is None and options.atlas is None:
-        raise AutoSpecError(
-            "--template: the NeuroMark template (a 4-D NIfTI of 53 maps) is needed for scans, or --atlas"
-        )
     sources = keep_usable(sources, options, account)
     times_s = {source.id: np.nan if source.tr_s is None else source.tr_s for source in sources}
     subjects = subjects.assign(repetition_time_s=[times_s.get(subject, np.nan) for subject in subjects["id"]])
