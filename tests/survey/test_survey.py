@@ -1,4 +1,4 @@
-"""Foreign architectures: nothing may be silently wrong, and nearly every trained matrix must be exact by some engine."""
+"""Foreign architectures: nothing is silently wrong, and nearly every trained matrix is exact by some engine."""
 
 from __future__ import annotations
 
