@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from autospec.capture.hooks import HookListener
 from autospec.capture.layers import watched_modules
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.groups import SampleGroups
 
 SAMPLES = 6
 LABELS = torch.tensor([0, 1, 0, -1, 1, 1])
@@ -26,9 +26,9 @@ def captured(model: nn.Module, backward: Callable[[], None]) -> dict[str, list[G
     """The factors of every use of every weight, by the use's name, that a forward and a backward pass hand over."""
     found: dict[str, list[GradientFactors]] = {}
     listener = HookListener(
-        model, watched_modules(model), lambda use, part: found.setdefault(use.name, []).append(part)
+        model, watched_modules(model), lambda use, part, _: found.setdefault(use.name, []).append(part)
     )
-    with listener.listening(SampleGroups.of(LABELS, len(GROUPS) + 1)):
+    with listener.listening():
         backward()
     return found
 
@@ -82,6 +82,17 @@ def _indices(*shape: int) -> Callable[[], Batch]:
     return lambda: {"x": torch.randint(7, (SAMPLES, *shape))}
 
 
+def _bags(layer: nn.EmbeddingBag, batch: Batch) -> Tensor:
+    """The bags one after another, as many indices of each sample as its first one says, and one at least."""
+    kept = [row[: int(row[0]) % 5 + 1] for row in batch["x"]]
+    ends = torch.tensor([0, *(len(row) for row in kept)]).cumsum(0)
+    return layer(torch.cat(kept), ends if layer.include_last_offset else ends[:-1])
+
+
+def _weighted_bags(layer: nn.EmbeddingBag, batch: Batch) -> Tensor:
+    return layer(batch["x"], per_sample_weights=batch["x"].to(layer.weight.dtype).cos())
+
+
 LINEAR = [
     Case("linear", lambda: nn.Linear(5, 4), of_shape(5)),
     Case("linear at positions", lambda: nn.Linear(5, 4, bias=False), of_shape(3, 2, 5)),
@@ -93,6 +104,14 @@ LINEAR = [
     Case("embedding with padding", lambda: nn.Embedding(7, 4, padding_idx=2), _indices(5)),
     Case("embedding with padding from the end", lambda: nn.Embedding(7, 4, padding_idx=-1), _indices(5)),
     Case("embedding with max_norm", lambda: nn.Embedding(7, 4, max_norm=1.0), _indices(5)),
+    Case(
+        "bilinear", lambda: nn.Bilinear(5, 5, 4), of_shape(5), lambda layer, batch: layer(batch["x"], batch["x"].cos())
+    ),
+    Case("bags of sums", lambda: nn.EmbeddingBag(7, 4, mode="sum"), _indices(5)),
+    Case("bags of means", lambda: nn.EmbeddingBag(7, 4, padding_idx=2), _indices(5)),
+    Case("bags with offsets", lambda: nn.EmbeddingBag(7, 4), _indices(5), _bags),
+    Case("bags with their ends", lambda: nn.EmbeddingBag(7, 4, include_last_offset=True), _indices(5), _bags),
+    Case("weighted bags", lambda: nn.EmbeddingBag(7, 4, mode="sum"), _indices(5), _weighted_bags),
 ]
 
 # --- convolutions ------------------------------------------------------------------------------------------------
@@ -357,7 +376,176 @@ ATTENTION = [
     ),
 ]
 
-CASES = [*LINEAR, *CONVOLUTIONS, *RECURRENT, *ATTENTION]
+# --- one step of a recurrent layer -------------------------------------------------------------------------------
+
+
+def _one_step(layer: nn.RNNCellBase, batch: Batch) -> tuple[Tensor, ...]:
+    states = (batch["h"], batch["c"]) if isinstance(layer, nn.LSTMCell) else batch["h"]
+    output = layer(batch["x"], states)
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _steps(layer: nn.RNNCellBase, batch: Batch) -> Tensor:
+    states = None
+    for step in batch["x"][:, None].expand(-1, 3, -1).unbind(1):
+        states = layer(step, states)
+    return states[0] if isinstance(states, tuple) else states
+
+
+def _states() -> Batch:
+    return {"x": torch.randn(SAMPLES, 3), "h": torch.randn(SAMPLES, 4), "c": torch.randn(SAMPLES, 4)}
+
+
+CELLS = [
+    case
+    for kind, options in ((nn.RNNCell, {}), (nn.RNNCell, {"nonlinearity": "relu"}), (nn.LSTMCell, {}), (nn.GRUCell, {}))
+    for case in (
+        Case(
+            f"{kind.__name__} {options}", lambda kind=kind, options=options: kind(3, 4, **options), _states, _one_step
+        ),
+        Case(
+            f"{kind.__name__} {options} steps",
+            lambda kind=kind, options=options: kind(3, 4, **options),
+            _states,
+            _steps,
+        ),
+        Case(
+            f"{kind.__name__} {options} bare",
+            lambda kind=kind, options=options: kind(3, 4, False, **options),
+            _states,
+            _steps,
+        ),
+    )
+]
+
+# --- weights that no module of torch multiplies by ---------------------------------------------------------------
+
+
+class Bare(nn.Module):
+    """Parameters ``w0``, ``w1`` ... of some shapes, and a function of them."""
+
+    def __init__(self, function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.function = function
+        for place, shape in enumerate(shapes):
+            self.register_parameter(f"w{place}", nn.Parameter(torch.randn(shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.parameters())
+
+
+def _bare(name: str, batch: Callable[[], Batch], function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Case:
+    return Case(name, lambda: Bare(function, *shapes), batch)
+
+
+class Causal(nn.Conv1d):
+    """Pads the past, then calls its parent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, (4, 0)))
+
+
+class Scaled(nn.Linear):
+    """Calls the function of its parent by another way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * torch.addmm(self.bias, x.flatten(0, -2), self.weight.t()).unflatten(0, x.shape[:-1])
+
+
+class ScaledWords(nn.Embedding):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.embedding_dim**0.5
+
+
+class Shown(nn.LSTM):
+    """Returns less than its parent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0].tanh()
+
+
+class ToItself(nn.MultiheadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x, x, need_weights=False)[0] + x
+
+
+FUNCTIONS = [
+    _bare("F.linear", of_shape(3, 5), functional.linear, (4, 5)),
+    _bare("F.linear of a transpose", of_shape(3, 5), lambda x, w: functional.linear(x, w.t()), (5, 4)),
+    _bare("x @ W", of_shape(3, 5), lambda x, w: x @ w, (5, 4)),
+    _bare("x.matmul(W.T)", of_shape(5), lambda x, w: x.matmul(w.T), (4, 5)),
+    _bare("W @ x", of_shape(5, 3), lambda x, w: w @ x, (4, 5)),
+    _bare("torch.mm", of_shape(5), torch.mm, (5, 4)),
+    _bare("torch.addmm", of_shape(5), lambda x, w, b: torch.addmm(b[0], x, w), (5, 4), (1, 4)),
+    _bare("einsum", of_shape(3, 5), lambda x, w: torch.einsum("nti, oi -> nto", x, w), (4, 5)),
+    _bare("einsum other way", of_shape(5, 3), lambda x, w: torch.einsum("io,nit->nto", w, x), (5, 4)),
+    _bare("heads by einsum", of_shape(3, 5), lambda x, w: torch.einsum("nti,ihk->nthk", x, w), (5, 2, 3)),
+    _bare("heads to the input", of_shape(2, 3), lambda x, w: torch.einsum("nhk,ohk->no", x, w), (5, 2, 3)),
+    _bare("rows of W", of_shape(3, 5), lambda x, w: functional.linear(x, w[:3]) * functional.linear(x, w[1:]), (4, 5)),
+    _bare("chunks of W", of_shape(3, 5), lambda x, w: sum(functional.linear(x, part) for part in w.chunk(2)), (4, 5)),
+    _bare("F.embedding", _indices(5), functional.embedding, (7, 4)),
+    _bare("F.conv1d", of_shape(4, 9), lambda x, w: functional.conv1d(x, w, stride=2, padding=1), (6, 4, 3)),
+    _bare("F.conv2d", of_shape(4, 5, 6), lambda x, w: functional.conv2d(x, w, padding="same", groups=2), (6, 2, 3, 3)),
+    _bare(
+        "F.conv_transpose2d",
+        of_shape(4, 3, 3),
+        lambda x, w: functional.conv_transpose2d(x, w, None, 2, 1),
+        (4, 3, 3, 3),
+    ),
+    _bare("F.bilinear", of_shape(3, 5), lambda x, w: functional.bilinear(x, x.sin(), w), (4, 5, 5)),
+    Case("causal convolution", lambda: Causal(3, 4, 3, dilation=2), of_shape(3, 7)),
+    Case("scaled embedding", lambda: ScaledWords(7, 4), _indices(5)),
+    Case("subclass of LSTM", lambda: Shown(3, 5, batch_first=True), of_shape(7, 3)),
+    Case("subclass of attention", lambda: ToItself(4, 2, batch_first=True), of_shape(5, 4)),
+]
+
+GRADIENT_ONLY = [
+    _bare("x @ stack", of_shape(2, 3, 5), lambda x, w: x @ w, (2, 5, 4)),
+    _bare("torch.bmm", of_shape(5), lambda x, w: torch.bmm(x.expand(2, -1, -1), w).sum(0), (2, 5, 4)),
+    _bare("torch.baddbmm", of_shape(5), lambda x, w: torch.baddbmm(x[:, :4], x.expand(2, -1, -1), w).sum(0), (2, 5, 4)),
+    _bare("stack @ x", of_shape(2, 5, 3), lambda x, w: w @ x, (2, 4, 5)),
+    _bare("an expert by its number", of_shape(5), lambda x, w: functional.linear(x, w[torch.tensor(1)]), (2, 4, 5)),
+    _bare("heads back by einsum", of_shape(2, 3), lambda x, w: torch.einsum("nhk,hko->no", x, w), (2, 3, 5)),
+    _bare(
+        "experts one by one",
+        of_shape(5),
+        lambda x, w: functional.linear(x, w[0]) * functional.linear(x, w[1]),
+        (2, 4, 5),
+    ),
+    _bare("another shape", of_shape(3, 5), lambda x, w: functional.linear(x, w.view(4, 5)), (2, 2, 5)),
+    _bare(
+        "columns of W",
+        of_shape(3, 4),
+        lambda x, w: functional.linear(x[..., :2], w[:, :2]) + x @ w[:, 1:].T[:4],
+        (4, 5),
+    ),
+    _bare("masked", of_shape(3, 5), lambda x, w: functional.linear(x, w.tril() * 2), (4, 5)),
+    _bare("two weights joined", of_shape(5), lambda x, v, w: functional.linear(x, torch.cat([v, w])), (4, 5), (3, 5)),
+    _bare("product of two weights", of_shape(5), lambda x, v, w: x @ (v @ w), (5, 2), (2, 4)),
+    _bare("cosine", of_shape(5), lambda x, w: functional.linear(x, functional.normalize(w)), (4, 5)),
+    _bare("changed in place", of_shape(5), lambda x, w: functional.linear(x, (w * 2).div_(3)), (4, 5)),
+    _bare("indexed", _indices(5), lambda x, w: w[x], (7, 4)),
+    _bare("added", of_shape(3, 5), lambda x, w: x + w, (3, 5)),
+    _bare("added in place", of_shape(3, 5), lambda x, w: x.clone().add_(w.sin()), (3, 5)),
+    _bare("multiplied", of_shape(3, 5), lambda x, w: x * w, (3, 5)),
+    _bare("distances", of_shape(5), torch.cdist, (4, 5)),
+    _bare("joined to the input", of_shape(3, 5), lambda x, w: torch.cat([x, w.expand(len(x), -1, -1)], 1), (2, 5)),
+    Case("linear another way", lambda: Scaled(5, 4), of_shape(5)),
+    Case(
+        "linear of nothing but numbers",
+        lambda: Bare(lambda x, w: functional.linear(torch.ones(len(x), 5).to(x), w) * x[:, :4], (4, 5)),
+        of_shape(5),
+    ),
+    _bare(
+        "a table that all samples share",
+        of_shape(3, 4),
+        lambda x, w: x + w[torch.arange(3)] / torch.tensor(2.0).to(w),
+        (5, 4),
+    ),
+    Case("bags of largest", lambda: nn.EmbeddingBag(7, 4, mode="max"), _indices(5)),
+]
+
+CASES = [*LINEAR, *CONVOLUTIONS, *RECURRENT, *ATTENTION, *CELLS, *FUNCTIONS]
 
 # --- layers that draw random numbers -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from autospec import neuroimaging
     from autospec.capture.rules.registry import LayerCall, register_rule
     from autospec.errors import AutoSpecError, AutoSpecWarning
+    from autospec.recording.layer_table import LayerTable, check
     from autospec.recording.recorder import SpectralRecorder
     from autospec.spectra.factors import GradientFactors
     from autospec.spectra.gradient import group_gradients
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
+    "check": "autospec.recording.layer_table",
+    "LayerTable": "autospec.recording.layer_table",
     "singular_values": "autospec.spectra.singular",
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",

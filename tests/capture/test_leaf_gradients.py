@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from references import full_spectrum
 from torch import nn
 
 import autospec
@@ -26,9 +27,26 @@ def _step(model, inputs):
     return recorder
 
 
-def test_a_weight_that_is_used_outside_its_module_is_found():
+class UsedWhereNoneSees(UsedOutside):
+    """Writes the weight into a tensor of its own."""
+
+    def forward(self, x):
+        weight = torch.zeros(3, 5)
+        weight[:] = self.encoder.weight
+        return self.encoder(x) @ weight
+
+
+def test_a_weight_that_is_used_in_a_way_that_is_not_followed_is_found():
     with pytest.raises(AutoSpecError, match=r"layer 'encoder': .* do not add up to .* backward left .*'!encoder'"):
-        _step(UsedOutside(), torch.randn(4, 5))
+        _step(UsedWhereNoneSees(), torch.randn(4, 5))
+
+
+def test_a_weight_that_is_used_outside_its_module_is_recorded_with_both_uses():
+    model, inputs = UsedOutside().double(), torch.randn(4, 5, dtype=torch.float64)
+    recorder = _step(model, inputs)
+    recorder.end_epoch()
+    expected = full_spectrum(model.encoder.weight.grad)
+    assert abs(recorder.table["layers/encoder/gradient"][0, 1] - expected).max() < 1e-12 * expected[0]
 
 
 def test_a_rule_that_is_wrong_is_found():

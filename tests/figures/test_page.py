@@ -10,7 +10,7 @@ from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, S
 from autospec.figures.difference_panel import draw_differences
 from autospec.figures.page import draw_figure, draw_panel
 from autospec.figures.spectra_panel import draw_layer, front_indices
-from autospec.figures.style import OKABE_ITO, Frame, group_colours, shaded
+from autospec.figures.style import OKABE_ITO, Frame, group_colours, shade
 
 EPOCHS, WIDTH = 12, 8
 
@@ -126,7 +126,7 @@ def test_groups_are_told_apart_by_hue_and_indices_by_shade():
     colours = group_colours(["SZ", "HC", "other"])
     assert len(set(colours.values())) == 3
     assert set(colours.values()) <= set(OKABE_ITO)
-    shades = [shaded(OKABE_ITO[0], place, 3) for place in range(3)]
+    shades = [shade(OKABE_ITO[0], place, 3) for place in range(3)]
     assert sum(shades[0]) < sum(shades[1]) < sum(shades[2])
     assert front_indices(32) == (1, 4, 8)
     assert front_indices(4) == (1, 2, 4)

@@ -1,7 +1,9 @@
 """Pictures of any file: what they show, what they say, and one line for every mistake."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from autospec import AutoSpecError, open_spectra
 from autospec.analysis.figure_table import panel_table
 from autospec.analysis.run_tables import RunTables
 from autospec.figures.style import OKABE_ITO, group_colours
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,12 @@ def test_more_groups_than_the_palette_has_keep_colours_of_their_own():
     names = [f"g{number}" for number in range(12)]
     assert len(set(group_colours(names).values())) == 12
     assert tuple(group_colours(names[:7]).values()) == OKABE_ITO
+
+
+def test_the_pictures_of_the_readme_are_drawn(spectra):
+    pictures = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[2]
+    assert pictures.count("spectra.plot") == 2
+    exec(pictures.replace("hidden.*", "*"), {"spectra": spectra})  # the layers here are 0 and 2
 
 
 MISTAKES = {

@@ -112,8 +112,9 @@ def _losses(model, x):
 
 NETS = [Net, UsedTwice, Tied, InPlace, GivesTuple, GivesDict, WithDropout, ChannelsLast]
 NETS += [Checkpointed, CheckpointedReentrant]
-SITUATIONS = [(net, engine) for net in NETS for engine in ("hooks", "aliased")]
-SITUATIONS.remove((CheckpointedReentrant, "aliased"))  # refused, see below
+SITUATIONS = [(net, engine) for net in NETS for engine in ("hooks", "per_group", "passes", "fused", "fast")]
+SITUATIONS.remove((CheckpointedReentrant, "per_group"))  # refused, see below
+SITUATIONS.remove((CheckpointedReentrant, "passes"))
 
 
 def is_close(recorder, model, inputs, dtype, losses=_losses, labels=LABELS):
@@ -142,10 +143,11 @@ def test_spectra_are_those_of_samples_taken_alone(net, engine, dtype):
     assert is_close(recorder, model, inputs, dtype)
 
 
-def test_a_checkpoint_that_runs_past_the_aliases_is_refused():
+@pytest.mark.parametrize("engine", ["per_group", "passes"])
+def test_a_checkpoint_that_runs_past_the_groups_passes_is_refused(engine):
     model = CheckpointedReentrant()
-    recorder = SpectralRecorder(model, groups=["a", "b"], engine="aliased")
-    message = "layer 'first': .* do not add up .* use_reentrant=True; use engine='hooks'"
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    message = f"engine='{engine}' does not take checkpointing with use_reentrant=True; .* engine='fast' or 'hooks'"
     with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
         _losses(model, torch.randn(N, 5)).mean().backward()
 
@@ -263,7 +265,7 @@ def test_what_is_said_of_a_shared_weight_is_of_the_right_rows():
     assert scaled == pytest.approx(table[f"{layer}/activation"][0] / np.sqrt([[6], [1], [5]]))
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 @pytest.mark.parametrize("frozen", ["first", "second"])
 def test_frozen_weights_are_left_out_and_the_others_are_right(frozen, engine):
     model, inputs = Net().double(), torch.randn(N, 5, dtype=torch.float64)
@@ -293,7 +295,7 @@ def test_a_layer_that_gets_no_gradient_is_nan_with_a_warning():
         recorder.end_epoch()
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_several_backward_passes_over_one_batch_add_up(engine):
     model, inputs = Net().double(), torch.randn(N, 5, dtype=torch.float64)
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
@@ -352,7 +354,7 @@ def test_autocast_to_bfloat16():
         assert abs(values - full_spectrum(matrix)).max() < 4 * noise
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_the_scale_of_a_grad_scaler_is_undone(engine):
     model, inputs = Net(), torch.randn(N, 5)
     tables = []
@@ -367,7 +369,7 @@ def test_the_scale_of_a_grad_scaler_is_undone(engine):
     assert plain == pytest.approx(scaled, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_float16_under_a_grad_scaler(engine):
     """Adjoints that would vanish in float16 are there, and the scale is not."""
     model, inputs = Net(), torch.randn(N, 5)
@@ -390,7 +392,7 @@ def test_float16_under_a_grad_scaler(engine):
         assert recorder.table[f"layers/{name}/floor/gradient"][0, 0] >= torch.finfo(torch.float16).eps * values[0]
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_a_scale_that_overflows_is_nan_with_a_warning_and_the_run_goes_on(engine):
     model, inputs = Net(), torch.randn(N, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -412,7 +414,7 @@ def test_a_scale_that_overflows_is_nan_with_a_warning_and_the_run_goes_on(engine
     assert np.isfinite(gradient[1]).all()
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 @pytest.mark.parametrize("ends", ["well", "with an exception", "with a layer that cannot be explained"])
 def test_no_hook_attribute_or_graph_is_left(engine, ends):
     model = Checkpointed()
@@ -479,6 +481,41 @@ def test_a_compiled_model_that_ran_before_is_an_error(compiler):
 
 
 @pytest.mark.slow
+def test_a_compiled_model_of_many_layers(compiler):
+    """More of them than torch.compile would make anew, were it to look into the hooks."""
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(20)])
+    inputs = torch.randn(N, 5)
+    recorder = SpectralRecorder(compiler(model), groups=["a", "b"], layers=["0.0", "19.0"])
+    with recorder.batch(LABELS):
+        _losses(recorder._model, inputs).mean().backward()
+    recorder.end_epoch()
+    for name in recorder.layers:
+        expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, _losses), LABELS, 2)
+        for values, matrix in zip(recorder.table[f"layers/{name}/gradient"][0], expected, strict=True):
+            assert abs(values - full_spectrum(matrix)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_compiled_transformer_that_changes_its_inputs_before_they_come_in(compiler):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=6,
+    )
+    model = compiler(transformers.BertModel(config).eval())
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    for _ in range(2):
+        with recorder.batch(LABELS):
+            model(input_ids=torch.randint(11, (N, 5))).last_hidden_state.square().mean().backward()
+        recorder.end_epoch()
+    assert np.isfinite(recorder.table["layers/encoder.layer.0.attention.self.query/gradient"]).all()
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_over_a_thousand_steps():
     model, inputs = Net(), torch.randn(N, 5)
     recorder = SpectralRecorder(model, groups=["a", "b"], statistics=("gradient", "activation", "adjoint"))
@@ -510,22 +547,17 @@ class StepsFirst(nn.Module):
 
 
 @pytest.mark.parametrize("layers", [None, ["head"]])
-def test_as_many_steps_as_samples_cannot_be_told_apart(layers):
-    model = StepsFirst(every_step=True)
-    recorder = SpectralRecorder(model, groups=["a", "b"], layers=layers)
-    message = "layer 'head' sees 6 samples and as many steps, and layer 'rnn' takes steps first: .* batch_first=True"
-    with pytest.raises(AutoSpecError, match=message), recorder.batch([0, 0, 0, 1, 1, 1]):
-        model(torch.randn(6, 6, 3)).square().sum().backward()
-
-
-def test_as_many_steps_as_samples_are_no_matter_where_the_head_sees_the_last_step():
-    model = StepsFirst(every_step=False).double()
+@pytest.mark.parametrize("every_step", [True, False])
+def test_as_many_steps_as_samples_are_told_apart(layers, every_step):
+    """With the steps first, even where the recurrent layer that tells it is not recorded."""
+    model = StepsFirst(every_step).double()
     x = torch.randn(6, 6, 3, dtype=torch.float64)
-    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+    with SpectralRecorder(model, groups=["a", "b"], layers=layers) as recorder:
         with recorder.batch([0, 0, 0, 1, 1, 1]):
             model(x).square().sum().backward()
         recorder.end_epoch()
     model.zero_grad()
     model(x[:, :3]).square().sum().backward()
-    for name, weight in (("head", model.head.weight), ("rnn.weight_ih_l0", model.rnn.weight_ih_l0)):
+    for name in recorder.layers:
+        weight = model.get_parameter(name if name.startswith("rnn") else f"{name}.weight")
         assert abs(recorder.table[f"layers/{name}/gradient"][0, 1] - full_spectrum(weight.grad)).max() < 1e-10

@@ -10,13 +10,19 @@ from torch import nn
 
 
 def chain_bounds(model: nn.Module) -> dict[int, int]:
-    """What the other layers of a linear chain leave of the rank of each weight's gradient, by the parameter's id.
+    """What the other layers of a linear chain leave of the rank of each weight's gradient.
 
-    A chain are linear layers that follow one another in an ``nn.Sequential``, ``nn.Identity`` at most between them;
-    each is used there alone. With ``h_j = W_j h_{j-1} + b_j`` the rows of ``A`` of a layer are affine in every
+    A chain is made of linear layers that follow one another in an ``nn.Sequential``, ``nn.Identity`` at most between
+    them; each is used there alone. With ``h_j = W_j h_{j-1} + b_j`` the rows of ``A`` of a layer are affine in every
     earlier ``h_j``, so that its rank is at most the width of ``h_j``, and one more where a bias comes in between; the
     rows of ``Δ`` are linear in those of every later layer. Listed are the layers whose own sides do not bound it as
     sharply. A nonlinearity breaks a chain: the next begins after it. It holds for one backward pass.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The bound of each layer's gradient, by the id of its weight.
     """
     uses = _uses(model)
     bounds: dict[int, int] = {}

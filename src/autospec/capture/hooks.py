@@ -3,59 +3,137 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from autospec.capture.layers import Use, WatchedModule
+from autospec.capture.forward_hooks import Boundary, Call, ForwardHook, random_state
+from autospec.capture.function_calls import FunctionCalls
+from autospec.capture.layers import Layer, Use, WatchedModule, refuse_replaced
+from autospec.capture.leaf_gradients import arrivals
+from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
+from autospec.capture.trace import Part, Traced
+from autospec.capture.trace_layout import adjoint_rows
+from autospec.capture.trace_passes import Tracer
+from autospec.capture.witnesses import witnesses
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
-from autospec.store.schema import layer_name
 
-Sink = Callable[[Use, GradientFactors], None]
+Explained = list[tuple[Part, Use, GradientFactors]]
+
+
+Sink = Callable[[Use, GradientFactors, RowOwners], None]
+
+
+@dataclass(eq=False)
+class Heard:
+    """A call and the adjoints of one backward pass, waiting for that pass to reach the weight."""
+
+    call: Call
+    arrived: LayerCall
+    explained: Explained | None = None
+
+
+class ArrivalListener:
+    """Is told of every gradient that reaches a watched weight; a recorder's checks are one."""
+
+    def entered(self, inputs: Any) -> None:
+        """Called with what the model is called with."""
+
+    def passed(self, keeps_graph: bool) -> None:
+        """Called when a backward pass reaches a layer; ``keeps_graph`` says whether it can itself be derived."""
+
+    def before(self, layer: Layer) -> None:
+        """Called before the factors of a gradient are handed on."""
+
+    def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
+        """Called after it, with the gradient itself."""
 
 
 class HookListener:
     """Hands the factors of every watched weight to a sink while listening; leaves no hook behind.
 
-    Nothing is kept on the modules, and a pass without a backward is forgotten with its graph. A compiled model
-    runs only hooks that were there at its first call, so there they stay until ``close``.
+    Factors are of one backward pass and are handed on when that same pass reaches the weight. Nothing is kept on the
+    modules, and a pass without a backward is forgotten with its graph. A compiled model runs only hooks that were
+    there at its first call, so there they stay until ``close``.
     """
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
-        self._watched = watched
+        self._model = model
+        self._functions = FunctionCalls(model, watched, self._attach_call, random_state, self._arrive)
+        self._watched = [*watched, *witnesses(model, watched)]
+        self._layers = list({use.layer.name: use.layer for entry in watched for use in entry.uses}.values())
         self._sink = sink
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
+        self.arrival_listener: ArrivalListener = ArrivalListener()
         self._listening = False
-        self._time_first = _time_first(model)
         self._samples: int | None = None
+        self._depth = 0
+        self._calls: list[Call] = []
+        self._earlier: list[Call] = []
+        self._outermost = 0
+        self._lender: HookListener | None = None
+        self._ordinals: Counter[tuple[int, str]] = Counter()
+        self._waiting: dict[tuple[int, str], list[Heard]] = {}
+        self._error: Exception | None = None
+        self.tracer = Tracer(model)
         self._stays = is_compiled(model)
         if self._stays:
             self._attach()
 
+    def borrow_traces(self, lender: HookListener) -> None:
+        """Take whose rows are from a listener to the same calls of another copy of the model; trace nothing."""
+        self._lender = lender
+
+    def _traced(self, call: Call) -> Traced | None:
+        """What a call was traced to."""
+        if self._lender is None:
+            return call.traced
+        if call.is_recomputed:
+            return self._lender.tracer.recomputed
+        return next((other.traced for other in self._lender._earlier if other.key == call.key), None)
+
     @contextlib.contextmanager
-    def listening(self, cells: SampleGroups | None = None) -> Iterator[None]:
-        """A context in which backward passes hand over their factors."""
+    def listening(self, groups: SampleGroups | None = None) -> Iterator[None]:
+        """A context in which backward passes hand over their factors.
+
+        Args:
+            groups: the groups of the batch, to whose samples rows are traced; None leaves rows as they come.
+        """
+        refuse_replaced(self._model, [entry for entry in self._watched if not entry.is_witness])
         if not self._handles:
             self._attach()
-        self._listening = True
-        self._samples = None if cells is None else len(cells.of_sample)
+        self._listening, self._error = True, None
+        self._samples = None if groups is None else len(groups.of_sample)
         try:
-            yield
-        except BaseException:
+            functions = contextlib.nullcontext() if self._stays else self._functions.watching()
+            with arrivals(self._layers, self._arrive), _keeping_buffers(self._stays), functions:
+                yield
+            if self._error is not None:
+                raise self._error
+        except BaseException as error:
             self.close()
+            if self._error is not None and isinstance(error, AutoSpecError):
+                raise self._error from None  # it came first
             raise
         finally:
             self._listening = False
+            self._depth = 0
+            self._release([*self._calls, *self._earlier])
+            self._calls.clear()
+            self._earlier.clear()
+            self._ordinals.clear()
+            self._waiting.clear()
             while self.held:
                 self.held.pop().clear()
             if not self._stays:
@@ -67,148 +145,194 @@ class HookListener:
             self._handles.pop().remove()
 
     def _attach(self) -> None:
+        # a compiled model's graph breaks at a hook, which then runs as it is
+        as_it_is: Callable[[Any], Any] = torch.compiler.disable if self._stays else lambda hook: hook
         for watched in self._watched:
-            hook = _ForwardHook(self, watched)
-            self._handles.append(watched.module.register_forward_hook(hook, with_kwargs=True))
+            if watched.rule is None:
+                continue
+            hook = ForwardHook(self, watched)
+            self._handles.append(watched.module.register_forward_hook(as_it_is(hook), with_kwargs=True))
             if watched.rule.draws_random(watched.module):
-                self._handles.append(watched.module.register_forward_pre_hook(hook.before, with_kwargs=True))
+                before = as_it_is(hook.before)
+                self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))
+        boundary = Boundary(self)
+        for module in [self._model] if self._stays else self._model.modules():
+            self._handles.append(module.register_forward_pre_hook(as_it_is(boundary.enter), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(as_it_is(boundary.leave), always_call=True))
 
-    def hear(self, watched: WatchedModule, call: LayerCall) -> None:
-        """Explain one backward pass through one module and hand its factors on."""
-        if not self._listening:
-            raise AutoSpecError(
-                f"layer {watched.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
-            )
-        self._refuse_steps_for_samples(watched, call.output[0])
-        with torch.no_grad(), _full_precision(call.output[0].device):
-            with _naming(watched):
-                factors = watched.rule.explain(watched.module, call)
-                explained = [(use, part) for use in watched.uses for part in parts_of(factors, use)]
-            for use, part in explained:
-                self._sink(use, part)
-
-    def _refuse_steps_for_samples(self, watched: WatchedModule, output: Tensor) -> None:
-        """AutoSpecError where the first dimension may be the steps of another layer, of which there are as many."""
-        if self._time_first is None or hasattr(watched.module, "batch_first"):
-            return
-        if output.dim() > 2 and self._samples and output.shape[:2] == (self._samples,) * 2 != (1, 1):
-            raise AutoSpecError(
-                f"layer {watched.name!r} sees {self._samples} samples and as many steps, and layer "
-                f"{self._time_first!r} takes steps first: samples and steps cannot be told apart; use batch_first=True"
-            )
+    def _attach_call(
+        self,
+        watched: WatchedModule,
+        module: nn.Module,
+        inputs: tuple[Any, ...],
+        keywords: Mapping[str, Any],
+        output: Any,
+        random_before: Mapping[str, Tensor],
+    ) -> None:
+        """Wait for the adjoints of a function's call, as a module's forward hook does."""
+        hook = ForwardHook(self, watched)
+        hook.random_state = dict(random_before)
+        hook(module, inputs, dict(keywords), output)
 
     @property
     def is_listening(self) -> bool:
+        """Whether a batch is open."""
         return self._listening
 
+    # --- forward ---------------------------------------------------------------------------------------------------
 
-class _ForwardHook:
-    """The hooks of one module's forward: they keep the call, and wait for the adjoints of its output."""
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a module's call is of interest now."""
+        return self._listening and torch.is_grad_enabled() and not _is_transformed()
 
-    def __init__(self, listener: HookListener, watched: WatchedModule) -> None:
-        self._listener = listener
-        self._watched = watched
-        self._random_state: dict[str, Tensor] = {}
+    def called(self, watched: WatchedModule) -> Call:
+        """A new call of a watched module; those that a checkpoint makes inside a backward pass are traced with it."""
+        task = torch._C._current_graph_task_id()
+        ordinal = self._ordinals[(task, watched.name)]
+        self._ordinals[(task, watched.name)] += 1
+        call = Call(watched, (watched.name, ordinal, task >= 0))
+        if task < 0:
+            self._calls.append(call)
+        else:
+            call.traced = self.tracer.recomputed
+        return call
 
-    def before(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Keep the random state in which the call begins."""
-        if self._listener.is_listening and torch.is_grad_enabled() and module.training:
-            self._random_state = random_state((inputs, keywords))
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        if not (self._listener.is_listening and torch.is_grad_enabled()):
+    def entered(self, inputs: Any) -> None:
+        """A module of the model is called."""
+        if torch._C._current_graph_task_id() >= 0:
             return
-        tensors = tuple(leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor))
-        awaited = [tensor for tensor in tensors if tensor.requires_grad]
-        if not awaited:
+        if not self._depth and self.takes_calls:
+            self.arrival_listener.entered(inputs)
+        self._depth += 1
+
+    def left(self, output: Any) -> None:
+        """A call of a module is over; after that of the outermost one, rows are traced."""
+        if torch._C._current_graph_task_id() >= 0:
             return
-        kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
-        versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
-        kept_output = tuple(tensor.detach() for tensor in tensors)
-        random_before, self._random_state = self._random_state, {}
-        training = module.training
-        places, outputs = [i for i, tensor in enumerate(tensors) if tensor.requires_grad], len(tensors)
+        self._depth = max(self._depth - 1, 0)
+        if self._depth:
+            return
+        calls, self._calls = self._calls, []
+        if self._lender is not None or not (self.takes_calls and calls and self._samples):
+            self._release(calls)
+            return
+        self._outermost += 1
+        for call in calls:
+            call.outermost = self._outermost
+        with torch._C.DisableTorchFunction():  # what repeats a batch's functions elsewhere must not repeat these
+            is_new = self.tracer.trace(calls, output, self._samples, self._earlier)
+        for call in calls:
+            call.output = None  # what a layer gives must not outlive its backward pass
+            if not is_new:
+                call.kept.clear()
+        self._earlier += calls
 
-        def receive(adjoints: Sequence[Tensor | None]) -> None:
-            if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
-                raise AutoSpecError(
-                    f"layer {self._watched.name!r}: its input was changed in place before backward, so the "
-                    "activation is lost; change a copy instead"
-                )
-            placed: list[Tensor | None] = [None] * outputs
-            for place, adjoint in zip(places, adjoints, strict=True):
-                placed[place] = None if adjoint is None else adjoint.detach()
-            call = LayerCall(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
-            self._listener.hear(self._watched, call)
+    @staticmethod
+    def _release(calls: Sequence[Call]) -> None:
+        """Let go of the graph, which the hooks on it must not hold."""
+        for call in calls:
+            call.edges, call.output = [], None
+            call.kept.clear()
 
-        self._listener.held.append(_on_adjoints(awaited, receive))
+    # --- backward --------------------------------------------------------------------------------------------------
+
+    def receive(self, call: Call, arrived: LayerCall) -> None:
+        """Take the adjoints of one call: to trace its rows, or to hand its factors on once its weight is reached."""
+        if call.watched.is_witness and not self.tracer.is_tracing:
+            call.kept.clear()
+            return
+        if self.tracer.is_tracing:
+            try:
+                explained = self._explain(call, arrived)
+            except AutoSpecError:
+                if not call.watched.is_witness:
+                    raise
+                return
+            self.tracer.collect((part, adjoint_rows(factors)) for part, _, factors in explained)
+            return
+        if not self._listening:
+            raise AutoSpecError(
+                f"layer {call.watched.name!r}: backward ran outside the recorder.batch(...) in which its forward "
+                "pass ran"
+            )
+        for earlier in self._earlier:
+            earlier.kept.clear()  # the loss is known: nothing is traced from here on
+        task = torch._C._current_graph_task_id()
+        if not any(of_task == task for of_task, _ in self._waiting):
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._forget(task))
+        self.arrival_listener.passed(torch.is_grad_enabled())
+        heard = Heard(call, arrived)
+        for use in call.watched.uses:
+            waiting = self._waiting.setdefault((task, use.layer.name), [])
+            if heard not in waiting:
+                waiting.append(heard)
+
+    def _forget(self, task: int) -> None:
+        """Drop what a backward pass left that did not reach its weight."""
+        for key in [key for key in self._waiting if key[0] == task]:
+            del self._waiting[key]
+
+    def _arrive(self, layer: Layer, gradient: Tensor) -> None:
+        """Hand on the factors that belong to a gradient which is about to be added to a weight's."""
+        if self.tracer.is_tracing or self._error is not None:
+            return
+        try:
+            self._hand_on(layer, gradient)
+        except Exception as error:  # noqa: BLE001 (raised when the batch ends)
+            # what is raised inside a node's hook keeps the whole graph alive, in torch
+            self._error = error.with_traceback(None)
+
+    def _hand_on(self, layer: Layer, gradient: Tensor) -> None:
+        waiting = self._waiting.pop((torch._C._current_graph_task_id(), layer.name), [])
+        with torch.no_grad(), _full_precision(gradient.device):
+            self.arrival_listener.before(layer)
+            handed = []
+            for heard in waiting:
+                if heard.explained is None:
+                    heard.explained = self._explain(heard.call, heard.arrived)
+                for part, use, factors in heard.explained:
+                    if use.layer is layer:
+                        laid_out, owners = self._laid_out(heard.call, part, use, factors)
+                        self._sink(use, laid_out, owners)
+                        handed.append(laid_out)
+            self.arrival_listener.after(layer, gradient.detach(), handed)
+
+    def _explain(self, call: Call, arrived: LayerCall) -> Explained:
+        """What a layer rule makes of one call."""
+        watched = call.watched
+        with torch.no_grad(), _full_precision(arrived.output[0].device), _naming(watched):
+            assert watched.rule is not None
+            factors = watched.rule.explain(watched.module, arrived)
+            spacing = max(torch.finfo(adjoint.dtype).eps for adjoint in arrived.adjoints if adjoint is not None)
+            return [
+                ((call.key, use.name, place), use, part.rounded_to(spacing))
+                for use in watched.uses
+                if use.layer.is_trained or watched.is_witness
+                for place, part in enumerate(parts_of(factors, use))
+            ]
+
+    def _laid_out(
+        self, call: Call, part: Part, use: Use, factors: GradientFactors
+    ) -> tuple[GradientFactors, RowOwners]:
+        """The factors with one sample for each index of their first dimension, and which."""
+        if self._samples is None:
+            return factors, RowOwners()
+        if self._samples == 1:
+            return factors, RowOwners(torch.zeros(factors.samples, dtype=torch.int64, device=factors.device))
+        traced = self._traced(call)
+        if traced is None or traced.refusal or part not in traced.parts:
+            reason = traced.refusal if traced else ""
+            raise AutoSpecError(
+                f"layer {use.name!r} "
+                + (reason or "was called where its rows cannot be traced to samples (outside the model's own call)")
+            )
+        return by_trace(traced.parts[part], use, factors, self._samples)
 
 
-def _on_adjoints(outputs: Sequence[Tensor], receive: Callable[[Sequence[Tensor | None]], None]) -> list[Node]:
-    """Call ``receive`` once per backward pass with the adjoints of outputs, None for those that it does not reach.
-
-    Returns the nodes of the graph that are held for it, to be cleared when no backward pass is to be heard any more.
-
-    torch's own ``register_multi_grad_hook`` stays silent where an output is what the backward pass begins at.
-    """
-    sources = [_source(outputs[0]), *((output, _as_it_is) for output in outputs[1:])]
-    # what hooks hold of their own graph keeps it alive for ever: no tensors, and the nodes until the batch ends
-    transforms = [transform for _, transform in sources]
-    nodes = [get_gradient_edge(source).node for source, _ in sources]
-    arrived: dict[int, dict[int, Tensor | None]] = {}
-
-    def hook_of(place: int) -> Callable[[Tensor], None]:
-        def hook(adjoint: Tensor) -> None:
-            task = torch._C._current_graph_task_id()
-            found = arrived.setdefault(task, {})
-            found[place] = adjoint if adjoint is None else transforms[place](adjoint)
-            coming = (node for other, node in enumerate(nodes) if other not in found)
-            if not any(torch._C._will_engine_execute_node(node) for node in coming):
-                del arrived[task]
-                receive([found.get(other) for other in range(len(transforms))])
-
-        return hook
-
-    for place, (source, _) in enumerate(sources):
-        source.register_hook(hook_of(place))
-    return nodes
-
-
-def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The tensor to wait at for the adjoint of a layer's output, and how the one is had from the other.
-
-    Where the output is a view (a linear layer's, with leading dimensions; a transposed sequence), an in-place
-    activation after it takes it out of the graph, and only its base still receives an adjoint: the same numbers.
-    That holds for a layer's main output alone, others may be views of what the layer itself goes on with.
-    """
-    base = output._base
-    if base is None or base.grad_fn is None or not _is_permuted(base, output):
-        return output, _as_it_is
-    shape, strides = output.shape, output.stride()
-    return base, lambda adjoint: adjoint.contiguous().as_strided(shape, strides)
-
-
-def _time_first(model: nn.Module) -> str | None:
-    """The name of the first module that takes steps before samples, where there is one."""
-    found = (name for name, module in model.named_modules() if getattr(module, "batch_first", None) is False)
-    name = next(found, None)
-    return None if name is None else layer_name(name)
-
-
-def _as_it_is(adjoint: Tensor) -> Tensor:
-    return adjoint
-
-
-def _is_permuted(base: Tensor, view: Tensor) -> bool:
-    """Whether a view holds every number of its base once."""
-    slowest_first = sorted(range(view.dim()), key=view.stride, reverse=True)
-    return base.is_contiguous() and base.numel() == view.numel() and view.permute(slowest_first).is_contiguous()
-
-
-def random_state(tree: Any) -> dict[str, Tensor]:
-    """The random state of the CPU and of every CUDA device that a call's arguments are on; only read."""
-    devices = sorted({str(leaf.device) for leaf in _tensors(tree) if leaf.is_cuda})
-    return {"cpu": torch.get_rng_state()} | {device: torch.cuda.get_rng_state(device) for device in devices}
+def _is_transformed() -> bool:
+    """Whether a function transform (vmap, grad) runs: its tensors have no adjoints of their own."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -217,6 +341,15 @@ def is_compiled(model: nn.Module) -> bool:
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
+
+
+def _keeping_buffers(compiled: bool) -> contextlib.AbstractContextManager[object]:
+    """A context in which what torch.compile compiles can be run backwards more than once, as tracing does."""
+    if not compiled:
+        return contextlib.nullcontext()
+    import torch._functorch.config
+
+    return torch._functorch.config.patch(donated_buffer=False)
 
 
 def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -233,11 +366,3 @@ def _naming(watched: WatchedModule) -> Iterator[None]:
         yield
     except (AutoSpecError, ValueError, IndexError, RuntimeError) as error:
         raise AutoSpecError(f"layer {watched.name!r} ({type(watched.module).__name__}): {error}") from error
-
-
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]

@@ -1,32 +1,54 @@
-"""Which weights of a model are watched, under which names, and which module calls explain them."""
+"""Which weights of a model are watched, under which names, and what explains them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from autospec.capture.rules.registry import Rule, supported_types
 from autospec.capture.selection import Selection, chosen_weights
-from autospec.capture.weights import Weight, weights_of
+from autospec.capture.weights import Weight, left_out, weights_of
 from autospec.errors import AutoSpecError
 from autospec.store.schema import layer_name
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight: the name it is stored under, its matrix's shape, and the module type that uses it first."""
+    """One weight, as it is stored.
+
+    Attributes:
+        name: the name that it is stored under.
+        parameter: the weight; of one that its module computes from parameters, the largest of these.
+        kind: the type of the module that uses it first.
+        weight_shape: the shape of the weight, where it is not that of ``parameter``.
+        computed: whether its module computes it (weight norm, spectral norm, pruning): the gradient is that of what
+            the module multiplies by, not of a parameter.
+    """
 
     name: str
     parameter: nn.Parameter
     kind: str
+    weight_shape: torch.Size | None = None
+    computed: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """The shape of the weight's matrix, ``weight.flatten(1)``: (out, in) for a linear layer."""
-        rows, columns = self.parameter.flatten(1).shape
-        return rows, columns
+        shape = self.parameter.shape if self.weight_shape is None else self.weight_shape
+        return shape[0], math.prod(shape[1:])
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it gets a gradient now; a frozen layer is watched, and recorded once it trains."""
+        return self.parameter.requires_grad
 
 
 @dataclass(frozen=True)
@@ -40,72 +62,170 @@ class Use:
 
 @dataclass(frozen=True)
 class WatchedModule:
-    """A module whose calls explain the gradients of some weights."""
+    """A module whose weights are watched.
+
+    Attributes:
+        name: its path in the model.
+        module: the module.
+        rule: what explains a call of it; None where the calls of functions on its weights are watched instead.
+        uses: its uses of weights.
+        is_witness: whether it only helps to trace rows, and is not recorded.
+    """
 
     name: str
     module: nn.Module
-    rule: Rule
+    rule: Rule | None
     uses: tuple[Use, ...] = ()
+    is_witness: bool = False
+
+    @property
+    def recorded_by(self) -> str:
+        """How its weights are recorded, in words."""
+        return "calls of functions" if self.rule is None else "calls of the module"
 
 
 def watched_modules(model: nn.Module, selection: Selection = None) -> list[WatchedModule]:
     """The modules to listen to for the weights that a selection names.
 
-    ``selection`` holds layer-name patterns (``encoder.*``; ``!decoder.*`` leaves out) and module types; None means
-    every weight matrix that is trained. Raises AutoSpecError for a selection that does not fit the model, and for a
-    chosen weight whose layer type has no rule or refuses.
+    Args:
+        model: the model.
+        selection: layer-name patterns (``encoder.*``; ``!decoder.*`` leaves out) and module types; None means every
+            weight matrix. Frozen ones are watched too, so that they are recorded once they train.
+
+    Returns:
+        The modules in the model's order, each with its uses of the chosen weights.
+
+    Raises:
+        AutoSpecError: for a selection that does not fit the model, and for the layers, all of them, that cannot be
+            recorded.
     """
-    found = weights_of(model)
-    layers = _layers(found, chosen_weights(model, found, selection))
+    weights = weights_of(model)
+    layers = _layers(weights, chosen_weights(model, weights, selection))
     watched: dict[int, WatchedModule] = {}
-    met: set[int] = set()
-    for weight in found:
-        layer = layers.get(id(weight.parameter))
+    met: set[tuple[int, bool]] = set()
+    for weight in weights:
+        layer = layers.get(weight.key)
         if layer is None:
             continue
-        if weight.rule is None:
-            raise _unexplained(weight)
+        if weight.rule is None and weight.key in met:
+            continue  # calls of functions are of one weight, whichever module holds it
         module_name = layer_name(weight.module_name)
-        name = layer.name if id(weight.parameter) not in met else f"{layer.name}/uses/{module_name}"
-        met.add(id(weight.parameter))
-        entry = watched.get(id(weight.module)) or _accepted(module_name, weight.module, weight.rule)
-        watched[id(weight.module)] = replace(entry, uses=(*entry.uses, Use(name, layer, weight.local_name)))
+        name = layer.name if weight.key not in met else f"{layer.name}/uses/{module_name}"
+        met.add(weight.key)
+        key = id(weight.module) if weight.rule is not None else id(weight)
+        entry = watched.get(key) or WatchedModule(module_name, weight.module, weight.rule)
+        watched[key] = replace(entry, uses=(*entry.uses, Use(name, layer, weight.local_name)))
+    _refuse(model, watched.values())
     return list(watched.values())
 
 
 def trained_layers(model: nn.Module, selection: Selection = None) -> list[Layer]:
-    """Every trained weight matrix that a selection names, whether or not its layer type has a rule."""
-    found = weights_of(model)
-    return list(_layers(found, chosen_weights(model, found, selection)).values())
+    """Every trained weight matrix that a selection names, whether or not anything explains it.
+
+    Args:
+        model: the model.
+        selection: see ``watched_modules``. Of a weight that is computed from parameters, these are the layers.
+
+    Returns:
+        The layers in the model's order.
+
+    Raises:
+        AutoSpecError: for a selection that does not fit the model.
+    """
+    weights = [replace(weight, part_of="") for weight in weights_of(model) if not weight.computed and weight.is_trained]
+    chosen = chosen_weights(model, weights, selection)
+    return list(_layers(weights, chosen).values())
 
 
-def _layers(found: Sequence[Weight], chosen: Collection[int]) -> dict[int, Layer]:
-    """The chosen weights by the id of their parameter, named after their first use."""
-    layers: dict[int, Layer] = {}
-    for weight in found:
-        if id(weight.parameter) in chosen:
-            kind = type(weight.module).__name__
-            layers.setdefault(id(weight.parameter), Layer(weight.name, weight.parameter, kind))
+def refuse_replaced(model: nn.Module, watched: Sequence[WatchedModule]) -> None:
+    """Name the watched layers that the model no longer has.
+
+    Args:
+        model: the model as it is now.
+        watched: what was found when the recorder was made.
+
+    Raises:
+        AutoSpecError: where a module or its weight was replaced since then.
+    """
+    gone = []
+    for entry in watched:
+        for use in entry.uses:
+            if not _is_held(model, entry, use):
+                gone.append(use.layer.name)
+    if gone:
+        names = ", ".join(repr(name) for name in dict.fromkeys(gone))
+        raise AutoSpecError(
+            f"layer {names}: replaced after the recorder was made, so that what trains now is not recorded; make "
+            "a new recorder (with resume=True to go on in the same file)"
+        )
+
+
+def _is_held(model: nn.Module, entry: WatchedModule, use: Use) -> bool:
+    """Whether a module of the model still holds a weight."""
+    module = entry.module
+    path, _, last = use.local_name.rpartition(".")
+    for part in filter(None, path.split(".")):
+        module = module._modules[part] or module
+    held = use.layer.computed or module._parameters.get(last) is use.layer.parameter
+    return held and _is_part(model, entry)
+
+
+def _is_part(model: nn.Module, entry: WatchedModule) -> bool:
+    """Whether a module is where it was; its path may have lost the prefixes of wrappers."""
+    module: nn.Module | None = model
+    for part in filter(None, entry.name.split(".")):
+        while module is not None and part not in module._modules and len(module._modules) == 1:
+            module = next(iter(module._modules.values()))
+        module = None if module is None else module._modules.get(part)
+    while module is not entry.module and module is not None and len(module._modules) == 1:
+        module = next(iter(module._modules.values()))
+    return module is entry.module
+
+
+def _layers(weights: Sequence[Weight], chosen: Collection[tuple[int, bool]]) -> dict[tuple[int, bool], Layer]:
+    """The chosen weights by their key, named after their first use."""
+    layers: dict[tuple[int, bool], Layer] = {}
+    for weight in weights:
+        if weight.key in chosen:
+            kind = type_before_parametrizations(weight.module).__name__
+            shape = weight.shape if weight.computed else None
+            layers.setdefault(weight.key, Layer(weight.name, weight.parameter, kind, shape, weight.computed))
     return layers
 
 
-def _accepted(name: str, module: nn.Module, rule: Rule) -> WatchedModule:
-    """A module to watch; AutoSpecError where its rule refuses it."""
-    reason = rule.refuse(module)
-    if reason:
-        raise AutoSpecError(f"layer {name!r} ({type(module).__name__}): {reason}")
-    return WatchedModule(name, module, rule)
+def _refuse(model: nn.Module, watched: Collection[WatchedModule]) -> None:
+    """AutoSpecError for the layers that cannot be recorded, all of them, with what to do."""
+    reasons: dict[str, str] = {}
+    compiled = _is_compiled(model)
+    for entry in watched:
+        reason = entry.rule.refuse(entry.module) if entry.rule is not None else None
+        if entry.rule is None and compiled:
+            reason = "a compiled model runs past the calls of functions that would explain it"
+        reasons |= {use.layer.name: f"({type(entry.module).__name__}): {reason}" for use in entry.uses if reason}
+    if reasons:
+        raise _refusal(reasons, compiled and any(entry.rule is None for entry in watched))
 
 
-def _unexplained(weight: Weight) -> AutoSpecError:
-    if weight.computed:
-        return AutoSpecError(
-            f"{weight.computed} is no parameter but computed from others, {weight.name!r} among them (weight_norm, "
-            "spectral_norm, pruning), for which there is no rule; use engine='aliased', or leave them out with "
-            f"layers=['!{weight.name}', ...]"
-        )
-    return AutoSpecError(
-        f"layer {weight.name!r} is a weight of {type(weight.module).__name__}, for which there is no rule. Supported: "
-        f"{', '.join(supported_types())}. Register one with autospec.register_rule, "
-        f"or leave it out with layers=['!{weight.name}']"
+def _refusal(reasons: Mapping[str, str], compiled: bool) -> AutoSpecError:
+    listed = "; ".join(f"layer {name!r} {reason}" for name, reason in reasons.items())
+    patterns = ", ".join(repr(f"!{name}") for name in reasons)
+    eager = (
+        f" Give the recorder the model before it is compiled; compiled, it records {', '.join(supported_types())} and"
+        " what autospec.register_rule adds."
     )
+    return AutoSpecError(f"{listed}. Leave them out with layers=[{patterns}].{eager * compiled}")
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+def say_what_is_left_out(model: nn.Module) -> None:
+    """Log the trained parameters that have no spectrum, in one line, with the reason of each."""
+    reasons = left_out(model)
+    if reasons:
+        listed = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        log.info("not recorded, having no spectrum: %s", listed)

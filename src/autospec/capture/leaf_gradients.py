@@ -1,35 +1,73 @@
-"""What backward leaves in the weights, to hold the group gradients against."""
+"""What arrives at the weights themselves: only that is a weight's gradient, and it says which backward pass it was."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
 
 LeafGradients = dict[str, Tensor]
+
+Arrival = Callable[[Layer, Tensor], None]
+"""Takes a layer and the gradient that is about to be added to its weight's."""
 
 
 @contextlib.contextmanager
 def leaf_gradients(layers: Sequence[Layer]) -> Iterator[LeafGradients]:
     """A context that collects what arrives at each weight, before it is added to ``weight.grad``; by layer name."""
     arrived: LeafGradients = {}
-    handles = []
-    for layer in layers:
 
-        def keep(gradients: Sequence[Tensor | None], name: str = layer.name) -> None:
-            if gradients[0] is not None and not gradients[0].is_sparse:
-                gradient = gradients[0].detach().flatten(1).double()
-                arrived[name] = arrived[name] + gradient if name in arrived else gradient
+    def keep(layer: Layer, gradient: Tensor) -> None:
+        if not gradient.is_sparse:
+            # a copy: clipping inside the batch changes the gradient in place
+            matrix = gradient.detach().flatten(1).to(torch.float64, copy=True)
+            arrived[layer.name] = arrived[layer.name] + matrix if layer.name in arrived else matrix
+
+    with arrivals(layers, keep):
+        yield arrived
+
+
+class _Silence:
+    """Whether backward passes run that only trace rows; a plain number, since hooks of a GPU run in other threads."""
+
+    depth = 0
+
+
+@contextlib.contextmanager
+def in_silence() -> Iterator[None]:
+    """A context in which ``arrivals`` shows nothing: its backward passes give no weight its gradient."""
+    _Silence.depth += 1
+    try:
+        yield
+    finally:
+        _Silence.depth -= 1
+
+
+@contextlib.contextmanager
+def arrivals(layers: Sequence[Layer], arrive: Arrival) -> Iterator[None]:
+    """A context in which every gradient that a backward pass adds to a trained weight is shown beforehand.
+
+    ``torch.autograd.grad`` and ``backward(inputs=...)`` of other tensors add nothing and show nothing.
+    """
+    handles: list[tuple[object, RemovableHandle]] = []
+    for layer in layers:
+        if layer.computed or not layer.parameter.requires_grad:
+            continue  # what arrives at a parameter is not the gradient of the weight that is computed from it
+
+        def before(gradients: Sequence[Tensor | None], layer: Layer = layer) -> None:
+            if gradients[0] is not None and not _Silence.depth:
+                arrive(layer, gradients[0])
 
         # on the node, not the weight: nothing is left on the model
         node = torch.autograd.graph.get_gradient_edge(layer.parameter).node
-        handles.append((node, node.register_prehook(keep)))
+        handles.append((node, node.register_prehook(before)))
     try:
-        yield arrived
+        yield
     finally:
         for _, handle in handles:
             handle.remove()

@@ -13,7 +13,7 @@ from autospec.spectra.factors import GradientFactors
 def parts_of(returned: Any, use: Use) -> tuple[GradientFactors, ...]:
     """The factors of one weight; AutoSpecError where they are missing, of another type, or do not fit its matrix."""
     if not isinstance(returned, Mapping):
-        raise AutoSpecError(f"its rule returned a {type(returned).__name__}, not a dict of Factors by weight")
+        raise AutoSpecError(f"its rule returned a {type(returned).__name__}, not a dict of GradientFactors by weight")
     if use.local_name not in returned:
         there = ", ".join(repr(name) for name in returned) or "nothing"
         raise AutoSpecError(f"its rule explains {use.local_name!r}, but returned {there}")
@@ -22,7 +22,8 @@ def parts_of(returned: Any, use: Use) -> tuple[GradientFactors, ...]:
     for part in parts:
         if not isinstance(part, GradientFactors):
             raise AutoSpecError(
-                f"its rule returned a {type(part).__name__} for {use.local_name!r}, not autospec.Factors or a list"
+                f"its rule returned a {type(part).__name__} for {use.local_name!r}, not autospec.GradientFactors or "
+                "a list"
             )
         if type(part) is GradientFactors:
             _check_shape(part, use)
@@ -36,6 +37,6 @@ def _check_shape(part: GradientFactors, use: Use) -> None:
         last = part.first_row + part.height
         raise AutoSpecError(
             f"the factors that its rule returned for {use.local_name!r} are of rows {part.first_row} to {last} and "
-            f"{width} columns, but the weight's matrix is {rows} x {columns}; Factors takes the activation first, "
-            "then the adjoint"
+            f"{width} columns, but the weight's matrix is {rows} x {columns}; GradientFactors takes the activation "
+            "first, then the adjoint"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -14,36 +15,47 @@ from autospec.store.schema import layer_name
 Selection = Sequence[str | type[nn.Module]] | None
 
 
-def chosen_weights(model: nn.Module, found: Sequence[Weight], selection: Selection) -> set[int]:
-    """The ids of the trained weights that a selection names: all uses of a weight together.
+def chosen_weights(model: nn.Module, weights: Sequence[Weight], selection: Selection) -> set[tuple[int, bool]]:
+    """The weights that a selection names: all uses of a weight together.
 
-    Raises AutoSpecError for a selection that names nothing, and for a pattern or type in it that fits nothing.
+    Args:
+        model: the model.
+        weights: every use of every weight matrix of it, trained or frozen.
+        selection: name patterns and module types; a pattern after ``!`` leaves out; None is every weight matrix. The
+            parameters that a layer's weight is computed from are chosen by a pattern of their own name alone.
+
+    Returns:
+        The keys of the chosen weights.
+
+    Raises:
+        AutoSpecError: for a selection that names nothing, for a pattern or type in it that fits nothing, and for a
+            model in which nothing that is chosen trains.
     """
-    trained = [weight for weight in found if weight.parameter.requires_grad]
-    names = _distinct_names(found)
+    names = _distinct_names(weights)
     types, wanted, unwanted = _sorted_out(selection)
     for pattern in wanted:
-        if not any(fnmatchcase(names[id(weight.parameter)], pattern) for weight in trained):
-            there = ", ".join(dict.fromkeys(names[id(weight.parameter)] for weight in trained))
+        if not any(fnmatchcase(names[weight.key], pattern) for weight in weights):
+            there = ", ".join(dict.fromkeys(names[weight.key] for weight in weights))
             raise AutoSpecError(f"layers: no trained weight matrix is named like {pattern!r}; there are {there}")
     for pattern in unwanted:
-        if not any(
-            fnmatchcase(layer_name(name), pattern) for name, _ in model.named_parameters(remove_duplicate=False)
-        ):
+        parameters = [layer_name(name) for name, _ in model.named_parameters(remove_duplicate=False)]
+        if not any(fnmatchcase(name, pattern) for name in (*parameters, *names.values())):
             raise AutoSpecError(f"layers: nothing to leave out is named like {pattern!r}; there are {_all(names)}")
     for chosen_type in types:
-        if not any(isinstance(weight.module, chosen_type) for weight in trained):
+        if not any(isinstance(weight.module, chosen_type) for weight in weights):
             raise AutoSpecError(f"layers: the model has no trained {chosen_type.__name__}")
 
     def fits(weight: Weight) -> bool:
-        name = names[id(weight.parameter)]
+        name = names[weight.key]
         if any(fnmatchcase(name, pattern) for pattern in unwanted):
             return False
+        if any(fnmatchcase(name, pattern) for pattern in wanted):
+            return True
         everything = not wanted and not types
-        return everything or any(fnmatchcase(name, pattern) for pattern in wanted) or isinstance(weight.module, types)
+        return not weight.part_of and (everything or isinstance(weight.module, types))
 
-    chosen = {id(weight.parameter) for weight in trained if fits(weight)}
-    if not chosen:
+    chosen = {weight.key for weight in weights if fits(weight)}
+    if not any(weight.is_trained for weight in weights if weight.key in chosen):
         raise AutoSpecError("the model has no trained weight matrix to watch")
     return chosen
 
@@ -68,16 +80,16 @@ def _sorted_out(selection: Selection) -> tuple[tuple[type[nn.Module], ...], list
     )
 
 
-def _distinct_names(found: Sequence[Weight]) -> dict[int, str]:
-    """The name of each weight, by the id of its parameter: that of its first use."""
-    names: dict[int, str] = {}
-    for weight in found:
-        names.setdefault(id(weight.parameter), weight.name)
-    for name in names.values():
-        if list(names.values()).count(name) > 1:
+def _distinct_names(weights: Sequence[Weight]) -> dict[tuple[int, bool], str]:
+    """The name of each weight, by its key: that of its first use."""
+    names: dict[tuple[int, bool], str] = {}
+    for weight in weights:
+        names.setdefault(weight.key, weight.name)
+    for name, count in Counter(names.values()).items():
+        if count > 1:
             raise AutoSpecError(f"two weights of the model would both be stored as {name!r}")
     return names
 
 
-def _all(names: dict[int, str]) -> str:
+def _all(names: dict[tuple[int, bool], str]) -> str:
     return ", ".join(names.values())

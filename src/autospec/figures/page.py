@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
-from math import isnan
 from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 
 from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
 from autospec.figures.difference_panel import DARK, blocks_of, draw_differences
@@ -30,6 +31,8 @@ Panel = SpectraPanel | DifferencePanel
 
 SPECTRA_ROW_IN, DIFFERENCE_ROW_IN, HEAD_IN, LINE_IN = 1.55, 1.9, 0.42, 0.105
 HEAD_ROW_IN = 0.12
+LEGEND_PT, HANDLE_EM = 6.5, 2.3
+"""The legend's font size, and what stands around each of its words: handle, padding and the space between columns."""
 LINE_CHARACTERS = {COLUMN_IN: 80, PAGE_IN: 174}
 DIFFERENCE_ROOM = {"left": 0.8, "right": 0.55}
 
@@ -48,10 +51,10 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
     rows: list[Sequence[Panel]] = [spectra[at : at + 2] for at in range(0, len(spectra), 2)]
     rows += [[panel] for panel in differences]
     footer = _footer_lines(panels, width=168)
-    heights = [HEAD_IN, *(_height(row[0], PAGE_IN) for row in rows), LINE_IN * (len(footer) + 1)]
+    heights = [HEAD_IN, *(_height(row[0], PAGE_IN / len(row)) for row in rows), LINE_IN * (len(footer) + 1)]
     with print_style():
         figure = Figure(figsize=(PAGE_IN, sum(heights)))
-        parts = _stacked(figure, heights)
+        parts = _split_vertically(figure, heights)
         simulated = " (simulated data)" if panels[0].provenance.simulated else ""
         _head(parts[0], f"Figure {number}   {title}{simulated}", panels, PAGE_IN)
         for row, part, height in zip(rows, parts[1:-1], heights[1:-1], strict=True):
@@ -93,14 +96,14 @@ def _panel_figure(panel: Panel, width: float) -> Picture:
     footer = _footer_lines([panel], width=LINE_CHARACTERS[width])
     heights = [HEAD_ROW_IN * (1 + _legend_rows([panel], width)), _height(panel, width), LINE_IN * (len(footer) + 1)]
     figure = Picture(figsize=(width, sum(heights)))
-    parts = _stacked(figure, heights)
+    parts = _split_vertically(figure, heights)
     _head(parts[0], "", [panel], width)
     _draw_panel(panel, parts[1], width, heights[1])
     _foot(parts[-1], footer)
     return figure
 
 
-def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
+def _split_vertically(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     """Parts of a picture below one another, with heights in inches."""
     return list(figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0, squeeze=False)[:, 0])
 
@@ -146,13 +149,15 @@ def _head(part: SubFigure, title: str, panels: Sequence[Panel], width: float) ->
         columnspacing=0.9,
         handlelength=1.0,
         handletextpad=0.4,
+        fontsize=LEGEND_PT,
     )
 
 
 def _legend_rows(panels: Sequence[Panel], width: float) -> int:
-    """How many rows the legend takes, by the length of its words."""
-    needed = sum(0.28 + 0.045 * len(str(handle.get_label())) for handle in _legend(panels))
-    return max(1, -(-int(100 * needed) // int(100 * width)))
+    """How many rows the legend takes, by the width of its words."""
+    words = [TextPath((0, 0), str(handle.get_label()), size=LEGEND_PT) for handle in _legend(panels)]
+    needed = sum(text.get_extents().width + HANDLE_EM * LEGEND_PT for text in words) / 72
+    return max(1, math.ceil(needed / width))
 
 
 def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
@@ -189,7 +194,7 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
     if any(isinstance(panel, SpectraPanel) for panel in panels):
         sentences.append(
             "Spectra: singular values of each group's mean gradient; hue tells the group, a paler one a higher index; "
-            "grey: every index of the whole batch; shaded: below its noise floor."
+            "grey: every index of the whole batch; shade: below its noise floor."
         )
     seeds = max((panel.seeds for panel in panels), default=1)
     if seeds > 1:
@@ -246,7 +251,7 @@ def _data_sentence(provenance: Provenance) -> str:
     sizes = ", ".join(
         f"{group}: n = {size:.0f}{few if size < provenance.min_group else ''}"
         for group, size in provenance.sizes.items()
-        if not isnan(size)
+        if not math.isnan(size)
     )
     kind = {True: " (SIMULATED DATA)", False: " (real data)", None: ""}[provenance.simulated]
     seed = "" if provenance.seed is None else f"seed {provenance.seed}"

@@ -12,7 +12,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
-from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shaded, whole_epochs
+from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shade, whole_epochs
 from autospec.store.schema import ALL
 
 FEWEST_FOR_BAND = 5
@@ -71,7 +71,7 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
     for group in panel.groups:
         values = spectra[0][group]
         for place, shown in enumerate(front):
-            colour = shaded(colours[group], place, len(front))
+            colour = shade(colours[group], place, len(front))
             _draw_seeds(axis, [run[group][shown] for run in spectra], colour, 3 - place * 0.1)
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
@@ -136,7 +136,7 @@ def _limit(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
-    """What lies below the whole batch's noise floor is shaded."""
+    """What lies below the whole batch's noise floor is shade."""
     floor = whole.groupby("epoch")["scaled_floor"].first()
     if len(floor) == 1:  # a single epoch is in the middle of its axis
         axis.axhspan(axis.get_ylim()[0], floor.iloc[0], color=FLOOR_GREY, lw=0, zorder=2)

@@ -66,7 +66,7 @@ def group_colours(groups: Sequence[str]) -> dict[str, str]:
     return {group: to_hex(mpl.colormaps["turbo"](place)) for group, place in zip(groups, places, strict=True)}
 
 
-def shaded(colour: str, place: int, places: int) -> Colour:
+def shade(colour: str, place: int, places: int) -> Colour:
     """Return a colour that gets lighter with the singular value's place: the first is full, the last pale."""
     paleness = 0.6 * place / max(places - 1, 1)
     red, green, blue = (1 - paleness) * np.array(to_rgb(colour)) + paleness

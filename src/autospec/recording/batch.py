@@ -14,33 +14,77 @@ from autospec.store.schema import UNGROUPED
 
 
 class Batch:
-    """One batch inside ``recorder.batch``; ``cells`` is None at an epoch at which no spectra are taken.
+    """One batch inside ``recorder.batch``.
 
-    ``heard`` says whether a backward pass reached a watched layer.
+    Attributes:
+        groups: the samples of each group; None at an epoch at which no spectra are taken.
+        weight: (n,) float64, what each sample's loss is multiplied by; all ones where none was given.
+        subject: (n,) whose each sample is, where partitions of people are recorded.
+        heard: whether a backward pass reached a watched layer.
+        loss_shares: (n,) the derivative of the loss by each sample's, where ``losses`` came before backward.
     """
 
-    def __init__(self, cells: SampleGroups | None, subject: Tensor | None = None) -> None:
-        self.cells = cells
+    def __init__(
+        self, groups: SampleGroups | None, subject: Tensor | None = None, weight: Tensor | None = None
+    ) -> None:
+        self.groups = groups
+        self.weight = weight
         self.subject = subject
         self.heard = False
         self.sample_losses: Tensor | None = None
         self.loss_sums: Tensor | None = None
+        self.loss_shares: Tensor | None = None
 
     def losses(self, losses: Tensor) -> None:
-        """Give the loss of each sample, (n,), from which the groups' mean losses are stored."""
-        if self.cells is None:
+        """Give the loss of each sample, from which the groups' mean losses are stored.
+
+        Given before ``backward``, they also tell whether the loss is their mean or their sum.
+
+        Args:
+            losses: (n,) the loss of each sample, unweighted.
+
+        Raises:
+            AutoSpecError: where there is not one for each sample.
+        """
+        if self.groups is None:
             return
-        if losses.shape != self.cells.of_sample.shape:
+        if losses.shape != self.groups.of_sample.shape:
             raise AutoSpecError(
-                f"losses must be one per sample, shape {tuple(self.cells.of_sample.shape)}, not {tuple(losses.shape)}"
+                f"losses must be one per sample, shape {tuple(self.groups.of_sample.shape)}, not {tuple(losses.shape)}"
             )
-        sums = self.cells.sums(losses.detach())
+        if losses.requires_grad:
+            losses.register_hook(self._take_shares)
+        sums = self.groups.sums(losses.detach())
         self.loss_sums = sums if self.loss_sums is None else self.loss_sums + sums
         self.sample_losses = losses.detach() if self.sample_losses is None else self.sample_losses + losses.detach()
 
+    def _take_shares(self, shares: Tensor) -> None:
+        self.loss_shares = shares.detach().double()
+
+
+def loss_weights(weight: Tensor | npt.ArrayLike | None, groups: SampleGroups) -> Tensor:
+    """(n,) float64: what each sample's loss is multiplied by, ones where nothing is given.
+
+    Raises:
+        AutoSpecError: for weights that are not one per sample, are negative, or are all zero.
+    """
+    if weight is None:
+        return torch.ones_like(groups.of_sample, dtype=torch.float64)
+    try:
+        weights = torch.as_tensor(weight).detach().to(groups.of_sample.device, torch.float64)
+    except (TypeError, ValueError) as error:
+        raise AutoSpecError("weight must be numbers, what each sample's loss is multiplied by") from error
+    if weights.shape != groups.of_sample.shape:
+        raise AutoSpecError(
+            f"weight must be one per sample, shape {tuple(groups.of_sample.shape)}, not {tuple(weights.shape)}"
+        )
+    if not bool(weights.isfinite().all()) or bool((weights < 0).any()) or not bool(weights.any()):
+        raise AutoSpecError("weight must be finite, not negative, and not zero for every sample")
+    return weights
+
 
 def sample_groups(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use) -> SampleGroups:
-    """The cells of a batch from the group label of each sample, (n,); AutoSpecError for labels that do not fit.
+    """The groups of a batch from the group label of each sample, (n,); AutoSpecError for labels that do not fit.
 
     ``first`` is any watched weight: labels come from its device, or from none (a list).
     """

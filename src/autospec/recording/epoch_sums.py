@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -10,13 +11,27 @@ import torch
 from torch import Tensor
 
 from autospec.capture.layers import Layer, Use
+from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
+from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
-from autospec.store.schema import GRADIENT, GROUP_LOSS, GROUP_ROWS, GROUP_WEIGHT, INDEX, Field, layer_field
+from autospec.store.schema import (
+    ACTIVATION,
+    ADJOINT,
+    GRADIENT,
+    GROUP,
+    GROUP_LOSS,
+    GROUP_ROWS,
+    GROUP_WEIGHT,
+    INDEX,
+    OTHER_GROUP,
+    Field,
+    layer_field,
+)
 
 Measured = dict[Field, npt.ArrayLike | None]
 Warn = Callable[[str, str], None]
@@ -40,11 +55,15 @@ class EpochSums:
         earlier: Mapping[str, Subspaces] | None = None,
     ) -> None:
         needs = frozenset().union(*(statistic.needs for statistic in statistics))
-        self._layers: dict[str, LayerSums] = {}
-        for use in uses:
+        self._uses = {use.name: use for use in uses}
+
+        def begun(use: Use) -> LayerSums:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
             chain, before = chains.get(id(use.layer.parameter)), (earlier or {}).get(use.name)
-            self._layers[use.name] = LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
+            return LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
+
+        self._begun = begun
+        self._layers = {use.name: begun(use) for use in uses}
         self._grouping = grouping
         self._statistics = statistics
         self._mean_loss = mean_loss
@@ -55,38 +74,61 @@ class EpochSums:
         self._loss = torch.zeros(grouping.cells, dtype=torch.float64)
         self._losses_given = 0
 
-    def add(self, use: Use, factors: GradientFactors, cells: SampleGroups) -> None:
-        """Add one weight's factors from one backward pass; AutoSpecError where they do not fit the batch."""
-        if factors.device != cells.of_sample.device:
+    def add(self, use: Use, factors: GradientFactors, groups: SampleGroups, owners: RowOwners) -> None:
+        """Add one weight's factors from one backward pass.
+
+        Args:
+            use: where the weight is used.
+            factors: its factors, one sample for each index of their first dimension.
+            groups: the groups of the batch's samples.
+            owners: which sample each of those is.
+
+        Raises:
+            AutoSpecError: where they do not fit the batch.
+        """
+        if factors.device != groups.of_sample.device:
             raise AutoSpecError(
-                f"layer {use.name!r} is on {factors.device}, the group labels on {cells.of_sample.device}"
+                f"layer {use.name!r} is on {factors.device}, the group labels on {groups.of_sample.device}"
             )
-        if factors.samples == 1 < len(cells.of_sample):
+        if owners.shared:
             self._warn(
                 use.name,
-                f"called with one row that all {len(cells.of_sample)} samples share, so the groups' parts of its "
-                "gradient cannot be told apart; stored for 'all', NaN for the groups",
+                f"called with rows that several of the {len(groups.of_sample)} samples share, so the groups' parts of "
+                "its gradient cannot be told apart; stored for 'all', NaN for the groups",
             )
-            cells = cells.of_all()
-        if factors.samples != len(cells.of_sample):
+            groups = groups.of_all(factors.samples)
+        elif owners.samples is not None:
+            groups = groups.of_rows(owners.samples)
+        if factors.samples != len(groups.of_sample):
             raise AutoSpecError(
-                f"layer {use.name!r} saw a batch of {factors.samples} samples, but {len(cells.of_sample)} group labels "
-                "were given; the first dimension of its input must be the sample (or 1, where all samples share it)"
+                f"layer {use.name!r} saw a batch of {factors.samples} samples, but {len(groups.of_sample)} group "
+                "labels were given"
             )
-        self._layers[use.name].add(factors, cells)
+        if use.name not in self._layers:  # a function's use of a weight that is known from the call alone
+            self._layers[use.name] = self._begun(use)
+        self._layers[use.name].add(factors, groups)
         if use.name != use.layer.name:
-            self._layers[use.layer.name].add_gradient(factors, cells)
+            self._layers[use.layer.name].add_gradient(factors, groups)
+
+    def keep(self, layer: Layer) -> Callable[[], None]:
+        """Copy what is summed up of a weight; calling the result puts it back."""
+        names = [name for name in self._layers if name == layer.name or name.startswith(f"{layer.name}/uses/")]
+        copies = {name: copy.deepcopy(self._layers[name]) for name in names}
+
+        def put_back() -> None:
+            self._layers.update(copy.deepcopy(copies))
+
+        return put_back
 
     def add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
-        """Add one weight's gradient, split by cell already: (cells, out, in), from numbers of a spacing ``eps``."""
+        """Add one weight's gradient, split by group already: (groups, out, in), from numbers of a spacing ``eps``."""
         self._layers[layer.name].add_matrices(gradients, eps)
 
-    def count(self, cells: SampleGroups, loss_sums: Tensor | None) -> None:
-        """Count the samples of one batch and their losses, (cells,) where given."""
-        counts = torch.tensor(cells.counts)
+    def count(self, groups: SampleGroups, weight: Tensor, loss_sums: Tensor | None) -> None:
+        """Count the samples of one batch, their loss weights (n,) and, where given, each group's summed loss."""
         self.batches += 1
-        self._samples += counts
-        self._weight += counts.double() / (counts.sum() if self._mean_loss else 1)
+        self._samples += torch.tensor(groups.counts)
+        self._weight += groups.sums(weight / (weight.sum() if self._mean_loss else 1)).cpu()
         if loss_sums is not None:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
@@ -95,6 +137,14 @@ class EpochSums:
     def layers(self) -> Mapping[str, LayerSums]:
         """The sums of every watched use of a weight, by its name."""
         return self._layers
+
+    @property
+    def mean_and_total_loss(self) -> tuple[float | None, float | None]:
+        """The mean and the sum of the samples' losses, of an epoch of one batch for which they were given."""
+        if self.batches != 1 or not self._losses_given:
+            return None, None
+        total = float(self._loss.sum())
+        return total / int(self._samples.sum()), total
 
     def whole_gradient(self, layer: Layer) -> tuple[Tensor, float]:
         """The gradient of all samples so far, (out, in), and what naive summation of its terms may be off by."""
@@ -124,17 +174,50 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
-            if sums.arrived:
-                found |= self._measured_layer(name, sums, epoch, leading)
-            else:
+            if not sums.arrived and not self._uses[name].layer.is_trained:
+                continue
+            if not sums.arrived:
                 self._warn(name, f"no gradient arrived at epoch {epoch}; stored as NaN")
+            found |= self._measured_layer(name, sums, epoch, leading)
         return found
+
+    def _absent(
+        self, name: str, statistic: Statistic, sums: LayerSums, leading: int | None
+    ) -> npt.NDArray[np.generic] | None:
+        """NaN in a statistic's shape, zero for counts; None for one whose shape only a batch tells."""
+        reported = self._grouping.reported
+        lengths = {GROUP: reported, OTHER_GROUP: reported, INDEX: min(sums.shape)}
+        rows = statistic.needs & {ACTIVATION, ADJOINT}
+        if statistic.name in rows:
+            width = self._width(name.partition("/uses/")[0], statistic.name)
+            if width is None:
+                return None
+            lengths[INDEX] = width
+        if not set(statistic.dimensions) <= set(lengths):
+            return None
+        if leading is not None:
+            lengths[INDEX] = min(lengths[INDEX], leading)
+        shape = tuple(lengths[dimension] for dimension in statistic.dimensions)
+        if statistic.name in ("rows", "own_rows"):
+            return np.zeros(shape, dtype=np.int64)
+        return np.full(shape, np.nan)
+
+    def _width(self, layer: str, side: str) -> int | None:
+        """The width of the activations or adjoints of a weight, from any of its uses."""
+        uses = (sums for name, sums in self._layers.items() if name.partition("/uses/")[0] == layer)
+        return next((sums.stacks[side].width for sums in uses if side in sums.stacks), None)
 
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
             if not statistic.needs <= sums.keep or not statistic.known(sums):
+                continue
+            if not sums.arrived or not _has_rows(statistic, sums):
+                value = self._absent(name, statistic, sums, leading)
+                if value is not None:
+                    found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
                 continue
             value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
@@ -143,3 +226,8 @@ class EpochSums:
                 value = value[..., :leading]
             found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
         return found
+
+
+def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:
+    """Whether the activations and adjoints that a statistic needs arrived; a tied weight's first use may have none."""
+    return all(name in sums.stacks for name in statistic.needs & {ACTIVATION, ADJOINT})

@@ -1,24 +1,190 @@
-"""The first batch's sums are held against the gradients that backward left: no layer may be silently wrong."""
+"""What is handed on is held against the gradients that backward leaves: no layer may be silently wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from autospec.capture.hooks import ArrivalListener
 from autospec.capture.layers import Layer
 from autospec.capture.leaf_gradients import LeafGradients
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.layer_sums import product_eps
 
 ROUNDINGS = 256
 """How many roundings of their terms the sums may be away from what backward left; it adds up naively itself."""
 
+COST = 0.01
+"""The part of a batch's time that comparing may take, on average."""
 
 _CAUSES = {
     "hooks": "Its weight is used in a way that the rule of {kind} does not describe, such as outside its module; "
     "register a rule, or leave it out with layers=['!{name}']",
-    "aliased": "Its weight is used past the forward passes of the groups, such as in checkpointing with "
-    "use_reentrant=True; use engine='hooks'",
+    "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
+    "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
+    "pass without the penalty, or leave the layer out with layers=['!{name}']",
+    "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
+    "use engine='hooks'",
 }
+
+DISCARDED = (
+    "layer {name!r}: its gradient was zeroed after a backward pass of this batch and before an optimizer's step, so "
+    "that the optimizer sees another one than was recorded; open recorder.batch(...) around the last pass alone, or "
+    "take the gradient of the input with torch.autograd.grad"
+)
+
+
+class GradientCheck(ArrivalListener):
+    """Compares each layer's factors with its weight's gradient: at its first arrival and at every so many batches.
+
+    It also notices gradients that are zeroed between two backward passes of a batch, which no optimizer sees.
+
+    Args:
+        keep: makes a copy of what is summed up of a layer, and returns a function that puts it back.
+    """
+
+    def __init__(self, keep: Callable[[Layer], Callable[[], None]]) -> None:
+        self._keep = keep
+        self._compared: set[str] = set()
+        self._unseen: dict[str, _Unseen] = {}
+        self._stepped: set[str] = set()
+        self._due = self._has_penalty = False
+        self._may_be_zeroed = self._always_keeps = False
+        self._batch_s = self._compare_s = self._started = 0.0
+        self.problems: list[str] = []
+        self.half_precision = False
+        self.is_open = self.remembers = False
+        self.left: dict[str, Tensor] = {}
+        self.unexplained: Layer | None = None
+        self.passes = 0
+
+    def begin(self) -> None:
+        """A batch begins."""
+        self._unseen.clear()
+        self._stepped.clear()
+        self.problems.clear()
+        self._may_be_zeroed = self._has_penalty = False
+        self.unexplained, self.passes = None, 0
+        self.is_open = True
+        self._due = COST * self._batch_s >= self._compare_s
+        if self._due:
+            self._batch_s = self._compare_s = 0.0
+        self._started = time.monotonic()
+
+    def end(self) -> None:
+        """A batch has ended; AutoSpecError where something did not fit."""
+        self.is_open = False
+        self._batch_s += time.monotonic() - self._started
+        for name, unseen in self._unseen.items():
+            # after a step in this batch, what no further step took is another model's (a generator's through it)
+            if name in self._stepped or unseen.was_zeroed():
+                self._take_back(name, unseen)
+        if self.problems:
+            raise AutoSpecError(self.problems[0])
+
+    def stepped(self, layers: Sequence[Layer]) -> None:
+        """An optimizer takes the gradients of some weights."""
+        for layer in layers:
+            self._unseen.pop(layer.name, None)
+            self._stepped.add(layer.name)
+
+    def _take_back(self, name: str, unseen: _Unseen) -> None:
+        self._always_keeps = True
+        if unseen.put_back is None:
+            self.problems.append(DISCARDED.format(name=name))
+        else:
+            unseen.put_back()
+
+    def entered(self, inputs: Any) -> None:
+        leaves = tree_flatten(inputs)[0]
+        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+            self._may_be_zeroed = True
+
+    def passed(self, keeps_graph: bool) -> None:
+        self.passes += 1
+        self._has_penalty = self._has_penalty or keeps_graph
+
+    def before(self, layer: Layer) -> None:
+        unseen = self._unseen.get(layer.name)
+        if unseen is None:
+            keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
+            self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
+        elif unseen.is_nonzero and _is_zero(layer.parameter.grad):
+            self._take_back(layer.name, unseen)
+
+    def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
+        self.half_precision |= any(part.stored[1].dtype == torch.float16 for part in parts)
+        if not parts:
+            if self.unexplained is None and bool(
+                (gradient.coalesce().values() if gradient.is_sparse else gradient).any()
+            ):
+                self.unexplained = layer
+            return
+        self._unseen[layer.name].is_nonzero |= not _is_zero(gradient)
+        self._remember(layer, gradient)
+        if gradient.is_sparse or not (self._due or self._has_penalty or layer.name not in self._compared):
+            return
+        started = time.monotonic()
+        self._compared.add(layer.name)
+        difference, rounding = _difference(gradient, parts)
+        norm = float(gradient.double().norm())
+        if bool(gradient.isfinite().all()) and not difference <= ROUNDINGS * rounding + 1e-30:
+            cause = "penalty" if self._has_penalty else "hooks"
+            self.problems.append(_message(layer, cause, difference / max(norm, 1e-300)))
+        self._compare_s += time.monotonic() - started
+
+    def _remember(self, layer: Layer, gradient: Tensor) -> None:
+        """Keep what backward left in one weight, to hold what an optimizer gets against it."""
+        if not self.remembers or (self.left and layer.name not in self.left) or gradient.is_sparse:
+            return
+        before = self.left.get(layer.name)
+        starts = before is None or layer.parameter.grad is None or not bool(layer.parameter.grad.any())
+        value = gradient.to(torch.float64, copy=True)
+        self.left[layer.name] = value if starts or before is None else before + value
+
+
+class _Unseen:
+    """What has arrived at a weight since a batch began or an optimizer took its gradient."""
+
+    def __init__(self, layer: Layer, put_back: Callable[[], None] | None) -> None:
+        self._weight = layer.parameter
+        self._version, self._begin = self._weight._version, self._start()
+        self.put_back = put_back
+        self.is_nonzero = False
+
+    def was_zeroed(self) -> bool:
+        """Whether the gradient is gone, and no step by hand has moved the weight."""
+        moved = self._weight._version != self._version or not torch.equal(self._start(), self._begin)
+        return self.is_nonzero and not moved and _is_zero(self._weight.grad)
+
+    def _start(self) -> Tensor:
+        return self._weight.detach().flatten()[:64].clone()
+
+
+def _is_zero(gradient: Tensor | None) -> bool:
+    return gradient is None or (not gradient.is_sparse and not bool(gradient.any()))
+
+
+def _difference(gradient: Tensor, parts: Sequence[GradientFactors]) -> tuple[float, float]:
+    """How far the parts' products are from a gradient, in norm, and what naive summation may be off by."""
+    total = torch.zeros_like(gradient.flatten(1), dtype=torch.float64)
+    norms = torch.zeros(2, dtype=torch.float64)
+    rows, eps = 0.0, product_eps(gradient.device)
+    for part in parts:
+        samples = torch.arange(part.samples, device=part.device)
+        total[part.first_row : part.first_row + part.height] += part.product(samples)
+        norms += torch.stack([norm.sum() for norm in part.squared_norms()]).cpu()
+        rows += float(part.rows_per_sample.sum())
+        eps = max(eps, part.eps)
+    difference = float((total - gradient.flatten(1)).norm())
+    return difference, eps * (1 + rows**0.5 / 64) * float(norms.prod().sqrt())
 
 
 def check_against(
@@ -28,12 +194,16 @@ def check_against(
     for layer in layers:
         if layer.name not in left:
             continue
-        found, rounding = sums.whole_gradient(layer)
-        expected = left[layer.name].to(found.device) / loss_scale
-        difference = float((found - expected).norm())
+        whole, rounding = sums.whole_gradient(layer)
+        expected = left[layer.name].to(whole.device) / loss_scale
+        difference = float((whole - expected).norm())
         if expected.isfinite().all() and not difference <= ROUNDINGS * rounding + 1e-30:
-            raise AutoSpecError(
-                f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
-                f"(off by {difference / float(expected.norm()):.1e} of its norm). "
-                + _CAUSES[engine].format(kind=layer.kind, name=layer.name)
-            )
+            raise AutoSpecError(_message(layer, engine, difference / max(float(expected.norm()), 1e-300)))
+
+
+def _message(layer: Layer, engine: str, relative: float) -> str:
+    return (
+        f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
+        f"(off by {relative:.1e} of its norm). "
+        + _CAUSES.get(engine, _CAUSES["other"]).format(kind=layer.kind, name=layer.name)
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from autospec.capture.layers import Use
+from autospec.capture.layers import Layer, Use
+from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
@@ -33,29 +35,41 @@ class PermutationSums:
         self._losses: Tensor | None = torch.zeros(permutation_design.subjects, dtype=torch.float64)
         self.cost_s = 0.0
 
-    def subjects_of(self, samples: Tensor | None, cells: SampleGroups) -> Tensor:
+    def subjects_of(self, samples: Tensor | None, groups: SampleGroups) -> Tensor:
         """(n,): whose each sample of a batch is; AutoSpecError where ``samples`` do not say it."""
         subject = torch.from_numpy(self._permutation_design.subject)
         subject = subject if samples is None else subject[samples.cpu()]
-        if len(subject) != len(cells.of_sample):
+        if len(subject) != len(groups.of_sample):
             raise AutoSpecError(
-                f"{len(cells.of_sample)} labels, but relabellings of {len(subject)} samples; "
+                f"{len(groups.of_sample)} labels, but relabellings of {len(subject)} samples; "
                 "recorder.batch(group, samples=...) says which samples a batch holds"
             )
-        return subject.to(cells.of_sample.device)
+        return subject.to(groups.of_sample.device)
 
-    def add(self, use: Use, factors: GradientFactors, subject: Tensor) -> None:
-        """Add one weight's factors from one backward pass."""
+    def add(self, use: Use, factors: GradientFactors, subject: Tensor, owners: RowOwners) -> None:
+        """Add one weight's factors from one backward pass; ``owners`` says which sample each row is."""
         started = time.monotonic()
+        if owners.shared:
+            subject = subject[:0]  # nobody's
+        elif owners.samples is not None:
+            subject = subject[owners.samples.clamp_min(0)]  # what has no owner has no gradient
         self._layers[use.layer.name].add(factors, subject)
         self.cost_s += time.monotonic() - started
 
-    def count(self, subject: Tensor, losses: Tensor | None) -> None:
-        """Count the samples of one batch, and their losses where given."""
-        subject = subject.cpu()
-        ones = torch.ones(len(subject), dtype=torch.float64)
-        self._counts.index_add_(0, subject, ones)
-        self._weight.index_add_(0, subject, ones / (len(subject) if self._mean_loss else 1))
+    def keep(self, layer: Layer) -> Callable[[], None]:
+        """Copy what is summed up of a weight; calling the result puts it back."""
+        kept = copy.deepcopy(self._layers[layer.name])
+
+        def put_back() -> None:
+            self._layers[layer.name] = copy.deepcopy(kept)
+
+        return put_back
+
+    def count(self, subject: Tensor, weight: Tensor, losses: Tensor | None) -> None:
+        """Count the samples of one batch, their loss weights (n,), and their losses where given."""
+        subject, weight = subject.cpu(), weight.cpu()
+        self._counts.index_add_(0, subject, torch.ones(len(subject), dtype=torch.float64))
+        self._weight.index_add_(0, subject, weight / (weight.sum() if self._mean_loss else 1))
         if losses is None or self._losses is None:
             self._losses = None
         else:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,18 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import check_engine, layer_attributes, listening_engine
-from autospec.capture.hooks import is_compiled
-from autospec.capture.layers import Layer, Use
+from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.fast import FastEngine
+from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.layers import Layer, Use, say_what_is_left_out
 from autospec.capture.leaf_gradients import leaf_gradients
+from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.recording.batch import Batch, sample_groups
+from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
-from autospec.recording.gradient_check import check_against
+from autospec.recording.gradient_check import GradientCheck, check_against
+from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import MeasuredFloor, check_floor, measures
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
@@ -51,8 +56,7 @@ from autospec.store.write import Header
 class SpectralRecorder:
     """Records the spectra of every layer's gradient, activations and adjoints by group while a model trains.
 
-    The sample is the first dimension of what every layer gets, but for recurrent and attention layers with
-    ``batch_first=False``.
+    Whose a row is, is traced on the first batch and wherever it may change; ``check`` shows it.
 
     Args:
         model: the model; its weights, gradients, loss and random state stay the same to the last bit.
@@ -68,11 +72,15 @@ class SpectralRecorder:
         leading: store only so many singular values, the largest; None stores all.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
-        engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
-            one by one, but then training is equal within rounding only.
-        check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
+        engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
+            ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
+            (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+        check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
+            a trace of rows); None at the first only.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
-            cost of recording it twice more; "formula" counts the rounding of the last product alone.
+            cost of recording it twice more; "formula" counts the rounding of the last product alone. None is measured
+            with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -100,7 +108,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
-        floor: str = "measured",
+        floor: str | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -126,9 +134,12 @@ class SpectralRecorder:
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
+        self._model = model
+        self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
         check_engine(engine, settings.statistics, check_every)
+        floor = ("measured" if engine == HOOKS else "formula") if floor is None else floor
         check_floor(floor)
         _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
@@ -136,7 +147,14 @@ class SpectralRecorder:
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._scaler = scaler
         self._engine_name = engine
-        self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
+        sinks = Sinks(self._add, self._add_matrices, self._say_way)
+        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
+        say_what_is_left_out(model)
+        self._check = GradientCheck(self._keep)
+        self._hooks = self._engine if isinstance(self._engine, HookListener) else None
+        if self._hooks is not None:
+            self._hooks.arrival_listener = self._check
+        self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
         self._chains = chain_bounds(model)
         self._selection = layers
         self._floor = MeasuredFloor(model, self._hearing) if measures(floor, self._layers()) else None
@@ -160,55 +178,95 @@ class SpectralRecorder:
         self._checked = False
         self._warned: set[str] = set()
         self._batch: Batch | None = None
+        self._context: contextlib._GeneratorContextManager[Batch] | None = None
         self._begin_sums()
 
-    @contextlib.contextmanager
-    def batch(self, group: Tensor | npt.ArrayLike, samples: Tensor | None = None) -> Iterator[Batch]:
-        """A context for the forward and backward pass of one batch; ``group`` (n,) are labels, -1 for none.
+    def batch(
+        self,
+        group: Tensor | npt.ArrayLike,
+        samples: Tensor | None = None,
+        *,
+        weight: Tensor | npt.ArrayLike | None = None,
+    ) -> contextlib.AbstractContextManager[Batch]:
+        """A context for the forward and backward pass of one batch.
 
-        ``samples`` (n,) says which of all samples a batch holds, where ``relabellings`` were given; None is all, in
-        order. Yields the batch, which takes per-sample losses: ``batch.losses(losses)``. Raises AutoSpecError for
-        labels outside the groups, a batch without a backward pass, and what a layer cannot explain.
+        Args:
+            group: (n,) the label of each sample, an index into groups; -1 for none.
+            samples: (n,) which of all samples the batch holds, where a permutation design was given; None is all, in
+                order.
+            weight: (n,) what each sample's loss is multiplied by (class weights, numbers of counted tokens); None is 1.
+
+        Returns:
+            The context; in it stands the batch, which takes per-sample losses: ``batch.losses(losses)``.
+
+        Raises:
+            AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
+                explain.
         """
+        context = self._recording(group, samples, weight)
+        if self._batch is None:
+            self._context = context
+        return context
+
+    @contextlib.contextmanager
+    def _recording(
+        self, group: Tensor | npt.ArrayLike, samples: Tensor | None, weight: Tensor | npt.ArrayLike | None
+    ) -> Iterator[Batch]:
         self._check_open()
         if self._batch is not None:
-            raise AutoSpecError("recorder.batch(...) is already open; one batch at a time")
+            raise AutoSpecError(
+                "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
+                "one that an exception left open)"
+            )
         if self._spoilt:
             raise AutoSpecError(
                 "an earlier batch of this epoch raised after its backward pass had begun, so its sums are spoilt; "
                 "go on from the last epoch with recorder.rewind(recorder.epoch)"
             )
+        self._scale_check.raise_if_found()
         if not self.schedule.takes(self.epoch):
             yield Batch(None)
             return
-        cells = sample_groups(group, self.grouping, self._uses[0])
-        self._batch = batch = Batch(cells, self._null.subjects_of(samples, cells) if self._null else None)
-        first = not self._checked
+        groups = sample_groups(group, self.grouping, self._uses[0])
+        weights = loss_weights(weight, groups)
+        subject = self._null.subjects_of(samples, groups) if self._null else None
+        self._batch = batch = Batch(groups, subject, weights)
+        # factors are compared as they arrive; gradients that an engine splits, here
+        unchecked = self._layers() if self._hooks is None and not self._checked else []
+        self._check.begin()
+        self._scale_check.begin()
         try:
-            with (
-                leaf_gradients(self._layers() if first else []) as left,
-                self._following(),
-                self._engine.listening(cells),
-            ):
+            with leaf_gradients(unchecked) as left, self._following(), self._engine.listening(groups):
                 yield batch
             if not batch.heard:
-                names = ", ".join(repr(name) for name in self._header.layers)
-                compiled = "; a compiled model must be given to the recorder before the first call" * self._compiled
-                raise AutoSpecError(
-                    f"the batch ended without a backward pass through any watched layer ({names}); "
-                    f"call loss.backward() inside recorder.batch(...){compiled}"
-                )
-            if first and any(GRADIENT in statistic.needs for statistic in self.statistics):
+                raise AutoSpecError(self._nothing_heard())
+            self._check.end()
+            if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
-            self._sums.count(cells, batch.loss_sums)
+            self._check_reduction(batch)
+            self._sums.count(groups, weights, batch.loss_sums)
             if self._null is not None and batch.subject is not None:
-                self._null.count(batch.subject, batch.sample_losses)
+                self._null.count(batch.subject, weights, batch.sample_losses)
         except BaseException:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
         finally:
             self._batch = None
+
+    def check(self, batch: Any) -> LayerTable:
+        """One table of all layers of the model: how the rows of each are traced, how it is recorded, or why not.
+
+        The model runs once, forwards and backwards beside the weights; nothing of it is changed.
+
+        Args:
+            batch: what the model is called with: a tensor, a tuple of arguments, or a dict of keywords.
+
+        Returns:
+            The table; ``print`` shows it.
+        """
+        self._check_open()
+        return layer_table(self._model, batch, watched=set(self.layers), engine=self._engine_name)
 
     def end_epoch(
         self,
@@ -237,6 +295,14 @@ class SpectralRecorder:
         if self.schedule.takes(self.epoch):
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
+            self._scale_check.raise_if_found()
+            if self._check.half_precision and self._scale_check.is_undecided:
+                self._warn_once(
+                    "scaler",
+                    "adjoints came in half precision, and no optimizer's step has shown whether a GradScaler "
+                    "multiplied the loss; if one did, give it to the recorder: SpectralRecorder(..., scaler=scaler)",
+                )
+            self._check_loss(loss)
             self._settle_floor()
             self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
@@ -265,6 +331,7 @@ class SpectralRecorder:
             return
         self._closed = True
         self._engine.close()
+        self._scale_check.end()
         self._header.attributes["complete"] = complete
         self.write()
 
@@ -276,7 +343,8 @@ class SpectralRecorder:
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
-        return {**state, "subspaces": self._earlier.state_dict()}
+        way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
+        return {**state, **way, "subspaces": self._earlier.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -284,6 +352,8 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if isinstance(self._engine, FastEngine):
+            self._engine.choose(state.get("way"))  # another would differ in the last digits
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -294,7 +364,10 @@ class SpectralRecorder:
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
         self.epoch = epoch
+        if self._batch is not None and self._context is not None:
+            self._context.gen.close()  # left open by an exception
         self._spoilt = False
+        self._scale_check.end()
         self._begin_sums()
 
     @property
@@ -313,8 +386,8 @@ class SpectralRecorder:
     # --- between the engine and the sums -----------------------------------------------------------------------
 
     def _layers(self) -> list[Layer]:
-        """Every watched weight once, in the model's order."""
-        return list({use.layer.name: use.layer for use in self._uses}.values())
+        """Every watched weight that trains once, in the model's order."""
+        return list({use.layer.name: use.layer for use in self._uses if use.layer.is_trained}.values())
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
@@ -346,18 +419,32 @@ class SpectralRecorder:
     def _hearing(self, model: nn.Module, sums: EpochSums) -> Iterator[None]:
         """A context in which the backward passes of a copy of the model are added to ``sums``."""
         assert self._batch is not None
-        assert self._batch.cells is not None
-        cells = self._batch.cells
+        assert self._batch.groups is not None
+        groups = self._batch.groups
 
-        def add(use: Use, factors: GradientFactors) -> None:
-            sums.add(use, factors.scaled(1 / self._loss_scale), cells)
+        def add(use: Use, factors: GradientFactors, owners: RowOwners) -> None:
+            sums.add(use, factors.scaled(1 / self._loss_scale), groups, owners)
 
         def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
-        engine, _ = listening_engine(self._engine_name, model, self._selection, add, add_matrices, None)
-        with engine.listening(cells):
-            yield
+        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
+        sinks = Sinks(add, add_matrices, lambda way: None)
+        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
+        if isinstance(engine, HookListener) and self._hooks is not None:
+            engine.borrow_traces(self._hooks)
+        failed = False
+        try:
+            with engine.listening(groups):
+                try:
+                    yield
+                except BaseException:
+                    failed = True
+                    raise
+        except AutoSpecError as error:
+            if failed or self._floor is None:
+                raise
+            self._floor.refusal = str(error)  # the copy's own: the batch itself is recorded
 
     def _settle_floor(self) -> None:
         """Give the sums of the record that ends what is known of their rounding."""
@@ -371,20 +458,87 @@ class SpectralRecorder:
                 "formula stands in, which knows the last product's rounding alone; ask for it with floor='formula'",
             )
 
-    def _add(self, use: Use, factors: GradientFactors) -> None:
+    def _add(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:
         assert self._batch is not None
-        assert self._batch.cells is not None
+        assert self._batch.groups is not None
         if self._scaler is not None:
             factors = factors.scaled(1 / self._loss_scale)
         self._batch.heard = True
-        self._sums.add(use, factors, self._batch.cells)
+        if use.layer.name not in self._header.layers:  # it was frozen until now
+            attributes = layer_attributes(use.layer, self._engine_name, self._floor is not None)
+            self._header.layers |= {use.layer.name: attributes}
+        self._sums.add(use, factors, self._batch.groups, owners)
         if self._null is not None and self._batch.subject is not None:
-            self._null.add(use, factors, self._batch.subject)
+            self._null.add(use, factors, self._batch.subject, owners)
 
     def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None
         self._batch.heard = True
-        self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
+        self._sums.add_matrices(layer, gradients if self._scaler is None else gradients / self._loss_scale, eps)
+
+    def _say_way(self, way: str) -> None:
+        """The file says which way the fast engine goes."""
+        self._header.attributes["engine_way"] = way
+
+    def _keep(self, layer: Layer) -> Callable[[], None]:
+        """Copy what is summed up of a layer; calling the result puts it back."""
+        kept = [self._sums.keep(layer), *([self._null.keep(layer)] if self._null else [])]
+
+        def put_back() -> None:
+            for restore in kept:
+                restore()
+
+        return put_back
+
+    def _nothing_heard(self) -> str:
+        """Why no watched layer was heard in a batch."""
+        layer = self._check.unexplained
+        if layer is not None and self._compiled:
+            return "no watched layer was heard; a compiled model must be given to the recorder before the first call"
+        if layer is not None:
+            return (
+                f"a gradient reached layer {layer.name!r}, but none of its module's calls in this batch did; call the "
+                "model inside recorder.batch(...), and its layers as modules"
+            )
+        names = ", ".join(repr(name) for name in self._header.layers)
+        if self._check.passes:
+            return (
+                f"the backward passes of the batch reached no watched weight ({names}), as those of "
+                "torch.autograd.grad and backward(inputs=...) do not; call loss.backward() inside recorder.batch(...)"
+            )
+        compiled = "; a compiled model must be given to the recorder before the first call" * self._compiled
+        return (
+            f"the batch ended without a backward pass through any watched layer ({names}); "
+            f"call loss.backward() inside recorder.batch(...){compiled}"
+        )
+
+    def _check_reduction(self, batch: Batch) -> None:
+        """Warn where the samples' losses entered the loss with other weights than the recorder was told of."""
+        if batch.loss_shares is None or batch.weight is None:
+            return
+        shares = batch.loss_shares / self._loss_scale
+        told = batch.weight / (batch.weight.sum() if self._mean_loss else 1)
+        if bool(((shares - told).abs() > 1e-3 * told.max()).any()):
+            worst = int((shares - told).abs().argmax())
+            self._warn_once(
+                "reduction",
+                f"the loss of sample {worst} enters the loss with weight {float(shares[worst]):.4g}, but "
+                f"reduction={self._reduction!r} says {float(told[worst]):.4g}; scaled spectra use the latter. Choose "
+                "the other reduction, or give recorder.batch(group, weight=...)",
+            )
+
+    def _check_loss(self, loss: float | None) -> None:
+        """Warn where an epoch's loss, of one batch, is the sum of the samples' and their mean was told, or back."""
+        mean, total = self._sums.mean_and_total_loss
+        if loss is None or mean is None or total is None or math.isclose(mean, total, rel_tol=1e-3):
+            return
+        told, other = (mean, total) if self._mean_loss else (total, mean)
+        if math.isclose(loss, other, rel_tol=1e-3) and not math.isclose(loss, told, rel_tol=1e-3):
+            self._warn_once(
+                "reduction",
+                f"the loss is {loss:.4g}, but reduction={self._reduction!r} of the samples' losses is {told:.4g}; "
+                "scaled spectra use the latter, so choose the other reduction",
+            )
 
     @property
     def _loss_scale(self) -> float:

@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from autospec.capture.hooks import is_compiled, random_state
+from autospec.capture.forward_hooks import random_state
+from autospec.capture.hooks import is_compiled
 from autospec.errors import AutoSpecError
 
 SAME_OUTPUT = 0.1

@@ -25,6 +25,9 @@ class GradientFactors:
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
 
+    has_rows = True
+    """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
+
     _rounded_before = 0.0
     """The spacing of numbers that a factor was once held in."""
 
@@ -124,6 +127,14 @@ class GradientFactors:
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
         return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
+
+    def rounded_to(self, spacing: float) -> GradientFactors:
+        """The same factors, known to come from numbers of a spacing (those of a kernel in half precision)."""
+        if spacing <= self.eps:
+            return self
+        other = copy.copy(self)
+        other._rounded_before = spacing
+        return other
 
     def scaled(self, factor: float) -> GradientFactors:
         """The factors of a loss that is ``factor`` times as large."""

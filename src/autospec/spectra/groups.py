@@ -69,10 +69,15 @@ class SampleGroups:
         order = torch.argsort(of_sample, stable=True)
         return cls(tuple(order.split(counts)), of_sample)
 
-    def of_all(self) -> SampleGroups:
-        """The cells of one row that all samples of the batch share: in no group, so in ``all`` only."""
-        apart = SampleGroups.of(self.of_sample.new_full((1,), UNGROUPED), len(self.samples))
+    def of_all(self, rows: int = 1) -> SampleGroups:
+        """The groups of rows that samples of the batch share: in no group, so in ``all`` only."""
+        apart = SampleGroups.of(self.of_sample.new_full((rows,), UNGROUPED), len(self.samples))
         return replace(apart, shared=True)
+
+    def of_rows(self, owners: Tensor) -> SampleGroups:
+        """The groups of rows, (rows,) each of the sample that ``owners`` names; -1 is nobody's, in no group."""
+        group = self.of_sample[owners.clamp_min(0)].where(owners >= 0, UNGROUPED)
+        return SampleGroups.of(group, len(self.samples))
 
     @property
     def counts(self) -> list[int]:

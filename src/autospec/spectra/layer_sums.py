@@ -59,12 +59,14 @@ class LayerSums:
         self.arrived = False
         self.shared = False
         self.only_gradients = False
+        self.has_rows = True
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
         self.own_rows += self._added(factors, cells)
+        self.has_rows &= factors.has_rows
         for name in (ACTIVATION, ADJOINT):
-            if name in self.keep:
+            if name in self.keep and factors.has_rows:
                 self._add_rows(name, factors, cells)
 
     def add_gradient(self, factors: GradientFactors, cells: SampleGroups) -> None:
@@ -83,7 +85,7 @@ class LayerSums:
         self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
         if GRADIENT in self.keep:
             self.gradient.add(factors, cells)
-        if POSITIONS in self.keep:
+        if POSITIONS in self.keep and factors.has_rows:
             self.positions.add(factors, cells)
         return rows
 
@@ -153,7 +155,7 @@ def gradient_floor(sums: LayerSums) -> Tensor:
 
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
-    cancellation can make thousands of times as much. Where only gradients were taken (the aliased engine) it is
+    cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
     ``eps max(shape) σ₁``, which does not know of either cancellation.
     """
     if GRADIENT in sums.measured_floors:

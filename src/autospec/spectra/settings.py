@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, MinLen
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
 from autospec.store.schema import GRADIENT, STATISTIC_NAMES
 
-ENGINES = ("hooks", "aliased")
+ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
+FORMER_ENGINES = {"aliased": "per_group"}
+"""Names that engines had before, and still go by."""
 REDUCTIONS = ("mean", "sum")
 
 T = TypeVar("T")
@@ -42,13 +45,20 @@ def one_of(names: Sequence[str]) -> AfterValidator:
     return must(lambda value: value in names, f"allowed are {', '.join(names)}")
 
 
-Count = Annotated[int, Ge(1)]
+def _whole_number(value: Any) -> int:
+    """A whole number of any type, NumPy's too; text and truth values only look like one."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise PydanticCustomError("must", "{text}", {"text": "must be a whole number, 1 or more"})
+    return int(value)
+
+
+Count = Annotated[int, BeforeValidator(_whole_number), Ge(1)]
 StatisticNames = Annotated[
     list[Annotated[str, one_of(STATISTIC_NAMES)]],
     MinLen(1),
     Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
 ]
-EngineName = Annotated[str, one_of(ENGINES)]
+EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 

@@ -36,7 +36,8 @@ class Statistic:
     """A quantity of one layer at one recorded epoch.
 
     ``name`` is its path below the layer, ``dimensions`` those after the epoch, ``needs`` what of gradient,
-    activation and adjoint must be summed for it, ``value`` the computation; ``known`` says of which layers it is had.
+    activation and adjoint must be summed for it, ``value`` the computation; ``known(sums)`` says whether a layer has
+    this statistic.
     """
 
     name: str
@@ -107,9 +108,13 @@ def between_epochs(sums: LayerSums) -> Tensor:
 
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
+
+    def known(sums: LayerSums) -> bool:
+        return sums.has_rows
+
     return (
-        Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra()),
-        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: sums.rows_floor(name)),
+        Statistic(name, (GROUP, INDEX), needs, lambda sums: sums.stacks[name].spectra(), known),
+        Statistic(f"floor/{name}", (GROUP,), needs, lambda sums: sums.rows_floor(name), known),
     )
 
 
@@ -163,7 +168,11 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     ),
     TIED: (
         Statistic(
-            "tied/gradient", (GROUP, POSITION, INDEX), frozenset({POSITIONS}), lambda sums: sums.positions.spectra()
+            "tied/gradient",
+            (GROUP, POSITION, INDEX),
+            frozenset({POSITIONS}),
+            lambda sums: sums.positions.spectra(),
+            known=lambda sums: sums.has_rows,
         ),
     ),
     SUBSPACE: (

@@ -39,7 +39,7 @@ def test_self_attention_is_one_linear_layer_and_another():
     x = torch.randn(4, 5, 6, dtype=torch.float64)
     found = captured(layer, lambda: layer(x, x, x)[0].square().sum().backward())
     (_, q), (_, k), (_, v), out = written_out(layer, x, x, x)
-    assert list(found) == ["in_proj_weight", "out_proj"]
+    assert set(found) == {"in_proj_weight", "out_proj"}
     assert agrees(found["in_proj_weight"][0], (x, torch.cat([q, k, v], dim=-1)))
     assert agrees(found["out_proj"][0], out)
 
@@ -78,7 +78,7 @@ def test_a_loss_on_the_attention_weights_alone():
     found = captured(layer, lambda: layer(x, x, x)[1].square().sum().backward())
     everyone = torch.arange(3)
     assert torch.allclose(found["in_proj_weight"][0].product(everyone), layer.in_proj_weight.grad, atol=1e-13)
-    assert not found["out_proj"][0].product(everyone).any()
+    assert "out_proj" not in found  # no gradient reaches it
 
 
 def test_masks_of_unlike_types_are_warned_about_once():

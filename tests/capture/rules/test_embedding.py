@@ -11,13 +11,47 @@ from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
 STATISTICS = ["gradient", "activation", "adjoint"]
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [({"sparse": True}, "sparse=True is not supported"), ({"scale_grad_by_freq": True}, "divides by counts over the")],
-)
-def test_what_is_refused(option, message):
-    with pytest.raises(AutoSpecError, match=rf"layer 'words' \(Embedding\): .*{message}"):
-        SpectralRecorder(nn.ModuleDict({"words": nn.Embedding(5, 3, **option)}), groups=["a"])
+def test_by_frequency_a_group_has_its_part_of_the_quotient_with_the_counts_of_the_whole_batch():
+    model = nn.Sequential(nn.Embedding(6, 3, scale_grad_by_freq=True)).double()
+    indices = torch.tensor([[1, 1, 0], [2, 1, 5], [1, 3, 3], [2, 2, 4]])
+    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+        with recorder.batch([0, 1, 0, 1]):
+            output = model(indices)
+            output.retain_grad()
+            output.square().sum().backward()
+        recorder.end_epoch()
+    counts = torch.bincount(indices.flatten(), minlength=6).clamp_min(1)
+    for row, members in enumerate([[0, 1, 2, 3], [0, 2], [1, 3]]):
+        expected = torch.zeros(6, 3, dtype=torch.float64)
+        for sample in members:
+            for place, index in enumerate(indices[sample]):
+                expected[index] += output.grad[sample, place] / counts[index]
+        assert abs(recorder.table["layers/0/gradient"][0, row] - full_spectrum(expected)).max() < 1e-12
+
+
+def test_bags_by_frequency_add_up_to_what_backward_leaves():
+    model = nn.Sequential(nn.EmbeddingBag(6, 3, mode="sum", scale_grad_by_freq=True)).double()
+    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+        with recorder.batch([0, 1, 0, 1]):
+            model(torch.tensor([[1, 1, 0], [2, 1, 5], [1, 3, 3], [2, 2, 4]])).square().sum().backward()
+        recorder.end_epoch()
+    expected = full_spectrum(model[0].weight.grad)
+    assert abs(recorder.table["layers/0/gradient"][0, 0] - expected).max() < 1e-12 * expected[0]
+
+
+def test_a_sparse_gradient_is_the_same_one():
+    tables = []
+    for sparse in (False, True):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Embedding(6, 3, sparse=sparse))
+        with SpectralRecorder(model, groups=["a", "b"], statistics=STATISTICS) as recorder:
+            with recorder.batch([0, 1]):
+                model(torch.tensor([[1, 1, 0], [2, 1, 5]])).square().sum().backward()
+            recorder.end_epoch()
+        tables.append(recorder.table)
+    assert model[0].weight.grad.is_sparse
+    for path in ("gradient", "activation", "adjoint"):
+        assert np.array_equal(*(table[f"layers/0/{path}"] for table in tables))
 
 
 def test_the_activation_spectrum_is_the_root_of_the_counts():
@@ -67,7 +101,7 @@ def recorded(model, *calls, labels=(0, 1, 1, -1)):
 def test_a_shared_use_is_stored_for_all_and_unknown_for_the_groups(calls):
     model = Positions().double()
     with pytest.warns(
-        AutoSpecWarning, match="layer 'positions': called with one row that all 4 samples share"
+        AutoSpecWarning, match="layer 'positions': called with rows that several of the 4 samples share"
     ) as caught:
         table = recorded(model, *calls)
     assert len(caught) == 1
@@ -93,7 +127,7 @@ def test_a_batch_of_one_shares_nothing():
 def test_a_first_dimension_that_is_neither_sample_nor_shared():
     model = Positions()
     recorder = SpectralRecorder(model, groups=["a"])
-    message = "layer 'positions' saw a batch of 5 samples, but 4 .*or 1, where all"
+    message = "layer 'positions' saw a batch of 5 samples, but 4 group labels were given"
     with pytest.raises(AutoSpecError, match=message), recorder.batch([0] * 4):
         (model(torch.zeros(4, 5, dtype=torch.int64)) + model.positions(torch.arange(5))).sum().backward()
 

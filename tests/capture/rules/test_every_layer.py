@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from cases import CASES, CONVOLUTIONS, DROPPING, GROUPS, LABELS, SAMPLES, Case, captured
+from cases import CASES, CONVOLUTIONS, DROPPING, GRADIENT_ONLY, GROUPS, LABELS, SAMPLES, Case, captured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import full_spectrum, group_sums, weight_gradients
@@ -57,7 +57,7 @@ def matrices(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@each(CASES)
+@each([*CASES, *GRADIENT_ONLY])
 def test_group_spectra_are_those_of_samples_taken_alone(case, dtype):
     model, batch = case.model(dtype), case.inputs(dtype)
     with expected_warning(case):
@@ -75,17 +75,20 @@ def test_group_spectra_are_those_of_samples_taken_alone(case, dtype):
 
 
 @given(
-    case=st.sampled_from([*CASES, *DROPPING]),
+    case=st.sampled_from([*CASES, *DROPPING, *GRADIENT_ONLY]),
     labels=st.lists(st.integers(-1, 2), min_size=SAMPLES, max_size=SAMPLES),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
 )
-@settings(max_examples=90, deadline=None, derandomize=True)
+@settings(max_examples=120, deadline=None, derandomize=True)
 def test_the_parts_of_any_groups_add_up_to_the_gradient_that_backward_left(case, labels, dtype):
     """In bfloat16 the optimizer's own gradient is rounded, and fused kernels round inside."""
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
     model, batch = case.model(dtype), case.inputs(dtype)
     labels = torch.tensor(labels)
-    for name, parts in factors_of(case, model, batch).items():
+    of_layers = {}
+    for use, parts in factors_of(case, model, batch).items():
+        of_layers.setdefault(use.partition("/uses/")[0], []).extend(parts)
+    for name, parts in of_layers.items():
         (parameter,) = (p for full, p in model.named_parameters() if layer_name(full) == name)
         total = torch.zeros_like(parameter.flatten(1), dtype=torch.float64)
         norms = torch.zeros(2, dtype=torch.float64)
@@ -135,14 +138,25 @@ def test_spectra_of_rows_are_those_of_the_rows_stacked(case, dtype):
 
 
 def stacked(parts, statistic, members):
-    """``A_c`` or ``Δ_c`` as one matrix: blocks of the one under one another, those of the other along a diagonal."""
+    """``A_c`` or ``Δ_c`` as one matrix: blocks of the one under one another, those of the other along a diagonal.
+
+    Each part stands where its rows of the weight's matrix are.
+    """
     factors = [getattr(part, statistic)[:, members].flatten(1, 2) for part in parts]
-    if (statistic == "activation") == parts[0].transposed:
-        return torch.block_diag(*(block for factor in factors for block in factor))
-    return torch.cat([factor.flatten(0, 1) for factor in factors])
+    if (statistic == "activation") != parts[0].transposed:
+        return torch.cat([factor.flatten(0, 1) for factor in factors])
+    width = max(part.first_row + part.height for part in parts)
+    placed = [torch.block_diag(*factor) for factor in factors]
+    before = [part.first_row for part in parts]
+    return torch.cat(
+        [
+            torch.nn.functional.pad(rows, (first, width - first - rows.shape[1]))
+            for rows, first in zip(placed, before, strict=True)
+        ]
+    )
 
 
-@each([case for case in [*CASES, *DROPPING] if case not in CONVOLUTIONS or "all at once" in case.name])
+@each([case for case in [*CASES, *DROPPING, *GRADIENT_ONLY] if case not in CONVOLUTIONS or "all at once" in case.name])
 def test_training_is_the_same_to_the_last_bit(case):
     def trained(record):
         model, batch = case.model(torch.float32), case.inputs(torch.float32)

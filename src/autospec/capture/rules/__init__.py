@@ -1,5 +1,5 @@
 """Layer rules, one file per layer family; importing the package registers them all."""
 
-from autospec.capture.rules import attention, convolution, embedding, linear, recurrent
+from autospec.capture.rules import attention, cells, convolution, embedding, linear, recurrent
 
-__all__ = ["attention", "convolution", "embedding", "linear", "recurrent"]
+__all__ = ["attention", "cells", "convolution", "embedding", "linear", "recurrent"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +28,43 @@ WINDOWS_AT_ONCE = 2**13
 _WEIGHT_GRADIENT = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """How windows lie on an image: one number per spatial dimension, but for ``groups`` and a padding by name."""
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str = "constant"
+
+    @classmethod
+    def of_layer(cls, layer: ConvolutionLayer | TransposedLayer) -> Geometry:
+        """The geometry of a layer of torch."""
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        return cls(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, mode)
+
+    @classmethod
+    def of_call(cls, kernel_size: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: Any) -> Geometry:
+        """The geometry of a call of ``torch.nn.functional``, None where it leaves an argument out."""
+        size = tuple(kernel_size)
+
+        def each(given: Any, default: int) -> tuple[int, ...]:
+            given = default if given is None else given
+            values = (given,) if isinstance(given, int) else tuple(given)
+            return values * len(size) if len(values) == 1 else values
+
+        side = padding if isinstance(padding, str) else each(padding, 0)
+        return cls(size, each(stride, 1), side, each(dilation, 1), 1 if groups is None else groups)
+
+
 @register_rule(nn.Conv1d)
 @register_rule(nn.Conv2d)
 @register_rule(nn.Conv3d)
 def convolution(layer: ConvolutionLayer, call: LayerCall) -> dict[str, GradientFactors]:
     """A row of ``A`` is the padded input under one window, a row of ``Δ`` the adjoint of what the window gave."""
-    _check_batched(layer, call.activation)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    image = _padded(layer, call.activation, mode)
-    return {"weight": ConvolutionFactors(layer, image, call.adjoint)}
+    return {"weight": convolution_factors(Geometry.of_layer(layer), call.activation, call.adjoint)}
 
 
 @register_rule(nn.ConvTranspose1d)
@@ -42,9 +72,28 @@ def convolution(layer: ConvolutionLayer, call: LayerCall) -> dict[str, GradientF
 @register_rule(nn.ConvTranspose3d)
 def transposed_convolution(layer: TransposedLayer, call: LayerCall) -> dict[str, GradientFactors]:
     """The other way round: a row of ``A`` is one place of the input, a row of ``Δ`` the adjoint of its window."""
-    _check_batched(layer, call.activation)
-    image = _padded(layer, call.adjoint, "constant")
-    return {"weight": ConvolutionFactors(layer, image, call.activation, transposed=True)}
+    return {"weight": transposed_factors(Geometry.of_layer(layer), call.activation, call.adjoint)}
+
+
+def convolution_factors(geometry: Geometry, activation: Tensor, adjoint: Tensor) -> ConvolutionFactors:
+    """The factors of a convolution.
+
+    Args:
+        geometry: where its windows lie.
+        activation: (n, channels, *size), the input.
+        adjoint: (n, channels, *positions), the derivative by the output.
+
+    Raises:
+        AutoSpecError: for an input without a batch dimension.
+    """
+    _check_batched(geometry, activation)
+    return ConvolutionFactors(geometry, _padded(geometry, activation, geometry.padding_mode), adjoint)
+
+
+def transposed_factors(geometry: Geometry, activation: Tensor, adjoint: Tensor) -> ConvolutionFactors:
+    """The factors of a transposed convolution; see ``convolution_factors``."""
+    _check_batched(geometry, activation)
+    return ConvolutionFactors(geometry, _padded(geometry, adjoint, "constant"), activation, transposed=True)
 
 
 class ConvolutionFactors(GradientFactors):
@@ -57,11 +106,9 @@ class ConvolutionFactors(GradientFactors):
     Shapes: ``image`` (n, channels, *size), padded already; ``points`` (n, channels, *positions).
     """
 
-    def __init__(
-        self, layer: ConvolutionLayer | TransposedLayer, image: Tensor, points: Tensor, *, transposed: bool = False
-    ) -> None:
-        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
-        self.groups = layer.groups
+    def __init__(self, geometry: Geometry, image: Tensor, points: Tensor, *, transposed: bool = False) -> None:
+        self.kernel_size, self.stride, self.dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+        self.groups = geometry.groups
         self.first_row = 0
         self.transposed = transposed
         self._row_counts = None
@@ -164,23 +211,23 @@ class ConvolutionFactors(GradientFactors):
         return coverage
 
 
-def _padded(layer: ConvolutionLayer | TransposedLayer, tensor: Tensor, mode: str) -> Tensor:
-    amounts = _padding(layer)
+def _padded(geometry: Geometry, tensor: Tensor, mode: str) -> Tensor:
+    amounts = _padding(geometry)
     return functional.pad(tensor, amounts, mode=mode) if any(amounts) else tensor
 
 
-def _padding(layer: ConvolutionLayer | TransposedLayer) -> list[int]:
+def _padding(geometry: Geometry) -> list[int]:
     """What is added before and after each dimension, the last dimension first."""
-    if not isinstance(layer.padding, str):
-        return [amount for amount in reversed(layer.padding) for _ in range(2)]
-    if layer.padding == "valid":
+    if not isinstance(geometry.padding, str):
+        return [amount for amount in reversed(geometry.padding) for _ in range(2)]
+    if geometry.padding == "valid":
         return []
-    totals = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+    totals = [step * (size - 1) for step, size in zip(geometry.dilation, geometry.kernel_size, strict=True)]
     return [amount for total in reversed(totals) for amount in (total // 2, total - total // 2)]
 
 
-def _check_batched(layer: nn.Module, tensor: Tensor) -> None:
-    dimensions = layer.get_parameter("weight").dim()
+def _check_batched(geometry: Geometry, tensor: Tensor) -> None:
+    dimensions = len(geometry.kernel_size) + 2
     if tensor.dim() != dimensions:
         raise AutoSpecError(
             f"expects an input of {dimensions} dimensions with samples first, got {tuple(tensor.shape)}"

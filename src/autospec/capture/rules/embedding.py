@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,27 +15,91 @@ from autospec.spectra.factors import GradientFactors, at_least_float32, chosen, 
 from autospec.spectra.singular import on_capable_device
 
 
-def refusal(layer: nn.Embedding) -> str | None:
-    """Why an embedding's gradient is not a plain sum over its samples."""
-    if layer.sparse:
-        return "sparse=True is not supported; use sparse=False or leave the layer out"
-    if layer.scale_grad_by_freq:
-        return "scale_grad_by_freq=True divides by counts over the whole batch, so that no group has a part of its own"
-    return None
-
-
-@register_rule(nn.Embedding, refuse=refusal)
+@register_rule(nn.Embedding)
 def embedding(layer: nn.Embedding, call: LayerCall) -> dict[str, GradientFactors]:
     """``y = A W`` with one-hot rows ``A``: ``∇W = Aᵀ Δ``; positions with ``padding_idx`` are no rows.
 
     ``max_norm`` rescales the table before the look-up and outside the gradient, which it leaves as it is.
     """
-    adjoint = rows_of(call.adjoint)
-    positions = call.activation.reshape(len(adjoint), -1)
+    factors = embedding_factors(
+        call.activation,
+        call.adjoint,
+        layer.num_embeddings,
+        padding_index=layer.padding_idx,
+        by_frequency=layer.scale_grad_by_freq,
+    )
+    return {"weight": factors}
+
+
+def embedding_factors(
+    indices: Tensor, adjoint: Tensor, table_length: int, *, padding_index: int | None, by_frequency: bool
+) -> EmbeddingFactors:
+    """The factors of a look-up.
+
+    Args:
+        indices: (n, ...), what was looked up.
+        adjoint: (n, ..., width), the derivative by what came out.
+        table_length: how many rows the table has.
+        padding_index: the index that is no row, counted from the end where it is negative.
+        by_frequency: whether an index's gradient is divided by how often the batch holds it. The count is of the
+            whole batch: a group's part is its part of that quotient.
+    """
+    adjoint = rows_of(adjoint if adjoint.dim() > 1 else adjoint[:, None])
+    positions = indices.reshape(len(adjoint), -1)
     present = torch.ones_like(positions, dtype=torch.bool)
-    if layer.padding_idx is not None:
-        present = positions != layer.padding_idx
-    return {"weight": EmbeddingFactors(positions, adjoint, present, layer.num_embeddings)}
+    if padding_index is not None:
+        present = positions != padding_index % table_length
+    if by_frequency:
+        adjoint = _by_frequency(positions, adjoint, table_length)
+    return EmbeddingFactors(positions, adjoint, present, table_length)
+
+
+def bag_factors(
+    indices: Tensor, adjoint: Tensor, table_length: int, options: Mapping[str, Any]
+) -> EmbeddingFactors | None:
+    """The factors of sums or means over bags of look-ups: every index of a bag is a row.
+
+    Args:
+        indices: (n, longest), or those of all bags in one row, with ``offsets``.
+        adjoint: (n, width), the derivative by what came out.
+        table_length: how many rows the table has.
+        options: the other arguments of ``torch.nn.functional.embedding_bag`` by name, None for those left out.
+
+    Returns:
+        The factors, or None for ``mode="max"``, where rows belong to single columns, and for counts of the whole batch,
+        which torch's own backward pass takes of other indices.
+    """
+    mode = options["mode"] or "mean"
+    if mode == "max" or options["scale_grad_by_freq"]:
+        return None
+    padded, present, weights = _bags(indices, options, len(adjoint))
+    if options["padding_idx"] is not None:
+        present = present & (padded != options["padding_idx"] % table_length)
+    if mode == "mean":
+        weights = weights / present.sum(1, keepdim=True).clamp_min(1)
+    rows = adjoint[:, None] * weights[..., None].to(adjoint.dtype)
+    return EmbeddingFactors(padded, rows, present, table_length)
+
+
+def _bags(indices: Tensor, options: Mapping[str, Any], bags: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, longest) each: the indices of every bag, which of them there are, and their weights."""
+    weights = options["per_sample_weights"]
+    weights = torch.ones_like(indices, dtype=torch.float64) if weights is None else weights.detach()
+    if indices.dim() == 2:
+        return indices, torch.ones_like(indices, dtype=torch.bool), weights
+    starts = options["offsets"][:bags].long()
+    lengths = torch.diff(starts, append=starts.new_tensor([len(indices)]))
+    if options["include_last_offset"]:
+        lengths = torch.diff(options["offsets"].long())
+    present = torch.arange(int(lengths.max()), device=indices.device) < lengths[:, None]
+    place = (starts[:, None] + present.cumsum(1) - 1).clamp(0, len(indices) - 1)
+    return indices[place] * present, present, weights[place] * present
+
+
+def _by_frequency(positions: Tensor, adjoint: Tensor, table_length: int) -> Tensor:
+    """Adjoints divided by how often their index occurs in the whole batch."""
+    counts = torch.bincount(positions.flatten(), minlength=table_length)
+    return adjoint / counts[positions][..., None]
 
 
 class EmbeddingFactors(GradientFactors):

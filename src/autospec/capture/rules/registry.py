@@ -21,9 +21,13 @@ REPLAY_TOLERANCE = 0.03
 class LayerCall:
     """One forward pass of a layer and what came back to it.
 
-    ``inputs`` and ``keywords`` are what the layer was called with, detached; ``output`` what it returned, flattened
-    to its tensors; ``adjoints`` the derivative of the loss by each of them (None where none arrived). ``training``
-    is the layer's mode at the call, ``random_state`` that of each device before it, where the rule asks for it.
+    Attributes:
+        inputs: what the layer was called with by position, tensors detached.
+        keywords: what it was called with by name.
+        output: what it returned, flattened to its tensors.
+        adjoints: the derivative of the loss by each tensor of ``output``, None where none arrived.
+        random_state: that of each device before the call, where the rule asks for it.
+        training: the layer's mode at the call.
     """
 
     inputs: tuple[Any, ...]
@@ -34,12 +38,25 @@ class LayerCall:
     training: bool = True
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument of the call, given by position or by name."""
+        """An argument of the call, given by position or by name.
+
+        Args:
+            position: its place among the arguments.
+            name: its name.
+            default: what it is where the call leaves it out.
+
+        Returns:
+            The argument.
+        """
         return self.inputs[position] if position < len(self.inputs) else self.keywords.get(name, default)
 
     @property
     def activation(self) -> Tensor:
-        """The first input, wherever the caller put it."""
+        """The first input, wherever the caller put it.
+
+        Raises:
+            AutoSpecError: where it is no tensor.
+        """
         first = self.inputs[0] if self.inputs else next(iter(self.keywords.values()))
         if not isinstance(first, Tensor):
             raise AutoSpecError(f"its first input is a {type(first).__name__}, not a tensor")
@@ -47,7 +64,11 @@ class LayerCall:
 
     @property
     def adjoint(self) -> Tensor:
-        """The adjoint of the first output."""
+        """The adjoint of the first output, of its shape.
+
+        Raises:
+            AutoSpecError: where none arrived.
+        """
         if self.adjoints[0] is None:
             raise AutoSpecError("no adjoint arrived at its first output")
         return self.adjoints[0]
@@ -65,7 +86,14 @@ class LayerCall:
             yield
 
     def confirm(self, replayed: Tensor) -> None:
-        """Raise AutoSpecError unless a replay came to the output of the call, which a wrong dropout mask does not."""
+        """Compare a replay with the output of the call, which a wrong dropout mask does not come to.
+
+        Args:
+            replayed: what the layer's equations gave, of the first output's shape.
+
+        Raises:
+            AutoSpecError: where they differ by more than half precision would.
+        """
         output = self.output[0].to(replayed.dtype)
         apart = torch.linalg.vector_norm(replayed - output)
         if apart > REPLAY_TOLERANCE * torch.linalg.vector_norm(output):
@@ -79,9 +107,14 @@ Explanation = Callable[[Any, LayerCall], Mapping[str, GradientFactors | Sequence
 class Rule:
     """How a layer type's weights get their gradients.
 
-    ``explain(layer, call)`` returns the factors of every weight, by the name of the parameter in the layer;
-    ``weights(layer)`` those names; ``owns`` names children whose forward is never called; ``forward`` is the forward
-    function that the rule describes, so that a subclass with another one is not mistaken for it.
+    Attributes:
+        explain: (layer, call) → the factors of every weight, by the name of the parameter in the layer.
+        weights: (layer) → those names.
+        owns: names of children whose forward is never called.
+        forward: the forward function that the rule describes, so that a subclass with another one is not mistaken for
+            it.
+        draws_random: (layer) → whether the random state of each call is to be kept.
+        refuse: (layer) → why this very layer cannot be handled exactly, or None.
     """
 
     explain: Explanation
@@ -105,9 +138,18 @@ def register_rule(
 ) -> Callable[[Explanation], Explanation]:
     """Register the function below as the rule of a layer type: ``(layer, call) → {weight: Factors}``.
 
-    ``layer_type`` is a class or, so that its package need not be imported, its qualified name. ``weights`` names the
-    parameters that it explains; ``draws_random(layer)`` asks for the random state of each call to be kept;
-    ``refuse(layer)`` may return why this very layer cannot be handled exactly.
+    Layers without a rule are recorded from the calls of functions on their weights; a rule is for what those do not
+    show, such as a kernel that hides its products.
+
+    Args:
+        layer_type: a class or, so that its package need not be imported, its qualified name.
+        weights: the names of the parameters that the rule explains, or a function of the layer that returns them.
+        owns: names of children whose forward is never called.
+        draws_random: (layer) → whether the random state of each call is to be kept.
+        refuse: (layer) → why this very layer cannot be handled exactly, or None.
+
+    Returns:
+        A decorator that registers a function and returns it unchanged.
 
     >>> import autospec
     >>> class Scaled(nn.Linear):
@@ -115,7 +157,7 @@ def register_rule(
     ...         return 2 * nn.functional.linear(x, self.weight, self.bias)
     >>> @autospec.register_rule(Scaled)
     ... def scaled(layer, call):
-    ...     return {"weight": autospec.Factors(call.activation, 2 * call.adjoint)}
+    ...     return {"weight": autospec.GradientFactors(call.activation, 2 * call.adjoint)}
     """
     names = weights if callable(weights) else lambda layer: tuple(weights)
 
@@ -129,7 +171,14 @@ def register_rule(
 
 
 def rule_of(layer: nn.Module) -> Rule | None:
-    """The rule of a layer's type or of the nearest base class whose forward function it still runs."""
+    """The rule that describes what a layer does.
+
+    Args:
+        layer: any module.
+
+    Returns:
+        The rule of its type or of the nearest base class, if it still runs the forward function of that; else None.
+    """
     for ancestor in type(layer).__mro__:
         rule = _RULES.get(_qualified(ancestor))
         if rule is not None:

@@ -1,0 +1,94 @@
+"""A GradScaler that the recorder was not told of, found by what it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from autospec.capture.layers import Layer
+from autospec.errors import AutoSpecError
+from autospec.recording.gradient_check import GradientCheck
+
+SMALLEST_SCALE = 1024.0
+"""A smaller ratio may be a gradient that was divided on purpose."""
+
+STEPS = 3
+"""How many optimizer steps are looked at."""
+
+
+class ScaleCheck:
+    """Compares what backward left with what the optimizer gets: a power of two between them is a GradScaler's.
+
+    Args:
+        layers: the watched weights.
+        wanted: whether to look at all; not where the recorder knows the scaler.
+        check: told of every step.
+    """
+
+    def __init__(self, layers: Sequence[Layer], wanted: bool, check: GradientCheck) -> None:
+        self._layers = {id(layer.parameter): layer for layer in layers}
+        self._check = check
+        self._left_to_see = STEPS if wanted else 0
+        self._handle: RemovableHandle | None = None
+        self._found = 0.0
+        check.remembers = wanted
+
+    def begin(self) -> None:
+        """A batch begins: the steps that follow are noticed."""
+        if self._handle is None:
+            self._handle = register_optimizer_step_pre_hook(self._before_step)
+
+    def end(self) -> None:
+        """Notice no more steps."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether no step has been seen yet that would tell."""
+        return self._left_to_see == STEPS
+
+    def raise_if_found(self) -> None:
+        """AutoSpecError where a scale was found."""
+        if self._found:
+            raise AutoSpecError(
+                f"the optimizer gets 1/{self._found:.0f} of the gradients that backward left: a GradScaler multiplied "
+                "the loss, and so what was recorded; give it to the recorder, SpectralRecorder(..., scaler=scaler)"
+            )
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+        watched = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._layers]
+        if not watched:
+            return
+        self._check.stepped([self._layers[id(parameter)] for parameter in watched])
+        if self._left_to_see:
+            self._left_to_see -= 1
+            ratios = [self._ratio(parameter) for parameter in watched]
+            self._found = next((ratio for ratio in ratios if ratio), 0.0)
+            if not self._left_to_see:
+                self._check.remembers = False
+                self._check.left.clear()
+        if not self._check.is_open:
+            self.end()
+
+    def _ratio(self, parameter: Tensor) -> float:
+        """The power of two by which what backward left is larger than the gradient now; 0 where there is none."""
+        left = self._check.left.get(self._layers[id(parameter)].name)
+        if left is None or parameter.grad is None or parameter.grad.is_sparse:
+            return 0.0
+        now = parameter.grad.detach().double()
+        left = left.view_as(now)
+        square = float(now.square().sum())
+        if not math.isfinite(square) or square == 0.0:
+            return 0.0
+        ratio = float((left * now).sum()) / square
+        is_same = float((left - ratio * now).norm()) <= 1e-3 * float(left.norm())
+        is_power = ratio >= SMALLEST_SCALE and abs(math.log2(ratio) - round(math.log2(ratio))) < 1e-3
+        return ratio if is_same and is_power else 0.0
