@@ -25,8 +25,8 @@ What AutoSpec makes of {models} architectures that come with packages on the ind
 built as small as it goes, in float64 and in evaluation mode, and recorded on one batch of six samples in two groups and
 one sample of none. The reference is independent of the recorder: the output's adjoint of all other samples is set to
 zero, and one backward pass gives the group's own gradient. *Exact* means that all singular values of the whole batch
-and of both groups agree within 1e-9 of the largest (mamba: 1e-6, since it computes a part in float32 whatever it is
-given). *Shared* are those among the exact ones that all samples share (tables of positions): they are stored for `all`, and NaN
+and of both groups agree within 1e-9 of the largest (mamba: 1e-6, since it computes a part in float32 whatever it
+is given). *Shared* are those among the exact ones that all samples share (tables of positions): they are stored for `all`, and NaN
 for the groups. `make survey` makes this page anew.
 
 {summary}
