@@ -26,8 +26,8 @@ built as small as it goes, in float64 and in evaluation mode, and recorded on on
 one sample of none. The reference is independent of the recorder: the output's adjoint of all other samples is set to
 zero, and one backward pass gives the group's own gradient. *Exact* means that all singular values of the whole batch
 and of both groups agree within 1e-9 of the largest (mamba: 1e-6, since it computes a part in float32 whatever it
-is given). *Shared* are those among the exact ones that all samples share (tables of positions): they are stored for `all`, and NaN
-for the groups. `make survey` makes this page anew.
+is given). *Shared* are those among the exact ones that all samples share (tables of positions): they are stored for
+`all`, and NaN for the groups. `make survey` makes this page anew.
 
 {summary}
 
