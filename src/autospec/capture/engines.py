@@ -19,7 +19,7 @@ Engine = HookListener | PerGroupEngine
 _FLOORS = {"hooks": "eps sqrt(min(shape)) |A| |D|", "aliased": "eps max(shape) s1"}
 """The formula of a gradient's noise floor, by the engine's name."""
 
-_MEASURED = "|float32 - float64| where floor/measured is 1, elsewhere "
+_MEASURED = "|float32 - float64| where floor/measured is 1, twice its last ratio to the formula where 0, elsewhere "
 """What stands before the formula where the floor is measured."""
 
 

@@ -55,7 +55,8 @@ class LayerSums:
         self.used_elsewhere = False
         self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
-        self.measured_floors: Mapping[str, Tensor] = {}
+        self.floors: Mapping[str, Tensor] = {}
+        self.floors_are_measured = False
         self.arrived = False
         self.shared = False
         self.only_gradients = False
@@ -101,9 +102,11 @@ class LayerSums:
         return leading_subspaces(self)
 
     def rows_floor(self, name: str) -> Tensor:
-        """(reported,): the noise floor of ``A``'s or ``Δ``'s singular values: measured, or ``eps √min(shape) σ₁``."""
-        if name in self.measured_floors:
-            return self.measured_floors[name]
+        """(reported,): the noise floor of ``A``'s or ``Δ``'s singular values, ``eps √min(shape) σ₁`` by the formula."""
+        return self.floors[name] if name in self.floors else self.formula_of_rows(name)
+
+    def formula_of_rows(self, name: str) -> Tensor:
+        """(reported,): ``eps √min(shape) σ₁`` of ``A`` or ``Δ``."""
         spectra = self.stacks[name].spectra()
         shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
         return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
@@ -151,15 +154,18 @@ def product_eps(device: torch.device) -> float:
 
 
 def gradient_floor(sums: LayerSums) -> Tensor:
-    """(reported,): the noise floor of a gradient's singular values: measured, or ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
+    """(reported,): the noise floor of a gradient's singular values: ``sums.floors``, or the formula's."""
+    return sums.floors[GRADIENT] if GRADIENT in sums.floors else formula_of_gradient(sums)
+
+
+def formula_of_gradient(sums: LayerSums) -> Tensor:
+    """(reported,): ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
 
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
     cancellation can make thousands of times as much. Where only gradients were taken (the aliased engine) it is
     ``eps max(shape) σ₁``, which does not know of either cancellation.
     """
-    if GRADIENT in sums.measured_floors:
-        return sums.measured_floors[GRADIENT]
     if sums.only_gradients:
         return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
     return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
@@ -169,9 +175,9 @@ def relative_floor(sums: LayerSums) -> Tensor:
     """(reported,): the noise floor of each group's gradient relative to the norms of its factors."""
     size = sums.norm_product()
     formula = torch.full_like(size, sums.eps * math.sqrt(min(sums.shape)))
-    if GRADIENT not in sums.measured_floors:
+    if GRADIENT not in sums.floors:
         return formula
-    return torch.where(size > 0, sums.measured_floors[GRADIENT] / size, formula)
+    return torch.where(size > 0, sums.floors[GRADIENT] / size, formula)
 
 
 def leading_subspaces(sums: LayerSums) -> Subspaces:

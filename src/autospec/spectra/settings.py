@@ -16,6 +16,8 @@ from autospec.store.schema import GRADIENT, STATISTIC_NAMES
 
 ENGINES = ("hooks", "aliased")
 REDUCTIONS = ("mean", "sum")
+CALIBRATED, MEASURED, FORMULA = FLOORS = ("calibrated", "measured", "formula")
+"""How a noise floor is had; see ``SpectralRecorder``."""
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ StatisticNames = Annotated[
     Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
 ]
 EngineName = Annotated[str, one_of(ENGINES)]
+FloorName = Annotated[str, one_of(FLOORS)]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 
@@ -72,6 +75,7 @@ class RecorderSettings:
     bins: Count | None = None
     engine: EngineName = ENGINES[0]
     check_every: Count | None = None
+    floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
 
 
