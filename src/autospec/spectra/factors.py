@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
+from autospec.spectra.groups import SampleGroups
+
 
 class GradientFactors:
     """The input activations ``A`` and adjoints ``Δ`` of one use of a weight: ``∇W = Δᵀ A`` (paper, eq. 1).
@@ -123,6 +125,32 @@ class GradientFactors:
         if self.transposed:
             activation, adjoint = adjoint, activation
         return (adjoint.transpose(1, 2) @ activation).flatten(0, 1)
+
+    def products(self, cells: SampleGroups) -> Tensor:
+        """(cells, height, width) float64: the part of the gradient that comes from each cell's samples."""
+        if self._is_quicker_by_sample:
+            activation, adjoint = (factor[0] for factor in (self.activation, self.adjoint))
+            precise = torch.promote_types(self.dtype, torch.float32)
+            activation, adjoint = activation.to(precise), adjoint.to(precise)
+            if self.transposed:
+                activation, adjoint = adjoint, activation
+            return cells.sums(adjoint.mT @ activation)
+        parts = {cell: self.product(samples) for cell, samples in enumerate(cells.samples) if len(samples)}
+        first = next(iter(parts.values()), None)
+        if first is None:
+            first = self.product(cells.samples[0])
+        total = first.new_zeros((len(cells.samples), *first.shape), dtype=torch.float64)
+        for cell, part in parts.items():
+            total[cell] = part
+        return total
+
+    @property
+    def _is_quicker_by_sample(self) -> bool:
+        """Whether a product for each sample holds fewer numbers than the rows that groups would be copied from."""
+        if type(self) is not GradientFactors or self.blocks > 1 or self.positions == 1:
+            return False
+        width, height = self.activation.shape[-1], self.adjoint.shape[-1]
+        return self.positions * (width + height) >= width * height
 
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""

@@ -1,0 +1,63 @@
+"""The adjoints inside an Elman layer by its equations, step by step: less work on a CPU than its kernel run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def rnn_goes_step_by_step(layer: nn.RNNBase, device: torch.device, packed: bool) -> bool:
+    """Whether a layer is a single Elman one, called with sequences of one length, on a CPU."""
+    return layer.mode.startswith("RNN_") and layer.num_layers == 1 and not packed and device.type == "cpu"
+
+
+def rnn_rows(
+    layer: nn.RNNBase, data: Tensor, initial: Sequence[Tensor], adjoints: Sequence[Tensor | None], direction: int
+) -> tuple[Tensor, Tensor]:
+    """The hidden state that each step began with and the adjoint of its pre-activation, (steps, n, width) each.
+
+    ``data`` (steps, n, in); ``initial`` the state (directions, n, width) before the first step; ``adjoints`` those of
+    the output (steps, n, directions · width) and of the final state, None where none arrived.
+    """
+    suffix = "_l0" + ("_reverse" if direction else "")
+    recurrence = layer.get_parameter("weight_hh" + suffix).detach()
+    bias = None
+    if layer.bias:
+        bias = layer.get_parameter("bias_ih" + suffix).detach() + layer.get_parameter("bias_hh" + suffix).detach()
+    start = initial[0][direction]
+    entered = functional.linear(data, layer.get_parameter("weight_ih" + suffix).detach(), bias)
+    of_output = None
+    if adjoints[0] is not None:
+        of_output = adjoints[0].to(data.dtype).chunk(2 if layer.bidirectional else 1, dim=-1)[direction]
+    of_final = adjoints[1][direction].to(data.dtype) if adjoints[1] is not None else torch.zeros_like(start)
+    is_relu = layer.mode == "RNN_RELU"
+    hidden = _run(entered.flip(0) if direction else entered, recurrence, start, is_relu)
+    arrived = of_output.flip(0) if direction and of_output is not None else of_output
+    delta = _back(hidden[1:], recurrence, arrived, of_final, is_relu)
+    began = hidden[:-1]
+    return (began.flip(0), delta.flip(0)) if direction else (began, delta)
+
+
+def _run(entered: Tensor, recurrence: Tensor, start: Tensor, is_relu: bool) -> Tensor:
+    """(steps + 1, n, width): the hidden states, the first before any step."""
+    hidden = torch.cat((start[None], entered))
+    by_step = hidden.unbind()
+    for before, after in zip(by_step, by_step[1:], strict=False):
+        after.addmm_(before, recurrence.mT)
+        _ = after.relu_() if is_relu else after.tanh_()
+    return hidden
+
+
+def _back(hidden: Tensor, recurrence: Tensor, of_output: Tensor | None, of_final: Tensor, is_relu: bool) -> Tensor:
+    """(steps, n, width): the adjoints of the pre-activations, from that of the last step to that of the first."""
+    slope = (hidden > 0).to(hidden) if is_relu else 1 - hidden * hidden
+    delta = torch.zeros_like(hidden) if of_output is None else of_output.clone(memory_format=torch.contiguous_format)
+    delta[-1] += of_final
+    by_step, slopes = delta.unbind(), slope.unbind()
+    by_step[-1].mul_(slopes[-1])
+    for step in reversed(range(len(by_step) - 1)):
+        by_step[step].addmm_(by_step[step + 1], recurrence).mul_(slopes[step])
+    return delta
