@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ def _run(entered: Tensor, recurrence: Tensor, start: Tensor, is_relu: bool) -> T
     """(steps + 1, n, width): the hidden states, the first before any step."""
     hidden = torch.cat((start[None], entered))
     by_step = hidden.unbind()
-    for before, after in zip(by_step, by_step[1:], strict=False):
+    for before, after in itertools.pairwise(by_step):
         after.addmm_(before, recurrence.mT)
         _ = after.relu_() if is_relu else after.tanh_()
     return hidden
