@@ -31,6 +31,7 @@ from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
+from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
 from autospec.spectra.settings import CALIBRATED, RecorderSettings, check_settings
@@ -141,6 +142,7 @@ class SpectralRecorder:
         self._mean_loss = reduction == "mean"
         self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
+        self._constant = ConstantRows()
         self._scaler = scaler
         self._engine_name = engine
         self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
@@ -388,14 +390,14 @@ class SpectralRecorder:
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
-        self._sums = self._new_sums()
+        self._sums = self._new_sums(self._constant)
         if self._floor is not None:
             self._floor.begin(len(self.table.epochs), self._new_sums)
         chosen = self._permutation_design
         due = chosen is not None and self.epoch in chosen.epochs
         self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
 
-    def _new_sums(self) -> EpochSums:
+    def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
             self._uses,
             self.grouping,
@@ -406,6 +408,7 @@ class SpectralRecorder:
             warn=self._warn,
             directions=self._directions,
             earlier=self._earlier.of_layers,
+            constant=constant,
         )
 
     def _following(self) -> contextlib.AbstractContextManager[None]:

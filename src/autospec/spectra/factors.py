@@ -9,6 +9,9 @@ from torch import Tensor
 
 from autospec.spectra.groups import SampleGroups
 
+NUMBERS_AT_ONCE = 2**18
+"""So many numbers of rows are held in float64 at a time: 2 MiB, which a processor's cache holds."""
+
 
 class GradientFactors:
     """The input activations ``A`` and adjoints ``Δ`` of one use of a weight: ``∇W = Δᵀ A`` (paper, eq. 1).
@@ -42,8 +45,7 @@ class GradientFactors:
         transposed: bool = False,
         row_counts: Tensor | None = None,
     ) -> None:
-        # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
-        self.stored = (_with_blocks(activation.detach()).contiguous(), _with_blocks(adjoint.detach()).contiguous())
+        self.stored = (_with_blocks(activation.detach()), _with_blocks(adjoint.detach()))
         self.first_row = first_row
         self.transposed = transposed
         self._row_counts = row_counts
@@ -52,6 +54,9 @@ class GradientFactors:
                 f"activation {tuple(activation.shape)} and adjoint {tuple(adjoint.shape)} must agree "
                 "in all but their last dimension"
             )
+        if not (self._is_quicker_by_sample and self.activation.stride(-1) == self.adjoint.stride(-1) == 1):
+            # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
+            self.stored = (self.stored[0].contiguous(), self.stored[1].contiguous())
 
     @property
     def activation(self) -> Tensor:
@@ -142,6 +147,21 @@ class GradientFactors:
         total = first.new_zeros((len(cells.samples), *first.shape), dtype=torch.float64)
         for cell, part in parts.items():
             total[cell] = part
+        return total
+
+    def grams(self, of_activation: bool, cells: SampleGroups) -> Tensor | None:
+        """(cells, width, width) float64: the Gram matrices of each cell's rows of ``A`` or ``Δ``, one product a sample.
+
+        None for factors in float64, whose digits a Gram matrix would lose, and where copying a cell's rows is quicker.
+        """
+        side = self.stored[0 if of_activation else 1]
+        if not self._is_quicker_by_sample or side.dtype == torch.float64 or side.shape[-1] > self.positions:
+            return None
+        total = torch.zeros((len(cells.samples), *side.shape[-1:] * 2), dtype=torch.float64, device=self.device)
+        at_once = max(1, NUMBERS_AT_ONCE // max(side[0, :1].numel(), 1))
+        for part, cell in zip(side[0].split(at_once), cells.of_sample.split(at_once), strict=True):
+            precise = part.double()
+            total.index_add_(0, cell, precise.mT @ precise)
         return total
 
     @property

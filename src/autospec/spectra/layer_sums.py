@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors, at_least_float32
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.groups import Grouping, SampleGroups
@@ -27,7 +28,8 @@ class LayerSums:
     ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
     ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
     bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
-    ``earlier`` are those at the record before, where they are known.
+    ``earlier`` are those at the record before, where they are known. ``constant`` remembers what stays the same, under
+    the layer's ``name``.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class LayerSums:
         chain: int | None = None,
         directions: int = 1,
         earlier: Subspaces | None = None,
+        constant: ConstantRows | None = None,
+        name: str = "",
     ) -> None:
+        self._constant, self._name = constant, name
         self.shape = shape
         self.grouping = grouping
         self.keep = frozenset(keep)
@@ -130,6 +135,21 @@ class LayerSums:
         return value.where(known, torch.nan)
 
     def _add_rows(self, name: str, factors: GradientFactors, cells: SampleGroups) -> None:
+        """Add one use's rows of ``A`` or ``Δ``, unless they are those of the record before."""
+        may_stay = self._constant is not None and name == ACTIVATION and name not in self.stacks
+        recalled = self._constant.recall(self._name, factors, cells) if self._constant and may_stay else None
+        if recalled is not None:
+            self.stacks[name] = recalled
+            return
+        self._sum_rows(name, factors, cells)
+        if self._constant and may_stay and name in self.stacks:
+            self._constant.remember(self._name, factors, cells, self.stacks[name])
+
+    def _sum_rows(self, name: str, factors: GradientFactors, cells: SampleGroups) -> None:
+        grams = factors.grams(name == ACTIVATION, cells)
+        if grams is not None and self.shape[(name == ACTIVATION) != factors.transposed] == grams.shape[-1]:
+            self._stack_of(name, grams.shape[-1]).add_grams(grams)
+            return
         rows_of = factors.activation_rows if name == ACTIVATION else factors.adjoint_rows
         for cell, samples in enumerate(cells.samples):
             for part in samples.split(factors.samples_at_once) if len(samples) else ():
@@ -139,12 +159,16 @@ class LayerSums:
         """Stack rows (blocks, rows, width), placed where they stand in the weight's matrix."""
         along_columns = (name == ACTIVATION) != factors.transposed
         width = self.shape[along_columns]
-        if not along_columns and len(rows) == 1:
+        if not along_columns and len(rows) == 1 and rows.shape[-1] != width:
             rows = pad(rows, (factors.first_row, width - factors.first_row - rows.shape[-1]))
+        # the blocks of one factor stand beside one another, those of the other on top of one another
+        self._stack_of(name, width, 1 if along_columns else len(rows)).add(rows, cell)
+
+    def _stack_of(self, name: str, width: int, blocks: int = 1) -> RowStack:
+        """The stack of ``A`` or ``Δ``, begun where there is none."""
         if name not in self.stacks:
-            # the blocks of one factor stand beside one another, those of the other on top of one another
-            self.stacks[name] = RowStack(width, self.grouping, 1 if along_columns else len(rows))
-        self.stacks[name].add(rows, cell)
+            self.stacks[name] = RowStack(width, self.grouping, blocks)
+        return self.stacks[name]
 
 
 def product_eps(device: torch.device) -> float:

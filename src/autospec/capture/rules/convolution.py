@@ -22,6 +22,9 @@ TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 ELEMENTS_AT_ONCE = 2**24
 """The size of the unfolded rows that are made at a time (128 MiB in float64)."""
 
+ELEMENTS_IN_CACHE = 2**17
+"""How many entries of an image are weighted at a time, which the processor's cache holds."""
+
 WINDOWS_AT_ONCE = 2**13
 """How many windows the convolution's kernel sums up at a time."""
 
@@ -174,9 +177,9 @@ class ConvolutionFactors(GradientFactors):
 
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         # an entry of the image stands in as many rows as windows cover it
-        precise = torch.promote_types(self.image.dtype, torch.float32)
-        of_places = torch.linalg.vector_norm(self.image, dim=1, dtype=precise).double().square().flatten(1)
-        of_image = of_places @ self._coverage().flatten().to(of_places)
+        weight = self._coverage().to(torch.promote_types(self.image.dtype, torch.float32)).sqrt()
+        parts = self.image.split(max(1, ELEMENTS_IN_CACHE // max(self.image[:1].numel(), 1)))
+        of_image = torch.cat([squared_norm(part * weight) for part in parts])
         of_points = squared_norm(self.points)
         return (of_points, of_image) if self.transposed else (of_image, of_points)
 

@@ -80,7 +80,7 @@ def _step_by_step(
     factors: dict[str, GradientFactors] = {}
     for direction in range(_directions(layer)):
         began, delta = (steps.rows(rows) for rows in rows_of(layer, data, initial, arrived, direction))
-        suffix, delta = _suffix(0, direction), delta.contiguous()  # a factor of two weights
+        suffix = _suffix(0, direction)
         factors[f"weight_ih{suffix}"] = GradientFactors(steps.rows(data), delta)
         factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
     return factors
