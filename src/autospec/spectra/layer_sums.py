@@ -55,10 +55,10 @@ class LayerSums:
         self.gradient = GradientSum(shape, grouping)
         self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
-        self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
-        self.own_rows = self.rows.clone()
+        self._rows = torch.zeros(grouping.cells, dtype=torch.int64)
+        self._own_rows = self._rows
         self.used_elsewhere = False
-        self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
+        self._squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
         self.floors: Mapping[str, Tensor] = {}
         self.floors_are_measured = False
@@ -69,7 +69,8 @@ class LayerSums:
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
-        self.own_rows += self._added(factors, cells)
+        rows = self._added(factors, cells)
+        self._own_rows = self._own_rows.to(rows.device) + rows
         self.has_rows &= factors.has_rows
         for name in (ACTIVATION, ADJOINT):
             if name in self.keep and factors.has_rows:
@@ -86,9 +87,11 @@ class LayerSums:
         self.passes += 1
         self.shared |= cells.shared
         self.eps = max(self.eps, factors.eps, product_eps(factors.device))
-        rows = cells.sums(factors.rows_per_sample).cpu()
-        self.rows += rows
-        self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
+        rows = cells.sums(factors.rows_per_sample)
+        # where the factors are: a copy from a GPU would wait for it
+        self._rows = self._rows.to(rows.device) + rows
+        norms = torch.stack([cells.sums(norm) for norm in factors.squared_norms()])
+        self._squared_norms = self._squared_norms.to(norms.device) + norms
         if GRADIENT in self.keep:
             self.gradient.add(factors, cells)
         if POSITIONS in self.keep and factors.has_rows:
@@ -116,9 +119,21 @@ class LayerSums:
         shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
         return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
 
+    @property
+    def rows(self) -> Tensor:
+        """(cells,) int64: the rows of each cell, those of all uses of the weight."""
+        return self._rows.cpu()
+
+    @property
+    def own_rows(self) -> Tensor:
+        """(cells,) int64: those of the first use alone."""
+        return self._own_rows.cpu()
+
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
-        return dict(zip((ACTIVATION, ADJOINT), self.grouping.sums(self.squared_norms.T).sqrt().unbind(1), strict=True))
+        return dict(
+            zip((ACTIVATION, ADJOINT), self.grouping.sums(self._squared_norms.cpu().T).sqrt().unbind(1), strict=True)
+        )
 
     def norm_product(self) -> Tensor:
         """(reported,) float64: ``‖A_c‖ ‖Δ_c‖``, the scale of the terms of each gradient."""
