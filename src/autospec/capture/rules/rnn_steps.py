@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_relu_backward, _tanh_backward = torch.ops.aten.threshold_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
+"""Write an adjoint before an activation, from that after it and the activation's value."""
+
 
 def rnn_goes_step_by_step(layer: nn.RNNBase, device: torch.device, packed: bool) -> bool:
     """Whether a layer is a single Elman one, called with sequences of one length, on a CPU."""
@@ -54,11 +57,16 @@ def _run(entered: Tensor, recurrence: Tensor, start: Tensor, is_relu: bool) -> T
 
 def _back(hidden: Tensor, recurrence: Tensor, of_output: Tensor | None, of_final: Tensor, is_relu: bool) -> Tensor:
     """(steps, n, width): the adjoints of the pre-activations, from that of the last step to that of the first."""
-    slope = (hidden > 0).to(hidden) if is_relu else 1 - hidden * hidden
-    delta = torch.zeros_like(hidden) if of_output is None else of_output.clone(memory_format=torch.contiguous_format)
-    delta[-1] += of_final
-    by_step, slopes = delta.unbind(), slope.unbind()
-    by_step[-1].mul_(slopes[-1])
-    for step in reversed(range(len(by_step) - 1)):
-        by_step[step].addmm_(by_step[step + 1], recurrence).mul_(slopes[step])
+    delta = torch.empty_like(hidden)
+    arrived = torch.zeros_like(of_final).expand_as(hidden) if of_output is None else of_output
+    by_step = (hidden.unbind(), arrived.unbind(), delta.unbind())
+    of_hidden = arrived[-1] + of_final
+    for step in reversed(range(len(hidden))):
+        value, before = by_step[0][step], by_step[2][step]
+        if is_relu:
+            _relu_backward(of_hidden, value, 0, grad_input=before)
+        else:
+            _tanh_backward(of_hidden, value, grad_input=before)
+        if step:
+            of_hidden = torch.addmm(by_step[1][step - 1], before, recurrence)
     return delta
