@@ -16,6 +16,8 @@ from references import group_sums, sample_gradients
 from torch import nn
 
 from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
+from autospec.recording.measured_floor import is_measured_at
+from autospec.spectra.settings import FLOORS
 
 STUDY = Path(__file__).resolve().parents[1] / "floor_study.py"
 LABELS = torch.arange(12) % 2
@@ -300,7 +302,7 @@ def test_a_backward_pass_that_is_not_repeated_is_told():
 
 def test_a_record_that_cannot_be_measured_is_told_from_those_that_are():
     model, inputs = Net(), torch.randn(12, 6)
-    recorder = SpectralRecorder(model, groups=["a", "b"])
+    recorder = SpectralRecorder(model, groups=["a", "b"], floor="measured")
     for loss in (_mean_loss, _random_loss, _mean_loss):
         with recorder.batch(LABELS):
             loss(model, inputs).backward()
@@ -313,16 +315,101 @@ def test_a_record_that_cannot_be_measured_is_told_from_those_that_are():
 
 
 def test_an_unknown_floor_is_an_error():
-    with pytest.raises(AutoSpecError, match="floor='exact': allowed are measured, formula"):
+    with pytest.raises(AutoSpecError, match="floor=exact: allowed are calibrated, measured, formula"):
         SpectralRecorder(Net(), groups=["a"], floor="exact")
 
 
 def test_a_file_says_how_the_floor_of_each_layer_was_had(tmp_path):
     for floor, text in (
-        ("measured", "|float32 - float64| where floor/measured is 1, elsewhere eps"),
+        ("measured", "|float32 - float64| where floor/measured is 1,"),
         ("formula", "eps"),
     ):
         path = tmp_path / f"{floor}.h5"
         _one_record(Net(), lambda net: _mean_loss(net, torch.ones(12, 6)), path=path, floor=floor).close()
         with h5py.File(path) as file:
             assert file["layers/first"].attrs["gradient_floor"].startswith(text)
+
+
+# --- carried floors --------------------------------------------------------------------------------------------------
+
+
+def _recorded_epochs(recorder, model, inputs, epochs):
+    """Records of a network that trains on."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        with recorder.batch(LABELS):
+            _mean_loss(model, inputs).backward()
+        optimizer.step()
+        recorder.end_epoch()
+
+
+def _twins(count=3):
+    """Copies of one model, and inputs."""
+    torch.manual_seed(3)
+    model, inputs = Net(), torch.randn(12, 6)
+    return [copy.deepcopy(model) for _ in range(count)], inputs
+
+
+def test_records_are_measured_ever_more_rarely():
+    assert [n for n in range(100) if is_measured_at(n)] == [0, 1, 2, 3, 5, 8, 12, 18, 27, 41, 62, 93]
+
+
+@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+def test_between_measurements_the_floor_is_the_formulas_times_twice_the_larger_of_the_last_two_ratios(engine):
+    models, inputs = _twins()
+    options = {"groups": ["a", "b"], "engine": engine}
+    if engine == "hooks":
+        options["statistics"] = ("gradient", "activation", "adjoint")
+    recorders = [SpectralRecorder(m, floor=f, **options) for m, f in zip(models, FLOORS, strict=True)]
+    for recorder, model in zip(recorders, models, strict=True):
+        _recorded_epochs(recorder, model, inputs, 8)
+    calibrated, measured, formula = (recorder.table for recorder in recorders)
+    assert calibrated["layers/first/floor/measured"].tolist() == [1, 1, 1, 1, 0, 1, 0, 0]
+    for path in [array.field.path for array in formula if "/floor/" in array.field.path]:
+        ratio = measured[path] / formula[path]
+        for epoch, last in {0: None, 3: None, 5: None, 4: (2, 3), 6: (3, 5), 7: (3, 5)}.items():
+            expected = measured[path][epoch]
+            if last:
+                expected = formula[path][epoch] * np.maximum(2 * ratio[list(last)].max(0), 1)
+            np.testing.assert_allclose(calibrated[path][epoch], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 7])
+def test_a_run_that_goes_on_from_a_checkpoint_has_the_floors_of_an_undisturbed_one(stop):
+    models, inputs = _twins(2)
+    undisturbed, first = (SpectralRecorder(model, groups=["a", "b"]) for model in models)
+    _recorded_epochs(undisturbed, models[0], inputs, 10)
+    _recorded_epochs(first, models[1], inputs, stop)
+    state, weights = first.state_dict(), copy.deepcopy(models[1].state_dict())
+    _recorded_epochs(first, models[1], inputs, 2)  # lost: it is rewound
+    second = SpectralRecorder(models[1], groups=["a", "b"])
+    for recorder in (first, second):
+        models[1].load_state_dict(weights)
+        recorder.load_state_dict(state)
+        _recorded_epochs(recorder, models[1], inputs, 10 - stop)
+        for path in ("gradient", "floor/gradient", "floor/measured"):
+            np.testing.assert_array_equal(
+                recorder.table[f"layers/first/{path}"], undisturbed.table[f"layers/first/{path}"]
+            )
+
+
+def test_a_recorder_without_its_earlier_measurements_measures_at_once(tmp_path):
+    (model,), inputs = _twins(1)
+    recorder = SpectralRecorder(model, tmp_path / "s.h5", groups=["a", "b"])
+    _recorded_epochs(recorder, model, inputs, 6)
+    recorder.close()
+    resumed = SpectralRecorder(model, tmp_path / "s.h5", groups=["a", "b"], resume=True)
+    _recorded_epochs(resumed, model, inputs, 3)
+    assert resumed.table["layers/first/floor/measured"][5:].tolist() == [1, 1, 0, 1]
+
+
+def test_a_record_that_should_be_measured_and_cannot_takes_the_last_measurements():
+    (model,), inputs = _twins(1)
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    _recorded_epochs(recorder, model, inputs, 1)
+    with recorder.batch(LABELS):
+        _random_loss(model, inputs).backward()
+    with pytest.warns(AutoSpecWarning, match="noise floor of epoch 1 could not be measured"):
+        recorder.end_epoch()
+    assert recorder.table["layers/first/floor/measured"].tolist() == [1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ def backward_graph(
 ) -> BackwardGraph:
     """Walk the graph from some nodes down to its leaves, or to where to stop, for a batch of so many samples."""
     place: dict[Node, int] = {}
+    following: list[Sequence[tuple[Node | None, int]]] = []  # asked for once: each answer makes new objects
     order: list[Node] = []
     waiting = list(reversed(roots))
     while waiting:
@@ -62,12 +64,12 @@ def backward_graph(
         if node not in place:
             place[node] = len(order)
             order.append(node)
-            if node in stop:
-                continue
-            waiting.extend(following for following, _ in reversed(node.next_functions) if following is not None)
+            following.append(node.next_functions)
+            if node not in stop:
+                waiting.extend(after for after, _ in reversed(following[-1]) if after is not None)
     described = tuple(
-        (_describe(node), tuple((place.get(n, -1) if n else -1, output) for n, output in node.next_functions))
-        for node in order
+        (_describe(node), tuple((place.get(after, -1) if after else -1, output) for after, output in afters))
+        for node, afters in zip(order, following, strict=True)
     )
     return BackwardGraph(tuple(order), hash(described), _behind_data(order, samples))
 
@@ -100,16 +102,23 @@ def _moved_by_data(node: Node, samples: int | None) -> list[Node | None]:
 
 
 def _moves_by_data(node: Node) -> bool:
-    custom = isinstance(node, torch.autograd.function.BackwardCFunction)
-    return custom or any(node.name().startswith(name) for name in DATA_NODES) or "Compiled" in node.name()
+    return isinstance(node, torch.autograd.function.BackwardCFunction) or _is_called_after_data(node.name())
+
+
+@functools.cache
+def _is_called_after_data(name: str) -> bool:
+    return any(name.startswith(start) for start in DATA_NODES) or "Compiled" in name
 
 
 def _describe(node: Node) -> tuple[Any, ...]:
     name = node.name()
-    for start, attributes in _CONSTANTS.items():
-        if name.startswith(start):
-            return (name, *(_constant(getattr(node, attribute, None)) for attribute in attributes))
-    return (name,)
+    return (name, *(_constant(getattr(node, attribute, None)) for attribute in _constants_of(name)))
+
+
+@functools.cache
+def _constants_of(name: str) -> tuple[str, ...]:
+    """The attributes of nodes of a name that say what they move rows by."""
+    return next((attributes for start, attributes in _CONSTANTS.items() if name.startswith(start)), ())
 
 
 def _constant(value: Any) -> Any:

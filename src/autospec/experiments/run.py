@@ -88,6 +88,7 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         epochs=plan.config.epochs,
         layers=introspection.layers,
         engine=introspection.engine,
+        floor=introspection.floor,
         leading=introspection.leading,
         directions=introspection.directions,
         bins=introspection.bins,

@@ -13,6 +13,7 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
@@ -53,6 +54,7 @@ class EpochSums:
         warn: Warn,
         directions: int = 1,
         earlier: Mapping[str, Subspaces] | None = None,
+        constant: ConstantRows | None = None,
     ) -> None:
         needs = frozenset().union(*(statistic.needs for statistic in statistics))
         self._uses = {use.name: use for use in uses}
@@ -60,7 +62,7 @@ class EpochSums:
         def begun(use: Use) -> LayerSums:
             keep = needs if use.name == use.layer.name else needs - {GRADIENT}
             chain, before = chains.get(id(use.layer.parameter)), (earlier or {}).get(use.name)
-            return LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before)
+            return LayerSums(use.layer.shape, grouping, keep, bins, chain, directions, before, constant, use.name)
 
         self._begun = begun
         self._layers = {use.name: begun(use) for use in uses}

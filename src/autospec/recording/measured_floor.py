@@ -1,45 +1,56 @@
-"""The measured noise floor: every recorded batch runs in float64 too, and what differs is rounding."""
+"""The measured noise floor: a record's batches run in float64 too, and what differs is rounding."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.twin import TwinBatch
-from autospec.spectra.floor import measured_floors
+from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
+from autospec.spectra.settings import CALIBRATED, FORMULA
 
-FLOORS = ("measured", "formula")
+LAST = 2
+"""A carried floor rests on so many of the last measurements."""
 
 Hearing = Callable[[nn.Module, EpochSums], contextlib.AbstractContextManager[None]]
 """Takes a model and sums, and returns a context in which the model's backward passes are added to the sums."""
+
+Ratios = dict[str, dict[str, Tensor]]
+"""Measured floors over the formula's, (reported,) each, by layer and quantity."""
 
 
 class MeasuredFloor:
     """The sums of a record's batches in float64 at the same weights, which those in float32 are compared with.
 
-    No measurement is carried from one record to another: where a residual is a few roundings large, and where a
-    rectifier's argument is, the rounding of one step says little of that of the next.
+    A calibrated floor is measured at the records of ``is_measured_at`` alone. At those between, it is the formula's
+    times twice the larger ratio of the last two measurements to the formula (``carried_floors``).
 
     Args:
-        model: the model that trains; it is copied at every batch, and left as it is.
+        model: the model that trains; it is copied at every measured batch, and left as it is.
         hearing: how the backward passes of the copy are added to sums.
+        calibrated: whether floors are carried from one record to others; else every record is measured.
     """
 
-    def __init__(self, model: nn.Module, hearing: Hearing) -> None:
+    def __init__(self, model: nn.Module, hearing: Hearing, calibrated: bool = False) -> None:
         self._model = model
         self._hearing = hearing
+        self._calibrated = calibrated
         self._precise: EpochSums | None = None
+        self._tried = False
+        self._measurements: list[tuple[int, Ratios]] = []
         self.refusal = ""
 
-    def begin(self, sums: EpochSums) -> None:
-        """Begin a record, with sums for its batches in float64."""
-        self._precise = sums
+    def begin(self, number: int, new_sums: Callable[[], EpochSums]) -> None:
+        """Begin the record of a number from 0, with sums for its batches in float64 where it is measured."""
+        is_due = not self._calibrated or not self._tried or is_measured_at(number)
+        self._precise = new_sums() if is_due else None
         self.refusal = ""
 
     @contextlib.contextmanager
@@ -54,16 +65,49 @@ class MeasuredFloor:
         if not twin.heard:
             self.refusal = twin.refusal
 
-    def settle(self, sums: EpochSums) -> None:
-        """Give the sums of the record that ends their noise floors, unless a batch could not be repeated."""
-        if self._precise is None or self.refusal:
+    def settle(self, sums: EpochSums, epoch: int) -> None:
+        """Give the sums of the record that ends, at an epoch, their noise floors."""
+        if self._precise is not None:
+            self._tried = True
+            self._measure(sums, self._precise, epoch)
+        if self._calibrated and self._measurements:
+            self._carry(sums)
+
+    def _measure(self, sums: EpochSums, precise_sums: EpochSums, epoch: int) -> None:
+        """Measure the floors, unless a batch could not be repeated."""
+        if self.refusal:
             return
+        ratios: Ratios = {}
         for name, layer in sums.layers.items():
-            precise = self._precise.layers[name]
+            precise = precise_sums.layers[name]
             if (layer.arrived, layer.passes) != (precise.arrived, precise.passes):
                 self.refusal = f"of layer {name!r} only some backward passes could be repeated"
             elif layer.arrived:
-                layer.measured_floors = measured_floors(layer, precise)
+                layer.floors, layer.floors_are_measured = measured_floors(layer, precise), True
+                if self._calibrated:
+                    ratios[name] = floor_ratios(layer.floors, formula_floors(layer))
+        if ratios and not self.refusal:
+            self._measurements.append((epoch, ratios))
+
+    def _carry(self, sums: EpochSums) -> None:
+        """Carry floors from the last measurements to layers whose own could not be, or were not, measured."""
+        for name, layer in sums.layers.items():
+            ratios = [of_layers[name] for _, of_layers in self._measurements if name in of_layers][-LAST:]
+            if layer.arrived and ratios and not layer.floors_are_measured:
+                layer.floors = carried_floors(formula_floors(layer), ratios)
+
+    def forget(self, epoch: int) -> None:
+        """Forget the measurements of that epoch and later ones."""
+        self._measurements = [entry for entry in self._measurements if entry[0] < epoch]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What later floors rest on: few numbers, since measurements become rare."""
+        return {"tried": self._tried, "measurements": list(self._measurements)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take it from a checkpoint; one of before floors were carried has none, and the next record is measured."""
+        self._tried = bool(state.get("tried", False))
+        self._measurements = [(int(epoch), ratios) for epoch, ratios in state.get("measurements", [])]
 
     def _twin(self) -> TwinBatch | None:
         try:
@@ -73,12 +117,19 @@ class MeasuredFloor:
             return None
 
 
-def check_floor(floor: str) -> None:
-    """AutoSpecError for a way to the noise floor that does not exist."""
-    if floor not in FLOORS:
-        raise AutoSpecError(f"floor={floor!r}: allowed are {', '.join(FLOORS)}")
+def is_measured_at(number: int) -> bool:
+    """Whether a calibrated floor is measured at the record of a number: 0, 1, 2, 3, 5, 8, 12, 18, 27 and so on.
+
+    Each is the first at or after 1.5 times the one before; of 1000 records 17 are measured.
+    """
+    measured = 0
+    while measured < number:
+        measured = max(measured + 1, (3 * measured + 1) // 2)
+    return measured == number
 
 
-def measures(floor: str, layers: Sequence[Layer]) -> bool:
-    """Whether a floor is to be measured: where it is asked for, of weights that are not all in float64 themselves."""
-    return floor == "measured" and any(layer.parameter.dtype != torch.float64 for layer in layers)
+def measured_floor(floor: str, model: nn.Module, layers: Sequence[Layer], hearing: Hearing) -> MeasuredFloor | None:
+    """What measures a recorder's noise floor; None where the formula is asked for, or all weights are in float64."""
+    if floor == FORMULA or all(layer.parameter.dtype == torch.float64 for layer in layers):
+        return None
+    return MeasuredFloor(model, hearing, floor == CALIBRATED)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
@@ -27,14 +27,15 @@ from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
-from autospec.recording.measured_floor import MeasuredFloor, check_floor, measures
+from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
+from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
-from autospec.spectra.settings import RecorderSettings, check_settings
+from autospec.spectra.settings import CALIBRATED, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -79,8 +80,9 @@ class SpectralRecorder:
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
             a trace of rows); None at the first only.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
-            cost of recording it twice more; "formula" counts the rounding of the last product alone. None is measured
-            with ``hooks``, and the formula with the engines that are there to be cheap.
+            cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
+            between them takes the formula's floor times twice the larger ratio of the last two measured to it, which
+            about 0.1 % of values exceed; "formula" counts the rounding of the last product alone.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -108,7 +110,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
-        floor: str | None = None,
+        floor: str = CALIBRATED,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -130,6 +132,7 @@ class SpectralRecorder:
                 "bins": bins,
                 "engine": engine,
                 "check_every": check_every,
+                "floor": floor,
                 "reduction": reduction,
             },
         )
@@ -139,12 +142,11 @@ class SpectralRecorder:
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
         check_engine(engine, settings.statistics, check_every)
-        floor = ("measured" if engine == HOOKS else "formula") if floor is None else floor
-        check_floor(floor)
         _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
         self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
+        self._constant = ConstantRows()
         self._scaler = scaler
         self._engine_name = engine
         sinks = Sinks(self._add, self._add_matrices, self._say_way)
@@ -157,7 +159,7 @@ class SpectralRecorder:
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
         self._chains = chain_bounds(model)
         self._selection = layers
-        self._floor = MeasuredFloor(model, self._hearing) if measures(floor, self._layers()) else None
+        self._floor = measured_floor(floor, model, self._layers(), self._hearing)
         self._header = Header(
             groups=self.grouping.names,
             margins=margins or {},
@@ -344,7 +346,8 @@ class SpectralRecorder:
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
-        return {**state, **way, "subspaces": self._earlier.state_dict()}
+        floor = {} if self._floor is None else self._floor.state_dict()
+        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -354,6 +357,8 @@ class SpectralRecorder:
         self._earlier.load_state_dict(state.get("subspaces", {}))
         if isinstance(self._engine, FastEngine):
             self._engine.choose(state.get("way"))  # another would differ in the last digits
+        if self._floor is not None:
+            self._floor.load_state_dict(state.get("floor", {}))
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -363,6 +368,8 @@ class SpectralRecorder:
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
+        if self._floor is not None:
+            self._floor.forget(epoch)
         self.epoch = epoch
         if self._batch is not None and self._context is not None:
             self._context.gen.close()  # left open by an exception
@@ -391,14 +398,14 @@ class SpectralRecorder:
 
     def _begin_sums(self) -> None:
         """Nothing is summed up yet: the state after every record."""
-        self._sums = self._new_sums()
+        self._sums = self._new_sums(self._constant)
         if self._floor is not None:
-            self._floor.begin(self._new_sums())
+            self._floor.begin(len(self.table.epochs), self._new_sums)
         chosen = self._permutation_design
         due = chosen is not None and self.epoch in chosen.epochs
         self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
 
-    def _new_sums(self) -> EpochSums:
+    def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
             self._uses,
             self.grouping,
@@ -409,6 +416,7 @@ class SpectralRecorder:
             warn=self._warn,
             directions=self._directions,
             earlier=self._earlier.of_layers,
+            constant=constant,
         )
 
     def _following(self) -> contextlib.AbstractContextManager[None]:
@@ -450,12 +458,13 @@ class SpectralRecorder:
         """Give the sums of the record that ends what is known of their rounding."""
         if self._floor is None:
             return
-        self._floor.settle(self._sums)
+        self._floor.settle(self._sums, self.epoch)
         if self._floor.refusal:
             self._warn_once(
                 "",
-                f"the noise floor of epoch {self.epoch} could not be measured in float64 ({self._floor.refusal}); the "
-                "formula stands in, which knows the last product's rounding alone; ask for it with floor='formula'",
+                f"the noise floor of epoch {self.epoch} could not be measured in float64 ({self._floor.refusal}); "
+                "measurements of earlier records stand in, or the formula where there are none, which knows the last "
+                "product's rounding alone; ask for it with floor='formula'",
             )
 
     def _add(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:

@@ -7,6 +7,11 @@ import copy
 import torch
 from torch import Tensor
 
+from autospec.spectra.groups import SampleGroups
+
+NUMBERS_AT_ONCE = 2**18
+"""So many numbers of rows are held in float64 at a time: 2 MiB, which a processor's cache holds."""
+
 
 class GradientFactors:
     """The input activations ``A`` and adjoints ``Δ`` of one use of a weight: ``∇W = Δᵀ A`` (paper, eq. 1).
@@ -40,8 +45,7 @@ class GradientFactors:
         transposed: bool = False,
         row_counts: Tensor | None = None,
     ) -> None:
-        # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
-        self.stored = (_with_blocks(activation.detach()).contiguous(), _with_blocks(adjoint.detach()).contiguous())
+        self.stored = (_with_blocks(activation.detach()), _with_blocks(adjoint.detach()))
         self.first_row = first_row
         self.transposed = transposed
         self._row_counts = row_counts
@@ -50,6 +54,9 @@ class GradientFactors:
                 f"activation {tuple(activation.shape)} and adjoint {tuple(adjoint.shape)} must agree "
                 "in all but their last dimension"
             )
+        if not (self._is_quicker_by_sample and self.activation.stride(-1) == self.adjoint.stride(-1) == 1):
+            # one copy of what is not contiguous (a sequence with time first), where taking samples out would make many
+            self.stored = (self.stored[0].contiguous(), self.stored[1].contiguous())
 
     @property
     def activation(self) -> Tensor:
@@ -124,6 +131,47 @@ class GradientFactors:
             activation, adjoint = adjoint, activation
         return (adjoint.transpose(1, 2) @ activation).flatten(0, 1)
 
+    def products(self, cells: SampleGroups) -> Tensor:
+        """(cells, height, width) float64: the part of the gradient that comes from each cell's samples."""
+        if self._is_quicker_by_sample:
+            activation, adjoint = (factor[0] for factor in (self.activation, self.adjoint))
+            precise = torch.promote_types(self.dtype, torch.float32)
+            activation, adjoint = activation.to(precise), adjoint.to(precise)
+            if self.transposed:
+                activation, adjoint = adjoint, activation
+            return cells.sums(adjoint.mT @ activation)
+        parts = {cell: self.product(samples) for cell, samples in enumerate(cells.samples) if len(samples)}
+        first = next(iter(parts.values()), None)
+        if first is None:
+            first = self.product(cells.samples[0])
+        total = first.new_zeros((len(cells.samples), *first.shape), dtype=torch.float64)
+        for cell, part in parts.items():
+            total[cell] = part
+        return total
+
+    def grams(self, of_activation: bool, cells: SampleGroups) -> Tensor | None:
+        """(cells, width, width) float64: the Gram matrices of each cell's rows of ``A`` or ``Δ``, one product a sample.
+
+        None for factors in float64, whose digits a Gram matrix would lose, and where copying a cell's rows is quicker.
+        """
+        side = self.stored[0 if of_activation else 1]
+        if not self._is_quicker_by_sample or side.dtype == torch.float64 or side.shape[-1] > self.positions:
+            return None
+        total = torch.zeros((len(cells.samples), *side.shape[-1:] * 2), dtype=torch.float64, device=self.device)
+        at_once = max(1, NUMBERS_AT_ONCE // max(side[0, :1].numel(), 1))
+        for part, cell in zip(side[0].split(at_once), cells.of_sample.split(at_once), strict=True):
+            precise = part.double()
+            total.index_add_(0, cell, precise.mT @ precise)
+        return total
+
+    @property
+    def _is_quicker_by_sample(self) -> bool:
+        """Whether a product for each sample holds fewer numbers than the rows that groups would be copied from."""
+        if type(self) is not GradientFactors or self.blocks > 1 or self.positions == 1:
+            return False
+        width, height = self.activation.shape[-1], self.adjoint.shape[-1]
+        return self.positions * (width + height) >= width * height
+
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
         return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
@@ -153,6 +201,10 @@ def squared_norm(of_samples: Tensor) -> Tensor:
     """(n, ...) → (n,) float64: the squared norm of each sample's entries."""
     # norms in the factor's own precision, squares in float64: half-precision squares would overflow
     precise = torch.promote_types(of_samples.dtype, torch.float32)
+    if of_samples.dim() > 2 and not of_samples.is_contiguous():
+        # one norm a row, since those over dimensions that lie apart (a sequence with time first) take 5 times as long
+        of_rows = torch.linalg.vector_norm(of_samples, dim=-1, dtype=precise)
+        return of_rows.double().square().flatten(1).sum(1)
     dimensions = tuple(range(1, of_samples.dim()))
     return torch.linalg.vector_norm(of_samples, dim=dimensions, dtype=precise).double().square()
 

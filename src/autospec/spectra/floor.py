@@ -1,17 +1,18 @@
-"""The rounding in one layer's singular values, measured against the same batches in float64."""
+"""The rounding in one layer's singular values: measured against the same batches in float64, or from earlier ones."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from autospec.spectra.layer_sums import LayerSums, formula_of_gradient
 from autospec.spectra.singular import of_matrix
 from autospec.store.schema import GRADIENT
 
-if TYPE_CHECKING:
-    from autospec.spectra.layer_sums import LayerSums
+CARRIED = 2.0
+"""A carried floor is so many times what the last measurements say: rounding differs from one record to the next."""
 
 
 def measured_floors(sums: LayerSums, precise: LayerSums) -> dict[str, Tensor]:
@@ -32,6 +33,32 @@ def measured_floors(sums: LayerSums, precise: LayerSums) -> dict[str, Tensor]:
         moved = largest_move(sums.gradient.spectra(), precise.gradient.spectra())
         difference = sums.gradient.gradients().cpu() - precise.gradient.gradients().cpu()
         floors[GRADIENT] = torch.maximum(moved, of_matrix(difference, torch.float32)[:, 0])
+    return floors
+
+
+def formula_floors(sums: LayerSums) -> dict[str, Tensor]:
+    """The noise floors of a layer by the formula: (reported,) float64 each, by quantity."""
+    floors = {name: sums.formula_of_rows(name) for name in sums.stacks}
+    return floors | ({GRADIENT: formula_of_gradient(sums)} if GRADIENT in sums.keep else {})
+
+
+def floor_ratios(measured: Mapping[str, Tensor], formula: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Measured floors over the formula's, (reported,) by quantity; NaN where either tells nothing."""
+    ratios = {name: floor / formula[name] for name, floor in measured.items()}
+    return {name: ratio.where(ratio.isfinite(), torch.nan) for name, ratio in ratios.items()}
+
+
+def carried_floors(formula: Mapping[str, Tensor], ratios: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The noise floors of a record between two measured ones, (reported,) by quantity.
+
+    The formula's times ``CARRIED`` times the largest of the earlier ``ratios``, and never below the formula's. Rounding
+    is not the same at every step: one value in a thousand is further from float64 than such a floor.
+    """
+    floors = {}
+    for name, floor in formula.items():
+        known = [one[name] for one in ratios if name in one]
+        largest = torch.stack(known).nan_to_num(nan=0.0).amax(0) if known else torch.zeros_like(floor)
+        floors[name] = floor * (CARRIED * largest).clamp_min(1.0)
     return floors
 
 

@@ -77,9 +77,7 @@ class GradientSum:
         self._form(factors.device)
         assert self._matrices is not None
         rows = slice(factors.first_row, factors.first_row + factors.height)
-        for cell, samples in enumerate(cells.samples):
-            if len(samples):
-                self._matrices[cell, rows] += on_capable_device(factors.product(samples))
+        self._matrices[:, rows] += factors.products(cells)
 
     def add_matrices(self, matrices: Tensor) -> None:
         """Add gradients that are already split: (cells, out, in)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors, at_least_float32
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.groups import Grouping, SampleGroups
@@ -27,7 +28,8 @@ class LayerSums:
     ``keep`` names which of gradient, activation, adjoint and positions are needed; norms and row counts always are.
     ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
     bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
-    ``earlier`` are those at the record before, where they are known.
+    ``earlier`` are those at the record before, where they are known. ``constant`` remembers what stays the same, under
+    the layer's ``name``.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class LayerSums:
         chain: int | None = None,
         directions: int = 1,
         earlier: Subspaces | None = None,
+        constant: ConstantRows | None = None,
+        name: str = "",
     ) -> None:
+        self._constant, self._name = constant, name
         self.shape = shape
         self.grouping = grouping
         self.keep = frozenset(keep)
@@ -50,12 +55,13 @@ class LayerSums:
         self.gradient = GradientSum(shape, grouping)
         self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
-        self.rows = torch.zeros(grouping.cells, dtype=torch.int64)
-        self.own_rows = self.rows.clone()
+        self._rows = torch.zeros(grouping.cells, dtype=torch.int64)
+        self._own_rows = self._rows
         self.used_elsewhere = False
-        self.squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
+        self._squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
-        self.measured_floors: Mapping[str, Tensor] = {}
+        self.floors: Mapping[str, Tensor] = {}
+        self.floors_are_measured = False
         self.arrived = False
         self.shared = False
         self.only_gradients = False
@@ -63,7 +69,8 @@ class LayerSums:
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
-        self.own_rows += self._added(factors, cells)
+        rows = self._added(factors, cells)
+        self._own_rows = self._own_rows.to(rows.device) + rows
         self.has_rows &= factors.has_rows
         for name in (ACTIVATION, ADJOINT):
             if name in self.keep and factors.has_rows:
@@ -80,9 +87,11 @@ class LayerSums:
         self.passes += 1
         self.shared |= cells.shared
         self.eps = max(self.eps, factors.eps, product_eps(factors.device))
-        rows = cells.sums(factors.rows_per_sample).cpu()
-        self.rows += rows
-        self.squared_norms += torch.stack([cells.sums(norm) for norm in factors.squared_norms()]).cpu()
+        rows = cells.sums(factors.rows_per_sample)
+        # where the factors are: a copy from a GPU would wait for it
+        self._rows = self._rows.to(rows.device) + rows
+        norms = torch.stack([cells.sums(norm) for norm in factors.squared_norms()])
+        self._squared_norms = self._squared_norms.to(norms.device) + norms
         if GRADIENT in self.keep:
             self.gradient.add(factors, cells)
         if POSITIONS in self.keep and factors.has_rows:
@@ -101,16 +110,30 @@ class LayerSums:
         return leading_subspaces(self)
 
     def rows_floor(self, name: str) -> Tensor:
-        """(reported,): the noise floor of ``A``'s or ``Δ``'s singular values: measured, or ``eps √min(shape) σ₁``."""
-        if name in self.measured_floors:
-            return self.measured_floors[name]
+        """(reported,): the noise floor of ``A``'s or ``Δ``'s singular values, ``eps √min(shape) σ₁`` by the formula."""
+        return self.floors[name] if name in self.floors else self.formula_of_rows(name)
+
+    def formula_of_rows(self, name: str) -> Tensor:
+        """(reported,): ``eps √min(shape) σ₁`` of ``A`` or ``Δ``."""
         spectra = self.stacks[name].spectra()
         shorter = self.grouping.sums(self.rows).clamp_max(spectra.shape[1])
         return self.eps * shorter.double().sqrt() * spectra[:, 0].cpu()
 
+    @property
+    def rows(self) -> Tensor:
+        """(cells,) int64: the rows of each cell, those of all uses of the weight."""
+        return self._rows.cpu()
+
+    @property
+    def own_rows(self) -> Tensor:
+        """(cells,) int64: those of the first use alone."""
+        return self._own_rows.cpu()
+
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
-        return dict(zip((ACTIVATION, ADJOINT), self.grouping.sums(self.squared_norms.T).sqrt().unbind(1), strict=True))
+        return dict(
+            zip((ACTIVATION, ADJOINT), self.grouping.sums(self._squared_norms.cpu().T).sqrt().unbind(1), strict=True)
+        )
 
     def norm_product(self) -> Tensor:
         """(reported,) float64: ``‖A_c‖ ‖Δ_c‖``, the scale of the terms of each gradient."""
@@ -127,6 +150,21 @@ class LayerSums:
         return value.where(known, torch.nan)
 
     def _add_rows(self, name: str, factors: GradientFactors, cells: SampleGroups) -> None:
+        """Add one use's rows of ``A`` or ``Δ``, unless they are those of the record before."""
+        may_stay = self._constant is not None and name == ACTIVATION and name not in self.stacks
+        recalled = self._constant.recall(self._name, factors, cells) if self._constant and may_stay else None
+        if recalled is not None:
+            self.stacks[name] = recalled
+            return
+        self._sum_rows(name, factors, cells)
+        if self._constant and may_stay and name in self.stacks:
+            self._constant.remember(self._name, factors, cells, self.stacks[name])
+
+    def _sum_rows(self, name: str, factors: GradientFactors, cells: SampleGroups) -> None:
+        grams = factors.grams(name == ACTIVATION, cells)
+        if grams is not None and self.shape[(name == ACTIVATION) != factors.transposed] == grams.shape[-1]:
+            self._stack_of(name, grams.shape[-1]).add_grams(grams)
+            return
         rows_of = factors.activation_rows if name == ACTIVATION else factors.adjoint_rows
         for cell, samples in enumerate(cells.samples):
             for part in samples.split(factors.samples_at_once) if len(samples) else ():
@@ -136,12 +174,16 @@ class LayerSums:
         """Stack rows (blocks, rows, width), placed where they stand in the weight's matrix."""
         along_columns = (name == ACTIVATION) != factors.transposed
         width = self.shape[along_columns]
-        if not along_columns and len(rows) == 1:
+        if not along_columns and len(rows) == 1 and rows.shape[-1] != width:
             rows = pad(rows, (factors.first_row, width - factors.first_row - rows.shape[-1]))
+        # the blocks of one factor stand beside one another, those of the other on top of one another
+        self._stack_of(name, width, 1 if along_columns else len(rows)).add(rows, cell)
+
+    def _stack_of(self, name: str, width: int, blocks: int = 1) -> RowStack:
+        """The stack of ``A`` or ``Δ``, begun where there is none."""
         if name not in self.stacks:
-            # the blocks of one factor stand beside one another, those of the other on top of one another
-            self.stacks[name] = RowStack(width, self.grouping, 1 if along_columns else len(rows))
-        self.stacks[name].add(rows, cell)
+            self.stacks[name] = RowStack(width, self.grouping, blocks)
+        return self.stacks[name]
 
 
 def product_eps(device: torch.device) -> float:
@@ -151,15 +193,18 @@ def product_eps(device: torch.device) -> float:
 
 
 def gradient_floor(sums: LayerSums) -> Tensor:
-    """(reported,): the noise floor of a gradient's singular values: measured, or ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
+    """(reported,): the noise floor of a gradient's singular values: ``sums.floors``, or the formula's."""
+    return sums.floors[GRADIENT] if GRADIENT in sums.floors else formula_of_gradient(sums)
+
+
+def formula_of_gradient(sums: LayerSums) -> Tensor:
+    """(reported,): ``eps √min(shape) ‖A_c‖ ‖Δ_c‖``.
 
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
     cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
     ``eps max(shape) σ₁``, which does not know of either cancellation.
     """
-    if GRADIENT in sums.measured_floors:
-        return sums.measured_floors[GRADIENT]
     if sums.only_gradients:
         return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
     return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
@@ -169,9 +214,9 @@ def relative_floor(sums: LayerSums) -> Tensor:
     """(reported,): the noise floor of each group's gradient relative to the norms of its factors."""
     size = sums.norm_product()
     formula = torch.full_like(size, sums.eps * math.sqrt(min(sums.shape)))
-    if GRADIENT not in sums.measured_floors:
+    if GRADIENT not in sums.floors:
         return formula
-    return torch.where(size > 0, sums.measured_floors[GRADIENT] / size, formula)
+    return torch.where(size > 0, sums.floors[GRADIENT] / size, formula)
 
 
 def leading_subspaces(sums: LayerSums) -> Subspaces:

@@ -18,6 +18,8 @@ ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
 FORMER_ENGINES = {"aliased": "per_group"}
 """Names that engines had before, and still go by."""
 REDUCTIONS = ("mean", "sum")
+CALIBRATED, MEASURED, FORMULA = FLOORS = ("calibrated", "measured", "formula")
+"""How a noise floor is had; see ``SpectralRecorder``."""
 
 T = TypeVar("T")
 
@@ -59,6 +61,7 @@ StatisticNames = Annotated[
     Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
 ]
 EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
+FloorName = Annotated[str, one_of(FLOORS)]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 
@@ -74,6 +77,7 @@ class RecorderSettings:
     bins: Count | None = None
     engine: EngineName = ENGINES[0]
     check_every: Count | None = None
+    floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
 
 

@@ -53,7 +53,7 @@ def of_gram(gram: Tensor) -> Tensor:
     """The singular values of any matrix with this Gram matrix, descending; rounding below zero becomes zero.
 
     Args:
-        gram: (..., k, k) float64.
+        gram: (..., k, k) float64, of which only the lower triangle is read.
 
     Returns:
         (..., k) float64; NaN where the matrix holds NaN or infinity, as the trace of its Gram matrix does then.

@@ -137,8 +137,8 @@ _ROWS = (
         "floor/measured",
         (),
         frozenset(),
-        lambda sums: torch.ones((), dtype=torch.float64),
-        known=lambda sums: bool(sums.measured_floors),
+        lambda sums: torch.tensor(float(sums.floors_are_measured), dtype=torch.float64),
+        known=lambda sums: bool(sums.floors),
     ),
 )
 _OF_GRADIENT = frozenset({GRADIENT})

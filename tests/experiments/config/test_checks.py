@@ -31,6 +31,7 @@ def _mistakes(config) -> list[str]:
 def test_all_mistakes_are_told_at_once(config):
     config.width, config.seed, config.dataset.seed, config.dataset.holdout = 0, -1, 2**63, 1.0
     config.introspection.every, config.introspection.engine = 0, "turbo"
+    config.introspection.floor = "exact"
     config.figure.pairs = [["1", "1"]]
     assert _mistakes(config) == [
         "dataset.holdout=1.0: must be at least 0 and below 1",
@@ -38,6 +39,7 @@ def test_all_mistakes_are_told_at_once(config):
         "seed=-1: must be between 0 and 2^63 - 1",
         "introspection.every=0: must be 1 or more",
         "introspection.engine=turbo: allowed are hooks, fast, per_group, passes, fused",
+        "introspection.floor=exact: allowed are calibrated, measured, formula",
         f"dataset.seed={2**63}: must be between 0 and 2^63 - 1",
         "figure.pairs: ['1', '1'] is not a pair of two groups",
     ]
@@ -73,7 +75,7 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(config, key, valu
 def test_the_recorder_and_the_configuration_have_the_same_defaults(config):
     given = asdict(RecorderSettings())
     shared = {entry.name for entry in fields(config.introspection)} & given.keys()
-    assert shared == {"statistics", "every", "engine", "leading", "directions", "bins"}
+    assert shared == {"statistics", "every", "engine", "floor", "leading", "directions", "bins"}
     assert {name: getattr(type(config.introspection)(), name) for name in shared} == {key: given[key] for key in shared}
 
 

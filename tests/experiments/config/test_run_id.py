@@ -50,6 +50,7 @@ CHANGES = {
     "dataset.per_digit": 5,
     "introspection.every": 2,
     "introspection.engine": "aliased",
+    "introspection.floor": "measured",
     "introspection.leading": 3,
     "introspection.directions": 2,
     "introspection.bins": 3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,13 +14,16 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from autospec.capture.rules.registry import LayerCall, register_rule
 from autospec.errors import AutoSpecError
-from autospec.spectra.factors import GradientFactors, at_least_float32, chosen, squared_norm
+from autospec.spectra.factors import GradientFactors, chosen, squared_norm
 
 ConvolutionLayer = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedLayer = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 ELEMENTS_AT_ONCE = 2**24
 """The size of the unfolded rows that are made at a time (128 MiB in float64)."""
+
+ELEMENTS_IN_CACHE = 2**17
+"""How many entries of an image are weighted at a time, which the processor's cache holds."""
 
 WINDOWS_AT_ONCE = 2**13
 """How many windows the convolution's kernel sums up at a time."""
@@ -87,13 +90,13 @@ def convolution_factors(geometry: Geometry, activation: Tensor, adjoint: Tensor)
         AutoSpecError: for an input without a batch dimension.
     """
     _check_batched(geometry, activation)
-    return ConvolutionFactors(geometry, _padded(geometry, activation, geometry.padding_mode), adjoint)
+    return ConvolutionFactors(geometry, activation, adjoint)
 
 
 def transposed_factors(geometry: Geometry, activation: Tensor, adjoint: Tensor) -> ConvolutionFactors:
     """The factors of a transposed convolution; see ``convolution_factors``."""
     _check_batched(geometry, activation)
-    return ConvolutionFactors(geometry, _padded(geometry, adjoint, "constant"), activation, transposed=True)
+    return ConvolutionFactors(replace(geometry, padding_mode="constant"), adjoint, activation, transposed=True)
 
 
 class ConvolutionFactors(GradientFactors):
@@ -103,7 +106,8 @@ class ConvolutionFactors(GradientFactors):
     ``∇W[o, i, k] = Σ_p points[o, p] image[i, stride · p + dilation · k]``: (paper, eq. 1) with the windows of the
     image as the rows of one factor. A convolution has ``A`` for its image, a transposed one ``Δ``.
 
-    Shapes: ``image`` (n, channels, *size), padded already; ``points`` (n, channels, *positions).
+    Shapes: ``image`` (n, channels, *size), with ``padding`` zeros on both sides of each dimension still to come;
+    ``points`` (n, channels, *positions).
     """
 
     def __init__(self, geometry: Geometry, image: Tensor, points: Tensor, *, transposed: bool = False) -> None:
@@ -112,7 +116,7 @@ class ConvolutionFactors(GradientFactors):
         self.first_row = 0
         self.transposed = transposed
         self._row_counts = None
-        image = self._under_windows(image.detach(), points)
+        image, self.padding = self._laid_out(geometry, image.detach(), points)
         self.stored = (points.detach(), image) if transposed else (image, points.detach())
 
     @property
@@ -169,20 +173,30 @@ class ConvolutionFactors(GradientFactors):
         image, points = (chosen(side, samples).to(precise) for side in (self.image, self.points))
         shape = (points.shape[1], image.shape[1] // self.groups, *self.kernel_size)
         gradient = _WEIGHT_GRADIENT[len(self.kernel_size)]
-        return gradient(image, shape, points, self.stride, 0, self.dilation, self.groups).flatten(1)
+        return gradient(image, shape, points, self.stride, self.padding, self.dilation, self.groups).flatten(1)
 
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         # an entry of the image stands in as many rows as windows cover it
-        image = at_least_float32(self.image)
-        of_image = squared_norm(image * self._coverage().to(image).sqrt())
+        weight = self._coverage().to(torch.promote_types(self.image.dtype, torch.float32)).sqrt()
+        parts = self.image.split(max(1, ELEMENTS_IN_CACHE // max(self.image[:1].numel(), 1)))
+        of_image = torch.cat([squared_norm(part * weight) for part in parts])
         of_points = squared_norm(self.points)
         return (of_points, of_image) if self.transposed else (of_image, of_points)
 
-    def _under_windows(self, image: Tensor, points: Tensor) -> Tensor:
-        """The image without what lies beyond the last window."""
+    def _laid_out(self, geometry: Geometry, image: Tensor, points: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The image and the zeros on both sides of each dimension that the kernel pads it with.
+
+        Padded here where the kernel cannot do it, and then without what lies beyond the last window.
+        """
+        if isinstance(geometry.padding, tuple) and geometry.padding_mode == "constant":
+            sizes = zip(image.shape[2:], geometry.padding, self._windows(), strict=True)
+            windows = tuple((size + 2 * zeros - reach) // stride + 1 for size, zeros, (reach, stride) in sizes)
+            if windows == points.shape[2:]:
+                return image, geometry.padding
+        image = _padded(geometry, image, geometry.padding_mode)
         for dimension, (reach, stride) in enumerate(self._windows(), start=2):
             image = image.narrow(dimension, 0, (points.shape[dimension] - 1) * stride + reach)
-        return image
+        return image, (0,) * len(self.kernel_size)
 
     def _windows(self) -> Iterator[tuple[int, int]]:
         """Per dimension: how far a window reaches, and the step to the next one."""
@@ -194,6 +208,8 @@ class ConvolutionFactors(GradientFactors):
         is_image = side is self.image
         side = side if samples is None else chosen(side, samples)
         if is_image:
+            if any(self.padding):
+                side = functional.pad(side, [zeros for zeros in reversed(self.padding) for _ in range(2)])
             for dimension, (reach, stride) in enumerate(self._windows(), start=2):
                 side = side.unfold(dimension, reach, stride)[..., :: self.dilation[dimension - 2]]
         spatial = len(self.kernel_size)
@@ -204,10 +220,12 @@ class ConvolutionFactors(GradientFactors):
     def _coverage(self) -> Tensor:
         """(*size): how many windows cover each place of the image."""
         coverage = torch.ones((), dtype=torch.int64, device=self.device)
-        for dimension, (reach, stride) in enumerate(self._windows(), start=2):
-            covered = torch.arange(self.image.shape[dimension], device=self.device)
-            covered = covered.unfold(0, reach, stride)[:, :: self.dilation[dimension - 2]]
-            coverage = coverage[..., None] * torch.bincount(covered.flatten(), minlength=self.image.shape[dimension])
+        for dimension, (reach, stride) in enumerate(self._windows()):
+            size, zeros = self.image.shape[dimension + 2], self.padding[dimension]
+            covered = torch.arange(size + 2 * zeros, device=self.device)
+            covered = covered.unfold(0, reach, stride)[:, :: self.dilation[dimension]].flatten()
+            covering = torch.bincount(covered, minlength=size + 2 * zeros)[zeros : zeros + size]
+            coverage = coverage[..., None] * covering
         return coverage
 
 

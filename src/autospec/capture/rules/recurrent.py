@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from autospec.capture.rules.lstm_steps import goes_step_by_step, lstm_rows
 from autospec.capture.rules.registry import LayerCall, register_rule
+from autospec.capture.rules.rnn_steps import rnn_goes_step_by_step, rnn_rows
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 
@@ -41,15 +42,17 @@ def recurrent(layer: nn.RNNBase, call: LayerCall) -> dict[str, GradientFactors]:
     """A row is a step: its ``A`` is the input for ``W_ih``, the hidden state one step back for ``W_hh``.
 
     The adjoints (paper, eq. 1) of the gates' pre-activations come from the fused kernel itself: given those
-    pre-activations for its input, through identity weights, their adjoint is the gradient of its input. Those of the
-    commonest LSTM come from its equations, which is quicker on a CPU.
+    pre-activations for its input, through identity weights, their adjoint is the gradient of its input. Those of a
+    single Elman layer or LSTM come from their equations, which is quicker on a CPU.
     """
     data, steps = _steps(layer, call)
     if call.random_state and data.device.type != "cpu":
         raise AutoSpecError(UNREPLAYABLE)
     initial = _initial(layer, call, data, len(steps.lengths))
     if goes_step_by_step(layer, data.device, steps.packed is not None):
-        return _step_by_step(layer, call, data, steps, initial)
+        return _step_by_step(lstm_rows, layer, call, data, steps, initial)
+    if rnn_goes_step_by_step(layer, data.device, steps.packed is not None):
+        return _step_by_step(rnn_rows, layer, call, data, steps, initial)
     with torch.enable_grad(), call.replaying():
         runs = _run(layer, data, steps, initial, call.training)
     if call.random_state:
@@ -63,16 +66,21 @@ def recurrent(layer: nn.RNNBase, call: LayerCall) -> dict[str, GradientFactors]:
 
 
 def _step_by_step(
-    layer: nn.RNNBase, call: LayerCall, data: Tensor, steps: _Steps, initial: Sequence[Tensor]
+    rows_of: Callable[..., tuple[Tensor, Tensor]],
+    layer: nn.RNNBase,
+    call: LayerCall,
+    data: Tensor,
+    steps: _Steps,
+    initial: Sequence[Tensor],
 ) -> dict[str, GradientFactors]:
-    """The factors of a single LSTM by its equations."""
-    arrived = [call.adjoints[0], *call.adjoints[-2:]]
+    """The factors of a single layer by its equations, which ``rows_of`` follows."""
+    arrived = [call.adjoints[0], *call.adjoints[-len(initial) :]]
     if arrived[0] is not None:
         arrived[0] = _as_called(layer, steps, arrived[0])
     factors: dict[str, GradientFactors] = {}
     for direction in range(_directions(layer)):
-        began, delta = (steps.rows(rows) for rows in lstm_rows(layer, data, initial, arrived, direction))
-        suffix, delta = _suffix(0, direction), delta.contiguous()  # a factor of two weights
+        began, delta = (steps.rows(rows) for rows in rows_of(layer, data, initial, arrived, direction))
+        suffix = _suffix(0, direction)
         factors[f"weight_ih{suffix}"] = GradientFactors(steps.rows(data), delta)
         factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
     return factors

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING
 
-from autospec.spectra.settings import Allowed, Count, EngineName, StatisticNames, must, one_of
+from autospec.spectra.settings import CALIBRATED, Allowed, Count, EngineName, FloorName, StatisticNames, must, one_of
 
 FIGURE_TESTS = ("permutation", "paper")
 FEWEST_PERMUTATIONS = 19
@@ -253,6 +253,7 @@ class IntrospectionConfig:
     every: Count = 1
     layers: list[str] | None = None
     engine: EngineName = "hooks"
+    floor: FloorName = CALIBRATED
     leading: Count | None = None
     directions: Count = 3
     bins: Count | None = None

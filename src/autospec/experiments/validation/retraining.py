@@ -148,6 +148,7 @@ def _run(
         every=every,
         epochs=config.epochs,
         layers=config.introspection.layers,
+        floor=config.introspection.floor,
         permutation_design=PermutationDesign((pair,), {}, design.subject, design.epochs),
     )
     chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
