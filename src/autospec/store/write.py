@@ -9,8 +9,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from autospec.store.atomic import write_atomically
+from autospec.store.digest import FORMAT, write_digest
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -79,7 +81,7 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
 
     They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
     """
-    with h5py.File("spectra", "w", driver="core", backing_store=False) as file:
+    with h5py.File("spectra", "w", driver="core", backing_store=False, libver=FORMAT) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
         _write_groups(file, header)
@@ -89,22 +91,18 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
         _write_permutations(file, header.permutations)
         for array in table:
             _write_array(file, array.field.path, array.field.dimensions, array.values)
+        write_digest(file)
         file.flush()
         return bytes(file.id.get_file_image())
 
 
 def _write_groups(file: h5py.File, header: Header) -> None:
-    names = file.create_dataset(
-        GROUP_NAMES, data=np.array(list(header.groups), dtype=object), dtype=h5py.string_dtype()
-    )
-    names.dims[0].label = GROUP
+    names = np.array(list(header.groups), dtype=object)
+    _write_array(file, GROUP_NAMES, (GROUP,), names)
     if header.group_sizes is not None:
-        file.create_dataset(GROUP_SIZES, data=np.asarray(header.group_sizes, dtype=np.int64)).dims[0].label = GROUP
-    margin = np.array([name in header.margins for name in header.groups])
-    file.create_dataset(GROUP_IS_MARGIN, data=margin).dims[0].label = GROUP
-    members = file.create_dataset(GROUP_MEMBERS, data=_members(header))
-    for axis, label in enumerate((GROUP, OTHER_GROUP)):
-        members.dims[axis].label = label
+        _write_array(file, GROUP_SIZES, (GROUP,), np.asarray(header.group_sizes, dtype=np.int64))
+    _write_array(file, GROUP_IS_MARGIN, (GROUP,), np.array([name in header.margins for name in header.groups]))
+    _write_array(file, GROUP_MEMBERS, (GROUP, OTHER_GROUP), _members(header))
 
 
 def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> None:
@@ -113,7 +111,6 @@ def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> No
         return
     group = file.create_group(PERMUTATION_ROOT)
     group.attrs.update({"permutations": design.permutations, "relabellings": design.digest()})
-    text = h5py.string_dtype()
     subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in design.pairs]
     arrays = {
         PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in design.pairs], dtype=object).reshape(-1, 2),
@@ -122,8 +119,8 @@ def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> No
         PERMUTATION_REASONS: np.array(list(design.refused.values()), dtype=object),
     }
     for path, values in arrays.items():
-        file.create_dataset(path, data=values, dtype=text)
-    file.create_dataset(PERMUTATION_SUBJECTS, data=np.array(subjects, dtype=np.int64).reshape(-1, 2))
+        _write_array(file, path, (), values)
+    _write_array(file, PERMUTATION_SUBJECTS, (), np.array(subjects, dtype=np.int64).reshape(-1, 2))
 
 
 def _members(header: Header) -> Array:
@@ -134,16 +131,33 @@ def _members(header: Header) -> Array:
 
 
 def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> None:
-    dataset = file.create_dataset(path, data=values, chunks=_chunks(values))
+    if values.dtype == object:
+        values = fixed_text(values)
+    chunks = _chunks(values)
+    dataset = file.create_dataset(path, data=values, chunks=chunks, fletcher32=chunks is not None)
     for axis, dimension in enumerate(dimensions):
         dataset.dims[axis].label = dimension
+
+
+def fixed_text(texts: npt.ArrayLike) -> Array:
+    """Return texts as HDF5 stores them within a dataset, where its checksum reaches: UTF-8 of one length.
+
+    Args:
+        texts: Any shape.
+
+    Returns:
+        Bytes of the same shape, which h5py writes as UTF-8 text.
+    """
+    encoded = np.vectorize(str.encode, otypes=[object])(np.asarray(texts, dtype=object))
+    longest = max((len(text) for text in encoded.flat), default=1)
+    return encoded.astype(h5py.string_dtype("utf-8", max(1, longest)))
 
 
 def _chunks(values: Array) -> tuple[int, ...] | None:
     """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
     if values.size == 0:
         return None
-    item_bytes = max(1, values[0].size) * values.itemsize
+    item_bytes = values.nbytes // len(values)
     return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
 
 
