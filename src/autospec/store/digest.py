@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 DIGEST = "structure_digest"
 """The root attribute that holds it. Files of earlier versions have none."""
@@ -21,40 +22,61 @@ FORMAT = ("v110", "v110")
 """HDF5 1.10 and later: of this format HDF5 itself checks all that leads to the values."""
 
 
-def structure_digest(items: Iterable[tuple[str, h5py.Group | h5py.Dataset]]) -> str:
+LABELS = "DIMENSION_LABELS"
+"""HDF5's attribute of a dataset's axes."""
+
+
+def structure_digest(lines: Iterable[str]) -> str:
     """Return the digest of a file's structure.
 
     Args:
-        items: Every folder and dataset with its path, the root's empty.
+        lines: What ``item_lines`` says of every folder and dataset, in any order.
 
     Returns:
         Hexadecimal digits.
     """
-    lines = sorted(line for path, item in items for line in _lines(path, item))
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def write_digest(file: h5py.File) -> None:
-    """Write the digest of a file's structure into it, when all else is written.
+def item_lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
+    """Describe a folder or dataset as it stands in a file.
 
     Args:
-        file: The file, open for writing.
+        path: Its path, the root's empty.
+        item: The folder or dataset.
+
+    Returns:
+        A line for itself and one for each attribute.
     """
-    items: list[tuple[str, h5py.Group | h5py.Dataset]] = [("", file)]
-    file.visititems(lambda path, item: items.append((path, item)))
-    file.attrs[DIGEST] = structure_digest(items)
+    attributes = dict(item.attrs)
+    lines = []
+    if isinstance(item, h5py.Dataset):
+        labels = attributes.pop(LABELS, ())
+        texts = item[()] if item.dtype.kind in "SO" else None
+        lines.append(dataset_line(path, item.shape, item.dtype, labels, texts))
+    else:
+        lines.append(folder_line(path))
+    return [*lines, *(f"{path}@{name}={_plain(value)}" for name, value in attributes.items() if name != DIGEST)]
 
 
-def _lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
-    lines = [
-        f"{path}@{name}={_plain(value)}"
-        for name, value in item.attrs.items()
-        if name not in (DIGEST, "DIMENSION_LIST", "REFERENCE_LIST")
-    ]
-    if not isinstance(item, h5py.Dataset):
-        return [*lines, f"{path}/"]
-    text = _plain(item[()]) if item.dtype.kind in "SO" else ""
-    return [*lines, f"{path} {item.shape} {item.dtype.str} {text}"]
+def folder_line(path: str) -> str:
+    """Describe a folder without its attributes."""
+    return f"{path}/"
+
+
+def dataset_line(
+    path: str, shape: tuple[int, ...], dtype: np.dtype[Any], labels: Sequence[str], texts: npt.ArrayLike | None
+) -> str:
+    """Describe a dataset.
+
+    Args:
+        path: Its path.
+        shape: Its shape.
+        dtype: Its type.
+        labels: Of its axes; empty for none.
+        texts: Its values where they are text.
+    """
+    return f"{path} {shape} {dtype.str} {_plain(labels)} {_plain(texts)}"
 
 
 def _plain(value: Any) -> str:

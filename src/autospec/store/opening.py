@@ -22,7 +22,7 @@ import numpy as np
 
 from autospec.errors import AutoSpecError, DamagedFile, UnreadableFile
 from autospec.store.contents import SPECTRA, Content
-from autospec.store.digest import DIGEST, structure_digest
+from autospec.store.digest import DIGEST, item_lines, structure_digest
 from autospec.store.schema import SCHEMA_VERSION
 from autospec.store.validation import Validation
 
@@ -196,11 +196,11 @@ def _check_structure(
     size, state = _state(stream)
     if state in _intact:
         return
-    items = Validation(name, contents, size).items(file)
-    if DIGEST not in file.attrs:  # written by an earlier version
-        for _ in items:
-            pass
-    elif structure_digest(items) != file.attrs[DIGEST]:
+    recorded = file.attrs.get(DIGEST)  # None in files of earlier versions
+    lines = []
+    for path, item in Validation(name, contents, size).items(file):
+        lines += [] if recorded is None else item_lines(path, item)
+    if recorded is not None and structure_digest(lines) != recorded:
         raise DamagedFile(f"{name} is damaged: its names, attributes or texts are not those that were written")
     if state is not None:
         _intact.add(state)

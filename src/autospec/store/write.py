@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.store.atomic import write_atomically
-from autospec.store.digest import FORMAT, write_digest
+from autospec.store.digest import DIGEST, FORMAT, dataset_line, folder_line, item_lines, structure_digest
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -30,6 +30,7 @@ from autospec.store.schema import (
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
+    layer_path,
 )
 from autospec.store.table import Array, SpectraTable
 
@@ -84,43 +85,49 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
     with h5py.File("spectra", "w", driver="core", backing_store=False, libver=FORMAT) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
-        _write_groups(file, header)
+        arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
+        arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
             layers.create_group(name).attrs.update(attributes)
-        _write_permutations(file, header.permutations)
-        for array in table:
-            _write_array(file, array.field.path, array.field.dimensions, array.values)
-        write_digest(file)
+        if header.permutations is not None:
+            file.create_group(PERMUTATION_ROOT).attrs.update(
+                {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
+            )
+        lines = [_write_array(file, *array) for array in arrays]
+        file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
         file.flush()
         return bytes(file.id.get_file_image())
 
 
-def _write_groups(file: h5py.File, header: Header) -> None:
-    names = np.array(list(header.groups), dtype=object)
-    _write_array(file, GROUP_NAMES, (GROUP,), names)
+def _group_arrays(header: Header) -> Iterator[tuple[str, tuple[str, ...], Array]]:
+    """The datasets that describe the groups: path, labels of axes, values."""
+    yield GROUP_NAMES, (GROUP,), fixed_text(header.groups)
     if header.group_sizes is not None:
-        _write_array(file, GROUP_SIZES, (GROUP,), np.asarray(header.group_sizes, dtype=np.int64))
-    _write_array(file, GROUP_IS_MARGIN, (GROUP,), np.array([name in header.margins for name in header.groups]))
-    _write_array(file, GROUP_MEMBERS, (GROUP, OTHER_GROUP), _members(header))
+        yield GROUP_SIZES, (GROUP,), np.asarray(header.group_sizes, dtype=np.int64)
+    yield GROUP_IS_MARGIN, (GROUP,), np.array([name in header.margins for name in header.groups])
+    yield GROUP_MEMBERS, (GROUP, OTHER_GROUP), _members(header)
 
 
-def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> None:
-    """Which pairs were permuted, and which were not and why."""
+def _permutation_arrays(design: PermutationDesign | None) -> Iterator[tuple[str, tuple[str, ...], Array]]:
+    """The datasets that say which pairs were permuted, and which were not and why."""
     if design is None:
         return
-    group = file.create_group(PERMUTATION_ROOT)
-    group.attrs.update({"permutations": design.permutations, "relabellings": design.digest()})
     subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in design.pairs]
-    arrays = {
-        PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in design.pairs], dtype=object).reshape(-1, 2),
-        PERMUTATION_STRATA: np.array([", ".join(pair.strata) for pair in design.pairs], dtype=object),
-        PERMUTATION_REFUSED: np.array(list(design.refused), dtype=object).reshape(-1, 2),
-        PERMUTATION_REASONS: np.array(list(design.refused.values()), dtype=object),
-    }
-    for path, values in arrays.items():
-        _write_array(file, path, (), values)
-    _write_array(file, PERMUTATION_SUBJECTS, (), np.array(subjects, dtype=np.int64).reshape(-1, 2))
+    yield PERMUTATION_PAIRS, (), fixed_text([[pair.a, pair.b] for pair in design.pairs]).reshape(-1, 2)
+    yield PERMUTATION_STRATA, (), fixed_text([", ".join(pair.strata) for pair in design.pairs])
+    yield PERMUTATION_REFUSED, (), fixed_text(list(design.refused)).reshape(-1, 2)
+    yield PERMUTATION_REASONS, (), fixed_text(list(design.refused.values()))
+    yield PERMUTATION_SUBJECTS, (), np.array(subjects, dtype=np.int64).reshape(-1, 2)
+
+
+def _folder_lines(file: h5py.File, header: Header, paths: Sequence[str]) -> list[str]:
+    """What the digest says of every folder of the file."""
+    folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
+    attributed = {".": file, **{layer_path(name): file[layer_path(name)] for name in header.layers}}
+    attributed |= {LAYERS: file[LAYERS]} | ({PERMUTATION_ROOT: file[PERMUTATION_ROOT]} if header.permutations else {})
+    lines = [folder_line(path) for path in folders - set(attributed)]
+    return lines + [line for path, item in attributed.items() for line in item_lines(path.strip("."), item)]
 
 
 def _members(header: Header) -> Array:
@@ -130,13 +137,13 @@ def _members(header: Header) -> Array:
     return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
 
 
-def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> None:
-    if values.dtype == object:
-        values = fixed_text(values)
+def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> str:
+    """Write a dataset with checksums, and return what the digest says of it."""
     chunks = _chunks(values)
     dataset = file.create_dataset(path, data=values, chunks=chunks, fletcher32=chunks is not None)
     for axis, dimension in enumerate(dimensions):
         dataset.dims[axis].label = dimension
+    return dataset_line(path, values.shape, values.dtype, dimensions, values if values.dtype.kind == "S" else None)
 
 
 def fixed_text(texts: npt.ArrayLike) -> Array:
