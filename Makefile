@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status test test-slow test-grid test-minimum coverage lint hooks faults calibrate lock
+.PHONY: help setup figures status test test-slow test-grid test-minimum coverage lint hooks faults calibrate benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ faults: $(READY) ## kill a sweep at 100 random moments and see whether anything 
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py $(ARGS)
+
+benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
+	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own
 	$(PYTHON) scripts/make_lock.py

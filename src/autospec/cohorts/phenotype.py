@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +59,82 @@ def read_phenotype(
             subjects[column] = _numeric(subjects, column, account)
     account.note(f"{path.name}: {len(subjects)} rows")
     return subjects
+
+
+def with_levels(subjects: pd.DataFrame, path: Path, columns: Mapping[str, str], account: Account) -> pd.DataFrame:
+    """Replace codes by what the JSON file beside a BIDS table says they mean (``Levels``: ``1`` is ``male``).
+
+    Args:
+        subjects: The table under our names.
+        path: The table's file; ``participants.json`` lies beside ``participants.tsv``.
+        columns: Our names → the table's.
+        account: Takes what was replaced.
+
+    Returns:
+        The table with the levels' names.
+
+    Raises:
+        AutoSpecError: The JSON file cannot be read.
+    """
+    for ours, levels in levels_of(path, columns).items():
+        if ours in subjects.columns and ours not in NUMERIC and ours != "id":
+            texts = [str(text) for text in subjects[ours]]
+            used = sorted({text for text in texts if text in levels and levels[text] != text})
+            if used:
+                account.note(
+                    f"{ours}: {', '.join(f'{text} is {levels[text]}' for text in used)} ({levels_file(path).name})"
+                )
+                subjects = subjects.assign(**{ours: [levels.get(text, text) for text in texts]})
+    return subjects
+
+
+def levels_file(path: Path) -> Path:
+    """The JSON file that describes a table.
+
+    Args:
+        path: The table.
+
+    Returns:
+        Its path, whether it is there or not.
+    """
+    return path.with_name(path.name.split(".")[0] + ".json")
+
+
+def levels_of(path: Path, columns: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The levels of the columns that a table's JSON file describes, by our names.
+
+    Args:
+        path: The table.
+        columns: Our names → the table's.
+
+    Returns:
+        Code → meaning, by column; empty where there is no file.
+
+    Raises:
+        AutoSpecError: The file cannot be read.
+    """
+    file = levels_file(path)
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise AutoSpecError(f"{file}: cannot be read as JSON ({error})") from error
+    ours: dict[str, str] = {theirs: name for name, theirs in columns.items()}
+    described_levels: dict[str, dict[str, str]] = {}
+    described: Any
+    for theirs, described in (content if isinstance(content, dict) else {}).items():
+        levels = described.get("Levels") if isinstance(described, dict) else None
+        if isinstance(levels, dict):
+            described_levels[ours.get(str(theirs), str(theirs))] = {
+                str(code): _meaning(meaning) for code, meaning in levels.items()
+            }
+    return described_levels
+
+
+def _meaning(level: object) -> str:
+    """What a level is called: BIDS allows a text, or an object with a description."""
+    return str(level.get("Description", level)) if isinstance(level, dict) else str(level)
 
 
 def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -149,6 +227,44 @@ def _several(ids: Iterable[str], keys: Sequence[str]) -> str:
     if not several or len(several) < len(keys):
         return ""
     return f"every subject occurs several times ({list_names(several[:2])}), such as once per session: choose one"
+
+
+def per_session(subjects: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+    """A row per session: the table's own, or the subject's row for every session that the data have.
+
+    Args:
+        subjects: The phenotype table; a column ``session`` tells sessions.
+        ids: The ids of the data, with their sessions (``01_ses-2``).
+
+    Returns:
+        The table with the session behind each id.
+    """
+    if "session" in subjects.columns:
+        keys = [f"{subject}_ses-{plain_session(str(session))}"
+                for subject, session in zip(subjects["id"], subjects["session"], strict=True)]  # fmt: skip
+        return subjects.assign(id=keys)
+    plain = [plain_id(text) for text in ids]
+    pairs = [(row, key) for row, subject in enumerate(subjects["id"])
+             for key in plain if without_session(key) == plain_id(str(subject))]  # fmt: skip
+    expanded = subjects.iloc[[row for row, _ in pairs]].reset_index(drop=True)
+    sessions = [key[len(without_session(key)) :] for _, key in pairs]
+    return expanded.assign(
+        id=[f"{subject}{session}" for subject, session in zip(expanded["id"], sessions, strict=True)],
+        session=[plain_session(session) for session in sessions],
+    )
+
+
+def plain_session(text: str) -> str:
+    """A session without ``ses-`` and leading zeros, as sessions are compared.
+
+    Args:
+        text: Such as ``ses-02``.
+
+    Returns:
+        Such as ``2``.
+    """
+    bare = re.sub(r"^[_-]?(ses[-_]?)?", "", text.strip(), flags=re.IGNORECASE)
+    return bare.lstrip("0") or bare
 
 
 def keep_complete(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:

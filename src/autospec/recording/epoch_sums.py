@@ -14,6 +14,7 @@ from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
+from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
 from autospec.spectra.statistics import Statistic
@@ -173,6 +174,7 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
                 continue

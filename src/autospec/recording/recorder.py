@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
 from autospec.capture.leaf_gradients import leaf_gradients
@@ -71,11 +72,15 @@ class SpectralRecorder:
         leading: store only so many singular values, the largest; None stores all.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
-        engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
-            one by one, but then training is equal within rounding only.
-        check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
+        engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
+            ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
+            (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+        check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
+            a trace of rows); None at the first only.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
-            cost of recording it twice more; "formula" counts the rounding of the last product alone.
+            cost of recording it twice more; "formula" counts the rounding of the last product alone. None is measured
+            with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -103,7 +108,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
-        floor: str = "measured",
+        floor: str | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -134,6 +139,7 @@ class SpectralRecorder:
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
         check_engine(engine, settings.statistics, check_every)
+        floor = ("measured" if engine == HOOKS else "formula") if floor is None else floor
         check_floor(floor)
         _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
@@ -141,7 +147,8 @@ class SpectralRecorder:
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._scaler = scaler
         self._engine_name = engine
-        self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
+        sinks = Sinks(self._add, self._add_matrices, self._say_way)
+        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
         say_what_is_left_out(model)
         self._check = GradientCheck(self._keep)
         self._hooks = self._engine if isinstance(self._engine, HookListener) else None
@@ -336,7 +343,8 @@ class SpectralRecorder:
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
-        return {**state, "subspaces": self._earlier.state_dict()}
+        way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
+        return {**state, **way, "subspaces": self._earlier.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -344,6 +352,8 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if isinstance(self._engine, FastEngine):
+            self._engine.choose(state.get("way"))  # another would differ in the last digits
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -418,7 +428,9 @@ class SpectralRecorder:
         def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
-        engine, _ = listening_engine(self._engine_name, model, self._selection, add, add_matrices, None)
+        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
+        sinks = Sinks(add, add_matrices, lambda way: None)
+        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
         if isinstance(engine, HookListener) and self._hooks is not None:
             engine.borrow_traces(self._hooks)
         failed = False
@@ -462,7 +474,11 @@ class SpectralRecorder:
     def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None
         self._batch.heard = True
-        self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
+        self._sums.add_matrices(layer, gradients if self._scaler is None else gradients / self._loss_scale, eps)
+
+    def _say_way(self, way: str) -> None:
+        """The file says which way the fast engine goes."""
+        self._header.attributes["engine_way"] = way
 
     def _keep(self, layer: Layer) -> Callable[[], None]:
         """Copy what is summed up of a layer; calling the result puts it back."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups
-from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
+from autospec.spectra.singular import gram, of_gram, of_matrix, of_product, on_capable_device, padded
 
 
 def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups: int) -> Tensor:
@@ -62,11 +64,12 @@ class GradientSum:
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self._matrices: Tensor | None = None
         self._between_cells: Tensor | None = None
+        self._between_groups: Tensor | None = None
         self._spectra: Tensor | None = None
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
-        self._between_cells = self._spectra = None
+        self._between_cells = self._between_groups = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, factors.dtype)
         if self._matrices is None and self._stays_small(factors):
             self._keep(factors, cells)
@@ -80,8 +83,11 @@ class GradientSum:
 
     def add_matrices(self, matrices: Tensor) -> None:
         """Add gradients that are already split: (cells, out, in)."""
-        self._between_cells = self._spectra = None
+        self._between_cells = self._between_groups = self._spectra = None
         self.dtype = torch.promote_types(self.dtype, matrices.dtype)
+        if self._matrices is None and not self._kept:
+            self._matrices = on_capable_device(matrices).to(torch.float64, copy=True)
+            return
         self._form(matrices.device)
         assert self._matrices is not None
         self._matrices += on_capable_device(matrices)
@@ -94,6 +100,16 @@ class GradientSum:
             self._spectra = of_matrix(self.gradients(), self.dtype)
         return self._spectra
 
+    @property
+    def unsettled(self) -> Tensor | None:
+        """(cells, out, in): the matrices that spectra are still to be had from by their Gram matrices, or None."""
+        is_settled = self._spectra is not None or self.dtype == torch.float64 or 0 in self.shape
+        return None if is_settled else self._matrices
+
+    def settle(self, spectra: Tensor, between_cells: Tensor, between_groups: Tensor) -> None:
+        """Take spectra and inner products that were had from the matrices together with those of other weights."""
+        self._spectra, self._between_cells, self._between_groups = spectra, between_cells, between_groups
+
     def gradients(self) -> Tensor:
         """(reported, out, in) float64: every reported group's gradient."""
         self._form(torch.device("cpu"))
@@ -102,6 +118,8 @@ class GradientSum:
 
     def inner_products(self) -> Tensor:
         """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
+        if self._between_groups is not None:
+            return self._between_groups
         # twice over: a NaN of one cell must spoil only the groups that hold it
         return self.grouping.sums(self.grouping.sums(self._of_cells()).mT.contiguous())
 
@@ -167,3 +185,33 @@ class GradientSum:
         for activation, adjoint, cell in kept:
             for c in range(self.grouping.cells):
                 self._matrices[c] += adjoint[cell == c].mT @ activation[cell == c]
+
+
+def settle_spectra(sums: Iterable[GradientSum]) -> None:
+    """Compute the spectra of several weights together: eigenvalue problems of one size are solved in one call.
+
+    Weights whose gradients hold NaN or infinity are left to themselves.
+    """
+    waiting = [(one, one.unsettled) for one in sums]
+    by_device: dict[torch.device, list[tuple[GradientSum, Tensor]]] = {}
+    for one, matrices in waiting:
+        if matrices is not None:
+            by_device.setdefault(matrices.device, []).append((one, matrices))
+    for pairs in by_device.values():
+        _settle(pairs)
+
+
+def _settle(pairs: Sequence[tuple[GradientSum, Tensor]]) -> None:
+    members = pairs[0][0].grouping.members.to(pairs[0][1])
+    flat = [matrices.flatten(1) for _, matrices in pairs]
+    between_cells = torch.stack([rows @ rows.mT for rows in flat])
+    if not between_cells.sum().isfinite():
+        return
+    between_groups = members @ between_cells @ members.mT
+    grams = [gram((members @ rows).unflatten(1, one.shape)) for rows, (one, _) in zip(flat, pairs, strict=True)]
+    spectra: dict[int, Tensor] = {}
+    for size in {one.shape[-1] for one in grams}:
+        places = [place for place, one in enumerate(grams) if one.shape[-1] == size]
+        spectra |= zip(places, of_gram(torch.stack([grams[place] for place in places])), strict=True)
+    for place, (one, _) in enumerate(pairs):
+        one.settle(spectra[place], between_cells[place], between_groups[place])

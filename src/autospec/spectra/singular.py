@@ -36,21 +36,43 @@ def of_matrix(matrix: Tensor, precision: torch.dtype) -> Tensor:
     tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
     if 0 in tall.shape:
         return tall.new_zeros(tall.shape[:-2] + tall.shape[-1:])
+    if precision != torch.float64:
+        return of_gram(gram(matrix))
     finite = tall.sum((-2, -1)).isfinite()  # one pass, where looking at every element takes several
     if not finite.all():
         tall = tall.where(finite[..., None, None], 0.0)
-    values = torch.linalg.svdvals(triangle(tall)) if precision == torch.float64 else of_gram(tall.mT @ tall)
-    return values.where(finite[..., None], torch.nan)
+    return torch.linalg.svdvals(triangle(tall)).where(finite[..., None], torch.nan)
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """The Gram matrix along the shorter side: ``(..., m, n) → (..., k, k)`` with k = min(m, n)."""
+    return matrix @ matrix.mT if matrix.shape[-2] < matrix.shape[-1] else matrix.mT @ matrix
 
 
 def of_gram(gram: Tensor) -> Tensor:
-    """The singular values of any matrix with this Gram matrix, descending; rounding below zero becomes zero."""
+    """The singular values of any matrix with this Gram matrix, descending; rounding below zero becomes zero.
+
+    Args:
+        gram: (..., k, k) float64.
+
+    Returns:
+        (..., k) float64; NaN where the matrix holds NaN or infinity, as the trace of its Gram matrix does then.
+
+    Raises:
+        ValueError: for a Gram matrix that is not in float64.
+    """
     if gram.dtype != torch.float64:
         raise ValueError(f"the Gram route is exact in float64 only, not in {gram.dtype}")
-    scale = gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    finite = trace.isfinite()
+    all_finite = bool(finite.all())
+    if not all_finite:
+        gram = gram.where(finite[..., None, None], 0.0)
+    scale = trace.where(finite, 0.0).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
     # eigenvalues of a matrix of trace one: squares of tiny gradients would leave the range of the eigensolver
     eigenvalues = torch.linalg.eigvalsh(gram / scale[..., None])
-    return (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)
+    values = (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)
+    return values if all_finite else values.where(finite[..., None], torch.nan)
 
 
 def of_product(activation: Tensor, adjoint: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ _intact: set[tuple[object, ...]] = set()
 
 
 @contextlib.contextmanager
-def opened(path: Path | bytes) -> Iterator[h5py.File]:
+def open_checked(path: Path | bytes) -> Iterator[h5py.File]:
     """Open a spectra file for reading, its kind, schema and structure checked.
 
     Args:
@@ -66,12 +66,12 @@ def opened(path: Path | bytes) -> Iterator[h5py.File]:
         UnreadableFile: The file cannot be read now, which says nothing of its content.
         DamagedFile: The file was read and found wrong.
     """
-    with opened_as(path, SPECTRA, "spectra") as file:
+    with open_as(path, SPECTRA, "spectra") as file:
         yield file
 
 
 @contextlib.contextmanager
-def opened_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> Iterator[h5py.File]:
+def open_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> Iterator[h5py.File]:
     """Open a file that this program wrote, of spectra or of another kind.
 
     Args:
@@ -83,7 +83,7 @@ def opened_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> I
         The opened file.
 
     Raises:
-        AutoSpecError, UnreadableFile, DamagedFile: As ``opened``.
+        AutoSpecError, UnreadableFile, DamagedFile: As ``open_checked``.
     """
     name = "the file" if isinstance(path, bytes) else str(path)
     with _stream(path, name) as stream, _named_errors(name, stream):

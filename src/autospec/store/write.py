@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -32,7 +33,7 @@ from autospec.store.schema import (
     SCHEMA_VERSION,
     layer_path,
 )
-from autospec.store.table import Array, SpectraTable
+from autospec.store.table import AnyArray, SpectraTable
 
 CHUNK_EPOCHS = 512
 """Chunks of one epoch make reading a long run some twenty times slower."""
@@ -82,7 +83,8 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
 
     They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
     """
-    with h5py.File("spectra", "w", driver="core", backing_store=False, libver=FORMAT) as file:
+    stream = io.BytesIO()  # takes a third less time than HDF5's own files in memory, which are copied to get at them
+    with h5py.File(stream, "w", libver=FORMAT) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
         arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
@@ -96,11 +98,10 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
             )
         lines = [_write_array(file, *array) for array in arrays]
         file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
-        file.flush()
-        return bytes(file.id.get_file_image())
+    return stream.getvalue()
 
 
-def _group_arrays(header: Header) -> Iterator[tuple[str, tuple[str, ...], Array]]:
+def _group_arrays(header: Header) -> Iterator[tuple[str, tuple[str, ...], AnyArray]]:
     """The datasets that describe the groups: path, labels of axes, values."""
     yield GROUP_NAMES, (GROUP,), fixed_text(header.groups)
     if header.group_sizes is not None:
@@ -109,7 +110,7 @@ def _group_arrays(header: Header) -> Iterator[tuple[str, tuple[str, ...], Array]
     yield GROUP_MEMBERS, (GROUP, OTHER_GROUP), _members(header)
 
 
-def _permutation_arrays(design: PermutationDesign | None) -> Iterator[tuple[str, tuple[str, ...], Array]]:
+def _permutation_arrays(design: PermutationDesign | None) -> Iterator[tuple[str, tuple[str, ...], AnyArray]]:
     """The datasets that say which pairs were permuted, and which were not and why."""
     if design is None:
         return
@@ -130,14 +131,14 @@ def _folder_lines(file: h5py.File, header: Header, paths: Sequence[str]) -> list
     return lines + [line for path, item in attributed.items() for line in item_lines(path.strip("."), item)]
 
 
-def _members(header: Header) -> Array:
+def _members(header: Header) -> AnyArray:
     """(group, group): the disjoint groups that each group is made of; ``all`` is made of every one."""
     disjoint = [name for name in header.groups if name != ALL and name not in header.margins]
     parts = {ALL: disjoint, **header.margins}
     return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
 
 
-def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> str:
+def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> str:
     """Write a dataset with checksums, and return what the digest says of it."""
     chunks = _chunks(values)
     dataset = file.create_dataset(path, data=values, chunks=chunks, fletcher32=chunks is not None)
@@ -146,7 +147,7 @@ def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values
     return dataset_line(path, values.shape, values.dtype, dimensions, values if values.dtype.kind == "S" else None)
 
 
-def fixed_text(texts: npt.ArrayLike) -> Array:
+def fixed_text(texts: npt.ArrayLike) -> AnyArray:
     """Return texts as HDF5 stores them within a dataset, where its checksum reaches: UTF-8 of one length.
 
     Args:
@@ -160,7 +161,7 @@ def fixed_text(texts: npt.ArrayLike) -> Array:
     return encoded.astype(h5py.string_dtype("utf-8", max(1, longest)))
 
 
-def _chunks(values: Array) -> tuple[int, ...] | None:
+def _chunks(values: AnyArray) -> tuple[int, ...] | None:
     """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
     if values.size == 0:
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +11,26 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, check_id_pattern, read_phenotype
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, check_id_pattern, read_phenotype, with_levels
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.balance import Difference, note_balance
 from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, hold_out
+from autospec.experiments.datasets.facts import cohort_facts
+from autospec.experiments.datasets.harmonization import check_harmonize, harmonize
+from autospec.experiments.datasets.matching import check_match, match_groups
 from autospec.experiments.datasets.residuals import (
     Design,
     check_residualize,
     design_matrix,
     keep_with_covariates,
     note_constants,
+    note_kinds_of_covariates,
     residualize,
 )
 from autospec.experiments.datasets.scaling import check_scaling, scale
+from autospec.experiments.datasets.visits import check_session
 
 RESERVED = "all"
 """The name of the whole batch among the groups of a run."""
@@ -50,6 +55,7 @@ class Cohort:
     covariates: Design
     columns: Mapping[str, tuple[str, ...]]
     balance: tuple[Difference, ...] = ()
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def check_cohort(config: CohortConfig) -> None:
@@ -63,6 +69,9 @@ def check_cohort(config: CohortConfig) -> None:
     """
     check_scaling(config.scaling)
     check_residualize(config)
+    check_harmonize(config)
+    check_match(config)
+    check_session(config)
     check_id_pattern(config.id_pattern, "dataset.id_pattern=")
     if config.motion_cut is not None and not config.motion_cut > 0:
         raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
@@ -94,9 +103,18 @@ def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account)
                 + _instead(column, subjects.columns)
             )
     labelled = _labelled(subjects, columns, config, account)
-    others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
+    others = [
+        name
+        for name in dict.fromkeys(["sex", *config.residualize, *config.harmonize, *config.match])
+        if name in labelled.columns
+    ]
     labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
-    labelled = keep_with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
+    labelled = keep_with_covariates(
+        _still(labelled, config.motion_cut, account), [*config.residualize, *config.harmonize], account
+    )
+    labelled = match_groups(labelled, config, account)
+    note_kinds_of_covariates(labelled, config.residualize, account)
+    _note_bare_numbers(labelled, config, account)
     target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
     cells = labelled[config.group_by].agg("/".join, axis=1)
     margins = _margins(labelled, config)
@@ -122,6 +140,7 @@ def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account)
         covariates=design_matrix(labelled, config.residualize),
         columns=_columns(labelled),
         balance=balance,
+        table=labelled,
     )
 
 
@@ -133,6 +152,7 @@ def build_dataset(
     source: str,
     simulated: bool,
     features: Sequence[str] = (),
+    adjust: Callable[..., tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]] = residualize,
 ) -> Dataset:
     """A cohort and its data, in the cohort's order, as a data set with scaled inputs.
 
@@ -144,6 +164,7 @@ def build_dataset(
         source: Where the data come from, in a few words.
         simulated: Whether they are simulated.
         features: The names of the columns of a table (n, columns), for messages.
+        adjust: What takes covariates out of the inputs: ``residualize``, or one with its arguments.
 
     Returns:
         The data set.
@@ -152,8 +173,12 @@ def build_dataset(
         AutoSpecError: Covariates cannot be taken out, or values cannot be scaled.
     """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
+    if config.harmonize:
+        inputs = harmonize(inputs, cohort.table, cohort.training, config, account)
     if config.residualize:
-        inputs, fitted = residualize(inputs, cohort.covariates, cohort.training, features)
+        inputs, fitted = adjust(
+            inputs, cohort.covariates, cohort.training, features, cohort.subjects, config.equal_leverage
+        )
     result = scale(inputs, config.scaling, cohort.training)
     return Dataset(
         inputs=result.inputs,
@@ -170,6 +195,7 @@ def build_dataset(
         account=account.text(),
         columns=cohort.columns,
         balance=tuple(one.record() for one in cohort.balance),
+        facts=cohort_facts(config, cohort.balance, inputs.shape[1:], source),
     )
 
 
@@ -223,8 +249,8 @@ def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.Da
 
 def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
     """The name of a subject's label; None, and a line in the account, where there is none."""
-    if names is not None and text in names:
-        return names[text]
+    if names is not None and (name := _named(text, names)) is not None:
+        return name
     if is_missing(text):
         account.drop(subject, f"{column} is missing")
     elif names is not None:
@@ -232,6 +258,25 @@ def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None
     else:
         return text
     return None
+
+
+def _named(text: str, names: Mapping[str, str]) -> str | None:
+    """The name of a value, also where its letters are large or small otherwise (``FEMALE``)."""
+    if text in names:
+        return names[text]
+    alike = {name for value, name in names.items() if value.casefold() == text.casefold()}
+    return alike.pop() if len(alike) == 1 else None
+
+
+def _note_bare_numbers(labelled: pd.DataFrame, config: CohortConfig, account: Account) -> None:
+    """Warn of groups that are called by numbers, since nobody can tell what 1 and 2 are."""
+    for column in dict.fromkeys([config.target, *config.group_by]):
+        labels = sorted(set(labelled[column]))
+        if column not in config.labels and all(label.replace(".", "", 1).isdigit() for label in labels):
+            account.warn(
+                f"{column}: groups are called {list_names(labels)}; dataset.labels.{column}.NAME=[{labels[0]}] gives "
+                "them names, and so do Levels in the JSON file beside the table"
+            )
 
 
 def _names(config: CohortConfig, column: str) -> dict[str, str] | None:
@@ -287,7 +332,7 @@ def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[st
 def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
     """The labels of a column that no subject is left out for: by the configuration's names where it has them."""
     names = _names(config, column) or {}
-    return [names.get(str(text), str(text)) for text in labelled[column]]
+    return [_named(str(text), names) or str(text) for text in labelled[column]]
 
 
 def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
@@ -304,7 +349,9 @@ def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.
     Raises:
         AutoSpecError: The table cannot be read or lacks a column.
     """
-    return read_phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+    needed = [name for name in ("id", config.target, *config.group_by) if name != "session"]
+    subjects = read_phenotype(path, config.columns, needed, account, "dataset.columns.")
+    return with_levels(subjects, path, config.columns, account)
 
 
 def refuse_columns(config: CohortConfig, prepared: str | None) -> None:
