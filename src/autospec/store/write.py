@@ -143,7 +143,7 @@ def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values
     chunks = _chunks(values)
     dataset = file.create_dataset(path, data=values, chunks=chunks, fletcher32=chunks is not None)
     for axis, dimension in enumerate(dimensions):
-        dataset.dims[axis].label = dimension
+        h5py.h5ds.set_label(dataset.id, axis, dimension.encode())  # dims[axis].label takes three times as long
     return dataset_line(path, values.shape, values.dtype, dimensions, values if values.dtype.kind == "S" else None)
 
 

@@ -1,12 +1,18 @@
 """``run.py`` as a user types it: what it makes, and what it says to mistakes."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from references import content
 
 from autospec import open_spectra
+from autospec.experiments.runs.folder import RunFolder
+from autospec.experiments.runs.status import status
 
 TINY = ["dataset.per_digit=6", "epochs=3", "width=4"]
 
@@ -204,14 +210,58 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_there_is(run, tmp_path):
     assert "Traceback" in (folder / "run.log").read_text()
 
 
-def test_damaged_spectra_are_set_aside_and_the_run_begins_anew(run, tmp_path):
+def test_damaged_spectra_of_a_complete_run_are_set_aside_where_that_is_asked_for(run, tmp_path):
     assert run(*TINY) == ""
     (folder,) = _runs(tmp_path)
     whole = (folder / "spectra.h5").read_bytes()
     (folder / "spectra.h5").write_bytes(whole[: len(whole) // 2])
-    assert run(*TINY) == ""
+    message = run(*TINY)
+    assert message.endswith("the run was complete: overwrite=true sets the file aside and makes it anew")
+    assert message.startswith(f"{folder}/spectra.h5 is")
+    assert (folder / "spectra.h5").read_bytes() == whole[: len(whole) // 2]
+    assert run(*TINY, "overwrite=true") == ""
     assert (folder / "spectra.damaged.h5").exists()
     assert open_spectra(folder / "spectra.h5").complete
+
+
+def test_a_complete_run_is_made_anew_where_that_is_asked_for(run, tmp_path):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+    numbers, before = content(folder / "spectra.h5"), (folder / "spectra.h5").stat().st_mtime_ns
+    assert run(*TINY, "overwrite=true") == ""
+    assert _runs(tmp_path) == [folder]
+    assert (folder / "spectra.h5").stat().st_mtime_ns > before
+    assert content(folder / "spectra.h5") == numbers
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_complete_run_whose_file_another_process_holds_stays(run, tmp_path, mode):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+    code = "import h5py, sys; file = h5py.File(sys.argv[1], sys.argv[2]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder / "spectra.h5"), mode]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        assert run(*TINY) == ""
+        assert status(RunFolder(folder)).state == "done"
+        assert sorted(path.name for path in folder.glob("spectra*")) == ["spectra.h5"]
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOLCK, errno.EACCES, errno.EIO])
+def test_a_complete_run_whose_file_cannot_be_read_now_stays(run, tmp_path, monkeypatch, number):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("autospec.store.opening.RETRY_S", 0.01)
+    monkeypatch.setattr("autospec.store.opening._Stream", refused)
+    message = run(*TINY)
+    assert message.startswith(f"{folder}/spectra.h5 cannot be read now ({os.strerror(number)}): ")
+    assert len(message.splitlines()) == 1
+    assert sorted(path.name for path in folder.glob("spectra*")) == ["spectra.h5"]
 
 
 def test_a_folder_that_cannot_be_written(run, monkeypatch):

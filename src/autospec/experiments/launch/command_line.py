@@ -56,7 +56,7 @@ def main(conf: Path = CONF) -> None:
 def run(config: DictConfig, in_sweep: bool = False) -> None:
     """Make the run of one composed configuration, unless it is complete."""
     plan = plan_run(config)
-    if plan.done:
+    if not plan.to_run:
         log.info("%s is complete; nothing to do", plan.folder.run_id)
         return
     from autospec.experiments.run import run as make_run  # torch is loaded only where something is left to train
