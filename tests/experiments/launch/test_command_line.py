@@ -98,6 +98,34 @@ MISTAKES = {
         ["figure=fig4", "panel=G", "introspection.permutations=0", "figure.pairs=[[SZ,XX]]"],
         "figure.pairs: 'XX' is no group of the run; there are HC, SZ",
     ),
+    "a misspelled key with a plus": (
+        ["+learning_rat=0.5"],
+        "+learning_rat=0.5: nothing takes the key 'learning_rat'; did you mean 'learning_rate'?",
+    ),
+    "a misspelled key with two": (["++introspection.evry=2"], "did you mean 'introspection.every'?"),
+    "a key like no other": (["+colour=red"], "nothing takes the key 'colour'; conf/config.yaml lists the keys"),
+    "a key that no launcher takes": (
+        ["-m", "hydra/launcher=joblib", "+hydra.launcher.n_job=2"],
+        "nothing takes the key 'hydra.launcher.n_job'; the files in conf/hydra list the keys of launchers",
+    ),
+    "a launcher's key without -m": (
+        ["hydra.launcher.n_jobs=2"],
+        "hydra.launcher.n_jobs=2: launchers work in sweeps only",
+    ),
+    "a sweeper's key without -m": (["hydra.sweeper.params={width: 8}"], "sweepers work in sweeps only; add -m"),
+    "a launcher's key without its launcher": (
+        ["-m", "hydra.launcher.n_jobs=2"],
+        "hydra.launcher.n_jobs=2: the launcher that makes one run after another takes no keys; add hydra/launcher=joblib",
+    ),
+    "another sweeper": (
+        ["-m", "hydra/sweeper=basic"],
+        "sweeps are checked by AutoSpec's own sweeper alone; leave it out",
+    ),
+    "a sweep in parts": (["-m", "hydra.sweeper.max_batch_size=2"], "a sweep is checked as a whole and never split"),
+    "a figure without a panel": (
+        ["figure=fig1", "width=4"],
+        "figure=fig1: one run is a panel of it; add panel=A (to H), or draw all of it with make figures FIGURE=1",
+    ),
     "no key at all": (["width"], "cannot read the argument 'width'; write key=value"),
 }
 
@@ -186,10 +214,11 @@ def test_two_runs_of_one_configuration_give_the_same_numbers(run, tmp_path):
     assert content(paths[0]) == content(paths[1])
 
 
-def test_a_sweep_runs_each_distinct_run_once(run, tmp_path):
+def test_a_sweep_runs_each_distinct_run_once_and_says_what_draws(run, tmp_path, capfd):
     assert run("-m", "figure=fig1", "panel=A,B,G,H", *TINY) == ""
     assert len(_runs(tmp_path)) == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "outputs"]
+    assert "`make figures FIGURE=1 ARGS='dataset.per_digit=6 epochs=3 width=4" in capfd.readouterr().err
 
 
 def test_a_failed_job_leaves_the_others_and_is_listed(run, tmp_path):
