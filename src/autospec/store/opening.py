@@ -22,7 +22,7 @@ import numpy as np
 
 from autospec.errors import AutoSpecError, DamagedFile, UnreadableFile
 from autospec.store.contents import SPECTRA, Content
-from autospec.store.digest import DIGEST, item_lines, structure_digest
+from autospec.store.checksums import DIGEST, item_lines, structure_digest
 from autospec.store.schema import SCHEMA_VERSION
 from autospec.store.validation import Validation
 

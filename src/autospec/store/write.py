@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.store.atomic import write_atomically
-from autospec.store.digest import DIGEST, FORMAT, dataset_line, folder_line, item_lines, structure_digest
+from autospec.store.checksums import DIGEST, FORMAT, dataset_line, fixed_text, folder_line, item_lines, structure_digest
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -145,20 +145,6 @@ def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values
     for axis, dimension in enumerate(dimensions):
         h5py.h5ds.set_label(dataset.id, axis, dimension.encode())  # dims[axis].label takes three times as long
     return dataset_line(path, values.shape, values.dtype, dimensions, values if values.dtype.kind == "S" else None)
-
-
-def fixed_text(texts: npt.ArrayLike) -> AnyArray:
-    """Return texts as HDF5 stores them within a dataset, where its checksum reaches: UTF-8 of one length.
-
-    Args:
-        texts: Any shape.
-
-    Returns:
-        Bytes of the same shape, which h5py writes as UTF-8 text.
-    """
-    encoded = np.vectorize(str.encode, otypes=[object])(np.asarray(texts, dtype=object))
-    longest = max((len(text) for text in encoded.flat), default=1)
-    return encoded.astype(h5py.string_dtype("utf-8", max(1, longest)))
 
 
 def _chunks(values: AnyArray) -> tuple[int, ...] | None:

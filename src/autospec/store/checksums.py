@@ -1,6 +1,6 @@
-"""The digest of a file's structure: what its checksums of values (fletcher32) leave out.
+"""How damage to a file is seen: checksums of values, and the digest of what these leave out.
 
-It covers every path, shape and type, every attribute, and text: HDF5 keeps text apart from the datasets that point to
+Every dataset is written with HDF5's fletcher32. The digest covers every path, shape and type, every attribute, and text: HDF5 keeps text apart from the datasets that point to
 it, where no checksum of its own reaches.
 """
 
@@ -36,6 +36,17 @@ def structure_digest(lines: Iterable[str]) -> str:
         Hexadecimal digits.
     """
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def write_digest(file: h5py.File) -> None:
+    """Write the digest of a file's structure into it, when all else is written.
+
+    Args:
+        file: The file, open for writing.
+    """
+    lines = item_lines("", file)
+    file.visititems(lambda path, item: lines.extend(item_lines(path, item)))
+    file.attrs[DIGEST] = structure_digest(lines)
 
 
 def item_lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
@@ -77,6 +88,20 @@ def dataset_line(
         texts: Its values where they are text.
     """
     return f"{path} {shape} {dtype.str} {_plain(labels)} {_plain(texts)}"
+
+
+def fixed_text(texts: npt.ArrayLike) -> npt.NDArray[np.bytes_]:
+    """Return texts as HDF5 stores them within a dataset, where its checksum reaches: UTF-8 of one length.
+
+    Args:
+        texts: Any shape.
+
+    Returns:
+        Bytes of the same shape, which h5py writes as UTF-8 text.
+    """
+    encoded = np.vectorize(str.encode, otypes=[object])(np.asarray(texts, dtype=object))
+    longest = max((len(text) for text in encoded.flat), default=1)
+    return encoded.astype(h5py.string_dtype("utf-8", max(1, longest)))
 
 
 def _plain(value: Any) -> str:
