@@ -95,8 +95,8 @@ def damaged(file: Path, what: str) -> None:
         ("edited", "its names, attributes or texts are not those that were written"),
         ("version", "has schema_version 2; this program reads 1"),
         ("no subject", "is truncated or damaged and cannot be read"),
-        ("flat", r"/timecourses is float64 \(2, 4\), not numbers in 3 dimensions"),
-        ("few", "/people/sex has 1 rows, the data 2"),
+        ("flat", "/timecourses has 2 dimensions, not 3"),
+        ("few", "/people/sex has 1 entries along subject, where /people/age has 2"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(file: Path, what: str, message: str) -> None:

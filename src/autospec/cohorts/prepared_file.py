@@ -41,7 +41,6 @@ from autospec.store.contents import COHORT
 from autospec.store.opening import open_as
 
 SCHEMA_VERSION = 1
-DIMENSIONS = {"timecourses": 3, "map_maximum": 4, "maps": 3, "template_match": 2}
 PREPARED_FILE = "cohort.h5"
 """What a prepared cohort is called where ``dataset.path`` is a folder."""
 
@@ -222,12 +221,7 @@ def _write_array(root: Any, path: str, values: npt.NDArray) -> None:
 def _data(root: Any, name: str, file: Path) -> npt.NDArray:
     if name not in root:
         raise AutoSpecError(f"{file}: has no /{name}; it holds {', '.join('/' + key for key in root)}")
-    data = root[name]
-    if data.ndim != DIMENSIONS[name] or data.dtype.kind not in "fiu":
-        raise AutoSpecError(
-            f"{file}: /{name} is {data.dtype} {data.shape}, not numbers in {DIMENSIONS[name]} dimensions"
-        )
-    values: npt.NDArray = data[:]
+    values: npt.NDArray = root[name][:]
     return values
 
 
@@ -235,9 +229,6 @@ def _subjects(root: Any, length: int, file: Path) -> pd.DataFrame:
     columns = {name: _column(name, node) for name, node in root["people"].items()}
     if "id" not in columns:
         raise AutoSpecError(f"{file}: has no /people/id")
-    for name, values in columns.items():
-        if len(values) != length:
-            raise AutoSpecError(f"{file}: /people/{name} has {len(values)} rows, the data {length}")
     return pd.DataFrame({**columns, "row": np.arange(length)})
 
 

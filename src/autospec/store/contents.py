@@ -21,6 +21,7 @@ from autospec.store.schema import (
     GROUP_WEIGHT,
     INDEX,
     LAYERS,
+    OTHER_GROUP,
     PAIR,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
@@ -37,8 +38,9 @@ from autospec.store.schema import (
     TRAINING_EPOCHS,
 )
 
-WHOLE, NUMBER, TRUTH, TEXT = "whole numbers", "numbers", "truth values", "text"
-TYPES = {WHOLE: "iu", NUMBER: "fiu", TRUTH: "biu", TEXT: "SO"}
+WHOLE, NUMBER, TRUTH, TEXT, LABEL = "whole numbers", "numbers", "truth values", "text", "text or numbers"
+FOLDER = "a folder"
+TYPES = {FOLDER: "", WHOLE: "iu", NUMBER: "fiu", TRUTH: "biu", TEXT: "SO", LABEL: "SOfiub"}
 """The kinds of NumPy's types that each name stands for."""
 
 MOST_DIMENSIONS = 8
@@ -89,7 +91,8 @@ SPECTRA = (
     *(Content(f"{LAYERS}/*/{name}", NUMBER, (EPOCH, GROUP, f"_{INDEX}")) for name in SPECTRUM_NAMES),
     Content(f"{LAYERS}/*/cosine", NUMBER, (EPOCH, GROUP, GROUP)),
     Content(f"{LAYERS}/*/rows", NUMBER, (EPOCH, GROUP)),
-    Content(f"{LAYERS}/*", NUMBER, None),
+    Content(f"{LAYERS}/*/*", NUMBER, None),
+    Content(f"{LAYERS}/*", FOLDER),
     Content(f"{PERMUTATION_ROOT}@relabellings", TEXT),
     Content(PERMUTATION_EPOCHS.path, WHOLE, PERMUTATION_EPOCHS.dimensions),
     Content(PERMUTATION_PAIRS, TEXT, (PAIR, "_two")),
@@ -114,12 +117,23 @@ COHORT = (
     Content("@source", TEXT),
     Content("@simulated", TRUTH),
     Content("@settings", TEXT),
-    Content("people/id", TEXT, (SUBJECT,)),
+    Content("people/*", LABEL, (SUBJECT,)),
+    Content("timecourses", NUMBER, (SUBJECT, "_time", "_component")),
+    Content("map_maximum", NUMBER, (SUBJECT, "_x", "_y", "_z")),
+    Content("maps", NUMBER, (SUBJECT, "_component", "_voxel")),
+    Content("template_match", NUMBER, (SUBJECT, "_component")),
+    Content("template", NUMBER, ("_component", "_voxel")),
     Content("affine", NUMBER, ("_row", "_column")),
     Content("mask", TRUTH, ("_x", "_y", "_z")),
     Content("account", TEXT, ("_line",)),
 )
-"""The first that fits counts; ``cohorts.prepared_file`` says what is wrong with a kind of data that is asked for."""
+"""The first that fits counts; ``cohorts.prepared_file`` explains it."""
+
+
+LABELLED = f"{LAYERS}/*/*"
+"""Datasets whose axes must carry names: readers go by these."""
+SHARED_AXES = {EPOCH: EPOCH, GROUP: GROUP, OTHER_GROUP: GROUP}
+"""Names of axes that are as long as each other throughout a file of spectra."""
 
 
 def described(path: str, contents: tuple[Content, ...]) -> Content | None:

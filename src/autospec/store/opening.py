@@ -159,7 +159,7 @@ def _named_errors(name: str, stream: io.BytesIO | io.BufferedReader) -> Iterator
         yield
     except AutoSpecError:
         raise
-    except (OSError, KeyError, RuntimeError, MemoryError, UnicodeDecodeError, OverflowError) as error:
+    except (OSError, LookupError, RuntimeError, MemoryError, ArithmeticError, ValueError, TypeError) as error:
         behind = getattr(getattr(stream, "raw", None), "error", None) or error
         if isinstance(behind, OSError) and _number(behind) in ADVICE:
             raise _unreadable(name, behind) from error

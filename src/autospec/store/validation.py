@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import h5py
 import numpy as np
@@ -13,9 +14,12 @@ from autospec.errors import DamagedFile
 from autospec.store.contents import (
     DEEPEST,
     FILTERS,
+    LABELLED,
     MOST_DIMENSIONS,
     MOST_OBJECTS,
     MOST_UNPACKED,
+    SHARED_AXES,
+    SPECTRA,
     TYPES,
     Content,
     described,
@@ -73,6 +77,8 @@ class Validation:
                 yield inner, self._checked(inner, h5py.Dataset(identifier))
             elif isinstance(identifier, h5py.h5g.GroupID):
                 item = h5py.Group(identifier)
+                if any(content.path == inner for content in self.contents):
+                    raise self._misfit(inner, "is a folder, not a dataset")
                 yield inner, self._with_attributes(inner, item)
                 yield from self._below(inner, item, above)
             else:
@@ -151,7 +157,14 @@ class Validation:
     def _checked(self, path: str, dataset: h5py.Dataset) -> h5py.Dataset:
         """The dataset, after a check of its type, its axes and their labels."""
         self._with_attributes(path, dataset)
+        if any(content.path.startswith(f"{path}/") for content in self.contents):
+            raise self._misfit(path, "is a dataset, not a folder")
         self._compare(path, dataset.dtype, dataset.shape)
+        if self.contents is SPECTRA and fnmatchcase(path, LABELLED):
+            names = [h5py.h5ds.get_label(dataset.id, axis).decode("utf-8", "replace") for axis in range(dataset.ndim)]
+            if not all(names) or len(set(names)) < len(names):
+                raise self._misfit(path, "has axes without a name of their own")
+            self._compare_lengths(path, dataset.shape, [SHARED_AXES.get(name, f"_{name}") for name in names])
         return dataset
 
     def _compare(self, path: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -165,7 +178,10 @@ class Validation:
             return
         if len(shape) != len(content.dimensions):
             raise self._misfit(path, f"has {len(shape)} dimensions, not {len(content.dimensions)}")
-        for length, axis in zip(shape, content.dimensions, strict=True):
+        self._compare_lengths(path, shape, content.dimensions)
+
+    def _compare_lengths(self, path: str, shape: tuple[int, ...], axes: Sequence[str]) -> None:
+        for length, axis in zip(shape, axes, strict=True):
             expected, of = self._lengths.setdefault(axis, (length, path))
             if not axis.startswith("_") and length != expected:
                 raise self._misfit(path, f"has {length} entries along {axis}, where /{of} has {expected}")
