@@ -38,6 +38,19 @@ def structure_digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def axis_names(dataset: h5py.Dataset) -> list[str]:
+    """Return the names of a dataset's axes, empty where there are none.
+
+    They are read as the attribute that they are: HDF5's own function crashes on a damaged one.
+
+    Args:
+        dataset: Of any file.
+    """
+    names = np.ravel(dataset.attrs.get(LABELS, ()))
+    texts = [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name or "") for name in names]
+    return texts if len(texts) == dataset.ndim else [""] * dataset.ndim
+
+
 def write_digest(file: h5py.File) -> None:
     """Write the digest of a file's structure into it, when all else is written.
 

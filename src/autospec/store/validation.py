@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from autospec.errors import DamagedFile
+from autospec.store.checksums import axis_names
 from autospec.store.contents import (
     DEEPEST,
     FILTERS,
@@ -161,7 +162,7 @@ class Validation:
             raise self._misfit(path, "is a dataset, not a folder")
         self._compare(path, dataset.dtype, dataset.shape)
         if self.contents is SPECTRA and fnmatchcase(path, LABELLED):
-            names = [h5py.h5ds.get_label(dataset.id, axis).decode("utf-8", "replace") for axis in range(dataset.ndim)]
+            names = axis_names(dataset)
             if not all(names) or len(set(names)) < len(names):
                 raise self._misfit(path, "has axes without a name of their own")
             self._compare_lengths(path, dataset.shape, [SHARED_AXES.get(name, f"_{name}") for name in names])
