@@ -36,7 +36,7 @@ from autospec.cohorts.phenotype import NUMERIC
 from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
 from autospec.store.atomic import remove_leftovers, write_atomically
-from autospec.store.checksums import FORMAT, fixed_text, write_digest
+from autospec.store.checksums import FORMAT, fixed_text, seal, write_digest
 from autospec.store.contents import COHORT
 from autospec.store.opening import open_as
 
@@ -175,20 +175,22 @@ def write_cohort(file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDAr
         AutoSpecError: The file cannot be written.
     """
     remove_leftovers(file)
-    with write_atomically(file) as temporary, h5py.File(temporary, "w", libver=FORMAT) as root:
-        root.attrs.update(
-            schema_version=SCHEMA_VERSION,
-            simulated=origin.simulated,
-            source=origin.source,
-            settings=origin.settings,
-        )
-        for column in subjects.columns:
-            _write_column(root, f"people/{_written(column)}", subjects[column])
-        for name, values in data.items():
-            _write_data(root, name, values)
-        if origin.account:
-            _write_array(root, "account", fixed_text(origin.account))
-        write_digest(root)
+    with write_atomically(file) as temporary:
+        with h5py.File(temporary, "w", libver=FORMAT) as root:
+            root.attrs.update(
+                schema_version=SCHEMA_VERSION,
+                simulated=origin.simulated,
+                source=origin.source,
+                settings=origin.settings,
+            )
+            for column in subjects.columns:
+                _write_column(root, f"people/{_written(column)}", subjects[column])
+            for name, values in data.items():
+                _write_data(root, name, values)
+            if origin.account:
+                _write_array(root, "account", fixed_text(origin.account))
+            write_digest(root)
+        seal(temporary)
 
 
 def _written(column: str) -> str:

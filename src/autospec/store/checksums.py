@@ -1,15 +1,20 @@
-"""How damage to a file is seen: checksums of values, and the digest of what these leave out.
+"""How damage to a file is seen: checksums of values, and digests of what these leave out.
 
-Every dataset is written with HDF5's fletcher32. The digest covers every path, shape and type, every attribute, and text: HDF5 keeps text apart from the datasets that point to
-it, where no checksum of its own reaches.
+Every dataset is written with HDF5's fletcher32. The digest of the structure covers every path, shape and type, every
+attribute, and text. HDF5 keeps text of attributes in heaps without a checksum, and hangs or crashes on a damaged one:
+a third attribute, of numbers alone, holds their checksums, and is looked at before any text is read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import mmap
+import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -21,6 +26,10 @@ DIGEST = "structure_digest"
 FORMAT = ("v110", "v110")
 """HDF5 1.10 and later: of this format HDF5 itself checks all that leads to the values."""
 
+
+HEAPS = "text_checksums"
+"""The root attribute (n, 3) of the heaps of text: where each begins, its bytes, its CRC-32."""
+HEAP_BEGINS = b"GCOL\x01\0\0\0"
 
 LABELS = "DIMENSION_LABELS"
 """HDF5's attribute of a dataset's axes."""
@@ -39,12 +48,15 @@ def structure_digest(lines: Iterable[str]) -> str:
 
 
 def axis_names(dataset: h5py.Dataset) -> list[str]:
-    """Return the names of a dataset's axes, empty where there are none.
+    """Return the names of a dataset's axes.
 
     They are read as the attribute that they are: HDF5's own function crashes on a damaged one.
 
     Args:
         dataset: Of any file.
+
+    Returns:
+        A name for each axis, empty where it has none.
     """
     names = np.ravel(dataset.attrs.get(LABELS, ()))
     texts = [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name or "") for name in names]
@@ -60,6 +72,52 @@ def write_digest(file: h5py.File) -> None:
     lines = item_lines("", file)
     file.visititems(lambda path, item: lines.extend(item_lines(path, item)))
     file.attrs[DIGEST] = structure_digest(lines)
+
+
+def seal(target: Path | io.BytesIO) -> None:
+    """Write the checksums of a closed file's heaps of text into it.
+
+    Args:
+        target: The file, on the disk or in memory.
+    """
+    if isinstance(target, Path):
+        with target.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            heaps = _heaps(content)
+    else:
+        heaps = _heaps(target.getvalue())
+    with h5py.File(target, "r+", libver=FORMAT) as file:
+        file.attrs[HEAPS] = np.array(heaps, dtype=np.int64).reshape(-1, 3)
+
+
+def _heaps(content: bytes | mmap.mmap) -> list[tuple[int, int, int]]:
+    """Where each heap begins, its bytes and its CRC-32; chance values that look like one do no harm."""
+    heaps, at = [], content.find(HEAP_BEGINS)
+    while at >= 0:
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
+        if 0 < size <= len(content) - at:
+            heaps.append((at, size, zlib.crc32(content[at : at + size])))
+        at = content.find(HEAP_BEGINS, at + 1)
+    return heaps
+
+
+def damaged_heap(file: h5py.File, stream: BinaryIO) -> int | None:
+    """Return where a heap of text begins that is not as it was written, or None.
+
+    Args:
+        file: An opened file.
+        stream: The same file.
+    """
+    if HEAPS not in file.attrs:  # written by an earlier version
+        return None
+    place = stream.tell()
+    try:
+        for begin, size, checksum in file.attrs[HEAPS].tolist():
+            stream.seek(begin)
+            if zlib.crc32(stream.read(size)) != checksum:
+                return int(begin)
+    finally:
+        stream.seek(place)
+    return None
 
 
 def item_lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
@@ -80,7 +138,10 @@ def item_lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
         lines.append(dataset_line(path, item.shape, item.dtype, labels, texts))
     else:
         lines.append(folder_line(path))
-    return [*lines, *(f"{path}@{name}={_plain(value)}" for name, value in attributes.items() if name != DIGEST)]
+    return [
+        *lines,
+        *(f"{path}@{name}={_plain(value)}" for name, value in attributes.items() if name not in (DIGEST, HEAPS)),
+    ]
 
 
 def folder_line(path: str) -> str:

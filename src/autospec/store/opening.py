@@ -21,8 +21,8 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError, DamagedFile, UnreadableFile
+from autospec.store.checksums import DIGEST, damaged_heap, item_lines, structure_digest
 from autospec.store.contents import SPECTRA, Content
-from autospec.store.checksums import DIGEST, item_lines, structure_digest
 from autospec.store.schema import SCHEMA_VERSION
 from autospec.store.validation import Validation
 
@@ -83,7 +83,8 @@ def open_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> Ite
         The opened file.
 
     Raises:
-        AutoSpecError, UnreadableFile, DamagedFile: As ``open_checked``.
+        AutoSpecError: As ``open_checked``.
+        DamagedFile: As ``open_checked``.
     """
     name = "the file" if isinstance(path, bytes) else str(path)
     with _stream(path, name) as stream, _named_errors(name, stream):
@@ -109,11 +110,8 @@ def read_bytes(path: Path) -> bytes:
         AutoSpecError: There is no such file.
         UnreadableFile: It cannot be read now, which says nothing of its content.
     """
-    with _stream(path, str(path)) as stream:
-        try:
-            return stream.read()
-        except OSError as error:
-            raise _unreadable(str(path), error) from error
+    with _stream(path, str(path)) as stream, _named_errors(str(path), stream):
+        return stream.read()
 
 
 class _Stream(io.FileIO):
@@ -121,7 +119,7 @@ class _Stream(io.FileIO):
 
     error: OSError | None = None
 
-    def readinto(self, buffer: Buffer) -> int | None:  # type: ignore[override]
+    def readinto(self, buffer: Buffer) -> int | None:
         try:
             return super().readinto(buffer)
         except OSError as error:
@@ -196,6 +194,8 @@ def _check_structure(
     size, state = _state(stream)
     if state in _intact:
         return
+    if (begin := damaged_heap(file, stream)) is not None:
+        raise DamagedFile(f"{name} is damaged: its text from byte {begin} on is not what was written")
     recorded = file.attrs.get(DIGEST)  # None in files of earlier versions
     lines = []
     for path, item in Validation(name, contents, size).items(file):

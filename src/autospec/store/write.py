@@ -10,10 +10,18 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from autospec.store.atomic import write_atomically
-from autospec.store.checksums import DIGEST, FORMAT, dataset_line, fixed_text, folder_line, item_lines, structure_digest
+from autospec.store.checksums import (
+    DIGEST,
+    FORMAT,
+    dataset_line,
+    fixed_text,
+    folder_line,
+    item_lines,
+    seal,
+    structure_digest,
+)
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -98,6 +106,7 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
             )
         lines = [_write_array(file, *array) for array in arrays]
         file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
+    seal(stream)
     return stream.getvalue()
 
 

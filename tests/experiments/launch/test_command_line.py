@@ -115,7 +115,7 @@ MISTAKES = {
     "a sweeper's key without -m": (["hydra.sweeper.params={width: 8}"], "sweepers work in sweeps only; add -m"),
     "a launcher's key without its launcher": (
         ["-m", "hydra.launcher.n_jobs=2"],
-        "hydra.launcher.n_jobs=2: the launcher that makes one run after another takes no keys; add hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2: the launcher that makes one run after another takes no keys; add hydra/",
     ),
     "another sweeper": (
         ["-m", "hydra/sweeper=basic"],

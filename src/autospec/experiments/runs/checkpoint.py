@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> State:
 
     Raises:
         UnreadableFile: where it cannot be read now, which says nothing of its content.
-        Exception: where it is damaged: a DamagedFile, or whatever the damage of an earlier version's leads to.
+        DamagedFile: where its checksum is another; a damaged one of an earlier version raises whatever that leads to.
     """
     content = memoryview(read_bytes(path))
     if content[: len(EARLIER_MAGIC)] != EARLIER_MAGIC:
