@@ -107,6 +107,18 @@ def test_the_digest_of_what_is_written_is_that_of_the_file(spectra_file):
         assert structure_digest(lines) == file.attrs[DIGEST]
 
 
+def test_text_that_hdf5_would_hang_on_is_not_read(spectra_file, tmp_path):
+    """HDF5 walks a heap by the sizes that stand in it, and without end where one is wrong."""
+    damaged = bytearray(spectra_file.read_bytes())
+    heap = damaged.find(b"GCOL")
+    for at in range(heap + 16, heap + 80):
+        damaged[at] = 0xFF
+    path = tmp_path / "hang.h5"
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedFile, match=r"hang\.h5 is damaged: its text from byte \d+ on is not what was written"):
+        load_spectra(path)
+
+
 EDITS = {
     "a dataset less": lambda file: file.__delitem__("layers/0/cosine"),
     "a dataset more": lambda file: file.create_dataset("more", data=1.0),

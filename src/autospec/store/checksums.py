@@ -8,7 +8,6 @@ a third attribute, of numbers alone, holds their checksums, and is looked at bef
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import mmap
 import zlib
@@ -74,30 +73,34 @@ def write_digest(file: h5py.File) -> None:
     file.attrs[DIGEST] = structure_digest(lines)
 
 
-def seal(target: Path | io.BytesIO) -> None:
+def seal(path: Path) -> None:
     """Write the checksums of a closed file's heaps of text into it.
 
     Args:
-        target: The file, on the disk or in memory.
+        path: The file.
     """
-    if isinstance(target, Path):
-        with target.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            heaps = _heaps(content)
-    else:
-        heaps = _heaps(target.getvalue())
-    with h5py.File(target, "r+", libver=FORMAT) as file:
-        file.attrs[HEAPS] = np.array(heaps, dtype=np.int64).reshape(-1, 3)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        checksums = text_checksums(content)
+    with h5py.File(path, "r+", libver=FORMAT) as file:
+        file.attrs[HEAPS] = checksums
 
 
-def _heaps(content: bytes | mmap.mmap) -> list[tuple[int, int, int]]:
-    """Where each heap begins, its bytes and its CRC-32; chance values that look like one do no harm."""
+def text_checksums(content: bytes | mmap.mmap) -> npt.NDArray[np.int64]:
+    """Return the checksums of a file's heaps of text; values that look like a heap by chance do no harm.
+
+    Args:
+        content: The file, or its beginning as far as there is text.
+
+    Returns:
+        (n, 3) where each begins, its bytes, its CRC-32.
+    """
     heaps, at = [], content.find(HEAP_BEGINS)
     while at >= 0:
         size = int.from_bytes(content[at + 8 : at + 16], "little")
         if 0 < size <= len(content) - at:
             heaps.append((at, size, zlib.crc32(content[at : at + size])))
         at = content.find(HEAP_BEGINS, at + 1)
-    return heaps
+    return np.array(heaps, dtype=np.int64).reshape(-1, 3)
 
 
 def damaged_heap(file: h5py.File, stream: BinaryIO) -> int | None:
@@ -160,6 +163,9 @@ def dataset_line(
         dtype: Its type.
         labels: Of its axes; empty for none.
         texts: Its values where they are text.
+
+    Returns:
+        A line.
     """
     return f"{path} {shape} {dtype.str} {_plain(labels)} {_plain(texts)}"
 

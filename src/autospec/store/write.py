@@ -15,12 +15,13 @@ from autospec.store.atomic import write_atomically
 from autospec.store.checksums import (
     DIGEST,
     FORMAT,
+    HEAPS,
     dataset_line,
     fixed_text,
     folder_line,
     item_lines,
-    seal,
     structure_digest,
+    text_checksums,
 )
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
@@ -104,9 +105,14 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
             file.create_group(PERMUTATION_ROOT).attrs.update(
                 {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
             )
-        lines = [_write_array(file, *array) for array in arrays]
+        datasets = [_create_dataset(file, *array) for array in arrays]
+        lines = [dataset_line(path, values.shape, values.dtype, axes, _texts(values)) for path, axes, values in arrays]
         file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
-    seal(stream)
+        file.flush()
+        file.attrs[HEAPS] = text_checksums(stream.getvalue())  # all text is there, and no value yet: a quick search
+        for dataset, (_, _, values) in zip(datasets, arrays, strict=True):
+            if values.size:
+                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
     return stream.getvalue()
 
 
@@ -147,13 +153,18 @@ def _members(header: Header) -> AnyArray:
     return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
 
 
-def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> str:
-    """Write a dataset with checksums, and return what the digest says of it."""
+def _create_dataset(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> h5py.h5d.DatasetID:
+    """A dataset with checksums and labelled axes, whose values are yet to be written."""
     chunks = _chunks(values)
-    dataset = file.create_dataset(path, data=values, chunks=chunks, fletcher32=chunks is not None)
+    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, fletcher32=chunks is not None).id
     for axis, dimension in enumerate(dimensions):
-        h5py.h5ds.set_label(dataset.id, axis, dimension.encode())  # dims[axis].label takes three times as long
-    return dataset_line(path, values.shape, values.dtype, dimensions, values if values.dtype.kind == "S" else None)
+        h5py.h5ds.set_label(dataset, axis, dimension.encode())  # dims[axis].label takes three times as long
+    return dataset
+
+
+def _texts(values: AnyArray) -> AnyArray | None:
+    """The values where they are text."""
+    return values if values.dtype.kind == "S" else None
 
 
 def _chunks(values: AnyArray) -> tuple[int, ...] | None:
