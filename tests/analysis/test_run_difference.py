@@ -35,7 +35,7 @@ def test_runs_part_one_epoch_after_a_step_that_differs(run, changed_at):
 def test_runs_that_never_agreed_differ_from_the_first_epoch(run):
     table = find_parting(run, record(epochs=6, rate=0.1, width=5, groups=("SZ", "HC"), every=2).spectra)
     assert set(table["verdict"]) == {"equal within rounding at all 3 common epochs"}
-    other = record(epochs=6, reduction="sum").spectra
+    other = record(epochs=6, scale=2.0).spectra
     assert find_parting(run, other)["verdict"].str.match("differ from epoch 0 on").all()
 
 

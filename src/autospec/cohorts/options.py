@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autospec.cohorts.phenotype import check_id_pattern
+from autospec.cohorts.joining import check_id_pattern
 from autospec.cohorts.prepared_file import is_prepared
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.orientation import ORIENTATIONS

@@ -17,9 +17,10 @@ import pandas as pd
 from autospec.cohorts import cobre_hdf5, gift, gift_maps, halfpipe
 from autospec.cohorts.exclusions import Account, list_names
 from autospec.cohorts.folder_layouts import SCAN_LAYOUTS, find_sources
+from autospec.cohorts.joining import join_by_id, per_session
 from autospec.cohorts.motion import read_motion
 from autospec.cohorts.options import Options
-from autospec.cohorts.phenotype import join_by_id, per_session, read_phenotype
+from autospec.cohorts.phenotype import read_phenotype
 from autospec.cohorts.prepared_file import Origin, Rows, write_cohort
 from autospec.cohorts.source_files import Folder, Source, add_motion, find_listed_scans
 from autospec.cohorts.subject_file import POOR_MATCH, TOO_GOOD_MATCH, Part, poor_matches, read_part, too_good_matches

@@ -149,8 +149,10 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
 
     has_motion = quality.motion is not None and bool(np.isfinite(quality.motion).any())
     unknown = "" if has_motion else " · motion not known: neither a table of confounds nor a motion column"
-    title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}{_scan_facts(quality)}{unknown}"
+    title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}"
     figure.text(0.02, height(0.985), title, va="top", weight="bold", fontsize=10)
+    facts = f"{_scan_facts(quality)}{unknown}".removeprefix(" · ")
+    figure.text(0.02, height(0.952), facts, va="top", fontsize=8.5)
     grid = figure.add_gridspec(
         2, 2, width_ratios=[1.55, 1], hspace=0.5, wspace=0.14, left=0.055, right=0.97,
         top=height(0.89), bottom=height(0.08),

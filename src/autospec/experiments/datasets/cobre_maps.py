@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account
-from autospec.cohorts.phenotype import keep_complete, levels_file, levels_of
+from autospec.cohorts.levels import levels_file, levels_of
+from autospec.cohorts.phenotype import keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id, plain_session
+from autospec.cohorts.joining import join_by_id, plain_session
 from autospec.cohorts.tables import plain_id, without_session
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import levels_file, levels_of
+from autospec.cohorts.levels import levels_file, levels_of
 from autospec.cohorts.tables import parse_numbers
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import FreesurferConfig
