@@ -22,6 +22,7 @@ from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool, Scratch
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
+from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.trace_layout import NOT_REACHED, SAMPLE_FIRST
 from autospec.errors import AutoSpecError
@@ -33,7 +34,7 @@ class FusedEngine:
     """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
 
     Raises AutoSpecError where the rows of a layer cannot be traced to the samples of the batch: on the first batch and
-    on every ``check_every``-th (None: the first only).
+    on every ``check_every``-th (None: the 2nd, 4th, 8th, ...).
     """
 
     name = "fused"
@@ -91,7 +92,7 @@ class FusedEngine:
     @contextlib.contextmanager
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which backward leaves the groups' gradients; they are handed over at its end."""
-        if self._check_every and self._batches % self._check_every == 0:
+        if is_due(self._batches + 1, self._check_every) and not has_diverged(self.model):
             self._is_traced = False
         untraced = [] if self._is_traced else self._entries
         with self.running(cells):

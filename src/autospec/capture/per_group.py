@@ -20,6 +20,7 @@ from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
 from autospec.capture.memory import Pool
+from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.split_proof import prove_split
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
@@ -67,7 +68,7 @@ class PerGroupEngine:
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         self._eps = 0.0
-        if self._check_every and self._batches % self._check_every == 0:
+        if is_due(self._batches + 1, self._check_every) and not has_diverged(self.model):
             self._layouts.clear()
         self.passes.begin()
         try:

@@ -295,7 +295,7 @@ def _owners(base: Tensor, scaled: Sequence[Tensor], exponents: Tensor, samples: 
     powers, exponents = _powers(exponents).to(base.device), exponents.to(base.device)
     base = base.double()
     largest = base.abs().amax(-1)
-    present = largest > smallest
+    present = (largest > smallest) & largest.isfinite()
     unit = base / largest.where(present, 1.0)[..., None]
     square = unit.square().sum(-1).clamp_min(1e-300)
     owners = torch.zeros_like(largest, dtype=torch.int64)

@@ -77,7 +77,7 @@ class SpectralRecorder:
             (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
             (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
-            a trace of rows); None at the first only.
+            a trace of rows); None at the 1st, 2nd, 4th, 8th, ...
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "formula" counts the rounding of the last product alone. None is measured
             with ``hooks``, and the formula with the engines that are there to be cheap.
