@@ -229,7 +229,7 @@ class Tracer:
         recorded = {call.key for call in calls if not call.watched.is_witness}
         inside = {part for part in parts if part[0][2]}  # calls that a checkpoint made again
         parts = {part: trace for part, trace in parts.items() if part[0] in recorded or part in inside}
-        return Traced(parts, traced.read, traced.refusal)
+        return Traced(parts, traced.read, traced.refusal, traced.dimensions)
 
     def _run_whole(self, edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> None:
         """A backward pass down to the weights, which a reentrant checkpoint needs; their gradients are put back."""
