@@ -450,6 +450,15 @@ def test_the_table_lists_every_layer_and_what_is_left_out():
     assert "samples: output (5, 2): dimension 0" in str(table)
 
 
+def test_the_table_says_of_a_tied_weight_where_it_is_recorded():
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Tanh(), nn.Linear(4, 7))
+    model[2].weight = model[0].weight
+    words = torch.randint(7, (5, 3))
+    for table in (autospec.check(model, words), SpectralRecorder(model, groups=["a"]).check(words)):
+        assert (table["0"].recorded, table["0"].left_out) == ("by group", "")
+        assert (table["2"].recorded, table["2"].left_out) == ("", "the same weight as '0', recorded there")
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [((), "at least one tensor"), (torch.randn(1, 4), "at least two samples")],
