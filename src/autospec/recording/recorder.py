@@ -436,7 +436,8 @@ class SpectralRecorder:
         def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
-        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
+        # until the fast engine has chosen, the copy takes what needs no choice
+        way = (self._engine.chosen or HOOKS) if isinstance(self._engine, FastEngine) else None
         sinks = Sinks(add, add_matrices, lambda way: None)
         engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
         if isinstance(engine, HookListener) and self._hooks is not None:
