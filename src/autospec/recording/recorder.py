@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
