@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status test test-slow test-grid test-minimum coverage lint hooks faults calibrate lock
+.PHONY: help setup figures status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,12 @@ test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
 
 test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" --ignore=tests/survey $(ARGS)
+
+survey: $(READY) ## record foreign architectures and write docs/survey.md (installs their packages)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-survey.lock
+	$(BIN)/python -m pytest tests/survey $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m survey.page docs/survey.md
 
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
 	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py
@@ -72,6 +77,9 @@ faults: $(READY) ## kill a sweep at 100 random moments and see whether anything 
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py $(ARGS)
+
+benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
+	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own
 	$(PYTHON) scripts/make_lock.py

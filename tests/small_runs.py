@@ -18,7 +18,7 @@ def design(epochs, permutations=30):
     return PermutationDesign((PairPermutations("SZ", "HC", (), members),), {}, np.arange(SAMPLES), tuple(epochs))
 
 
-def record(path=None, epochs=4, rate=0.1, changed_at=None, groups=("SZ", "HC"), width=5, **options):
+def record(path=None, epochs=4, rate=0.1, changed_at=None, groups=("SZ", "HC"), width=5, scale=1.0, **options):
     """The closed recorder of a small network; from ``changed_at`` on it learns twice as fast."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, 3)).double()
@@ -28,11 +28,12 @@ def record(path=None, epochs=4, rate=0.1, changed_at=None, groups=("SZ", "HC"), 
         for epoch in range(epochs):
             with recorder.batch(label) as batch:
                 losses = (model(inputs) - target).square().mean(1)
-                losses.mean().backward()
+                loss = scale * (losses.sum() if options.get("reduction") == "sum" else losses.mean())
+                loss.backward()
                 batch.losses(losses)
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.sub_(rate * (2 if changed_at is not None and epoch >= changed_at else 1) * parameter.grad)
             model.zero_grad()
-            recorder.end_epoch(loss=losses.mean().item())
+            recorder.end_epoch(loss=loss.item())
     return recorder

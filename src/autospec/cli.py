@@ -82,7 +82,7 @@ def main() -> None:
         sys.stdout.write(f"autospec {__version__}\n")
         return
     try:
-        command = _chosen(name)
+        command = _find_command(name)
         sys.argv = [f"autospec {name}", *arguments]
         import_module(command.module).main()
         sys.stdout.flush()
@@ -101,7 +101,7 @@ def screen() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _chosen(name: str) -> Command:
+def _find_command(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     close = difflib.get_close_matches(name, COMMANDS, 1)

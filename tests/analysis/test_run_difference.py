@@ -5,7 +5,7 @@ import pytest
 from small_runs import record
 
 from autospec import AutoSpecError
-from autospec.analysis.run_difference import COLUMNS, find_parting, unshared
+from autospec.analysis.run_difference import COLUMNS, find_parting, list_unshared
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_runs_part_one_epoch_after_a_step_that_differs(run, changed_at):
 def test_runs_that_never_agreed_differ_from_the_first_epoch(run):
     table = find_parting(run, record(epochs=6, rate=0.1, width=5, groups=("SZ", "HC"), every=2).spectra)
     assert set(table["verdict"]) == {"equal within rounding at all 3 common epochs"}
-    other = record(epochs=6, reduction="sum").spectra
+    other = record(epochs=6, scale=2.0).spectra
     assert find_parting(run, other)["verdict"].str.match("differ from epoch 0 on").all()
 
 
@@ -50,10 +50,10 @@ def test_what_only_one_run_has_is_named(run):
     config = "dataset:\n  name: mnist\n  seed: {}\nwidth: 32\n"
     first = record(attributes={"config": config.format(1)}).spectra
     second = record(attributes={"config": config.format(2)}, layers=["0"], groups=("SZ", "HC", "x")).spectra
-    assert unshared(first, second) == [
+    assert list_unshared(first, second) == [
         "layers of the first run alone: 2",
         "groups of the second run alone: x",
         "settings of the first run alone: dataset.seed=1",
         "settings of the second run alone: dataset.seed=2",
     ]
-    assert unshared(run, run) == []
+    assert list_unshared(run, run) == []

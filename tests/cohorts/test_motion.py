@@ -13,6 +13,7 @@ from cohort_files import scan_of
 
 from autospec.cohorts.motion import framewise_displacement_mm, read_motion
 from autospec.cohorts.prepared_file import read_prepared
+from autospec.cohorts.source_files import find_confounds
 from autospec.errors import AutoSpecError
 
 Prepare = Callable[..., Any]
@@ -21,6 +22,7 @@ PARAMETERS = np.random.default_rng(0).normal(size=(30, 6)) * [0.2, 0.2, 0.2, 0.0
 """mm and rad."""
 
 DEGREES = np.column_stack([PARAMETERS[:, :3], np.rad2deg(PARAMETERS[:, 3:])])
+FSL = PARAMETERS[:, [3, 4, 5, 0, 1, 2]]
 FMRIPREP = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
 NIAK = ["motion_tx", "motion_ty", "motion_tz", "motion_rx", "motion_ry", "motion_rz"]
 
@@ -105,15 +107,18 @@ def test_parameter_files_beside_scans_are_found_and_regressed_out(
     assert changed[:3].min() > 1e-3
     assert changed[3] == 0
     assert "motion: mean framewise displacement of 3 of 4 subjects, from their files" in account.lines
-    assert account.warnings == ["motion is not known, nor regressed out, for sub-04"]
+    assert account.warnings[-2:] == [
+        "motion is not regressed out, as there is no file of it: sub-04",
+        "motion is not known for sub-04",
+    ]
 
 
 def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
     bids: Path, prepared: Prepare, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
-        write(scan_of(bids, number).parent / "mc_1.par", PARAMETERS, joint=" ")
-    write(scan_of(bids, 3).parent / "mc_2.par", PARAMETERS, joint=" ")
+        write(scan_of(bids, number).parent / "mc_1.par", FSL, joint=" ")
+    write(scan_of(bids, 3).parent / "mc_2.par", FSL, joint=" ")
     account = prepared(bids, motion="sub-{id}/func/mc_*.par")
     assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["id"]) == ["sub-01", "sub-02"]
     reasons = "\n".join(account.text())
@@ -130,14 +135,14 @@ def test_a_pattern_says_where_parameters_lie_and_who_has_none_is_named(
 
 
 def test_parameters_of_other_length_name_the_person(bids: Path, prepared: Prepare) -> None:
-    write(scan_of(bids, 2).with_name("sub-02_task-rest_bold.par"), PARAMETERS[:20], joint=" ")
+    write(scan_of(bids, 2).with_name("sub-02_task-rest_bold.par"), FSL[:20], joint=" ")
     account = prepared(bids)
-    assert "motion of shape (20, 6) does not fit 30 volumes" in account.dropped["sub-02"]
+    assert "motion of 20 volumes, the scan has 30" in account.dropped["sub-02"]
 
 
 def test_the_table_s_motion_stands_before_the_files(bids: Path, prepared: Prepare, tmp_path: Path) -> None:
     for number in range(1, 5):
-        write(scan_of(bids, number).with_name(f"sub-0{number}_task-rest_bold.par"), PARAMETERS, joint=" ")
+        write(scan_of(bids, number).with_name(f"sub-0{number}_task-rest_bold.par"), FSL, joint=" ")
     table = bids / "participants.tsv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{lines[0]}\tmean_fd", *(f"{line}\t0.{k}" for k, line in enumerate(lines[1:]))]))
@@ -145,3 +150,87 @@ def test_the_table_s_motion_stands_before_the_files(bids: Path, prepared: Prepar
     found = read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["motion"]
     assert list(found) == [0.0, 0.1, 0.2, 0.3]
     assert any(line.startswith("motion: the phenotype table's column") for line in account.lines)
+
+
+def test_the_columns_of_fmriprep_1_0_are_known(tmp_path: Path) -> None:
+    names = ["X", "Y", "Z", "RotX", "RotY", "RotZ", "FramewiseDisplacement"]
+    values = np.column_stack([PARAMETERS, np.full(30, 0.25)])
+    found = read_motion(write(tmp_path / "old_confounds.tsv", values, names))
+    assert found.parameters is not None
+    assert np.allclose(found.parameters, PARAMETERS)
+    assert found.mean_displacement_mm == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("columns", "motion_format"),
+    [("degrees", "spm-degrees"), ("fsl", "fsl")],
+)
+def test_motion_in_another_order_or_unit_is_asked_about(tmp_path: Path, columns: str, motion_format: str) -> None:
+    """Under SPM's ending, displacements would come out about 30 times too large."""
+    file = write(tmp_path / "rp_a.txt", {"degrees": DEGREES, "fsl": FSL}[columns], joint=" ")
+    with pytest.raises(AutoSpecError, match=r"rotations in degrees, or in the first three columns\? say which with"):
+        read_motion(file)
+    found = read_motion(file, motion_format)
+    assert found.parameters is not None
+    assert np.allclose(found.parameters, PARAMETERS)
+    assert found.mean_displacement_mm == pytest.approx(by_hand())
+
+
+@pytest.mark.parametrize(
+    ("scan", "motion"),
+    [
+        ("swraufunc.nii", "rp_func.txt"),
+        ("swrafunc.nii.gz", "rp_afunc.txt"),
+        ("func.nii", "rp_func.txt"),
+        ("sub-1_task-rest_run-1_bold.nii.gz", "sub-1_task-rest_run-01_desc-confounds_regressors.tsv"),
+        (
+            "sub-1_task-rest_run-01_space-MNI_desc-preproc_bold.nii.gz",
+            "sub-1_task-rest_run-1_desc-confounds_timeseries.tsv",
+        ),
+        ("sub-1_task-rest_bold.nii.gz", "sub-1_task-rest_bold_confounds.tsv"),
+    ],
+)
+def test_the_file_of_motion_is_found_under_the_names_of_its_program(tmp_path: Path, scan: str, motion: str) -> None:
+    (tmp_path / scan).touch()
+    (tmp_path / motion).touch()
+    assert find_confounds(tmp_path / scan) == tmp_path / motion
+
+
+@pytest.mark.parametrize(
+    ("scan", "motion"),
+    [
+        ("func2.nii", "rp_func.txt"),
+        ("sub-1_task-rest_run-1_bold.nii.gz", "sub-1_task-rest_run-2_desc-confounds_timeseries.tsv"),
+        ("sub-1_task-rest_run-10_bold.nii.gz", "sub-1_task-rest_run-1_desc-confounds_timeseries.tsv"),
+    ],
+)
+def test_another_scan_s_motion_is_not_taken(tmp_path: Path, scan: str, motion: str) -> None:
+    (tmp_path / scan).touch()
+    (tmp_path / motion).touch()
+    assert find_confounds(tmp_path / scan) is None
+
+
+def test_displacement_alone_is_not_said_to_be_regressed_out(bids: Path, prepared: Prepare) -> None:
+    for number in range(1, 5):
+        file = scan_of(bids, number).with_name(f"sub-0{number}_task-rest_desc-confounds_timeseries.tsv")
+        names = FMRIPREP if number < 3 else ["framewise_displacement"]
+        write(file, PARAMETERS if number < 3 else PARAMETERS[:, :1] ** 2, names)
+    account = prepared(bids)
+    assert "motion: 6 confounds regressed out of the time-courses of 2 subjects" in account.lines
+    assert "motion is not regressed out, as the files hold displacement alone: sub-03, sub-04" in account.warnings
+
+
+def test_confounds_of_another_length_are_found_before_the_ica(
+    bids: Path, prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autospec.cohorts import scan_components
+
+    seen: list[str] = []
+    original = scan_components.prepare_scan
+    monkeypatch.setattr(
+        scan_components, "prepare_scan", lambda model, job: (seen.append(job.source.id), original(model, job))[1]
+    )
+    file = scan_of(bids, 2).with_name("sub-02_task-rest_desc-confounds_timeseries.tsv")
+    write(file, PARAMETERS[:29], FMRIPREP)
+    assert "motion of 29 volumes, the scan has 30" in prepared(bids).dropped["sub-02"]
+    assert seen == ["sub-01", "sub-03", "sub-04"]

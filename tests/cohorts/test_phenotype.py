@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.joining import join_by_id
+from autospec.cohorts.phenotype import keep_complete
 from autospec.errors import AutoSpecError
 from autospec.experiments.datasets.cohort import read_participants
 

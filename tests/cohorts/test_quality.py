@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from autospec.cohorts.quality import draw_quality, mean_connectivity, read_quality
+from autospec.cohorts.quality_page import write_quality_page
 from autospec.errors import AutoSpecError
 
 Prepare = Callable[..., Any]
@@ -57,3 +58,23 @@ def test_the_script_says_who_is_in_the_cohort_and_a_mistake_is_one_line(bids: Pa
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
     assert wrong.stderr.startswith("--template: the NeuroMark template")
     assert not (tmp_path / "d.h5").exists()
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def test_the_page_is_sortable_and_safe_against_names_with_markup(bids: Path, prepared: Prepare, tmp_path: Path) -> None:
+    table = bids / "participants.tsv"
+    table.write_text(table.read_text().replace("\tSZ\tM\t", f"\t{HOSTILE}\tM\t"))
+    prepared(bids)
+    write_quality_page(tmp_path / "cohort.h5", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert HOSTILE not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert text.count("<tr>") == 1 + 4
+    assert text.count("data:image/png;base64,") == 4
+    assert "mask of 210 voxels" in text
+    assert 'data-key="time" data-value="2"' in text
+    assert text.count("<script>") == 1
+    with pytest.raises(AutoSpecError, match=r"page.html: cannot be written"):
+        write_quality_page(tmp_path / "cohort.h5", tmp_path / "nowhere" / "page.html")

@@ -290,3 +290,47 @@ def test_what_is_wrong_with_the_lists_is_said(
     (table[0] / file).write_text(content)
     with pytest.raises(AutoSpecError, match=message):
         prepared(table[0])
+
+
+def test_a_calibrated_file_with_as_many_volumes_as_components_is_not_turned(
+    folder: Path, prepared: Prepare, tmp_path: Path
+) -> None:
+    square = np.random.default_rng(5).normal(size=(3, 5, 5))
+    for number in range(3):
+        savemat(folder / f"cobre_ica_c{number + 1}-1.mat", {"tc": square[number], "ic": rows(number)})
+    prepared(folder, ids=tmp_path / "ids.txt")
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses")
+    for subject, courses in zip(found.subjects["id"], found.data, strict=True):
+        assert np.allclose(courses, square[{"sub-3": 0, "sub-1": 1, "sub-2": 2}[subject]], atol=1e-6)
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("place", ["sub-{0}/func", "sub-{0}/func/task-rest", "sub-{0}/ses-1/func/task-rest"])
+def test_time_courses_of_halfpipe_are_read(
+    folder: Path, prepared: Prepare, tmp_path: Path, header: bool, place: str
+) -> None:
+    for number in range(3):
+        file = folder / place.format(number + 1) / f"sub-{number + 1}_task-rest_feature-corr_atlas-x_timeseries.tsv"
+        file.parent.mkdir(parents=True)
+        lines = ["\t".join("abcde")] if header else []
+        lines += ["\t".join(map(repr, row)) for row in COURSES[number].tolist()]
+        file.write_text("\n".join(lines) + "\n")
+        file.with_name(f"sub-{number + 1}_task-rest_desc-confounds_timeseries.tsv").write_text("trans_x\n0\n")
+    assert not prepared(folder).dropped
+    found = read_prepared(tmp_path / "cohort.h5", "timecourses")
+    assert list(found.subjects["id"]) == ["sub-1", "sub-2", "sub-3"]
+    assert np.allclose(found.data, COURSES, atol=1e-6)
+
+
+def test_several_features_of_halfpipe_must_be_chosen_from(folder: Path, prepared: Prepare, tmp_path: Path) -> None:
+    for number in range(3):
+        for feature in ("a", "b"):
+            name = f"sub-{number + 1}_task-rest_feature-{feature}_timeseries.tsv"
+            file = folder / f"sub-{number + 1}" / "func" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            values = COURSES[number] * (1 if feature == "a" else 2)
+            file.write_text("\n".join("\t".join(map(repr, row)) for row in values.tolist()) + "\n")
+    with pytest.raises(AutoSpecError, match="every subject has several, choose with --scans"):
+        prepared(folder)
+    prepared(folder, scans="sub-{id}/func/*_feature-b_timeseries.tsv")
+    assert np.allclose(read_prepared(tmp_path / "cohort.h5", "timecourses").data, 2 * COURSES, atol=1e-6)

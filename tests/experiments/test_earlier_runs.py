@@ -57,8 +57,13 @@ EARLIER_GRADIENT = [
 """(epoch, group, index) as version 0.1.0 read them."""
 
 
+ADDED_SINCE = ("cobre_fnc", "cobre_multiscale")
+"""Data sets that no earlier run is of."""
+
+
 def test_every_data_set_and_architecture_has_a_name_from_before():
-    assert list(RUN_IDS) == [(data, network) for data, networks in ARCHITECTURES_OF.items() for network in networks]
+    cells = [(data, network) for data, networks in ARCHITECTURES_OF.items() for network in networks]
+    assert list(RUN_IDS) == [cell for cell in cells if cell[0] not in ADDED_SINCE]
 
 
 @pytest.mark.parametrize(("data", "network"), RUN_IDS)

@@ -17,6 +17,8 @@ TINY = {
     "sinusoid": ["dataset.per_class=3", "dataset.time_points=16"],
     "freesurfer": [],
     "cobre_timeseries": ["dataset.time_points=12"],
+    "cobre_fnc": ["dataset.time_points=60"],
+    "cobre_multiscale": [],
     "cobre_maps": ["dataset.resolution_mm=20"],
 }
 CELLS = [

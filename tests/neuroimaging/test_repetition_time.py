@@ -40,7 +40,7 @@ OWN = "sub-01/func/sub-01_task-rest_space-MNI_desc-preproc_bold.json"
 
 @pytest.mark.parametrize(
     ("step", "unit", "tr_s"),
-    [(2.0, "sec", 2.0), (720.0, "msec", 0.72), (8e5, "usec", 0.8), (0.72, "sec", 0.72), (1.0, "sec", 1.0)],
+    [(2.0, "sec", 2.0), (720.0, "msec", 0.72), (8e5, "usec", 0.8), (0.72, "sec", 0.72), (1000.0, "msec", 1.0)],
 )
 def test_the_header_in_its_unit(step, unit, tr_s):
     assert repetition_time_s(scan(step=step, unit=unit)) == pytest.approx(tr_s, abs=1e-12)
@@ -51,7 +51,9 @@ def test_a_header_without_unit_is_taken_as_seconds_and_said(caplog):
     assert "no unit of time" in caplog.text
 
 
-@pytest.mark.parametrize(("step", "unit"), [(1.0, "unknown"), (0.0, "unknown"), (0.0, "sec"), (3.0, "hz")])
+@pytest.mark.parametrize(
+    ("step", "unit"), [(1.0, "unknown"), (1.0, "sec"), (0.0, "unknown"), (0.0, "sec"), (3.0, "hz")]
+)
 def test_a_header_that_does_not_know(step, unit):
     with pytest.raises(
         AutoSpecError, match="header of the scan in memory: the repetition time is not known.*give tr_s"

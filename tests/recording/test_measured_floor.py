@@ -48,10 +48,11 @@ def test_late_in_classification_the_formula_leaves_out_most_of_the_rounding():
 @pytest.mark.parametrize("capability", ["default", "avx2", "the machine's own"])
 @pytest.mark.parametrize("architecture", ["mlp", "rnn", "lstm", "bert", "cnn1d", "cnn2d", "cnn3d"])
 def test_it_holds_over_architectures_widths_early_and_late_on_every_instruction_set(architecture, capability):
-    """Both tasks, widths 8, 32 and 64, at the start and after 300 epochs: over 10,000 values each."""
+    """Both tasks, at the start and after 300 epochs: over 10,000 values each."""
+    widths = "8" if architecture in ("bert", "cnn2d", "cnn3d") else "8,32,64"
     chosen = {} if capability == "the machine's own" else {"ATEN_CPU_CAPABILITY": capability}
     done = subprocess.run(
-        [sys.executable, STUDY, architecture, "8,32,64", "300", "2"],
+        [sys.executable, STUDY, architecture, widths, "300", "2"],
         capture_output=True,
         text=True,
         env={**os.environ, **chosen},
@@ -90,10 +91,10 @@ def _one_record(model, step, **options):
     return recorder
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_a_gradients_floor_is_at_least_the_norm_of_its_difference_to_float64(engine):
     model, inputs = Net(), torch.randn(12, 6)
-    recorder = _one_record(model, lambda net: _mean_loss(net, inputs), engine=engine)
+    recorder = _one_record(model, lambda net: _mean_loss(net, inputs), engine=engine, floor="measured")
     for name in ("first", "second"):
         expected = group_sums(sample_gradients(model, f"{name}.weight", inputs, _losses), LABELS.tolist(), 2)
         for place, matrix in enumerate(expected):

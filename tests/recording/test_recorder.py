@@ -354,8 +354,8 @@ def test_an_activation_changed_in_place_is_an_error():
         ({"groups": ["a"], "margins": {"m": []}}, r"'m': \[\] must be a list of at least one group"),
         ({"groups": ["a"], "group_sizes": [3]}, "group_sizes has 1 numbers, but there are 2 groups to report: all, a"),
         ({"groups": ["a"], "leading": 0}, "leading=0: must be 1 or more"),
-        ({"groups": ["a"], "check_every": 2}, "check_every=2: is for engine='aliased' alone"),
-        ({"groups": ["a"], "engine": "aliased", "check_every": 0}, "check_every=0: must be 1 or more"),
+        ({"groups": ["a"], "check_every": 2}, "check_every=2: is for every engine but 'hooks'"),
+        ({"groups": ["a"], "engine": "per_group", "check_every": 0}, "check_every=0: must be 1 or more"),
         (
             {"groups": ["a"], "statistics": ["gradients"]},
             "unknown gradients; allowed are gradient, activation, adjoint",
@@ -381,7 +381,7 @@ def test_arguments_that_do_not_fit(arguments, message):
         SpectralRecorder(_model(), **arguments)
 
 
-ENGINES = pytest.mark.parametrize("engine", ["hooks", "aliased"])
+ENGINES = pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 
 
 @ENGINES
@@ -688,7 +688,7 @@ def test_norms_have_no_spectrum_whatever_their_dimension():
         ),
         (
             lambda call: {"weight": autospec.GradientFactors(call.adjoint, call.activation)},
-            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; GradientFactors takes the activation first",
+            "rows 0 to 40 and 30 columns, but the weight's matrix is 30 x 40; GradientFactors takes the activation",
         ),
     ],
 )

@@ -112,8 +112,9 @@ def _losses(model, x):
 
 NETS = [Net, UsedTwice, Tied, InPlace, GivesTuple, GivesDict, WithDropout, ChannelsLast]
 NETS += [Checkpointed, CheckpointedReentrant]
-SITUATIONS = [(net, engine) for net in NETS for engine in ("hooks", "aliased")]
-SITUATIONS.remove((CheckpointedReentrant, "aliased"))  # refused, see below
+SITUATIONS = [(net, engine) for net in NETS for engine in ("hooks", "per_group", "passes", "fused", "fast")]
+SITUATIONS.remove((CheckpointedReentrant, "per_group"))  # refused, see below
+SITUATIONS.remove((CheckpointedReentrant, "passes"))
 
 
 def is_close(recorder, model, inputs, dtype, losses=_losses, labels=LABELS):
@@ -142,10 +143,11 @@ def test_spectra_are_those_of_samples_taken_alone(net, engine, dtype):
     assert is_close(recorder, model, inputs, dtype)
 
 
-def test_a_checkpoint_that_runs_past_the_aliases_is_refused():
+@pytest.mark.parametrize("engine", ["per_group", "passes"])
+def test_a_checkpoint_that_runs_past_the_groups_passes_is_refused(engine):
     model = CheckpointedReentrant()
-    recorder = SpectralRecorder(model, groups=["a", "b"], engine="aliased")
-    message = "layer 'first': .* do not add up .* use_reentrant=True; use engine='hooks'"
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    message = f"engine='{engine}' does not take checkpointing with use_reentrant=True; .* engine='fast' or 'hooks'"
     with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
         _losses(model, torch.randn(N, 5)).mean().backward()
 
@@ -263,7 +265,7 @@ def test_what_is_said_of_a_shared_weight_is_of_the_right_rows():
     assert scaled == pytest.approx(table[f"{layer}/activation"][0] / np.sqrt([[6], [1], [5]]))
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 @pytest.mark.parametrize("frozen", ["first", "second"])
 def test_frozen_weights_are_left_out_and_the_others_are_right(frozen, engine):
     model, inputs = Net().double(), torch.randn(N, 5, dtype=torch.float64)
@@ -293,7 +295,7 @@ def test_a_layer_that_gets_no_gradient_is_nan_with_a_warning():
         recorder.end_epoch()
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_several_backward_passes_over_one_batch_add_up(engine):
     model, inputs = Net().double(), torch.randn(N, 5, dtype=torch.float64)
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
@@ -352,7 +354,7 @@ def test_autocast_to_bfloat16():
         assert abs(values - full_spectrum(matrix)).max() < 4 * noise
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_the_scale_of_a_grad_scaler_is_undone(engine):
     model, inputs = Net(), torch.randn(N, 5)
     tables = []
@@ -367,7 +369,7 @@ def test_the_scale_of_a_grad_scaler_is_undone(engine):
     assert plain == pytest.approx(scaled, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_float16_under_a_grad_scaler(engine):
     """Adjoints that would vanish in float16 are there, and the scale is not."""
     model, inputs = Net(), torch.randn(N, 5)
@@ -390,7 +392,7 @@ def test_float16_under_a_grad_scaler(engine):
         assert recorder.table[f"layers/{name}/floor/gradient"][0, 0] >= torch.finfo(torch.float16).eps * values[0]
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_a_scale_that_overflows_is_nan_with_a_warning_and_the_run_goes_on(engine):
     model, inputs = Net(), torch.randn(N, 5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -412,7 +414,7 @@ def test_a_scale_that_overflows_is_nan_with_a_warning_and_the_run_goes_on(engine
     assert np.isfinite(gradient[1]).all()
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 @pytest.mark.parametrize("ends", ["well", "with an exception", "with a layer that cannot be explained"])
 def test_no_hook_attribute_or_graph_is_left(engine, ends):
     model = Checkpointed()

@@ -22,7 +22,7 @@ def test_every_mistake_is_named_at_once():
     with pytest.raises(AutoSpecError) as mistake:
         check_settings(RecorderSettings, {**DEFAULTS, **values})
     assert sorted(str(mistake.value).splitlines()) == [
-        "engine=turbo: allowed are hooks, aliased",
+        "engine=turbo: allowed are hooks, fast, per_group, passes, fused",
         "every=0: must be 1 or more",
         "leading=-1: must be 1 or more, or None",
         "reduction=max: allowed are mean, sum",

@@ -47,7 +47,7 @@ def _documented():
             yield pattern, len(known[1].rstrip(",").split(",")) if known else None
 
 
-@pytest.mark.parametrize("engine", ["hooks", "aliased"])
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
 def test_every_dataset_is_in_the_table(tmp_path, engine):
     members = np.array([[1, 1, 2, 2], [1, 2, 1, 2]], dtype=np.int8)
     pair = PairPermutations("a", "b", (), members)
@@ -56,7 +56,7 @@ def test_every_dataset_is_in_the_table(tmp_path, engine):
         "permutation_design": PermutationDesign((pair,), {}, np.arange(4), (0,)),
     }
     path = tmp_path / "spectra.h5"
-    options = everything if engine == "hooks" else {"engine": "aliased"}
+    options = everything if engine == "hooks" else {"engine": engine}
     model = Everything()
     with SpectralRecorder(model, path, groups=["a", "b"], group_sizes=[4, 2, 2], **options) as recorder:
         with recorder.batch([0, 0, 1, 1]) as batch:

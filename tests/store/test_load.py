@@ -38,8 +38,8 @@ def test_what_is_loaded_is_what_is_read(path):
 
 def test_a_loaded_file_is_opened_once(path, monkeypatch):
     opened = []
-    open_file = read.opened
-    monkeypatch.setattr(read, "opened", lambda path: opened.append(path) or open_file(path))
+    open_file = read.open_checked
+    monkeypatch.setattr(read, "open_checked", lambda path: opened.append(path) or open_file(path))
     loaded = load_spectra(path)
     loaded.to_frame("adjoint")
     _ = loaded.groups, loaded.training, loaded.permutations, loaded.members, loaded.scaled("0"), repr(loaded)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from autospec.analysis.nan_statistics import Floats
 from autospec.store.groups import Pair
 
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -51,8 +51,8 @@ class Comparison:
         a, b = (np.where(self.comparable, values, np.nan) for values in self.scaled)
         return np.log2(a) - np.log2(b)
 
-    def turned(self) -> Comparison:
-        """Return the same comparison with first and second group exchanged."""
+    def swap(self) -> Comparison:
+        """Return the same comparison with first and second group swapped."""
         return replace(self, a=self.b, b=self.a, raw=self.raw[::-1], scaled=self.scaled[::-1])
 
 

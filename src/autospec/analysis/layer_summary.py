@@ -11,13 +11,12 @@ import pandas as pd
 import xarray as xr
 
 from autospec.analysis.distances import CANCELLED
+from autospec.analysis.nan_statistics import Floats
 from autospec.store.groups import disjoint_groups
 from autospec.store.layer_arrays import spectra_of
 from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra
 from autospec.store.schema import ALL, GRADIENT
-
-Floats = npt.NDArray[np.float64]
 
 MOST_EPOCHS, MOST_VALUES, FEWEST_EPOCHS = 1000, 20_000_000, 100
 """Of a longer run about so many evenly spaced epochs are looked at, of wide layers fewer: any file fits into memory."""
@@ -140,11 +139,11 @@ def verdict(course: GradientCourse, cancellation: Floats) -> str:
         return "no finite gradient"
     more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
     no_gradient = f"no finite gradient at epoch {gaps[0]}{more}" if len(gaps) else ""
-    parts = [no_gradient, _vanished(course) or _change_of_rank(course), _cancel(course.epochs, cancellation)]
+    parts = [no_gradient, _say_vanishing(course) or _change_of_rank(course), _cancel(course.epochs, cancellation)]
     return "; ".join(part for part in parts if part)
 
 
-def _vanished(course: GradientCourse) -> str:
+def _say_vanishing(course: GradientCourse) -> str:
     """Since when the gradient is zero or noise."""
     since = _since(course.epochs, course.sigma1 == 0 if course.cut else course.rank == 0)
     if since is None:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.comparison import Comparison, Floats, Mask
-from autospec.analysis.nan_statistics import deviation, mean, median
+from autospec.analysis.comparison import Comparison, Mask
+from autospec.analysis.nan_statistics import Floats, deviation, mean, median
 from autospec.errors import require_extra
 
 TESTS = ("paper", "paper_scaled")

@@ -50,7 +50,7 @@ def find_parting(first: Spectra, second: Spectra) -> pd.DataFrame:
     return table.astype({"epoch": "Int64", "index": "Int64"}).set_index("layer")
 
 
-def unshared(first: Spectra, second: Spectra) -> list[str]:
+def list_unshared(first: Spectra, second: Spectra) -> list[str]:
     """Say which layers, groups and settings one of two runs has alone.
 
     Args:
@@ -88,7 +88,7 @@ def _settings(spectra: Spectra) -> list[str]:
 
 def _layer(first: Spectra, second: Spectra, layer: str) -> dict[str, object]:
     # one layer at a time, so that memory is bounded
-    (a, floor_a), (b, floor_b) = (_scaled(spectra, layer) for spectra in (first, second))
+    (a, floor_a), (b, floor_b) = (_read_scaled(spectra, layer) for spectra in (first, second))
     row: dict[str, object] = {"layer": layer, "epoch": np.nan, "group": "", "index": np.nan, "log2_ratio": np.nan}
     if a.sizes["index"] != b.sizes["index"]:
         return {**row, "verdict": f"not of one shape: {a.sizes['index']} and {b.sizes['index']} singular values"}
@@ -120,7 +120,7 @@ def _subscript(number: int) -> str:
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
-def _scaled(spectra: Spectra, layer: str) -> tuple[xr.DataArray, xr.DataArray]:
+def _read_scaled(spectra: Spectra, layer: str) -> tuple[xr.DataArray, xr.DataArray]:
     """A layer's scaled singular values, (epoch, group, index), and their noise floor, (epoch, group)."""
     loaded = load_spectra(spectra.path, [layer], names=NAMES)
     values = loaded[layer]

@@ -63,11 +63,11 @@ class RunTables:
         Returns:
             A comparison for each pair and layer.
         """
-        turned = {(b, a) for a, b in self.pairs}
-        others = [pair for pair in pairs if pair not in self.pairs and pair not in turned]
+        swapped = {(b, a) for a, b in self.pairs}
+        others = [pair for pair in pairs if pair not in self.pairs and pair not in swapped]
         every = [*self.comparisons, *compare(self.frame, others)] if others else self.comparisons
         return [
-            comparison if (comparison.a, comparison.b) == pair else comparison.turned()
+            comparison if (comparison.a, comparison.b) == pair else comparison.swap()
             for pair in pairs
             for comparison in every
             if (comparison.a, comparison.b) in (pair, pair[::-1])

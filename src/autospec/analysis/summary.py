@@ -12,7 +12,7 @@ Key = tuple[str, str, str]
 SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
-"""Columns that exchange names."""
+"""Columns whose names are swapped when a pair is."""
 
 
 def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -174,6 +174,11 @@ class HookListener:
         hook.random_state = dict(random_before)
         hook(module, inputs, dict(keywords), output)
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether a batch is open."""
+        return self._listening
+
     # --- forward ---------------------------------------------------------------------------------------------------
 
     @property

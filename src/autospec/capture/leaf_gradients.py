@@ -32,6 +32,22 @@ def leaf_gradients(layers: Sequence[Layer]) -> Iterator[LeafGradients]:
         yield arrived
 
 
+class _Silence:
+    """Whether backward passes run that only trace rows; a plain number, since hooks of a GPU run in other threads."""
+
+    depth = 0
+
+
+@contextlib.contextmanager
+def in_silence() -> Iterator[None]:
+    """A context in which ``arrivals`` shows nothing: its backward passes give no weight its gradient."""
+    _Silence.depth += 1
+    try:
+        yield
+    finally:
+        _Silence.depth -= 1
+
+
 @contextlib.contextmanager
 def arrivals(layers: Sequence[Layer], arrive: Arrival) -> Iterator[None]:
     """A context in which every gradient that a backward pass adds to a trained weight is shown beforehand.
@@ -44,7 +60,7 @@ def arrivals(layers: Sequence[Layer], arrive: Arrival) -> Iterator[None]:
             continue  # what arrives at a parameter is not the gradient of the weight that is computed from it
 
         def before(gradients: Sequence[Tensor | None], layer: Layer = layer) -> None:
-            if gradients[0] is not None:
+            if gradients[0] is not None and not _Silence.depth:
                 arrive(layer, gradients[0])
 
         # on the node, not the weight: nothing is left on the model

@@ -1,8 +1,7 @@
-"""Group gradients without layer rules: one forward pass per group, on aliases of the weights.
+"""Group gradients without layer rules: the model runs once for each group's own samples.
 
-Each alias is the weight itself under another name in the graph, so that backward leaves the group's gradient in the
-alias and their sum in the weight, and no product is computed twice. It holds for any module that treats samples one by
-one; training is equal to that without a recorder within rounding, not to the bit.
+It holds for any module that treats samples one by one, which is proved on the first batch by comparing with an unsplit
+pass; training is equal to that without a recorder within rounding, not to the bit.
 """
 
 from __future__ import annotations
@@ -13,213 +12,227 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from autospec.capture.agreement import Unsplittable, autocast_eps
+from autospec.capture.batch_layout import BatchLayout, input_layouts, rows_of_cells, sample_dimensions
+from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
+from autospec.capture.memory import Pool
+from autospec.capture.split_proof import prove_split
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
 
 GroupGradients = Callable[[Layer, Tensor, float], None]
 """Takes a layer, its gradient of every cell, (cells, out, in), and the spacing of the numbers it was computed in."""
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""The largest difference between the split and the unsplit pass, relative to the latter."""
-HALF_TOLERANCE = 0.05
-"""The same where half precision takes part."""
+Forward = Callable[..., Any]
 
 
 class PerGroupEngine:
     """Stands in for a model's forward inside a batch and hands over the group gradients after its backward.
 
-    Raises AutoSpecError for modules that couple samples, and where a split pass disagrees with an unsplit one: on the
-    first batch and on every ``check_every``-th (None: the first only).
+    So it does for a part of the model that is called directly. Raises AutoSpecError for modules that couple samples,
+    and where a split pass disagrees with an unsplit one: on the first batch, on every ``check_every``-th (None: the
+    first only), and wherever a call's arguments look otherwise than in those before.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], take: GroupGradients, check_every: int | None = None
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        take: GroupGradients,
+        check_every: int | None = None,
+        name: str = "per_group",
     ) -> None:
-        refuse_coupling(model)
-        self._model = model
-        self._layers = {id(layer.parameter): layer for layer in layers}
+        if is_compiled(model):
+            raise Unsplittable(f"engine={name!r} does not take compiled models; use engine='hooks'")
+        self.name = name
+        self.model = model
+        self.layers = layers
+        self.passes = BackwardPasses(model, layers) if name == "passes" else AliasPasses(model, layers)
+        self.pool = Pool()
         self._take = take
         self._check_every = check_every
+        self._layouts: dict[Any, BatchLayout] = {}
         self._batches = 0
         self._eps = 0.0
-        self._aliases: list[tuple[int, dict[int, Tensor]]] = []
         self._inside = False
+        self._cells: SampleGroups | None = None
+        self._modules = entries(model, {id(layer.parameter) for layer in layers})
+        self._norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     @contextlib.contextmanager
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
-        forward, own = self._model.forward, "forward" in vars(self._model)
-        self._aliases, self._eps = [], 0.0
-        self._model.forward = self._standing_in(forward, cells)
+        self._eps = 0.0
+        if self._check_every and self._batches % self._check_every == 0:
+            self._layouts.clear()
+        self.passes.begin()
         try:
-            yield
-            self._hand_over(cells)
+            with standing_in(self._modules, lambda module, forward: self._stand_in(module, forward, cells)):
+                yield
+            self.hand_over(cells)
             self._batches += 1
         finally:
-            if own:
-                self._model.forward = forward
-            else:
-                del self._model.forward  # the class's own shows again
-            self._aliases = []
+            self.passes.end()
+
+    @contextlib.contextmanager
+    def trying(self, cells: SampleGroups) -> Iterator[None]:
+        """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
+        with self.passes.aside():
+            self._cells, before = cells, self._cells
+            try:
+                yield
+            finally:
+                self._cells = before
+
+    def prove(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
+        """Show that a call can be split; AutoSpecError where it cannot."""
+        self._refuse_batch_norm()
+        leaves, spec = tree_flatten(arguments)
+        key = (id(module), spec, sample_dimensions(leaves, len(cells.of_sample)))
+        if self._layouts.get(key) is None:
+            if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
+                raise Unsplittable(f"engine={self.name!r}: no tensor of {len(cells.of_sample)} samples is given to it")
+            self._layouts[key] = prove_split(self, module, module.forward, leaves, spec, cells)
+
+    def forward_of(self, module: nn.Module) -> Forward:
+        """The split forward of a module, inside ``trying``."""
+        assert self._cells is not None
+        return self._stand_in(module, module.forward, self._cells)
+
+    def of_twin(self, twin: nn.Module) -> PerGroupEngine:
+        """An engine like this for a copy of its model, whose gradients nobody takes."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        layers = [
+            Layer(layer.name, twin.get_parameter(names[id(layer.parameter)]), layer.kind) for layer in self.layers
+        ]
+        return PerGroupEngine(without_stand_ins(twin), layers, lambda layer, gradients, eps: None, name=self.name)
 
     def close(self) -> None:
         """Nothing is left on the model between batches."""
 
-    def _standing_in(self, forward: Callable[..., Any], cells: SampleGroups) -> Callable[..., Any]:
+    def _stand_in(self, module: nn.Module, forward: Forward, cells: SampleGroups) -> Forward:
+        @stands_in
         def stand_in(*inputs: Any, **keywords: Any) -> Any:
-            if self._inside or not torch.is_grad_enabled() or not self._model.training:
+            if self._inside or not torch.is_grad_enabled():
                 return forward(*inputs, **keywords)
             self._inside = True
-            self._eps = max(self._eps, _autocast_eps(self._model))
             try:
-                if self._batches == 0 or (self._check_every and self._batches % self._check_every == 0):
-                    self._check(inputs, keywords, cells)
-                return self._split(inputs, keywords, cells)
+                return self.run(module, forward, (inputs, keywords), cells)
             finally:
                 self._inside = False
 
         return stand_in
 
-    def _split(self, inputs: Any, keywords: Any, cells: SampleGroups) -> Any:
-        """The model's output for the whole batch, from one pass per cell."""
+    def run(self, module: nn.Module, forward: Forward, arguments: Any, cells: SampleGroups) -> Any:
+        """The module's output for the whole batch, from one pass per cell."""
+        self._refuse_batch_norm()
+        self._eps = max(self._eps, autocast_eps(self.model))
+        leaves, spec = tree_flatten(arguments)
+        key = (id(module), spec, sample_dimensions(leaves, len(cells.of_sample)))
+        layout = self._layouts.get(key)
+        if layout is None:
+            if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
+                return self._unsplit(module, forward, leaves, spec, len(cells.of_sample))
+            layout = self._layouts[key] = prove_split(self, module, forward, leaves, spec, cells)
+        output = self.split(forward, leaves, spec, layout, cells)
+        if output is None:  # what explained the outputs so far does not explain these
+            layout = self._layouts[key] = prove_split(self, module, forward, leaves, spec, cells)
+            output = self.split(forward, leaves, spec, layout, cells)
+        return output
+
+    def split(
+        self, forward: Forward, leaves: Sequence[Any], spec: TreeSpec, layout: BatchLayout, cells: SampleGroups
+    ) -> Any:
+        """The joined output of the passes over the cells; None where the layout does not tell how to join them."""
+        parts, shape = self.parts(forward, leaves, spec, layout, cells)
+        joined = layout.joined(parts, leaves, cells, self.pool)
+        return None if joined is None else tree_unflatten(joined, shape)
+
+    def parts(
+        self, forward: Forward, leaves: Sequence[Any], spec: TreeSpec, layout: BatchLayout, cells: SampleGroups
+    ) -> tuple[list[list[Any]], TreeSpec]:
+        """The leaves of the output for each cell that is not empty, and their structure."""
         parts = []
-        for cell, samples in enumerate(cells.samples):
-            if not len(samples):
-                continue
-            aliases = {id(weight): weight.view_as(weight) for weight in self._model.parameters()}
-            for key in self._layers:
-                aliases[key].retain_grad()
-            self._aliases.append((cell, aliases))
-            chosen_inputs, chosen_keywords = rows_of((inputs, keywords), samples, cells)
-            # a weight stands in for itself wherever it is: torch's own tying swaps a module with two names twice over,
-            # and leaves it without its parameters
-            named = {name: aliases[id(weight)] for name, weight in self._places()}
-            parts.append(functional_call(self._model, named, chosen_inputs, chosen_keywords, tie_weights=False))
-        return joined(parts, cells)
+        for cell, rows in enumerate(rows_of_cells(cells)):
+            if rows is not None:
+                of_cell = layout.of_cell(leaves, rows, self.pool)
+                part, shape = self.passes.run(cell, forward, of_cell, spec)
+                parts.append(part)
+        return parts, shape
 
-    def _places(self) -> list[tuple[str, nn.Parameter]]:
-        """Every parameter at every module that holds it, each module under one of its names."""
-        return [
-            (f"{name}.{local_name}".lstrip("."), parameter)
-            for name, module in self._model.named_modules()
-            for local_name, parameter in module._parameters.items()
-            if parameter is not None
-        ]
+    def hand_over(self, cells: SampleGroups) -> None:
+        """Give every layer's gradients to the recorder."""
+        for layer, arrived in self.passes.gradients(self.layers):
+            zeros = torch.zeros_like(next(iter(arrived.values())))
+            gradients = torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))])
+            self._take(layer, gradients.flatten(2), max(self._eps, torch.finfo(gradients.dtype).eps))
 
-    def _hand_over(self, cells: SampleGroups) -> None:
-        for key, layer in self._layers.items():
-            arrived: dict[int, Tensor] = {}
-            for cell, aliases in self._aliases:
-                gradient = aliases[key].grad
-                if gradient is not None:
-                    arrived[cell] = arrived[cell] + gradient.flatten(1) if cell in arrived else gradient.flatten(1)
-            if arrived:
-                zeros = torch.zeros_like(next(iter(arrived.values())))
-                gradients = torch.stack([arrived.get(cell, zeros) for cell in range(len(cells.samples))])
-                self._take(layer, gradients, max(self._eps, torch.finfo(gradients.dtype).eps))
+    def _refuse_batch_norm(self) -> None:
+        for module in self._norms:
+            if module.training or not module.track_running_stats:
+                name = next(name for name, other in self.model.named_modules() if other is module)
+                raise Unsplittable(
+                    f"engine={self.name!r}: module {name!r} ({type(module).__name__}) couples the samples of a batch, "
+                    "so one pass per group is another network; use engine='fast' or 'hooks', or GroupNorm"
+                )
 
-    def _check(self, inputs: Any, keywords: Any, cells: SampleGroups) -> None:
-        """Compare a split with an unsplit pass, dropout off; the random state stays as it was."""
-        with torch.random.fork_rng(), without_dropout(self._model):
-            split = self._split(inputs, keywords, cells)
-            aliases, self._aliases = self._aliases, []
-            whole = self._model(*inputs, **keywords)
-            pairs = list(zip(_trained(split), _trained(whole), strict=True))
-            for part, unsplit in pairs:
-                self._agree(part, unsplit, "the outputs")
-            weights = [layer.parameter for layer in self._layers.values()]
-            seeds = [torch.cos(torch.arange(w.numel(), device=w.device)).reshape(w.shape).to(w.dtype) for _, w in pairs]
-            of_whole = torch.autograd.grad([w for _, w in pairs], weights, seeds, allow_unused=True)
-            roots = [of_cell[key] for _, of_cell in aliases for key in self._layers]
-            of_parts = torch.autograd.grad([s for s, _ in pairs], roots, seeds, allow_unused=True)
-            for place, (layer, expected) in enumerate(zip(self._layers.values(), of_whole, strict=True)):
-                found = [part for part in of_parts[place :: len(weights)] if part is not None]
-                if expected is not None and found:
-                    self._agree(torch.stack(found).sum(0), expected, f"layer {layer.name!r}")
+    def _unsplit(self, module: nn.Module, forward: Forward, leaves: Sequence[Any], spec: TreeSpec, samples: int) -> Any:
+        """The output of a call that no sample goes into; an error once a backward pass comes through it."""
+        inputs, keywords = tree_unflatten(leaves, spec)
+        output = forward(*inputs, **keywords)
+        shapes = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor)]
 
-    def _agree(self, found: Tensor, expected: Tensor, what: str) -> None:
-        difference = float((found - expected).detach().norm() / expected.detach().norm().clamp_min(1e-30))
-        tolerance = HALF_TOLERANCE if self._eps else TOLERANCE.get(expected.dtype, HALF_TOLERANCE)
-        if not difference <= tolerance:
+        def refuse(adjoint: Tensor) -> None:
             raise AutoSpecError(
-                f"engine='aliased': {what} of {type(self._model).__name__} run group by group differ from those of the "
-                f"whole batch (by {difference:.1e} of their norm): its samples depend on one another; "
-                "use engine='hooks'"
+                f"engine={self.name!r}: a call of {type(module).__name__} got no tensor with {samples} samples "
+                f"(shapes: {', '.join(map(str, shapes)) or 'none'}), but that many group labels were given, so its "
+                "gradient cannot be split; call it with the whole batch, or use engine='hooks'"
             )
 
-
-def refuse_coupling(model: nn.Module) -> None:
-    """AutoSpecError for a compiled model and for modules that are known to couple the samples of a batch."""
-    if is_compiled(model):
-        raise AutoSpecError("engine='aliased' does not take compiled models; use engine='hooks'")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise AutoSpecError(
-                f"engine='aliased': module {name!r} ({type(module).__name__}) couples the samples of a batch, so one "
-                "pass per group is another network; use engine='hooks', or GroupNorm"
-            )
-
-
-def rows_of(tree: Any, samples: Tensor, cells: SampleGroups) -> Any:
-    """The arguments of a forward pass for some samples: every tensor whose first dimension is the batch's."""
-    n = len(cells.of_sample)
-
-    def rows(leaf: Any) -> Any:
-        is_batch = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == n
-        return leaf.index_select(0, samples.to(leaf.device)) if is_batch else leaf
-
-    return tree_map(rows, tree)
-
-
-def joined(parts: Sequence[Any], cells: SampleGroups) -> Any:
-    """One output for the whole batch, in its order, from the outputs of the cells."""
-    order = torch.cat([samples for samples in cells.samples if len(samples)])
-    place = torch.argsort(order)
-    flat, shape = zip(*(tree_flatten(part) for part in parts), strict=True)
-    leaves = []
-    for pieces in zip(*flat, strict=True):
-        if not isinstance(pieces[0], Tensor):
-            leaves.append(pieces[0])
-            continue
-        lengths = [len(piece) if piece.dim() else 0 for piece in pieces]
-        if lengths != [len(samples) for samples in cells.samples if len(samples)]:
-            raise AutoSpecError(
-                "engine='aliased' needs outputs whose first dimension is the sample, not one of shape "
-                f"{tuple(pieces[0].shape)} for a part of the batch; compute the loss outside the model"
-            )
-        leaves.append(torch.cat(pieces).index_select(0, place.to(pieces[0].device)))
-    return tree_unflatten(leaves, shape[0])
+        for leaf in tree_flatten(output)[0]:
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaf.register_hook(refuse)
+        return output
 
 
 @contextlib.contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """A context in which no part of the model draws random numbers by its training flag or a dropout rate."""
-    modes = [(module, module.training) for module in model.modules()]
-    rates = [(module, module.dropout) for module, _ in modes if isinstance(module, nn.RNNBase)]
-    recurrent = {id(module) for module, _ in rates}
+def standing_in(modules: Sequence[nn.Module], stand_in: Callable[[nn.Module, Forward], Forward]) -> Iterator[None]:
+    """A context in which modules run another forward; one that the user put on a module comes back after it."""
+    before = [(module, vars(module).get("forward")) for module in modules]
     try:
-        for module, _ in modes:
-            module.training = module.training and id(module) in recurrent
-        for module, _ in rates:
-            module.dropout = 0.0  # a GPU's recurrent kernel has no backward pass outside training
+        for module in modules:
+            object.__setattr__(module, "forward", stand_in(module, module.forward))
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for module, rate in rates:
-            module.dropout = rate
+        for module, users in before:
+            if users is None:
+                vars(module).pop("forward", None)  # the class's own shows again
+            else:
+                object.__setattr__(module, "forward", users)
 
 
-def _trained(output: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+def stands_in(forward: Forward) -> Forward:
+    """A forward function marked as one that stands in for a module's own."""
+    forward.stands_in = True  # type: ignore[attr-defined]
+    return forward
 
 
-def _autocast_eps(model: nn.Module) -> float:
-    """The spacing of the numbers that autocast computes in; 0 where it is off."""
-    device = next(model.parameters()).device.type
-    return torch.finfo(torch.get_autocast_dtype(device)).eps if torch.is_autocast_enabled(device) else 0.0
+def without_stand_ins(model: nn.Module) -> nn.Module:
+    """A copy of a model, made inside a batch, with its own forward functions."""
+    for module in model.modules():
+        if hasattr(vars(module).get("forward"), "stands_in"):
+            del module.forward
+    return model
+
+
+def entries(model: nn.Module, weights: set[int]) -> list[nn.Module]:
+    """The model and every part of it that uses some of the weights: what a user may call."""
+    return [
+        module
+        for module in model.modules()
+        if module is model or any(id(parameter) in weights for parameter in module.parameters())
+    ]

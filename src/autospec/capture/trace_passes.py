@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from autospec.capture.leaf_gradients import in_silence
 from autospec.capture.trace import Part, Place, Returned, Rows, Traced, readings, returned_tensors, trace_rows
 from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_it_was, statistics_held_fixed
 from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, with_axes
@@ -51,6 +52,11 @@ class Tracer:
     def is_tracing(self) -> bool:
         """Whether the backward pass that runs now is one of the tracer's own."""
         return self._collected is not None
+
+    @property
+    def follows_from_shapes(self) -> bool:
+        """Whether what was traced last holds for every pass of its kind."""
+        return any(traced is self.last for traced, _ in self._kinds.values())
 
     def collect(self, rows: Iterable[tuple[Part, Tensor]]) -> None:
         """Take the adjoints that arrive at one call."""
@@ -141,10 +147,11 @@ class Tracer:
             collected: Rows = {}
             self._collected = collected
             try:
-                if is_reentrant:
-                    self._run_whole(edges, seeds)
-                else:
-                    torch.autograd.grad(edges, sought, list(seeds), retain_graph=True, allow_unused=True)
+                with in_silence():
+                    if is_reentrant:
+                        self._run_whole(edges, seeds)
+                    else:
+                        torch.autograd.grad(edges, sought, list(seeds), retain_graph=True, allow_unused=True)
             finally:
                 self._collected = None
             return collected

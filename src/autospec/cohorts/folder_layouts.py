@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autospec.cohorts import cobre_hdf5, gift
+from autospec.cohorts import cobre_hdf5, gift, halfpipe
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Folder, find_scans
@@ -29,6 +29,13 @@ class Layout:
 SCAN_LAYOUTS = {
     "niak": Layout("phenotypic_data.tsv.gz", ("fmri_{id}.nii*", "*/fmri_{id}.nii*"), NIAK_COLUMNS),
     "indi": Layout("COBRE_phenotypic_data.csv", ("{id}/session_*/rest_*/*.nii*", "{id}/rest*.nii*"), INDI_COLUMNS),
+    "fmriprep": Layout(
+        "participants.tsv",
+        (
+            "sub-{id}/func/sub-{id}*_space-MNI152*_desc-preproc_bold.nii*",
+            "sub-{id}/ses-*/func/sub-{id}*_space-MNI152*_desc-preproc_bold.nii*",
+        ),
+    ),
     "bids": Layout(
         "participants.tsv",
         (
@@ -41,6 +48,7 @@ SCAN_LAYOUTS = {
 }
 READY_LAYOUTS: dict[str, Callable[[Options, Account], Folder]] = {
     "gift": gift.find_sources,
+    "halfpipe": halfpipe.find_sources,
     "hdf5": cobre_hdf5.find_sources,
 }
 """Layouts whose files hold components already."""
@@ -71,11 +79,19 @@ def find_sources(options: Options, account: Account) -> Folder:
     if name in READY_LAYOUTS:
         return READY_LAYOUTS[name](options, account)
     layout = SCAN_LAYOUTS[name]
-    table = options.phenotype or options.folder / layout.phenotype
+    table = options.phenotype or _table_of(options.folder, layout.phenotype)
     patterns = [options.scans] if options.scans else layout.patterns
     # subjects whose scans a column of the table names are looked up once the table has been read
-    sources = [] if options.files_column else find_scans(options.folder, patterns, account)
+    sources = [] if options.files_column else find_scans(options.folder, patterns, account, options.all_sessions)
     return Folder(name, sources, table, {**layout.columns, **options.columns})
+
+
+def _table_of(folder: Path, name: str) -> Path:
+    """The table of subjects in the folder, or in the BIDS dataset whose ``derivatives/<pipeline>`` the folder is."""
+    if not (folder / name).is_file() and folder.resolve().parent.name == "derivatives":
+        above = folder.resolve().parent.parent / name
+        return above if above.is_file() else folder / name
+    return folder / name
 
 
 def recognise_layout(folder: Path) -> str:
@@ -93,6 +109,10 @@ def recognise_layout(folder: Path) -> str:
     for name in ("niak", "indi"):
         if (folder / SCAN_LAYOUTS[name].phenotype).is_file():
             return name
+    if halfpipe.recognises(folder):
+        return "halfpipe"
+    if any(folder.glob("sub-*/**/func/*_space-MNI152*_desc-preproc_bold.nii*")):
+        return "fmriprep"
     if gift.recognises(folder):
         return "gift"
     if cobre_hdf5.recognises(folder):

@@ -22,9 +22,10 @@ from autospec.cohorts.subject_file import Part
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 
+CALIBRATED = re.compile(r"_ica_c(?P<person>\d+)-(?P<session>\d+)\.mat$")
 KINDS = (
     re.compile(r"_sub(?P<person>\d+)_timecourses_ica_s(?P<session>\d+)_\.nii(\.gz)?$"),
-    re.compile(r"_ica_c(?P<person>\d+)-(?P<session>\d+)\.mat$"),
+    CALIBRATED,
     re.compile(r"_ica_br(?P<person>\d+)\w*\.mat$"),
 )
 """Names of the files, the kind that is easiest to trust first; a back-reconstruction holds all sessions."""
@@ -161,9 +162,15 @@ def _session(content: Struct, session: int, file: Path) -> Struct:
 
 
 def _timecourses(content: Struct, file: Path) -> Array:
-    """(time, components): ``tc``, which a back-reconstruction has the other way round; ``ic`` tells which it is."""
+    """(time, components): ``tc``, which a back-reconstruction has the other way round; ``ic`` tells which it is.
+
+    With as many volumes as components nothing but the file's name tells: a calibrated file has time first.
+    """
     courses = _matrix(content, "tc", file)
-    return courses.T if "ic" in content and len(courses) == len(_matrix(content, "ic", file)) else courses
+    if "ic" not in content or len(courses) != len(_matrix(content, "ic", file)):
+        return courses
+    is_square = courses.shape[0] == courses.shape[1]
+    return courses if is_square and CALIBRATED.search(file.name) else courses.T
 
 
 def _maps(content: Struct, source: Source, options: Options) -> Array:

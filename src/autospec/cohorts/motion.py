@@ -20,8 +20,8 @@ from autospec.errors import AutoSpecError
 RADIUS_MM = 50.0
 """Of the sphere on whose surface rotations are taken as displacements (Power et al. 2012)."""
 
-DISPLACEMENT = ("framewise_displacement", "FD")
-"""What fMRIPrep and NIAK call the displacement from volume to volume, mm."""
+DISPLACEMENT = ("framewise_displacement", "FramewiseDisplacement", "FD")
+"""What fMRIPrep (since 1.1, and 1.0) and NIAK call the displacement from volume to volume, mm."""
 
 Array = npt.NDArray[np.float64]
 
@@ -36,7 +36,8 @@ class Convention:
 
 FMRIPREP = Convention(("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"))
 NIAK = Convention(("motion_tx", "motion_ty", "motion_tz", "motion_rx", "motion_ry", "motion_rz"), np.pi / 180)
-NAMED = (FMRIPREP, NIAK)
+FMRIPREP_1_0 = Convention(("X", "Y", "Z", "RotX", "RotY", "RotZ"))
+NAMED = (FMRIPREP, FMRIPREP_1_0, NIAK)
 
 ORDERED = {
     ".txt": Convention("012345"),
@@ -44,6 +45,18 @@ ORDERED = {
     ".1d": Convention("345012", np.pi / 180),
 }
 """By the end of the file's name: SPM's translations and rotations; FSL's rotations first; AFNI's, in degrees."""
+
+
+FORMATS = {
+    "spm": ORDERED[".txt"],
+    "spm-degrees": Convention("012345", np.pi / 180),
+    "fsl": ORDERED[".par"],
+    "afni": ORDERED[".1d"],
+}
+"""What ``--motion-format`` says of six columns whose file's name says something else, or nothing."""
+
+ARC_TO_SHIFT = 15.0
+"""Rotations whose arcs (on the sphere of 50 mm) are so many times larger than the shifts are not in rad."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,14 @@ class Motion:
     mean_displacement_mm: float = float("nan")
 
 
-def read_motion(path: Path | None) -> Motion:
+def read_motion(path: Path | None, motion_format: str = "auto") -> Motion:
     """The motion that a file tells of.
 
     The mean displacement is the file's own where it has a column of displacements, else computed.
 
     Args:
         path: A table of confounds or a file of six columns; None for none.
+        motion_format: A key of FORMATS for six columns without names; ``auto`` goes by the end of the file's name.
 
     Returns:
         Parameters and mean displacement, as far as the file has them.
@@ -72,7 +86,11 @@ def read_motion(path: Path | None) -> Motion:
         return Motion()
     convention = ORDERED.get(path.suffix.lower())
     table = _table(path) if convention is None else _numbers(path)
+    if convention is not None and motion_format != "auto":
+        convention = FORMATS[motion_format]
     parameters = _parameters(table, NAMED if convention is None else (convention,), path)
+    if parameters is not None and convention is not None and motion_format == "auto":
+        _check_size(parameters, path)
     moved = _displacement_mm(table, parameters, path)
     # the first volume has no displacement
     moved = moved[np.isfinite(moved)]
@@ -93,6 +111,40 @@ def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
     changes = np.abs(np.diff(np.asarray(parameters, dtype=np.float64), axis=0))
     moved: Array = changes[:, :3].sum(axis=1) + RADIUS_MM * changes[:, 3:].sum(axis=1)
     return moved
+
+
+def read_fmriprep_confounds(scan: Path, strategy: Sequence[str]) -> Array:
+    """Read what nilearn's ``load_confounds`` chooses of fMRIPrep's confounds.
+
+    Args:
+        scan: fMRIPrep's preprocessed scan, with its table of confounds beside it.
+        strategy: Such as ``motion``, ``wm_csf``, ``high_pass``; see nilearn.
+
+    Returns:
+        (time, confounds).
+
+    Raises:
+        AutoSpecError: The strategy is unknown, or the table is not there or lacks its columns.
+    """
+    from nilearn.interfaces.fmriprep import load_confounds
+
+    if "scrub" in strategy:
+        raise AutoSpecError("--confounds scrub: takes volumes out, and time-courses would no longer be of one length")
+    try:
+        confounds, _ = load_confounds(str(scan), strategy=tuple(strategy))
+    except (OSError, ValueError, KeyError) as error:
+        raise AutoSpecError(f"--confounds {','.join(strategy)}: {scan}: {' '.join(str(error).split())}") from error
+    return np.asarray(confounds.to_numpy(dtype=np.float64))
+
+
+def _check_size(parameters: Array, path: Path) -> None:
+    """AutoSpecError where the last three columns are too large against the first three to be rotations in rad."""
+    shift, turn = np.ptp(parameters[:, :3], axis=0).max(), np.ptp(parameters[:, 3:], axis=0).max()
+    if shift > 0 and turn * RADIUS_MM > ARC_TO_SHIFT * shift:
+        raise AutoSpecError(
+            f"{path}: rotations reach {turn:.3g}, shifts {shift:.3g} mm: are rotations in degrees, or in the first "
+            f"three columns? say which with --motion-format ({', '.join(FORMATS)})"
+        )
 
 
 def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Path) -> Array | None:
@@ -120,7 +172,8 @@ def _table(path: Path) -> pd.DataFrame:
     cells = read_cells(path)
     table = cells.iloc[1:].reset_index(drop=True)
     table.columns = pd.Index([str(name) for name in cells.iloc[0]])
-    table = table.loc[:, table.columns.isin([*FMRIPREP.columns, *NIAK.columns, *DISPLACEMENT])]
+    names = [name for convention in NAMED for name in convention.columns]
+    table = table.loc[:, table.columns.isin([*names, *DISPLACEMENT])]
     if table.columns.has_duplicates:
         raise AutoSpecError(f"{path}: column {table.columns[table.columns.duplicated()][0]!r} occurs several times")
     return table

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autospec.cohorts.joining import check_id_pattern
 from autospec.cohorts.prepared_file import is_prepared
 from autospec.errors import AutoSpecError
+from autospec.neuroimaging.orientation import ORIENTATIONS
 from autospec.neuroimaging.timecourses import LOW_PASS_HZ
+
+ALLOWED_DIFFERENCES = ("tr", "task", "session")
+"""What ``--allow`` can let scans of one cohort differ in."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Options:
     folder: Path
     output: Path
     template: Path | None = None
+    atlas: Path | None = None
     mask: Path | None = None
     layout: str = "auto"
     phenotype: Path | None = None
@@ -31,6 +37,12 @@ class Options:
     labels: Path | None = None
     components: Path | None = None
     motion: str | None = None
+    motion_format: str = "auto"
+    confounds: tuple[str, ...] = ()
+    orientation: str | None = None
+    allow: tuple[str, ...] = ()
+    all_sessions: bool = False
+    id_pattern: str | None = None
     tr_s: float | None = None
     preparation: str = "rt"
     clean: bool = True
@@ -58,6 +70,13 @@ class Options:
             raise AutoSpecError(f"--low-pass {self.low_pass_hz:g}: must be a frequency above 0 Hz, or 0 for no filter")
         if self.scans and self.files_column:
             raise AutoSpecError("--scans and --files both say where the scans are; give one")
+        if self.orientation not in (None, *ORIENTATIONS):
+            raise AutoSpecError(f"--orientation {self.orientation}: must be RAS, LAS or template")
+        check_id_pattern(self.id_pattern, "--id-pattern ")
+        if self.template and self.atlas:
+            raise AutoSpecError("--template and --atlas both say what time-courses are of; give one")
+        if self.confounds and self.motion:
+            raise AutoSpecError("--confounds and --motion both say what is regressed out; give one")
         if self.output.exists() and not is_prepared(self.output):
             raise AutoSpecError(f"--output {self.output}: exists and is no prepared cohort; it is not overwritten")
 
@@ -86,4 +105,14 @@ class Options:
             "clean": self.clean,
             "low_pass_hz": self.low_pass_hz if self.clean else None,
             "tr_s": self.tr_s,
+            **{name: value for name, value in self._new_settings().items() if value},
+        }
+
+    def _new_settings(self) -> dict[str, Any]:
+        """What was added later, which at its default leaves the settings of files made before as they are."""
+        return {
+            "motion_format": "" if self.motion_format == "auto" else self.motion_format,
+            "confounds": list(self.confounds),
+            "orientation": self.orientation,
+            "atlas": None if self.atlas is None else self.atlas.name,
         }

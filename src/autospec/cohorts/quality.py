@@ -39,6 +39,9 @@ class Quality:
     mean_maps: Array | None
     mask: npt.NDArray[np.bool_] | None
     affine: Array | None
+    times_s: Array | None = None
+    volumes: int = 0
+    account: tuple[str, ...] = ()
 
     @property
     def neuromark(self) -> bool:
@@ -87,8 +90,12 @@ def read_quality(cohort: Path) -> Quality:
         has_maps = "maps" in root
         maps = sum(root["maps"][i] for i in range(len(prepared.data))) / len(prepared.data) if has_maps else None
         match = root["template_match"][:] if "template_match" in root else None
-        mask = root["mask"][:].astype(bool) if has_maps else None
+        mask = root["mask"][:].astype(bool) if "mask" in root else None
+        account = tuple(root["account"].asstr()[:]) if "account" in root else ()
     subjects = prepared.subjects
+    times_s = None
+    if "repetition_time_s" in subjects.columns:
+        times_s = np.array([float(text) for text in subjects["repetition_time_s"]])
     return Quality(
         name=cohort.name,
         source=prepared.source,
@@ -99,6 +106,9 @@ def read_quality(cohort: Path) -> Quality:
         mean_maps=maps,
         mask=mask,
         affine=prepared.affine,
+        times_s=times_s,
+        volumes=prepared.data.shape[1],
+        account=account,
     )
 
 
@@ -140,8 +150,10 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
 
     has_motion = quality.motion is not None and bool(np.isfinite(quality.motion).any())
     unknown = "" if has_motion else " · motion not known: neither a table of confounds nor a motion column"
-    title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}{unknown}"
+    title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}"
     figure.text(0.02, height(0.985), title, va="top", weight="bold", fontsize=10)
+    facts = f"{_scan_facts(quality)}{unknown}".removeprefix(" · ")
+    figure.text(0.02, height(0.952), facts, va="top", fontsize=8.5)
     grid = figure.add_gridspec(
         2, 2, width_ratios=[1.55, 1], hspace=0.5, wspace=0.14, left=0.055, right=0.97,
         top=height(0.89), bottom=height(0.08),
@@ -150,6 +162,17 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
     if has_motion:
         _draw_motion(figure.add_subplot(grid[1, 0]), quality)
     _draw_connectivity(figure, figure.add_subplot(grid[:, 1]), quality)
+
+
+def _scan_facts(quality: Quality) -> str:
+    """Mask size, repetition time and volumes, for the title."""
+    facts = [f"{quality.volumes} volumes"] if quality.volumes else []
+    if quality.mask is not None:
+        facts.append(f"mask of {int(quality.mask.sum())} voxels")
+    if quality.times_s is not None and np.isfinite(quality.times_s).any():
+        times = sorted({round(float(time), 3) for time in quality.times_s[np.isfinite(quality.times_s)]})
+        facts.append(f"repetition time {' or '.join(f'{time:g}' for time in times)} s")
+    return "".join(f" · {fact}" for fact in facts)
 
 
 def _draw_match(axes: Any, quality: Quality) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,21 +13,22 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from autospec.cohorts.exclusions import Account
-from autospec.cohorts.motion import read_motion
+from autospec.cohorts.motion import read_fmriprep_confounds, read_motion
 from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Source
 from autospec.cohorts.subject_file import Part, has_part, part_file, part_key, write_part
 from autospec.errors import AutoSpecError
+from autospec.neuroimaging.atlas import AtlasTimecourses
 from autospec.neuroimaging.neuromark import NeuroMarkICA
-from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import bright_voxels, grid_of, open_scan
+from autospec.neuroimaging.orientation import closeness
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised when the same scan and settings give other numbers, so that parts of before are made anew."""
 
 Outcome = tuple[str, str | None]
@@ -42,44 +42,8 @@ class Job:
     source: Source
     file: Path
     key: str
-
-
-def keep_usable(sources: Sequence[Source], options: Options, account: Account) -> list[Source]:
-    """The scans that can be opened, tell their repetition time and share the most common grid; the others are named.
-
-    Args:
-        sources: Every subject's scan.
-        options: What the user asks for.
-        account: Takes a line for every subject left out.
-
-    Returns:
-        The usable sources, with their repetition times.
-
-    Raises:
-        AutoSpecError: No scan can be used.
-    """
-    grids: dict[str, str] = {}
-    times_s: dict[str, float] = {}
-    for source in sources:
-        try:
-            scan = open_scan(source.file)
-            bright_voxels(scan)
-            if options.clean and options.low_pass_hz is not None and options.tr_s is None:
-                times_s[source.id] = repetition_time_s(scan)
-            grids[source.id] = grid_of(scan)
-        except AutoSpecError as error:
-            account.drop(source.id, str(error).replace("give tr_s", "give --tr"))
-    if not grids:
-        raise AutoSpecError(f"no scan can be used: {next(iter(account.dropped.values()), 'there is none')}")
-    common = Counter(grids.values()).most_common(1)[0][0]
-    for subject, grid in grids.items():
-        if grid != common:
-            account.drop(subject, f"the scan's grid is {grid}, not {common} as most have")
-    return [
-        replace(source, tr_s=times_s.get(source.id, options.tr_s))
-        for source in sources
-        if grids.get(source.id) == common
-    ]
+    motion_format: str = "auto"
+    confounds: tuple[str, ...] = ()
 
 
 def fit_model(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
@@ -103,12 +67,40 @@ def fit_model(sources: Sequence[Source], options: Options) -> NeuroMarkICA:
         low_pass_hz=options.low_pass_hz,
         tr_s=options.tr_s,
         device=options.device,
+        orientation=options.orientation,
+    )
+    try:
+        return model.fit([source.file for source in sources])
+    except AutoSpecError as error:
+        raise AutoSpecError(str(error).replace("give a mask", "give --mask")) from error
+
+
+def fit_atlas(sources: Sequence[Source], options: Options) -> AtlasTimecourses:
+    """The atlas on the grid of these scans.
+
+    Args:
+        sources: The usable scans.
+        options: Atlas, mask and settings.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        AutoSpecError: The atlas does not fit the scans.
+    """
+    model = AtlasTimecourses(
+        options.atlas,
+        options.mask,
+        clean=options.clean,
+        low_pass_hz=options.low_pass_hz,
+        tr_s=options.tr_s,
+        orientation=options.orientation,
     )
     return model.fit([source.file for source in sources])
 
 
 def prepare_parts(
-    sources: Sequence[Source], model: NeuroMarkICA, options: Options, account: Account
+    sources: Sequence[Source], model: NeuroMarkICA | AtlasTimecourses, options: Options, account: Account
 ) -> dict[str, Path]:
     """The part file of each subject; whoever's scan fails is named, and the others go on.
 
@@ -137,8 +129,8 @@ def prepare_parts(
     return {job.source.id: job.file for job in jobs if job.source.id not in account.dropped}
 
 
-def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
-    """Constrained ICA of one scan into its part; (id, None), or (id, why it failed).
+def prepare_scan(model: NeuroMarkICA | AtlasTimecourses, job: Job) -> Outcome:
+    """Constrained ICA of one scan, or its regions, into its part; (id, None), or (id, why it failed).
 
     Args:
         model: The fitted model.
@@ -148,10 +140,16 @@ def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
         The subject's id, and why the scan failed, if it did.
     """
     try:
-        motion = read_motion(job.source.confounds)
-        components = model.transform(job.source.file, motion=[motion.parameters])[0]
-        match = _correlations(components.maps, model.references_)
-        write_part(job.file, Part(components.timecourses, components.maps, match, motion.mean_displacement_mm), job.key)
+        motion = read_motion(job.source.confounds, job.motion_format)
+        regressors = motion.parameters
+        if job.confounds:
+            regressors = read_fmriprep_confounds(job.source.file, job.confounds)
+        part = replace(
+            _part(model, job, regressors),
+            motion_mm=motion.mean_displacement_mm,
+            regressors=0 if regressors is None else regressors.shape[1],
+        )
+        write_part(job.file, part, job.key)
     except AutoSpecError as error:
         return job.source.id, str(error)
     except OSError as error:
@@ -159,16 +157,35 @@ def prepare_scan(model: NeuroMarkICA, job: Job) -> Outcome:
     return job.source.id, None
 
 
-def _job(source: Source, model: NeuroMarkICA, options: Options, folder: Path) -> Job:
-    digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
-    digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
+def _part(model: NeuroMarkICA | AtlasTimecourses, job: Job, regressors: npt.NDArray | None) -> Part:
+    """A subject's components with their maps, or the time-courses of its regions."""
+    if isinstance(model, AtlasTimecourses):
+        return Part(model.extract(job.source.file, regressors))
+    components = model.transform(job.source.file, motion=[regressors])[0]
+    data = model.data_of(job.source.file)
+    return Part(
+        components.timecourses,
+        components.maps,
+        _correlations(components.maps, model.references_),
+        closeness=closeness(data, model.references_),
+        mirrored=closeness(data, model.mirrored_references()),
+    )
+
+
+def _job(source: Source, model: NeuroMarkICA | AtlasTimecourses, options: Options, folder: Path) -> Job:
+    if isinstance(model, AtlasTimecourses):
+        digest = hashlib.sha256(np.ascontiguousarray(model.atlas_img_.dataobj).tobytes())
+        digest.update(b"" if options.mask is None else options.mask.read_bytes())
+    else:
+        digest = hashlib.sha256(np.ascontiguousarray(model.references_).tobytes())
+        digest.update(np.asarray(model.mask_img_.dataobj).tobytes())
     # the repetition time may stand in a sidecar, which can be mended while the scan stays as it is
     settings = {**options.settings(), "model": digest.hexdigest(), "tr_s": source.tr_s, "version": VERSION}
     key = part_key({"scan": source.file, "confounds": source.confounds}, settings)
-    return Job(source, part_file(folder, source.id), key)
+    return Job(source, part_file(folder, source.id), key, options.motion_format, options.confounds)
 
 
-def _outcomes(jobs: Sequence[Job], model: NeuroMarkICA, workers: int) -> Iterator[Outcome]:
+def _outcomes(jobs: Sequence[Job], model: NeuroMarkICA | AtlasTimecourses, workers: int) -> Iterator[Outcome]:
     """What became of each scan, with a bar on a terminal and a line per scan elsewhere."""
     work = partial(prepare_scan, model)
     with tqdm(total=len(jobs), desc="scans", unit="scan", disable=None, leave=False) as bar:

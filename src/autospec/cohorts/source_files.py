@@ -13,7 +13,11 @@ from autospec.cohorts.exclusions import Account
 from autospec.cohorts.tables import is_missing, plain_id
 from autospec.errors import AutoSpecError
 
+SPM_LETTERS = "swraufdpm"
+"""What SPM puts before a name: smoothed, normalised, realigned, slice-timed, unwarped, and toolboxes' own."""
+
 ID = "{id}"
+SESSION = re.compile(r"(?:^|_)ses-([A-Za-z0-9]+)")
 IMAGES = (".nii", ".nii.gz")
 
 
@@ -71,29 +75,84 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(plain.replace(re.escape(ID), subject, 1).replace(re.escape(ID), "(?P=id)"))
 
 
-def find_scans(folder: Path, patterns: Sequence[str], account: Account) -> list[Source]:
+def find_scans(folder: Path, patterns: Sequence[str], account: Account, all_sessions: bool = False) -> list[Source]:
     """One scan per subject, by the patterns together; the account names whoever has several and is left out.
 
     Args:
         folder: The cohort's folder.
         patterns: Relative to it, with ``{id}``.
         account: Takes a line for every subject left out.
+        all_sessions: Take one scan of each session instead.
+
+    Returns:
+        A source per subject, or per session.
+
+    Raises:
+        AutoSpecError: No scan fits.
+    """
+    sources = (find_visits if all_sessions else find_files)(folder, patterns, account, IMAGES)
+    return [replace(source, confounds=find_confounds(source.file)) for source in sources]
+
+
+def find_visits(folder: Path, patterns: Sequence[str], account: Account, ends: tuple[str, ...]) -> list[Source]:
+    """One file per session of each subject, called ``<id>_ses-<session>``.
+
+    Args:
+        folder: The cohort's folder.
+        patterns: Relative to it, with ``{id}``.
+        account: Takes a line for every session left out, since it has several files.
+        ends: How the files' names end.
+
+    Returns:
+        A source per session.
+
+    Raises:
+        AutoSpecError: No file fits.
+    """
+    sources = []
+    for candidates in _by_subject(folder, patterns, "--scans", ends).values():
+        by_session: dict[str, list[tuple[str, Path]]] = {}
+        for subject, file in candidates:
+            match = SESSION.search(file.name)
+            by_session.setdefault(f"{subject}_ses-{match.group(1)}" if match else subject, []).append((subject, file))
+        for visit, files in by_session.items():
+            if len(files) > 1:
+                names = ", ".join(file.relative_to(folder).as_posix() for _, file in files)
+                account.drop(visit, f"has {len(files)} scans ({names}); choose one with --scans")
+            else:
+                sources.append(Source(visit, files[0][1]))
+    if not sources:
+        raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}")
+    return sources
+
+
+def find_files(
+    folder: Path, patterns: Sequence[str], account: Account, ends: tuple[str, ...], not_these: str | None = None
+) -> list[Source]:
+    """One file per subject, by the patterns together; the account names whoever has several and is left out.
+
+    Args:
+        folder: The cohort's folder.
+        patterns: Relative to it, with ``{id}``.
+        account: Takes a line for every subject left out.
+        ends: How the files' names end.
+        not_these: A part of the names of files that are something else.
 
     Returns:
         A source per subject.
 
     Raises:
-        AutoSpecError: No scan fits.
+        AutoSpecError: No file fits.
     """
-    files = _by_subject(folder, patterns, "--scans", IMAGES)
+    files = _by_subject(folder, patterns, "--scans", ends)
     sources = []
-    for candidates in files.values():
-        subject, file = candidates[0]
+    for every in files.values():
+        candidates = [(subject, file) for subject, file in every if not_these is None or not_these not in file.name]
         if len(candidates) > 1:
             names = ", ".join(other.relative_to(folder).as_posix() for _, other in candidates)
-            account.drop(subject, f"has {len(candidates)} scans ({names}); choose one with --scans")
-        else:
-            sources.append(Source(subject, file, find_confounds(file)))
+            account.drop(candidates[0][0], f"has {len(candidates)} scans ({names}); choose one with --scans")
+        elif candidates:
+            sources.append(Source(*candidates[0]))
     if not sources:
         hint = "; every subject has several, choose with --scans" if files else ""
         raise AutoSpecError(f"{folder}: no scan fits {' or '.join(patterns)}{hint}")
@@ -214,12 +273,25 @@ def find_confounds(scan: Path) -> Path | None:
         The file, or None where there is none.
     """
     stem = scan.name.removesuffix(".gz").removesuffix(".nii")
-    for name in (f"{stem}.tsv.gz", f"rp_{stem}.txt", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D"):
+    for name in (f"{stem}.tsv.gz", f"{stem}.par", f"{stem}_mcf.par", f"{stem}.1D", *_names_of_spm(stem)):
         if scan.with_name(name).is_file():
             return scan.with_name(name)
-    entities = set(stem.split("_"))
+    entities = _entities(stem)
     for table in sorted(scan.parent.glob("*confounds*.tsv")):
-        parts = {part for part in table.stem.split("_") if "-" in part and not part.startswith("desc-")}
+        parts = {part for part in _entities(table.stem) if "-" in part and not part.startswith("desc-")}
         if parts and parts <= entities and any(part.startswith("sub-") for part in parts):
             return table
     return None
+
+
+def _names_of_spm(stem: str) -> list[str]:
+    """What SPM may call the motion of a scan, whose name it puts a letter before at every step (``swraufunc``)."""
+    starts = [0]
+    while len(stem) > starts[-1] + 1 and stem[starts[-1]] in SPM_LETTERS and len(starts) < 7:
+        starts.append(starts[-1] + 1)
+    return [f"rp_{stem[start:]}.txt" for start in starts]
+
+
+def _entities(stem: str) -> set[str]:
+    """The parts of a BIDS name, without leading zeros of numbers: ``run-01`` is ``run-1``."""
+    return {re.sub(r"-0+(?=\d+$)", "-", part) for part in stem.split("_")}

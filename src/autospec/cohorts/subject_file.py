@@ -19,6 +19,12 @@ from autospec.store.atomic import remove_leftovers, write_atomically
 
 Array = npt.NDArray[np.floating]
 
+NUMBERS = ("motion_mm", "regressors", "closeness", "mirrored")
+"""What a part says of its subject in one number each."""
+
+TOO_GOOD_MATCH = 0.98
+"""A subject whose maps are on average so like the template's has hardly maps of their own."""
+
 POOR_MATCH = 0.2
 """A correlation of a map with its template map below this calls for a look."""
 
@@ -31,6 +37,11 @@ class Part:
     maps: Array | None = None
     match: Array | None = None
     motion_mm: float = float("nan")
+    regressors: int = 0
+    """How many confounds were regressed out of the time-courses."""
+    closeness: float = float("nan")
+    mirrored: float = float("nan")
+    """How much of the template, and of the mirrored one, the scan can make up."""
 
 
 def part_file(folder: Path, subject: str) -> Path:
@@ -75,7 +86,7 @@ def write_part(file: Path, part: Part, key: str) -> None:
     """
     remove_leftovers(file)
     with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
-        root.attrs.update(key=key, motion_mm=part.motion_mm)
+        root.attrs.update(key=key, **{name: getattr(part, name) for name in NUMBERS})
         root["timecourses"] = part.timecourses
         for name, values in (("maps", part.maps), ("match", part.match)):
             if values is not None:
@@ -114,7 +125,7 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
             root["timecourses"][:],
             root["maps"][:] if with_maps and "maps" in root else None,
             root["match"][:] if "match" in root else None,
-            float(root.attrs["motion_mm"]),
+            **{name: root.attrs[name].item() for name in NUMBERS},
         )
 
 
@@ -129,3 +140,16 @@ def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:
         Their ids.
     """
     return [subject for subject, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]
+
+
+def too_good_matches(subjects: Sequence[str], match: Array) -> list[str]:
+    """The subjects whose maps are the template's own: of too few voxels, or of a scan that is the template.
+
+    Args:
+        subjects: Ids.
+        match: (subjects, components).
+
+    Returns:
+        Their ids.
+    """
+    return [subject for subject, row in zip(subjects, match, strict=True) if np.median(row) > TOO_GOOD_MATCH]

@@ -131,12 +131,12 @@ def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
     parts = {**{name: (name,) for name in data.groups}, **data.margins}
     members = {name: frozenset(disjoint) for name, disjoint in parts.items()}
     return [
-        _Question(a, b, (parts[a], parts[b]), _compared(parts[a], parts[b], group_by))
+        _Question(a, b, (parts[a], parts[b]), _compared_columns(parts[a], parts[b], group_by))
         for a, b in pairs_of(list(parts), members)
     ]
 
 
-def _compared(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
+def _compared_columns(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
     """The columns in which every group of one side differs from every group of the other."""
 
     def levels(groups: Collection[str], position: int) -> set[str]:

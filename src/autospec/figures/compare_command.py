@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from autospec.analysis.run_difference import find_parting, unshared
+from autospec.analysis.run_difference import find_parting, list_unshared
 from autospec.errors import AutoSpecError
 from autospec.figures.show_command import spectra_path
 from autospec.figures.terminal import as_text
@@ -34,5 +34,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = find_parting(first, second)
     except AutoSpecError as error:
         sys.exit(str(error))
-    lines = [f"first    {first.where}", f"second   {second.where}", *unshared(first, second), "", as_text(table)]
+    lines = [f"first    {first.where}", f"second   {second.where}", *list_unshared(first, second), "", as_text(table)]
     sys.stdout.write("\n".join(lines) + "\n")

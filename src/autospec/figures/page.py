@@ -54,7 +54,7 @@ def draw_figure(number: int, title: str, panels: Sequence[Panel], paths: Sequenc
     heights = [HEAD_IN, *(_height(row[0], PAGE_IN / len(row)) for row in rows), LINE_IN * (len(footer) + 1)]
     with print_style():
         figure = Figure(figsize=(PAGE_IN, sum(heights)))
-        parts = _stacked(figure, heights)
+        parts = _split_vertically(figure, heights)
         simulated = " (simulated data)" if panels[0].provenance.simulated else ""
         _head(parts[0], f"Figure {number}   {title}{simulated}", panels, PAGE_IN)
         for row, part, height in zip(rows, parts[1:-1], heights[1:-1], strict=True):
@@ -96,14 +96,14 @@ def _panel_figure(panel: Panel, width: float) -> Picture:
     footer = _footer_lines([panel], width=LINE_CHARACTERS[width])
     heights = [HEAD_ROW_IN * (1 + _legend_rows([panel], width)), _height(panel, width), LINE_IN * (len(footer) + 1)]
     figure = Picture(figsize=(width, sum(heights)))
-    parts = _stacked(figure, heights)
+    parts = _split_vertically(figure, heights)
     _head(parts[0], "", [panel], width)
     _draw_panel(panel, parts[1], width, heights[1])
     _foot(parts[-1], footer)
     return figure
 
 
-def _stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
+def _split_vertically(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     """Parts of a picture below one another, with heights in inches."""
     return list(figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0, squeeze=False)[:, 0])
 
@@ -194,7 +194,7 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
     if any(isinstance(panel, SpectraPanel) for panel in panels):
         sentences.append(
             "Spectra: singular values of each group's mean gradient; hue tells the group, a paler one a higher index; "
-            "grey: every index of the whole batch; shaded: below its noise floor."
+            "grey: every index of the whole batch; shade: below its noise floor."
         )
     seeds = max((panel.seeds for panel in panels), default=1)
     if seeds > 1:

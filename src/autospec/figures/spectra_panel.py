@@ -136,7 +136,7 @@ def _limit(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
-    """What lies below the whole batch's noise floor is shaded."""
+    """What lies below the whole batch's noise floor is shade."""
     floor = whole.groupby("epoch")["scaled_floor"].first()
     if len(floor) == 1:  # a single epoch is in the middle of its axis
         axis.axhspan(axis.get_ylim()[0], floor.iloc[0], color=FLOOR_GREY, lw=0, zorder=2)

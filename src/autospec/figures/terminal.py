@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-Floats = npt.NDArray[np.float64]
-
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
 """Characters of a curve."""
@@ -40,7 +38,7 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def sparkline(values: Floats) -> str:
+def sparkline(values: npt.NDArray[np.float64]) -> str:
     """Draw values as bars of text, on a logarithmic scale; a gap where a value is zero or not finite.
 
     Args:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autospec.errors import require_extra
 
 if TYPE_CHECKING:
+    from autospec.neuroimaging.atlas import AtlasTimecourses
     from autospec.neuroimaging.constrained import Components, constrained_ica
     from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, Domain
     from autospec.neuroimaging.maps import modes, scale_maps
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 require_extra("autospec.neuroimaging", "neuroimaging", "nibabel", "nilearn", "sklearn", "scipy")
 
 _HOMES = {
+    "AtlasTimecourses": "atlas",
     "NeuroMarkICA": "neuromark",
     "constrained_ica": "constrained",
     "Components": "constrained",

@@ -19,9 +19,10 @@ from autospec.errors import AutoSpecError
 from autospec.neuroimaging import maps as map_scaling
 from autospec.neuroimaging.constrained import Components, check_options, constant_rows, constrained_ica
 from autospec.neuroimaging.domains import COMPONENT_NAMES, N_COMPONENTS
+from autospec.neuroimaging.orientation import ORIENTATIONS, mirrored, orient
 from autospec.neuroimaging.repetition_time import repetition_time_s
-from autospec.neuroimaging.scans import ImageLike, as_list, check_same_grid, name_of, open_scan, read_values
-from autospec.neuroimaging.template import common_mask, mask_on, template_on
+from autospec.neuroimaging.scans import ImageLike, as_list, check_same_grid, name_of, open_image, open_scan, read_values
+from autospec.neuroimaging.template import check_mask_size, common_mask, mask_on, template_on
 from autospec.neuroimaging.timecourses import LOW_PASS_HZ, clean, z_score
 
 MAPS_AS = ("array", "image")
@@ -49,6 +50,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         maps_as: ``array``, or ``image`` for a 4-D image.
         dtype: See ``constrained_ica``.
         device: See ``constrained_ica``.
+        orientation: ``RAS``, ``LAS`` or ``template``: where the voxels of scans run whose headers do not say.
 
     Attributes:
         mask_img_: The mask.
@@ -83,6 +85,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         maps_as: str = "array",
         dtype: str = "float64",
         device: Any = None,
+        orientation: str | None = None,
     ) -> None:
         self.template = template
         self.mask = mask
@@ -95,6 +98,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         self.maps_as = maps_as
         self.dtype = dtype
         self.device = device
+        self.orientation = orientation
 
     def fit(self, images: ImageLike | Iterable[ImageLike], y: None = None) -> NeuroMarkICA:
         """Settle mask and template on the grid of the scans; of each, only the first volume is read, if that.
@@ -110,13 +114,15 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             AutoSpecError: See the class.
         """
         self._check_options()
-        scans = [open_scan(image) for image in as_list(images)]
+        scans = [self._opened(image) for image in as_list(images)]
         grid = scans[0]
         for scan in scans[1:]:
             check_same_grid(scan, grid, name_of(grid))
         inside = common_mask(scans) if self.mask is None else mask_on(self.mask, grid)
         self.mask_img_ = Nifti1Image(inside.astype(np.uint8), grid.affine)
         self.template_img_ = template_on(self.template, grid, inside)
+        n_volumes = min(scan.shape[3] for scan in scans)
+        check_mask_size(inside, self.template_img_, n_volumes, found_by_brightness=self.mask is None)
         n_maps = self.template_img_.shape[3]
         self.names_ = COMPONENT_NAMES if n_maps == N_COMPONENTS else tuple(f"map {i + 1}" for i in range(n_maps))
         # the image's values are taken as they are: centring and scaling are the constrained ICA's
@@ -209,7 +215,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             AutoSpecError: The scan cannot be used; it is named.
         """
         check_is_fitted(self)
-        scan = open_scan(image)
+        scan = self._opened(image)
         check_same_grid(scan, self.mask_img_, "the mask")
         voxels = read_values(scan)
         gaps = ~np.isfinite(voxels).all(axis=3)
@@ -221,6 +227,20 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         # the mask's affine, so that a difference below a thousandth of a mm is none
         data: npt.NDArray[np.floating] = self.masker_.transform(Nifti1Image(voxels, self.mask_img_.affine))
         return data
+
+    def mirrored_references(self) -> npt.NDArray[np.float64]:
+        """The template's maps with left and right exchanged: a scan that is closer to them is mirrored.
+
+        Returns:
+            (components, voxels of the mask).
+        """
+        check_is_fitted(self)
+        inside = np.asarray(self.mask_img_.dataobj, dtype=bool)
+        return mirrored(np.asarray(self.template_img_.dataobj), inside, self.template_img_.affine)
+
+    def _opened(self, image: ImageLike) -> Any:
+        template = open_image(self.template, "template", 4)
+        return orient(open_scan(image), self.orientation, template)
 
     def _components(
         self, images: ImageLike | Iterable[ImageLike], motion: Sequence[npt.ArrayLike | None] | None
@@ -263,6 +283,8 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
 
     def _check_options(self) -> None:
         check_options(preparation=self.preparation, timecourses=self.timecourses, dtype=self.dtype)
+        if self.orientation not in (None, *ORIENTATIONS):
+            raise AutoSpecError(f"orientation={self.orientation}: unknown; allowed are {', '.join(ORIENTATIONS)}")
         if self.maps_as not in MAPS_AS:
             raise AutoSpecError(f"maps_as={self.maps_as}: unknown; allowed are {', '.join(MAPS_AS)}")
 

@@ -26,7 +26,8 @@ def repetition_time_s(image: Any) -> float:
 
     A sidecar (``RepetitionTime``; beside the scan, or inherited from a folder above it within the BIDS dataset) wins
     over the header; where they differ, that is logged. A header without a unit of time is believed, and that is
-    logged, unless it says 1, which programs write when they do not know.
+    logged. A header that says 1 is not, with seconds as its unit or with none: programs write that when they do not
+    know.
 
     Args:
         image: A path or a nibabel image.
@@ -64,9 +65,12 @@ def _from_header(image: Any) -> float | None:
         return None
     # float32 in the file: 0.72 would read 0.720000029
     step, unit = round(float(zooms[3]), 6), image.header.get_xyzt_units()[1]
+    if step == 1.0 and unit in ("sec", "unknown"):
+        # what programs write when they do not know; who has scans of 1 s says so
+        return None
     if unit in UNITS_S:
         return step * UNITS_S[unit] or None
-    if unit != "unknown" or step in (0.0, 1.0):
+    if unit != "unknown" or step == 0.0:
         return None
     log.warning("%s: no unit of time in the header; %g taken as seconds", image.get_filename() or "scan", step)
     return step

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import obliquity
 from nibabel.filebasedimages import ImageFileError
 
 from autospec.errors import AutoSpecError
@@ -22,6 +23,12 @@ ImageLike = Any
 Mask = npt.NDArray[np.bool_]
 
 SAME_PLACE_MM = 1e-3
+
+NEGATIVE_SHARE = 0.25
+"""Volumes of whose brightness more is below zero are no pictures of a brain; splines leave a little."""
+
+EARLY_VOLUMES = 8
+"""So many volumes are looked at: one alone may be above zero nearly everywhere by chance."""
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
@@ -153,16 +160,28 @@ def bright_voxels(scan: Any) -> Mask:
         (x, y, z) True inside.
 
     Raises:
-        AutoSpecError: The first volume has no finite value.
+        AutoSpecError: The first volume has no finite value, or much of it is negative.
     """
     with _readable("scan", name_of(scan)):
-        first = np.asarray(scan.dataobj[..., 0], dtype=np.float64)
+        early = np.asarray(scan.dataobj[..., :EARLY_VOLUMES], dtype=np.float64)
+    first = early[..., 0]
     finite = np.isfinite(first)
     if not finite.any():
         raise AutoSpecError(f"scan {name_of(scan)}: the first volume has no finite value")
+    _check_mean(np.nan_to_num(early, nan=0, posinf=0, neginf=0), name_of(scan))
     # left out of the mean, a background of NaN would raise it to the brain's own and cut half the brain away
     filled = np.where(finite, first, 0)
     return finite & (filled >= filled.mean())
+
+
+def _check_mean(volumes: npt.NDArray, name: str) -> None:
+    """AutoSpecError for volumes without their mean over time, whose brightness shows no brain."""
+    negative, total = -volumes[volumes < 0].sum(), np.abs(volumes).sum()
+    if negative > NEGATIVE_SHARE * total:
+        raise AutoSpecError(
+            f"scan {name}: {negative / total:.0%} of its first volumes is negative, as where the temporal mean has "
+            "been taken out (a filtered derivative); brightness does not show the brain there: give a mask"
+        )
 
 
 def same_grid(one: Any, other: Any) -> bool:
@@ -207,7 +226,15 @@ def grid_of(image: Any) -> str:
     """
     sizes = " × ".join(f"{size:g}" for size in np.linalg.norm(image.affine[:3, :3], axis=0).round(3))
     origin = ", ".join(f"{place:g}" for place in image.affine[:3, 3].round(3))
-    return f"{' × '.join(map(str, image.shape[:3]))} voxels of {sizes} mm from ({origin})"
+    shape = " × ".join(map(str, image.shape[:3]))
+    return f"{shape} voxels of {sizes} mm from ({origin}), {_direction(image)}"
+
+
+def _direction(image: Any) -> str:
+    """Where voxels run to (``RAS``), and by how much they are turned against the axes."""
+    codes = "".join(str(code) for code in nibabel.aff2axcodes(image.affine))
+    turned = float(np.rad2deg(obliquity(image.affine)).max())
+    return codes if turned < 0.01 else f"{codes} turned by {turned:.2f}°"
 
 
 @contextmanager

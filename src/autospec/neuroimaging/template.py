@@ -16,6 +16,15 @@ from autospec.neuroimaging.scans import Mask, bright_voxels, grid_of, name_of, o
 
 log = logging.getLogger(__name__)
 
+PROBABLE = 0.5
+"""Where a mask holds probabilities, a voxel of so much is inside."""
+
+FAINT = 0.05
+"""A template's brain is where a map reaches this share of its largest value."""
+
+LEAST_SHARE = 0.25
+"""A mask by brightness that is smaller than this share of the template's brain has missed the brain."""
+
 
 def mask_on(image: Any, grid: Any) -> Mask:
     """The nonzero voxels of a mask image on the scans' grid; from another one by the nearest voxel, which is logged.
@@ -31,7 +40,7 @@ def mask_on(image: Any, grid: Any) -> Mask:
         AutoSpecError: It has no voxel, or none within the grid.
     """
     mask = open_image(image, "mask", 3)
-    inside = np.nan_to_num(read_values(mask, "mask")) != 0
+    inside = _inside(np.nan_to_num(read_values(mask, "mask")), name_of(mask, "mask"))
     if not inside.any():
         raise AutoSpecError(f"mask {name_of(mask, 'mask')}: is zero everywhere, a mask without voxels")
     if not same_grid(mask, grid):
@@ -39,6 +48,15 @@ def mask_on(image: Any, grid: Any) -> Mask:
     if not inside.any():
         raise AutoSpecError(f"mask {name_of(mask, 'mask')}: has no voxel within the scans' grid ({grid_of(grid)})")
     return inside
+
+
+def _inside(voxels: npt.NDArray, name: str) -> Mask:
+    """The nonzero voxels; of probabilities, those of a half or more, which is logged."""
+    fractions = (voxels > 0) & (voxels < 1)
+    if not fractions.any():
+        return np.asarray(voxels != 0)
+    log.warning("mask %s: holds fractions; voxels of %g or more are inside", name, PROBABLE)
+    return np.asarray(voxels >= PROBABLE)
 
 
 def common_mask(scans: list[Any]) -> Mask:
@@ -88,6 +106,32 @@ def template_on(image: Any, grid: Any, mask: Mask) -> Nifti1Image:
         count = int((gaps & mask).sum())
         raise AutoSpecError(f"template {name_of(template, 'template')}: NaN or infinite in {count} voxels of the mask")
     return Nifti1Image(maps, grid.affine)
+
+
+def check_mask_size(mask: Mask, template: Any, n_volumes: int, found_by_brightness: bool) -> None:
+    """Refuse a mask in which any map would fit, or one by brightness that has missed the brain.
+
+    Args:
+        mask: (x, y, z).
+        template: The template on the same grid.
+        n_volumes: Of the shortest scan.
+        found_by_brightness: Whether nobody gave the mask.
+
+    Raises:
+        AutoSpecError: Says both sizes, and to give a mask.
+    """
+    size = int(mask.sum())
+    if size <= n_volumes:
+        raise AutoSpecError(
+            f"the mask has {size} voxels, no more than a scan has volumes ({n_volumes}): any map would fit; give a mask"
+        )
+    strength = np.abs(np.asarray(template.dataobj)).max(axis=3)
+    brain = int((strength > FAINT * strength.max()).sum())
+    if found_by_brightness and size < LEAST_SHARE * brain:
+        raise AutoSpecError(
+            f"the mask by brightness has {size} voxels, the template's brain {brain}: it has missed the brain; "
+            "give a mask"
+        )
 
 
 def _nearest(inside: Mask, image: Any, grid: Any, kind: str) -> Mask:

@@ -30,8 +30,8 @@ _CAUSES = {
     "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
     "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
     "pass without the penalty, or leave the layer out with layers=['!{name}']",
-    "aliased": "Its weight is used past the forward passes of the groups, such as in checkpointing with "
-    "use_reentrant=True; use engine='hooks'",
+    "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
+    "use engine='hooks'",
 }
 
 DISCARDED = (
@@ -204,5 +204,6 @@ def check_against(
 def _message(layer: Layer, engine: str, relative: float) -> str:
     return (
         f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
-        f"(off by {relative:.1e} of its norm). " + _CAUSES[engine].format(kind=layer.kind, name=layer.name)
+        f"(off by {relative:.1e} of its norm). "
+        + _CAUSES.get(engine, _CAUSES["other"]).format(kind=layer.kind, name=layer.name)
     )

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
-from autospec.capture.engines import check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
 from autospec.capture.leaf_gradients import leaf_gradients
@@ -72,9 +73,12 @@ class SpectralRecorder:
         leading: store only so many singular values, the largest; None stores all.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
-        engine: "hooks", or "aliased": gradients only, one forward pass per group, for any module that treats samples
-            one by one, but then training is equal within rounding only.
-        check_every: with ``aliased``, compare with an unsplit pass at every k-th batch; None at the first only.
+        engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
+            ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
+            (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+        check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
+            a trace of rows); None at the first only.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
             between them takes the formula's floor times twice the larger ratio of the last two measured to it, which
@@ -145,7 +149,8 @@ class SpectralRecorder:
         self._constant = ConstantRows()
         self._scaler = scaler
         self._engine_name = engine
-        self._engine, self._uses = listening_engine(engine, model, layers, self._add, self._add_matrices, check_every)
+        sinks = Sinks(self._add, self._add_matrices, self._say_way)
+        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
         say_what_is_left_out(model)
         self._check = GradientCheck(self._keep)
         self._hooks = self._engine if isinstance(self._engine, HookListener) else None
@@ -340,8 +345,9 @@ class SpectralRecorder:
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
+        way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
-        return {**state, "subspaces": self._earlier.state_dict(), "floor": floor}
+        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -349,6 +355,8 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if isinstance(self._engine, FastEngine):
+            self._engine.choose(state.get("way"))  # another would differ in the last digits
         if self._floor is not None:
             self._floor.load_state_dict(state.get("floor", {}))
         self.rewind(int(state["epoch"]))
@@ -428,7 +436,9 @@ class SpectralRecorder:
         def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
-        engine, _ = listening_engine(self._engine_name, model, self._selection, add, add_matrices, None)
+        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
+        sinks = Sinks(add, add_matrices, lambda way: None)
+        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
         if isinstance(engine, HookListener) and self._hooks is not None:
             engine.borrow_traces(self._hooks)
         failed = False
@@ -473,7 +483,11 @@ class SpectralRecorder:
     def _add_matrices(self, layer: Layer, gradients: Tensor, eps: float) -> None:
         assert self._batch is not None
         self._batch.heard = True
-        self._sums.add_matrices(layer, gradients / self._loss_scale, eps)
+        self._sums.add_matrices(layer, gradients if self._scaler is None else gradients / self._loss_scale, eps)
+
+    def _say_way(self, way: str) -> None:
+        """The file says which way the fast engine goes."""
+        self._header.attributes["engine_way"] = way
 
     def _keep(self, layer: Layer) -> Callable[[], None]:
         """Copy what is summed up of a layer; calling the result puts it back."""

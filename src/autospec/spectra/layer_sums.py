@@ -202,7 +202,7 @@ def formula_of_gradient(sums: LayerSums) -> Tensor:
 
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
-    cancellation can make thousands of times as much. Where only gradients were taken (the aliased engine) it is
+    cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
     ``eps max(shape) σ₁``, which does not know of either cancellation.
     """
     if sums.only_gradients:

@@ -14,7 +14,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from autospec.errors import AutoSpecError
 from autospec.store.schema import GRADIENT, STATISTIC_NAMES
 
-ENGINES = ("hooks", "aliased")
+ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
+FORMER_ENGINES = {"aliased": "per_group"}
+"""Names that engines had before, and still go by."""
 REDUCTIONS = ("mean", "sum")
 CALIBRATED, MEASURED, FORMULA = FLOORS = ("calibrated", "measured", "formula")
 """How a noise floor is had; see ``SpectralRecorder``."""
@@ -58,7 +60,7 @@ StatisticNames = Annotated[
     MinLen(1),
     Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
 ]
-EngineName = Annotated[str, one_of(ENGINES)]
+EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
 FloorName = Annotated[str, one_of(FLOORS)]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 

@@ -36,7 +36,8 @@ class Statistic:
     """A quantity of one layer at one recorded epoch.
 
     ``name`` is its path below the layer, ``dimensions`` those after the epoch, ``needs`` what of gradient,
-    activation and adjoint must be summed for it, ``value`` the computation; ``known`` says of which layers it is had.
+    activation and adjoint must be summed for it, ``value`` the computation; ``known(sums)`` says whether a layer has
+    this statistic.
     """
 
     name: str

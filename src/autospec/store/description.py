@@ -23,8 +23,8 @@ def describe(spectra: Spectra) -> str:
     Returns:
         Several lines.
     """
-    lines = [f"Spectra: {spectra.where}", *_run(spectra), _groups(spectra), *_layers(spectra), "", *_asked(spectra)]
-    return "\n".join(lines)
+    contents = [*_run(spectra), _groups(spectra), *_layers(spectra)]
+    return "\n".join([f"Spectra: {spectra.where}", *contents, "", *_list_questions(spectra)])
 
 
 def _run(spectra: Spectra) -> list[str]:
@@ -61,7 +61,7 @@ def _layers(spectra: Spectra) -> list[str]:
     return [f"layers   {rows[0]}", *(f"         {row}" for row in rows[1:])]
 
 
-def _asked(spectra: Spectra) -> list[str]:
+def _list_questions(spectra: Spectra) -> list[str]:
     """What can be asked, with names that are there."""
     questions = [(".summary()", "what happened in each layer"), (".plot()", "singular values over training")]
     disjoint = disjoint_groups(spectra.group_names, spectra.members)

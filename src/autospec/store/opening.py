@@ -14,7 +14,7 @@ from autospec.store.schema import SCHEMA_VERSION
 
 
 @contextlib.contextmanager
-def opened(path: Path | bytes) -> Iterator[h5py.File]:
+def open_checked(path: Path | bytes) -> Iterator[h5py.File]:
     """Open a spectra file for reading, its kind and schema checked.
 
     Args:

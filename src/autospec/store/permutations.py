@@ -23,7 +23,7 @@ from autospec.store.schema import (
     permutation_field,
 )
 
-Floats = npt.NDArray[np.float32]
+RatioArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class PermutationRatios:
     strata: tuple[str, ...]
     refused: Mapping[Pair, str]
     permutation_design: str
-    ratios: Mapping[str, Mapping[str, Floats]]
-    loss: Floats | None
+    ratios: Mapping[str, Mapping[str, RatioArray]]
+    loss: RatioArray | None
 
     @property
     def permutations(self) -> int:
@@ -83,7 +83,7 @@ def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios
     )
 
 
-def _ratios(file: h5py.File, layer: str) -> dict[str, Floats]:
+def _ratios(file: h5py.File, layer: str) -> dict[str, RatioArray]:
     return {name: file[permutation_field(layer, name).path][()] for name in PERMUTATION_RATIOS}
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from autospec.errors import AutoSpecError
 from autospec.store.description import describe
 from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
-from autospec.store.opening import opened
+from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in
 from autospec.store.schema import (
     GRADIENT,
@@ -73,7 +73,7 @@ class Spectra:
         self.path = path if isinstance(path, bytes) else Path(path)
         self._loaded_layers: dict[str, xr.Dataset] = {}
         self._loaded_weight: xr.DataArray | None = None
-        with opened(self.path) if file is None else contextlib.nullcontext(file) as header:
+        with open_checked(self.path) if file is None else contextlib.nullcontext(file) as header:
             self.attributes: dict[str, Any] = dict(header.attrs)
             self.layers: list[str] = list(header.get(LAYERS, ()))
             self.shapes = {
@@ -122,13 +122,13 @@ class Spectra:
     @cached_property
     def training(self) -> pd.DataFrame:
         """One row per epoch, by its number or step: training and validation loss and metric, as far as given."""
-        with opened(self.path) as file:
+        with open_checked(self.path) as file:
             return _read_training(file)
 
     @cached_property
     def permutations(self) -> PermutationRatios | None:
         """The ratios of two groups under every permutation of their subjects; None without permutations."""
-        with opened(self.path) as file:
+        with open_checked(self.path) as file:
             return permutations_in(file, self.layers)
 
     @property
@@ -136,7 +136,7 @@ class Spectra:
         """(epoch,) the epochs at which spectra were recorded."""
         if self._loaded_weight is not None:
             return self._loaded_weight["epoch"].to_numpy()
-        with opened(self.path) as file:
+        with open_checked(self.path) as file:
             return file[RECORDED_EPOCHS.path][()] if RECORDED_EPOCHS.path in file else np.empty(0, dtype=np.int64)
 
     @property
@@ -144,7 +144,7 @@ class Spectra:
         """(epoch, group) the summed loss weight ``w_c`` of each group, by which a group gradient is scaled."""
         if self._loaded_weight is not None:
             return self._loaded_weight
-        with opened(self.path) as file:
+        with open_checked(self.path) as file:
             return read_weight(file, self.group_names)
 
     def __getitem__(self, layer: str) -> xr.Dataset:
@@ -162,7 +162,7 @@ class Spectra:
         self._check_layer(layer)
         if layer in self._loaded_layers:
             return self._loaded_layers[layer]
-        with opened(self.path) as file:
+        with open_checked(self.path) as file:
             return read_layer(file, layer, self.group_names)
 
     def scaled(self, layer: str, statistic: str = GRADIENT) -> xr.DataArray:
@@ -181,7 +181,7 @@ class Spectra:
         Raises:
             AutoSpecError: There is no such layer, or the statistic has no scale or was not recorded.
         """
-        values = self._recorded(layer, statistic)
+        values = self._layer_with(layer, statistic)
         return spectra_of(values, statistic) * scale_of(values, self.weight, statistic)
 
     def to_frame(self, statistic: str = GRADIENT, leading: int | None = None) -> pd.DataFrame:
@@ -202,7 +202,7 @@ class Spectra:
 
         weight = self.weight
         parts = [
-            _layer_table(self._recorded(layer, statistic), weight, statistic, leading).assign(layer=layer)
+            _layer_table(self._layer_with(layer, statistic), weight, statistic, leading).assign(layer=layer)
             for layer in self.layers
         ]
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
@@ -262,7 +262,7 @@ class Spectra:
         """
         return import_module("autospec.analysis.layer_summary").summarise(self)
 
-    def _recorded(self, layer: str, statistic: str) -> xr.Dataset:
+    def _layer_with(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
         if statistic not in SPECTRUM_NAMES:
             raise AutoSpecError(f"statistic={statistic!r} has no scale; allowed are {', '.join(SPECTRUM_NAMES)}")
@@ -349,7 +349,7 @@ def load_spectra(
     Raises:
         AutoSpecError: There is no such file or layer, or the file cannot be read.
     """
-    with opened(path if isinstance(path, bytes) else Path(path)) as file:
+    with open_checked(path if isinstance(path, bytes) else Path(path)) as file:
         spectra = Spectra(path, file)
         spectra._load(file, layers, most_epochs, names)
     return spectra
@@ -375,6 +375,6 @@ def read_table(path: Path) -> SpectraTable:
             if field.per_record or field.per_epoch or field.per_permutation:
                 table.restore(field, item[()])
 
-    with opened(path) as file:
+    with open_checked(path) as file:
         file.visititems(visit)
     return table

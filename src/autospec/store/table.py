@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from autospec.store.schema import PERMUTATION_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
-Array = npt.NDArray[np.generic]
+AnyArray = npt.NDArray[np.generic]
 
 
 class GrowingArray:
@@ -29,7 +29,7 @@ class GrowingArray:
         return self._length
 
     @property
-    def values(self) -> Array:
+    def values(self) -> AnyArray:
         """The slices so far, (length, *item_shape); a view."""
         return self._room[: self._length]
 
@@ -42,7 +42,7 @@ class GrowingArray:
         self._room[self._length] = value
         self._length += 1
 
-    def extend(self, values: Array) -> None:
+    def extend(self, values: AnyArray) -> None:
         """Replace the content by an array read back from a file."""
         self._room, self._length = values.copy(), len(values)
         if not self._length:
@@ -62,7 +62,7 @@ class SpectraTable:
     def __iter__(self) -> Iterator[GrowingArray]:
         return iter(self._arrays.values())
 
-    def __getitem__(self, path: str) -> Array:
+    def __getitem__(self, path: str) -> AnyArray:
         return self._arrays[path].values
 
     def __contains__(self, path: str) -> bool:
@@ -112,7 +112,7 @@ class SpectraTable:
             if array.field.dimensions[0] == axis:
                 array.append(given.get(array.field.path))
 
-    def restore(self, field: Field, values: Array) -> None:
+    def restore(self, field: Field, values: AnyArray) -> None:
         """Put back an array read from a file, (epochs, ...)."""
         array = self._arrays[field.path] = GrowingArray(field, values.shape[1:])
         array.extend(values)

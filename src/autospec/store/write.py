@@ -29,7 +29,7 @@ from autospec.store.schema import (
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
 )
-from autospec.store.table import Array, SpectraTable
+from autospec.store.table import AnyArray, SpectraTable
 
 CHUNK_EPOCHS = 512
 """Chunks of one epoch make reading a long run some twenty times slower."""
@@ -126,20 +126,20 @@ def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> No
     file.create_dataset(PERMUTATION_SUBJECTS, data=np.array(subjects, dtype=np.int64).reshape(-1, 2))
 
 
-def _members(header: Header) -> Array:
+def _members(header: Header) -> AnyArray:
     """(group, group): the disjoint groups that each group is made of; ``all`` is made of every one."""
     disjoint = [name for name in header.groups if name != ALL and name not in header.margins]
     parts = {ALL: disjoint, **header.margins}
     return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
 
 
-def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: Array) -> None:
+def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> None:
     dataset = file.create_dataset(path, data=values, chunks=_chunks(values))
     for axis, dimension in enumerate(dimensions):
         dataset.dims[axis].label = dimension
 
 
-def _chunks(values: Array) -> tuple[int, ...] | None:
+def _chunks(values: AnyArray) -> tuple[int, ...] | None:
     """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
     if values.size == 0:
         return None

@@ -9,7 +9,7 @@ from references import full_spectrum
 from torch import nn
 
 from autospec import AutoSpecError, SpectralRecorder
-from autospec.capture import hooks
+from autospec.capture import forward_hooks
 
 
 def written_out(layer, query, key, value):
@@ -122,7 +122,7 @@ def test_dropout_that_comes_out_otherwise_is_an_error(need_weights, monkeypatch)
     model = nn.Sequential(nn.MultiheadAttention(8, 2, dropout=0.5))
     x = torch.randn(5, 4, 8)
     other = torch.Generator().manual_seed(7).get_state()
-    monkeypatch.setattr(hooks, "random_state", lambda tree: {"cpu": other})
+    monkeypatch.setattr(forward_hooks, "random_state", lambda tree: {"cpu": other})
     with pytest.raises(AutoSpecError, match=r"layer '0' .*: its dropout could not be replayed with the random state"):
         captured(model, lambda: model[0](x, x, x, need_weights=need_weights)[0].square().sum().backward())
 

@@ -39,6 +39,29 @@ def test_bags_by_frequency_add_up_to_what_backward_leaves():
     assert abs(recorder.table["layers/0/gradient"][0, 0] - expected).max() < 1e-12 * expected[0]
 
 
+class OneLookUp(nn.Module):
+    """Adds one row of a table, looked up by a number, to every sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 3)
+
+    def forward(self, x):
+        return x + self.table(torch.tensor(2))
+
+
+@pytest.mark.filterwarnings("ignore:.*samples share")
+def test_one_look_up_by_a_number_is_shared_by_all_samples():
+    model, x = OneLookUp().double(), torch.randn(4, 3, dtype=torch.float64)
+    with SpectralRecorder(model, groups=["a", "b"]) as recorder:
+        with recorder.batch([0, 1, 0, 1]):
+            model(x).square().sum().backward()
+        recorder.end_epoch()
+    spectra = recorder.table["layers/table/gradient"][0]
+    assert abs(spectra[0] - full_spectrum(model.table.weight.grad)).max() < 1e-12
+    assert np.isnan(spectra[1:]).all()
+
+
 def test_a_sparse_gradient_is_the_same_one():
     tables = []
     for sparse in (False, True):

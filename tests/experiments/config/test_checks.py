@@ -38,7 +38,7 @@ def test_all_mistakes_are_told_at_once(config):
         "width=0: must be 1 or more",
         "seed=-1: must be between 0 and 2^63 - 1",
         "introspection.every=0: must be 1 or more",
-        "introspection.engine=turbo: allowed are hooks, aliased",
+        "introspection.engine=turbo: allowed are hooks, fast, per_group, passes, fused",
         "introspection.floor=exact: allowed are calibrated, measured, formula",
         f"dataset.seed={2**63}: must be between 0 and 2^63 - 1",
         "figure.pairs: ['1', '1'] is not a pair of two groups",

@@ -12,7 +12,6 @@ import pytest
 from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.datasets.balance import note_balance, standardised_difference
-from autospec.experiments.datasets.cobre_timeseries import check
 from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort
 from autospec.experiments.datasets.residuals import residualize
 
@@ -163,11 +162,6 @@ def test_a_missing_covariate_leaves_the_person_out_by_name(config: Make) -> None
 def test_mistakes_end_in_one_line(config: Make, override: str, message: str) -> None:
     with pytest.raises(AutoSpecError, match=message):
         check_cohort(config("freesurfer", override))
-
-
-def test_time_courses_are_not_residualized(config: Make) -> None:
-    with pytest.raises(AutoSpecError, match="time-courses of different subjects share no time axis"):
-        check(config("cobre_timeseries", "dataset.residualize=[age]"))
 
 
 def test_too_few_people_for_a_fit_are_an_error() -> None:

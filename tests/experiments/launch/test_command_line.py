@@ -66,7 +66,10 @@ MISTAKES = {
         "engine=aliased knows [gradient] only",
     ),
     "never recording": (["introspection.every=0"], "introspection.every=0: must be 1 or more"),
-    "an unknown engine": (["introspection.engine=turbo"], "introspection.engine=turbo: allowed are hooks, aliased"),
+    "an unknown engine": (
+        ["introspection.engine=turbo"],
+        "introspection.engine=turbo: allowed are hooks, fast, per_group, passes, fused",
+    ),
     "an unknown layer": (["introspection.layers=[decoder.*]", *TINY], "there are hidden.0, head"),
     "a share above one": (["dataset.holdout=1.5"], "dataset.holdout=1.5: must be at least 0 and below 1"),
     "a digit that is none": (["dataset.digits=[0,11]"], "dataset.digits=[0, 11]: must be distinct digits from 0 to 9"),

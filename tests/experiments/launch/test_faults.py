@@ -34,6 +34,8 @@ def _left(folder, epochs, recorded, saved, complete=False):
         file["training/epoch"] = np.array(epochs, dtype=np.int64)
         file["epoch"] = np.array(recorded, dtype=np.int64)
         file["groups/name"] = np.array([b"all"])
+        file["groups/margin"] = np.zeros(1, dtype=bool)
+        file["groups/members"] = np.ones((1, 1), dtype=bool)
     torch.save({"training": {"recorder": {"epoch": saved}}}, run / "checkpoint.pt")
 
 

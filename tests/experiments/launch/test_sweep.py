@@ -27,7 +27,7 @@ def launched(monkeypatch):
     """The jobs that a sweep would launch, none of which is."""
     Plugins.instance()  # Hydra's own modules are loaded anew when it looks for plugins
     jobs = []
-    monkeypatch.setattr("autospec.experiments.launch.sweep.Sweep._launched", lambda self, free: jobs.extend(free) or [])
+    monkeypatch.setattr("autospec.experiments.launch.sweep.Sweep._launch", lambda self, free: jobs.extend(free) or [])
     monkeypatch.setattr("autospec.experiments.launch.sweep.Sweep._failures", lambda self, free, returns: [])
     monkeypatch.setattr("shutil.which", lambda command: f"/usr/bin/{command}")
     return jobs

@@ -69,7 +69,7 @@ def test_the_table_holds_every_pair_of_both_panels(made):
 def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatch):
     plans, figure = made
     opened, layers = Counter(), Counter()
-    open_file, read_layer = read.opened, read.read_layer
+    open_file, read_layer = read.open_checked, read.read_layer
 
     def count_file(path):
         opened[path] += 1
@@ -79,7 +79,7 @@ def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatc
         layers[file.filename, layer] += 1
         return read_layer(file, layer, *options)
 
-    monkeypatch.setattr(read, "opened", count_file)
+    monkeypatch.setattr(read, "open_checked", count_file)
     monkeypatch.setattr(read, "read_layer", count_layer)
     for draw in ("draw_figure", "draw_panel"):
         monkeypatch.setattr(files, draw, lambda *_: None)

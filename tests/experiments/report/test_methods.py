@@ -15,7 +15,7 @@ from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.plan import plan_run
 from autospec.experiments.report import methods
 from autospec.experiments.run import run
-from autospec.experiments.validation.retraining import retrain, retrained_permutations
+from autospec.experiments.validation.retraining import permute_and_retrain, retrain
 from autospec.store.permutations import PermutationRatios
 from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import open_spectra
@@ -92,7 +92,7 @@ def test_retraining_tests_what_is_classified(tmp_path, caplog):
 def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(tmp_path):
     """The observed partition is the run itself; another is a run on data whose labels were permuted so."""
     config = _config(tmp_path, "panel=B")
-    null = retrained_permutations(config, 19)
+    null = permute_and_retrain(config, 19)
     assert null.epochs.tolist() == [0, 1, 2, 3]
     ratios = null.ratios["hidden.0"]["log_norm"]
     assert ratios.shape == (4, 1, 20)
@@ -109,7 +109,7 @@ def test_the_classes_are_permuted_with_the_groups_and_each_partition_is_trained(
 def test_a_permuted_partition_is_trained_on_its_own_labels(tmp_path):
     """Against a loop in torch alone: train on the permuted labels, then one gradient for each permuted group."""
     config = _config(tmp_path, "panel=B")
-    null = retrained_permutations(config, 19)
+    null = permute_and_retrain(config, 19)
     data = datasets.load(config.dataset)
     introspection = replace(config.introspection, permutations=19)
     plan = permutation_design(data, introspection, config.dataset.group_by, None, [0, 1, 2, 3])
@@ -145,7 +145,7 @@ def test_what_cannot_be_retrained_says_what_to_do(overrides, tmp_path):
 
 
 def test_the_layers_that_are_asked_for_are_retrained(tmp_path):
-    null = retrained_permutations(_config(tmp_path, "panel=B", "introspection.layers=[head]"), 19)
+    null = permute_and_retrain(_config(tmp_path, "panel=B", "introspection.layers=[head]"), 19)
     assert list(null.ratios) == ["head"]
 
 

@@ -44,7 +44,9 @@ def embedding_factors(
         by_frequency: whether an index's gradient is divided by how often the batch holds it. The count is of the
             whole batch: a group's part is its part of that quotient.
     """
-    adjoint = rows_of(adjoint if adjoint.dim() > 1 else adjoint[:, None])
+    if not indices.dim():  # one look-up that all samples share
+        indices, adjoint = indices[None], adjoint[None]
+    adjoint = rows_of(adjoint)
     positions = indices.reshape(len(adjoint), -1)
     present = torch.ones_like(positions, dtype=torch.bool)
     if padding_index is not None:

@@ -47,7 +47,7 @@ def as_yaml(config: ExperimentConfig) -> str:
 def _as_object(config: DictConfig) -> ExperimentConfig:
     """A configuration as an object of the schema, every key with a value."""
     try:
-        experiment: Any = OmegaConf.to_object(_typed(config))
+        experiment: Any = OmegaConf.to_object(_add_schema(config))
     except OmegaConfBaseException as error:
         raise AutoSpecError(explain(error)) from error
     assert isinstance(experiment, ExperimentConfig)
@@ -66,7 +66,7 @@ def _without_value(node: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + entry.name
 
 
-def _typed(config: DictConfig) -> DictConfig:
+def _add_schema(config: DictConfig) -> DictConfig:
     """A configuration that carries the schema, which Hydra's do already."""
     if OmegaConf.get_type(config) is ExperimentConfig:
         return config
@@ -77,10 +77,12 @@ def _typed(config: DictConfig) -> DictConfig:
 def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     """Values that are allowed each for itself, but not together."""
     introspection = config.introspection
-    if introspection.engine == "aliased" and introspection.statistics != ["gradient"]:
-        yield f"introspection.statistics={introspection.statistics}: engine=aliased knows [gradient] only"
-    if introspection.permutations and introspection.engine == "aliased":
-        yield f"introspection.permutations={introspection.permutations}: engine=aliased does not know single samples"
+    if introspection.engine != "hooks" and introspection.statistics != ["gradient"]:
+        given = f"introspection.statistics={introspection.statistics}"
+        yield f"{given}: engine={introspection.engine} knows [gradient] only"
+    if introspection.engine != "hooks" and introspection.permutations:
+        given = f"introspection.permutations={introspection.permutations}"
+        yield f"{given}: engine={introspection.engine} does not know single samples"
     yield from pair_mistakes("figure.pairs", config.figure.pairs)
     yield from pair_mistakes("introspection.permutation_pairs", introspection.permutation_pairs or ())
     architectures = ARCHITECTURES_OF.get(config.dataset.name, ())

@@ -15,6 +15,8 @@ ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {
     "sinusoid": ("mlp", "rnn", "lstm", "bert", "cnn1d"),
     "freesurfer": ("mlp",),
     "cobre_timeseries": ("mlp", "rnn", "lstm", "bert", "cnn1d", "cnn2d"),
+    "cobre_fnc": ("mlp", "cnn2d"),
+    "cobre_multiscale": ("mlp",),
     "cobre_maps": ("mlp", "cnn3d"),
 }
 """The architectures that each data set's shape fits: recurrent cells, transformers and 1-D convolutions read time

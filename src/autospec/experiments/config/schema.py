@@ -157,8 +157,12 @@ class CohortConfig(DatasetConfig):
     columns: dict[str, str] = MISSING
     labels: dict[str, dict[str, list[str]]] = MISSING
     id_pattern: str | None = None
+    session: str | None = None
     motion_cut: float | None = None
+    match: list[str] = field(default_factory=list)
+    harmonize: list[str] = field(default_factory=list)
     residualize: list[str] = field(default_factory=list)
+    equal_leverage: bool = False
     seed: Seed = 314159
     people: PeopleConfig = field(default_factory=PeopleConfig)
     age: CovariateConfig = field(default_factory=CovariateConfig)
@@ -204,6 +208,26 @@ class CobreTimeseriesConfig(CohortConfig):
     spectral_exponent: float = MISSING
     couplings: dict[str, float] = MISSING
     motion_effect: float = MISSING
+
+
+@dataclass
+class CobreFncConfig(CobreTimeseriesConfig):
+    """Functional network connectivity of the components, alone or beside their spectra and maps."""
+
+    name: str = "cobre_fnc"
+    scaling: str = "feature"
+    blocks: list[str] = field(default_factory=lambda: ["fnc"])
+    form: str = "vector"
+    window: int | None = None
+    select: int | None = None
+
+
+@dataclass
+class CobreMultiscaleConfig(CobreFncConfig):
+    """Connectivity, spectra and maps side by side."""
+
+    name: str = "cobre_multiscale"
+    blocks: list[str] = field(default_factory=lambda: ["spectra", "fnc"])
 
 
 @dataclass
@@ -290,6 +314,8 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
     "sinusoid": SinusoidConfig,
     "freesurfer": FreesurferConfig,
     "cobre_timeseries": CobreTimeseriesConfig,
+    "cobre_fnc": CobreFncConfig,
+    "cobre_multiscale": CobreMultiscaleConfig,
     "cobre_maps": CobreMapsConfig,
 }
 """The schema of each choice of the ``dataset`` group."""

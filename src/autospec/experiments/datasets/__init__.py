@@ -15,6 +15,8 @@ _MODULES = {
     "sinusoid": "sinusoid",
     "freesurfer": "freesurfer.dataset",
     "cobre_timeseries": "cobre_timeseries",
+    "cobre_fnc": "cobre_fnc",
+    "cobre_multiscale": "cobre_fnc",
     "cobre_maps": "cobre_maps",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account
-from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.levels import levels_file, levels_of
+from autospec.cohorts.phenotype import keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreMapsConfig
@@ -24,13 +26,18 @@ from autospec.experiments.datasets.cohort import (
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.simulation.maps import effects, simulate_maps
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
+from autospec.experiments.datasets.visits import join_visits, visit_ids
 from autospec.experiments.datasets.volumes import check_resolution, read_maps, resample
 
 SIMULATION = "cobre_maps 1"
 """Raised when the same configuration gives other numbers."""
 
 PARTICIPANTS = "participants.tsv"
-MAPS = "maps/sub-*_map.nii.gz"
+MAPS = ("maps/sub-*_map.nii*", "maps/sub-*_statmap.nii*", "sub-*/**/sub-*_statmap.nii*")
+"""Where a folder's maps lie, one of each subject (and session): one's own, or HALFpipe's; the first kind that is there
+is read."""
+
+KINDS = re.compile(r"_(stat)?map\.nii(\.gz)?$")
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +59,13 @@ def sources(config: CobreMapsConfig) -> list[Path]:
     folder = Path(config.path)
     if not (folder / PARTICIPANTS).is_file():
         return [find_prepared(folder)]
-    files = sorted(folder.glob(MAPS))
+    files = next((found for pattern in MAPS if (found := sorted(folder.glob(pattern)))), [])
     if not files:
-        raise AutoSpecError(f"dataset.path={folder}: there is no {MAPS}")
-    return [folder / PARTICIPANTS, *files]
+        raise AutoSpecError(f"dataset.path={folder}: there is no {' or '.join(MAPS)}")
+    participants = folder / PARTICIPANTS
+    described = {config.target, *config.group_by} & set(levels_of(participants, config.columns))
+    # the table of subjects comes first: ``load`` reads it there
+    return [participants, *files, *([levels_file(participants)] if described else [])]
 
 
 def check(config: CobreMapsConfig) -> None:
@@ -100,7 +110,7 @@ def load(config: CobreMapsConfig) -> Dataset:
     elif len(files) == 1:
         subjects, maps, source, simulated = _prepared(files[0], config, account)
     else:
-        subjects, maps = _folder(files[0], files[1:], config, account)
+        subjects, maps = _folder(files[0], [file for file in files[1:] if file.suffix != ".json"], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
     cohort = build_cohort(subjects, config, account)
     account.log(log)
@@ -111,23 +121,39 @@ def _folder(
     participants: Path, files: list[Path], config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """The subjects of a folder and their maps; ``row`` indexes the maps that could be read."""
-    ids = [file.name.removesuffix("_map.nii.gz") for file in files]
-    subjects = join_by_id(read_participants(participants, config, account), ids, account, "maps")
-    maps, readable = read_maps(
-        [files[row] for row in subjects["row"]], list(subjects["id"]), config.resolution_mm, account
+    names = [KINDS.sub("", file.name) for file in files]
+    subjects, visits = join_visits(
+        read_participants(participants, config, account), [_id_of(name) for name in names], config, account, "maps"
     )
+    wanted = [(row, place) for row in subjects["row"] for place in visits[row].rows]
+    owners = [
+        str(subject) for subject, row in zip(subjects["id"], subjects["row"], strict=True) for _ in visits[row].rows
+    ]
+    maps, readable = read_maps([files[place] for _, place in wanted], owners, config.resolution_mm, account)
     if config.resolution_mm is not None:
         _note_resolution(maps, config.resolution_mm, account)
-    subjects = subjects[readable].reset_index(drop=True)
-    subjects = subjects.assign(row=np.arange(len(subjects)))
-    return keep_complete(subjects, maps, account, "its map"), maps
+    rows = np.array([row for row, _ in wanted])[readable]
+    kept = [row for row in subjects["row"] if (rows == row).any()]
+    averaged = np.stack([maps[rows == row].mean(axis=0) if (rows == row).sum() > 1 else maps[rows == row][0]
+                         for row in kept])  # fmt: skip
+    subjects = subjects[subjects["row"].isin(kept)].reset_index(drop=True).assign(row=np.arange(len(kept)))
+    return keep_complete(subjects, averaged, account, "its map"), averaged
+
+
+def _id_of(name: str) -> str:
+    """The subject, and the session where the name has one, of a BIDS name; other names as they are."""
+    match = re.match(r"(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_|$)", name)
+    return name if match is None else match.group(1)
 
 
 def _prepared(
     file: Path, config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
     prepared = read_prepared(file, "map_maximum")
-    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    if config.session == "average":
+        raise AutoSpecError("dataset.session=average: of a prepared cohort, choose a session")
+    subjects, visits = join_visits(prepared.subjects, visit_ids(prepared.subjects), config, account, file.name)
+    subjects = subjects.assign(row=[visits[row].rows[0] for row in subjects["row"]])
     subjects = keep_complete(subjects, prepared.data, account, file.name)
     maps = prepared.data.astype(np.float32)
     if config.resolution_mm is not None:

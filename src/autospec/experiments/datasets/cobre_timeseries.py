@@ -10,15 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id, keep_complete
+from autospec.cohorts.phenotype import keep_complete
 from autospec.cohorts.prepared_file import find_prepared, read_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreTimeseriesConfig
 from autospec.experiments.datasets.cohort import build_cohort, build_dataset, check_cohort, refuse_columns
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.datasets.residuals import refuse_residualize
+from autospec.experiments.datasets.harmonization import refuse_harmonize
+from autospec.experiments.datasets.residuals import residualize_connectivity
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
 from autospec.experiments.datasets.simulation.timecourses import changes, simulate_timecourses
+from autospec.experiments.datasets.visits import join_visits, visit_ids
 
 SIMULATION = "cobre_timeseries 1"
 """Raised when the same configuration gives other numbers."""
@@ -51,7 +53,7 @@ def check(config: CobreTimeseriesConfig) -> None:
         AutoSpecError: Names the key, the value and what is allowed.
     """
     check_cohort(config)
-    refuse_residualize(config)
+    refuse_harmonize(config)
     refuse_columns(config, "dataset.path" if config.path is not None else None)
     if config.time_points is not None and config.time_points < 2:
         raise AutoSpecError(f"dataset.time_points={config.time_points}: must be 2 or more, or null for all")
@@ -74,17 +76,33 @@ def load(config: CobreTimeseriesConfig) -> Dataset:
     """
     check(config)
     account = Account()
-    if config.path is None:
-        who, what = generators(config, 2)
-        simulation = simulate_subjects(config, who)
-        account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
-        subjects, data = simulation.table, simulate_timecourses(config, simulation, what)
-        source, simulated = "simulated time-courses of 53 NeuroMark components", True
-    else:
-        subjects, data, source, simulated = _prepared(find_prepared(Path(config.path)), config, account)
+    subjects, data, source, simulated = read_timecourses(config, account)
     cohort = build_cohort(subjects, config, account)
     account.log(log)
-    return build_dataset(cohort, data[cohort.row], config, account, source, simulated)
+    return build_dataset(cohort, data[cohort.row], config, account, source, simulated, adjust=residualize_connectivity)
+
+
+def read_timecourses(config: CobreTimeseriesConfig, account: Account) -> tuple[pd.DataFrame, npt.NDArray, str, bool]:
+    """Read or simulate the time-courses of a cohort.
+
+    Args:
+        config: The data set's configuration.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The subjects, whose ``row`` indexes the time-courses (n, time, components), where they come from, and whether
+        they are simulated.
+
+    Raises:
+        AutoSpecError: Names what is wrong with the file.
+    """
+    if config.path is not None:
+        return _prepared(find_prepared(Path(config.path)), config, account)
+    who, what = generators(config, 2)
+    simulation = simulate_subjects(config, who)
+    account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
+    data = simulate_timecourses(config, simulation, what)
+    return simulation.table, data, "simulated time-courses of 53 NeuroMark components", True
 
 
 def _prepared(
@@ -100,7 +118,10 @@ def _prepared(
     if config.time_points is not None and config.time_points < time_points:
         account.note(f"the first {config.time_points} of {time_points} volumes are used: dataset.time_points")
     data = prepared.data[:, : config.time_points]
-    subjects = join_by_id(prepared.subjects, list(prepared.subjects["id"]), account, file.name)
+    if config.session == "average":
+        raise AutoSpecError("dataset.session=average: time-courses of two sessions share no time axis; choose one")
+    subjects, visits = join_visits(prepared.subjects, visit_ids(prepared.subjects), config, account, file.name)
+    subjects = subjects.assign(row=[visits[row].rows[0] for row in subjects["row"]])
     subjects = _with_varying_data(keep_complete(subjects, data, account, file.name), data, account, file.name)
     return subjects, data, prepared.source, prepared.simulated
 

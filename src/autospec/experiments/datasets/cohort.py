@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, check_id_pattern, read_phenotype
-from autospec.cohorts.tables import is_missing
+from autospec.cohorts.exclusions import Account
+from autospec.cohorts.joining import check_id_pattern
+from autospec.cohorts.levels import with_levels
+from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, read_phenotype
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.balance import Difference, note_balance
 from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, hold_out
+from autospec.experiments.datasets.facts import cohort_facts
+from autospec.experiments.datasets.harmonization import check_harmonize, harmonize
+from autospec.experiments.datasets.labels import (
+    called_by_labels,
+    crossed_groups,
+    label_subjects,
+    levels_in_order,
+    margins_of,
+    names_of_values,
+    note_bare_numbers,
+    to_codes,
+)
+from autospec.experiments.datasets.matching import check_match, match_groups
 from autospec.experiments.datasets.residuals import (
     Design,
     check_residualize,
     design_matrix,
     keep_with_covariates,
     note_constants,
+    note_kinds_of_covariates,
     residualize,
 )
 from autospec.experiments.datasets.scaling import check_scaling, scale
-
-RESERVED = "all"
-"""The name of the whole batch among the groups of a run."""
+from autospec.experiments.datasets.visits import check_session
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,7 @@ class Cohort:
     covariates: Design
     columns: Mapping[str, tuple[str, ...]]
     balance: tuple[Difference, ...] = ()
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def check_cohort(config: CohortConfig) -> None:
@@ -63,13 +77,16 @@ def check_cohort(config: CohortConfig) -> None:
     """
     check_scaling(config.scaling)
     check_residualize(config)
+    check_harmonize(config)
+    check_match(config)
+    check_session(config)
     check_id_pattern(config.id_pattern, "dataset.id_pattern=")
     if config.motion_cut is not None and not config.motion_cut > 0:
         raise AutoSpecError(f"dataset.motion_cut={config.motion_cut}: must be above 0, or null")
     if not config.group_by or len(set(config.group_by)) < len(config.group_by):
         raise AutoSpecError(f"dataset.group_by={config.group_by}: must name different columns")
     for column in (config.target, *config.group_by):
-        _names(config, column)
+        names_of_values(config, column)
 
 
 def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account) -> Cohort:
@@ -93,14 +110,25 @@ def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account)
                 f"dataset: the cohort has no column {column!r}; it has {', '.join(subjects.columns)}"
                 + _instead(column, subjects.columns)
             )
-    labelled = _labelled(subjects, columns, config, account)
-    others = [name for name in dict.fromkeys(["sex", *config.residualize]) if name in labelled.columns]
-    labelled = labelled.assign(**{name: _called(labelled, name, config) for name in others if name not in NUMERIC})
-    labelled = keep_with_covariates(_still(labelled, config.motion_cut, account), config.residualize, account)
-    target, classes = _codes(labelled[config.target], _levels(labelled, config.target, config))
+    labelled = label_subjects(subjects, columns, config, account)
+    others = [
+        name
+        for name in dict.fromkeys(["sex", *config.residualize, *config.harmonize, *config.match])
+        if name in labelled.columns
+    ]
+    labelled = labelled.assign(
+        **{name: called_by_labels(labelled, name, config) for name in others if name not in NUMERIC}
+    )
+    labelled = keep_with_covariates(
+        _still(labelled, config.motion_cut, account), [*config.residualize, *config.harmonize], account
+    )
+    labelled = match_groups(labelled, config, account)
+    note_kinds_of_covariates(labelled, config.residualize, account)
+    note_bare_numbers(labelled, config, account)
+    target, classes = to_codes(labelled[config.target], levels_in_order(labelled, config.target, config))
     cells = labelled[config.group_by].agg("/".join, axis=1)
-    margins = _margins(labelled, config)
-    group, groups = _codes(cells, _cells(labelled, config))
+    margins = margins_of(labelled, config)
+    group, groups = to_codes(cells, crossed_groups(labelled, config))
     sizes = [f"{name} {count}" for name, count in zip(groups, np.bincount(group).tolist(), strict=True)]
     account.note(f"{len(labelled)} subjects; groups: {', '.join(sizes)}")
     members = {name: group == code for code, name in enumerate(groups)}
@@ -122,6 +150,7 @@ def build_cohort(subjects: pd.DataFrame, config: CohortConfig, account: Account)
         covariates=design_matrix(labelled, config.residualize),
         columns=_columns(labelled),
         balance=balance,
+        table=labelled,
     )
 
 
@@ -133,6 +162,7 @@ def build_dataset(
     source: str,
     simulated: bool,
     features: Sequence[str] = (),
+    adjust: Callable[..., tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]] = residualize,
 ) -> Dataset:
     """A cohort and its data, in the cohort's order, as a data set with scaled inputs.
 
@@ -144,6 +174,7 @@ def build_dataset(
         source: Where the data come from, in a few words.
         simulated: Whether they are simulated.
         features: The names of the columns of a table (n, columns), for messages.
+        adjust: What takes covariates out of the inputs: ``residualize``, or one with its arguments.
 
     Returns:
         The data set.
@@ -152,8 +183,12 @@ def build_dataset(
         AutoSpecError: Covariates cannot be taken out, or values cannot be scaled.
     """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
+    if config.harmonize:
+        inputs = harmonize(inputs, cohort.table, cohort.training, config, account)
     if config.residualize:
-        inputs, fitted = residualize(inputs, cohort.covariates, cohort.training, features)
+        inputs, fitted = adjust(
+            inputs, cohort.covariates, cohort.training, features, cohort.subjects, config.equal_leverage
+        )
     result = scale(inputs, config.scaling, cohort.training)
     return Dataset(
         inputs=result.inputs,
@@ -170,6 +205,7 @@ def build_dataset(
         account=account.text(),
         columns=cohort.columns,
         balance=tuple(one.record() for one in cohort.balance),
+        facts=cohort_facts(config, cohort.balance, inputs.shape[1:], source),
     )
 
 
@@ -183,24 +219,6 @@ def _columns(subjects: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """What is known of every subject, by column, as text."""
     names = [str(name) for name in subjects.columns if name not in ("id", "row")]
     return {name: tuple(str(value) for value in subjects[name]) for name in names}
-
-
-def _labelled(subjects: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account) -> pd.DataFrame:
-    """The subjects who have a label in every one of the columns, with the names of the labels."""
-    labelled = subjects.copy()
-    for column in columns:
-        names = _names(config, column)
-        labels = [
-            _label(subjects["id"].iloc[i], text, column, names, account) for i, text in enumerate(subjects[column])
-        ]
-        labelled[column] = pd.Series(labels, index=subjects.index, dtype=object)
-    labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
-    if labelled.empty:
-        values = "; ".join(
-            f"{column} is {list_names(sorted({repr(text) for text in subjects[column]}))}" for column in columns
-        )
-        raise AutoSpecError(f"no subject has a usable value of {' and '.join(columns)} ({values}); see dataset.labels")
-    return labelled
 
 
 def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.DataFrame:
@@ -221,75 +239,6 @@ def _still(subjects: pd.DataFrame, cut: float | None, account: Account) -> pd.Da
     return subjects[motion <= cut].reset_index(drop=True)
 
 
-def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
-    """The name of a subject's label; None, and a line in the account, where there is none."""
-    if names is not None and text in names:
-        return names[text]
-    if is_missing(text):
-        account.drop(subject, f"{column} is missing")
-    elif names is not None:
-        account.drop(subject, f"{column} is {text!r}, which dataset.labels.{column} does not name")
-    else:
-        return text
-    return None
-
-
-def _names(config: CohortConfig, column: str) -> dict[str, str] | None:
-    """The name of each value of a column; None where the values are their own names."""
-    if column not in config.labels:
-        return None
-    names: dict[str, str] = {}
-    for name, values in config.labels[column].items():
-        for value in {name, *values}:
-            if names.setdefault(value, name) != name:
-                raise AutoSpecError(f"dataset.labels.{column}: {value!r} stands for both {names[value]} and {name}")
-    return names
-
-
-def _levels(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
-    """The labels of a column that occur, in the configuration's order where it names them."""
-    present = set(labelled[column])
-    return [name for name in config.labels.get(column, sorted(present)) if name in present]
-
-
-def _codes(labels: Iterable[str], names: Sequence[str]) -> tuple[Integers, tuple[str, ...]]:
-    index = {name: code for code, name in enumerate(names)}
-    return np.array([index[label] for label in labels], dtype=np.int64), tuple(names)
-
-
-def _cells(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
-    """The crossed groups that occur, first column slowest."""
-    cells = [""]
-    for position, column in enumerate(config.group_by):
-        joint = "/" if position else ""
-        cells = [f"{cell}{joint}{level}" for cell in cells for level in _levels(labelled, column, config)]
-    present = set(labelled[config.group_by].agg("/".join, axis=1))
-    return [cell for cell in cells if cell in present]
-
-
-def _margins(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[str, ...]]:
-    """Each label of each of several columns, and the groups that it unites."""
-    levels = [(position, level) for position, column in enumerate(config.group_by)
-              for level in _levels(labelled, column, config)]  # fmt: skip
-    names = [level for _, level in levels]
-    for name in names:
-        if "/" in name or name == RESERVED or names.count(name) > 1:
-            raise AutoSpecError(
-                f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
-                "slash or stands in two columns); dataset.labels gives it another name"
-            )
-    if len(config.group_by) == 1:
-        return {}
-    cells = _cells(labelled, config)
-    return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
-
-
-def _called(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
-    """The labels of a column that no subject is left out for: by the configuration's names where it has them."""
-    names = _names(config, column) or {}
-    return [names.get(str(text), str(text)) for text in labelled[column]]
-
-
 def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.DataFrame:
     """Read the phenotype table with our column names (``dataset.columns``).
 
@@ -304,7 +253,9 @@ def read_participants(path: Path, config: CohortConfig, account: Account) -> pd.
     Raises:
         AutoSpecError: The table cannot be read or lacks a column.
     """
-    return read_phenotype(path, config.columns, ("id", config.target, *config.group_by), account, "dataset.columns.")
+    needed = [name for name in ("id", config.target, *config.group_by) if name != "session"]
+    subjects = read_phenotype(path, config.columns, needed, account, "dataset.columns.")
+    return with_levels(subjects, path, config.columns, account)
 
 
 def refuse_columns(config: CohortConfig, prepared: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ class Dataset:
     none; ``margins`` are unions of groups; ``people`` are the ids of the samples' subjects; ``training`` (n,) marks the
     samples that are trained on. ``source`` says in a few words where the data come from, ``scaling`` what the inputs
     were scaled with, ``account`` line by line who was found and who left out; ``columns`` (n,) are further labels of
-    subjects by name, such as sex and site; ``balance`` says how far groups are apart in what is not being compared.
+    subjects by name, such as sex and site; ``balance`` says how far groups are apart in what is not being
+    compared; ``facts`` is what a reader of a figure must know of how the data were made (see ``facts.py``).
     """
 
     inputs: Floats
@@ -40,6 +42,7 @@ class Dataset:
     account: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     balance: tuple[Mapping[str, str | float | bool | None], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def group_sizes(self) -> list[int]:
         """The number of training subjects in ``all``, in each group and in each margin.

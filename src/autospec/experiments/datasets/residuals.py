@@ -9,11 +9,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import NUMERIC
+from autospec.cohorts.phenotype import NUMERIC, as_numbers
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
+from autospec.experiments.datasets.connectivity import connectivity, with_connectivity
 from autospec.experiments.datasets.dataset import Mask
+
+ALONE = 1e-9
+"""A leverage so near to 1 is 1."""
 
 ROUNDING = 1e-9
 """A standard deviation that is so much smaller than before is rounding."""
@@ -37,20 +41,37 @@ def check_residualize(config: CohortConfig) -> None:
         raise AutoSpecError(f"dataset.residualize={columns}: {config.target} is dataset.target, which is to be learned")
 
 
-def refuse_residualize(config: CohortConfig) -> None:
-    """Refuse any covariate: time points of two subjects at rest have nothing in common to be adjusted.
+def residualize_connectivity(
+    timecourses: npt.NDArray,
+    covariates: Design,
+    training: Mask,
+    features: Sequence[str] = (),
+    subjects: Sequence[str] = (),
+    equal_leverage: bool = False,
+) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
+    """Take covariates out of what time-courses of different people have in common: their connectivity.
+
+    Time points at rest have nothing in common that could be adjusted; Fisher's z of the correlations has. They are
+    residualized, and each subject's time-courses are mixed as little as possible to have the adjusted ones. Effects on
+    the spectra of single components stay.
 
     Args:
-        config: The data set's configuration.
+        timecourses: (n, time, components).
+        covariates: (n, k).
+        training: (n,) Whom the fit is made on.
+        features: Ignored.
+        subjects: (n,) Ids, for messages.
+        equal_leverage: See ``residualize``.
+
+    Returns:
+        Time-courses (n, time, components), and the fit by name.
 
     Raises:
-        AutoSpecError: Names the key, the value and what is allowed.
+        AutoSpecError: As ``residualize`` does.
     """
-    if config.residualize:
-        raise AutoSpecError(
-            f"dataset.residualize={config.residualize}: time-courses of different subjects share no time axis; use "
-            "dataset.motion_cut or dataset.group_by, and prepare the cohort with motion regressed out"
-        )
+    vectors = connectivity(timecourses)[:, 0]
+    adjusted, fitted = residualize(vectors, covariates, training, (), subjects, equal_leverage)
+    return with_connectivity(timecourses, adjusted), fitted
 
 
 def keep_with_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> pd.DataFrame:
@@ -107,16 +128,38 @@ def design_matrix(subjects: pd.DataFrame, columns: Sequence[str]) -> Design:
     """
     parts: list[Design] = []
     for column in columns:
-        if column in NUMERIC:
-            parts.append(subjects[column].to_numpy(dtype=np.float64))
+        numbers = subjects[column].to_numpy(dtype=np.float64) if column in NUMERIC else as_numbers(subjects[column])
+        if numbers is not None:
+            parts.append(numbers)
         else:
             texts = np.array([str(text) for text in subjects[column]])
             parts += [(texts == label).astype(np.float64) for label in sorted(set(texts))[1:]]
     return np.column_stack(parts) if parts else np.empty((len(subjects), 0))
 
 
+def note_kinds_of_covariates(subjects: pd.DataFrame, columns: Sequence[str], account: Account) -> None:
+    """Say which covariates are taken as numbers and which as labels, since a table does not.
+
+    Args:
+        subjects: The phenotype table.
+        columns: ``dataset.residualize``.
+        account: Takes the line.
+    """
+    kinds = []
+    for column in columns:
+        is_number = column in NUMERIC or as_numbers(subjects[column]) is not None
+        kinds.append(f"{column} as a number" if is_number else f"{column} as {subjects[column].nunique()} labels")
+    if kinds:
+        account.note(f"taken out of every value: {', '.join(kinds)} (dataset.residualize)")
+
+
 def residualize(
-    inputs: npt.NDArray, covariates: Design, training: Mask, features: Sequence[str] = ()
+    inputs: npt.NDArray,
+    covariates: Design,
+    training: Mask,
+    features: Sequence[str] = (),
+    subjects: Sequence[str] = (),
+    equal_leverage: bool = False,
 ) -> tuple[npt.NDArray[np.float64], dict[str, npt.NDArray[np.float64]]]:
     """Take out of the inputs what a linear fit on the training subjects says of the covariates.
 
@@ -127,13 +170,17 @@ def residualize(
         covariates: (n, k).
         training: (n,) Whom the fit is made on.
         features: The names of the inputs' columns, for messages.
+        subjects: (n,) Ids, for messages.
+        equal_leverage: Divide each training subject's residual by √(1 − h), h being the leverage in the fit, so that
+            the residuals of all subjects have one variance and can be exchanged in a test (MacKinnon & White 1985,
+            J Econom 29:305).
 
     Returns:
         Inputs (n, ...), and the fit by name.
 
     Raises:
-        AutoSpecError: There are too few training subjects for a fit, or the covariates tell all of a feature, such as
-            head size.
+        AutoSpecError: There are too few training subjects for a fit, a subject is alone with a label, or the
+            covariates tell all of a feature, such as head size.
     """
     if training.sum() < covariates.shape[1] + 2:
         raise AutoSpecError(
@@ -141,15 +188,39 @@ def residualize(
             f"{covariates.shape[1]} covariates"
         )
     flat = np.asarray(inputs, dtype=np.float64).reshape(len(inputs), -1)
-    centre, scale = covariates[training].mean(axis=0), covariates[training].std(axis=0)
+    centre, spread = covariates[training].mean(axis=0), covariates[training].std(axis=0)
     # a covariate that is the same in all training subjects is left alone: nothing can be learned of it
-    inverse_scale = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0)
+    inverse_scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
     z = (covariates - centre) * inverse_scale
-    fit = np.linalg.lstsq(z[training], flat[training] - flat[training].mean(axis=0), rcond=None)[0]
+    leverage = _leverage(z[training])
+    _check_leverage(leverage, np.flatnonzero(training), subjects)
+    mean = flat[training].mean(axis=0)
+    fit = np.linalg.lstsq(z[training], flat[training] - mean, rcond=None)[0]
     left = flat - z @ fit
     _check_left(left[training].std(axis=0), flat[training].std(axis=0), features)
+    if equal_leverage:
+        left[training] = mean + (left[training] - mean) / np.sqrt(1 - leverage)[:, None]
     fitted = {"residualize_centre": centre, "residualize_slope": fit * inverse_scale[:, None]}
     return left.reshape(inputs.shape), fitted
+
+
+def _leverage(z: Design) -> npt.NDArray[np.float64]:
+    """(n,) How much each subject decides the fit at its own place, from 1/n to 1: the diagonal of the hat matrix."""
+    basis = np.linalg.svd(z, full_matrices=False)
+    used = basis.S.max(initial=0) * 1e-10 < basis.S
+    leverage: npt.NDArray[np.float64] = 1 / len(z) + (basis.U[:, used] ** 2).sum(axis=1)
+    return leverage
+
+
+def _check_leverage(leverage: npt.NDArray[np.float64], rows: npt.NDArray[np.intp], subjects: Sequence[str]) -> None:
+    """AutoSpecError for subjects whom the fit meets exactly, which makes them the mean of everybody."""
+    alone = rows[leverage > 1 - ALONE]
+    if alone.size:
+        who = list_names(subjects[row] for row in alone.tolist()) if subjects else f"{alone.size} subjects"
+        raise AutoSpecError(
+            f"dataset.residualize: {who} alone has a label (such as a site), and taking it out would make the subject "
+            "exactly the mean of all: leave it out, or give it another's label by dataset.labels"
+        )
 
 
 def _check_left(left: Design, before: Design, features: Sequence[str]) -> None:

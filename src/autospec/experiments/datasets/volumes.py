@@ -15,6 +15,12 @@ from autospec.errors import AutoSpecError
 
 FINEST_MM, COARSEST_MM = 1, 20
 
+OTHER_SCALE = 10.0
+"""A map whose largest value is so many times larger or smaller than most was scaled otherwise."""
+
+SUM_ERROR = 0.05
+"""How far from 1 probabilities of tissues may add up to."""
+
 Map = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 
@@ -39,8 +45,9 @@ def read_maps(
 ) -> tuple[Map, npt.NDArray[np.bool_]]:
     """Read the maps of files on one grid; the account names the files that cannot be read.
 
-    A file with components in a fourth dimension gives their maximum. A map on another grid is an error: which of the
-    two is meant cannot be told here.
+    A file with components in a fourth dimension gives their maximum; tissue probabilities, whose maximum is no map,
+    are an error. A map on another grid is an error too: which of the two is meant cannot be told here. Voxels that are
+    NaN in most maps are background and become 0. A map of another scale than most (0 to 255 among 0 to 1) is left out.
 
     Args:
         files: A file per subject.
@@ -52,7 +59,7 @@ def read_maps(
         Maps (readable, x, y, z), and which files could be read (n,).
 
     Raises:
-        AutoSpecError: No map can be read, or one lies on another grid.
+        AutoSpecError: No map can be read, one lies on another grid, or one holds tissue probabilities.
     """
     maps: list[Map] = []
     readable = np.zeros(len(files), dtype=bool)
@@ -60,6 +67,8 @@ def read_maps(
     for index, (file, subject) in enumerate(zip(files, ids, strict=True)):
         try:
             values, affine = _read(file)
+        except AutoSpecError:
+            raise
         except (OSError, EOFError, ValueError, zlib.error) as error:
             account.drop(subject, f"{file.name} cannot be read: {' '.join(str(error).split())}")
             continue
@@ -68,11 +77,38 @@ def read_maps(
             raise AutoSpecError(
                 f"{file}: subject {subject} has a map of {values.shape} voxels on another grid than {grid[0]} {grid[1]}"
             )
-        maps.append(values if resolution_mm is None else resample(values, affine, resolution_mm))
+        maps.append(values)
         readable[index] = True
-    if not maps:
+    if not maps or grid is None:
         raise AutoSpecError(f"{files[0].parent}: none of {len(files)} maps can be read")
-    return np.stack(maps), readable
+    whole = _without_background(np.stack(maps), account)
+    like = _of_one_scale(whole, [subject for subject, read in zip(ids, readable, strict=True) if read], account)
+    readable[np.flatnonzero(readable)[~like]] = False
+    if resolution_mm is None:
+        return whole[like], readable
+    return np.stack([resample(values, grid[2], resolution_mm) for values in whole[like]]), readable
+
+
+def _without_background(maps: Map, account: Account) -> Map:
+    """Maps (n, x, y, z) with 0 in voxels that have no value in most of them."""
+    gaps = ~np.isfinite(maps)
+    background = gaps.mean(axis=0) > 0.5
+    if not background.any():
+        return maps
+    account.note(f"maps: {int(background.sum())} voxels are NaN in most maps, taken as background (0)")
+    return np.where(gaps & background, 0, maps)
+
+
+def _of_one_scale(maps: Map, ids: Sequence[str], account: Account) -> npt.NDArray[np.bool_]:
+    """(n,) Whose values reach as far as those of most; the account names the others."""
+    highest = np.nanmax(np.abs(np.where(np.isfinite(maps), maps, np.nan)).reshape(len(maps), -1), axis=1)
+    usual = float(np.median(highest))
+    if usual == 0:
+        return np.ones(len(maps), dtype=bool)
+    like = (highest < OTHER_SCALE * usual) & (highest > usual / OTHER_SCALE)
+    for subject, reach in zip(np.array(ids)[~like], highest[~like], strict=True):
+        account.drop(str(subject), f"values of its map reach {reach:.3g}, those of most {usual:.3g}: another scale")
+    return np.asarray(like)
 
 
 def _read(file: Path) -> tuple[Map, Affine]:
@@ -85,10 +121,25 @@ def _read(file: Path) -> tuple[Map, Affine]:
     except ImageFileError as error:
         raise ValueError(str(error)) from error
     if values.ndim == 4:
+        _check_tissues(values, file)
         values = values.max(axis=3)
     if values.ndim != 3:
         raise ValueError(f"it has {values.ndim} dimensions, a map has 3")
     return values, np.asarray(image.affine, dtype=np.float64)
+
+
+def _check_tissues(values: Map, file: Path) -> None:
+    """AutoSpecError for several volumes that add up to 1, as probabilities of tissues do."""
+    count = values.shape[3]
+    if count == 1 or values.min() < 0 or values.max() > 1 + SUM_ERROR:
+        return
+    total = values.sum(axis=3)
+    inside = total[total > 0.5]
+    if inside.size and abs(float(np.median(inside)) - 1) < SUM_ERROR:
+        raise AutoSpecError(
+            f"{file}: holds {count} probabilities of tissues, which add up to 1; their maximum is no map: write the "
+            "one that is meant, such as grey matter, to a file of its own"
+        )
 
 
 def resample(values: Map, affine: Affine, resolution_mm: int) -> Map:

@@ -84,12 +84,13 @@ def sweep_arguments(arguments: Sequence[str]) -> list[str]:
         parsed = OverridesParser.create().parse_overrides([value for value in values if not value.startswith("-")])
     except HydraException:
         return ["-m", *values]  # Hydra says what is wrong with it
-    several = {own.key_or_group for own in parsed if own.is_sweep_override()}
+    several = {override.key_or_group for override in parsed if override.is_sweep_override()}
     if several & {"dataset", "figure"}:
-        for own in parsed:
-            if own.key_or_group.startswith("dataset.") and not own.is_sweep_override() and not own.is_delete():
-                key, value = str(own.input_line).split("=", 1)
-                values[values.index(str(own.input_line))] = f"{key}=choice({value})"
+        for override in parsed:
+            single = not override.is_sweep_override() and not override.is_delete()
+            if override.key_or_group.startswith("dataset.") and single:
+                key, value = str(override.input_line).split("=", 1)
+                values[values.index(str(override.input_line))] = f"{key}=choice({value})"
     return ["-m", *values]
 
 

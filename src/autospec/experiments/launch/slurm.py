@@ -34,7 +34,7 @@ LATE_RESULT_S = 15.0
 """So long may the file of a result take to cross a network file system after its job has left the queue."""
 
 
-def gpus_asked(launcher: Mapping[str, Any]) -> bool:
+def asks_for_gpus(launcher: Mapping[str, Any]) -> bool:
     """Whether the launcher's keys ask SLURM for a GPU, in any of the ways there are."""
     further = launcher.get("additional_parameters") or {}
     keys = ("gpus", "gpus_per_node", "gpus_per_task", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
@@ -52,7 +52,7 @@ class SlurmSweepLauncher(SlurmLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         jobs: list[Job[JobReturn]] = []
         for start in range(0, len(job_overrides), LARGEST_ARRAY):
-            jobs += self._submitted(job_overrides[start : start + LARGEST_ARRAY], initial_job_idx + start)
+            jobs += self._submit(job_overrides[start : start + LARGEST_ARRAY], initial_job_idx + start)
         arrays = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
         printed = self.params["submitit_folder"].replace("%j", "<job>")
         log.info("%d jobs are with SLURM as %s; what they print is in %s", len(jobs), arrays, printed)
@@ -62,7 +62,7 @@ class SlurmSweepLauncher(SlurmLauncher):
             log.warning("the jobs go on in SLURM: `make status` shows them, `scancel %s` stops them", arrays)
             raise
 
-    def _submitted(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job[JobReturn]]:
+    def _submit(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job[JobReturn]]:
         from submitit.core.utils import FailedJobError
 
         state = Singleton.get_state()
@@ -107,7 +107,7 @@ def _results(jobs: Sequence[Job[JobReturn]]) -> list[JobReturn]:
             _note_missing(missing_since, jobs, now)
         before = len(results)
         for job in jobs:
-            if job.job_id not in results and (returned := _returned(job, now - missing_since.get(job.job_id, now))):
+            if job.job_id not in results and (returned := _result_of(job, now - missing_since.get(job.job_id, now))):
                 results[job.job_id] = returned
         if len(results) > before:
             log.info("%d of %d jobs have ended", len(results), len(jobs))
@@ -116,7 +116,7 @@ def _results(jobs: Sequence[Job[JobReturn]]) -> list[JobReturn]:
 
 def _note_missing(missing_since: dict[str, float], jobs: Sequence[Job[JobReturn]], now: float) -> None:
     """Note since when each job has not been in the queue; one that was put back is not missing any more."""
-    queued = _queued()
+    queued = _list_queue()
     if queued is None:
         return
     for job in jobs:
@@ -126,7 +126,7 @@ def _note_missing(missing_since: dict[str, float], jobs: Sequence[Job[JobReturn]
             missing_since.setdefault(job.job_id, now)
 
 
-def _queued() -> set[str] | None:
+def _list_queue() -> set[str] | None:
     """The jobs of this user that wait, run or are put back; None where SLURM does not answer."""
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -135,7 +135,7 @@ def _queued() -> set[str] | None:
     return None
 
 
-def _returned(job: Job[JobReturn], missing_s: float) -> JobReturn | None:
+def _result_of(job: Job[JobReturn], missing_s: float) -> JobReturn | None:
     """What a job handed back, or that it died; None while it may still go on."""
     if job.paths.result_pickle.exists():
         return _read_result(job)

@@ -19,7 +19,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.config.composition import Composition
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.schema import Device
-from autospec.experiments.launch.slurm import SlurmSweepLauncher, gpus_asked, problem_of_slurm
+from autospec.experiments.launch.slurm import SlurmSweepLauncher, asks_for_gpus, problem_of_slurm
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
@@ -44,7 +44,7 @@ class Sweep(BasicSweeper):
     """
 
     def sweep(self, arguments: list[str]) -> None:
-        jobs, problems = self._checked(self._combinations(arguments))
+        jobs, problems = self._check(self._combinations(arguments))
         distinct = list({job.plan.folder.path: job for job in reversed(jobs)}.values())[::-1]
         unfinished = [job for job in distinct if not job.done]
         taken = {job.plan.folder.path: who for job in unfinished if (who := holder(job.plan.folder))}
@@ -61,7 +61,7 @@ class Sweep(BasicSweeper):
             f", {len(taken)} being worked on elsewhere" if taken else "",
         )
         failed = [f"  {path}  is being worked on by {who}" for path, who in taken.items()]
-        failed += self._failures(free, self._launched(free))
+        failed += self._failures(free, self._launch(free))
         if failed:
             raise AutoSpecError(
                 f"{len(failed)} of {len(unfinished)} runs failed:\n" + "\n".join(failed) + "\n"
@@ -74,7 +74,7 @@ class Sweep(BasicSweeper):
         batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         return [list(job) for batch in batches for job in batch]
 
-    def _checked(self, combinations: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
+    def _check(self, combinations: Sequence[Sequence[str]]) -> tuple[list[Job], list[str]]:
         """The jobs that can run, and each distinct problem of the others with how many have it."""
         assert self.hydra_context is not None and self.config is not None
         composition = Composition(self.hydra_context.config_loader, self.config)
@@ -95,18 +95,18 @@ class Sweep(BasicSweeper):
         """Why the launcher cannot give the jobs what they need."""
         labels = [job.label for job in jobs if job.plan.config.device is Device.cuda]
         if isinstance(self.launcher, SlurmSweepLauncher):
-            own, gpu = problem_of_slurm(), _gpu_not_asked(self.launcher) if labels else None
+            problem_of_launcher, gpu = problem_of_slurm(), _gpu_not_asked(self.launcher) if labels else None
         else:
-            own, gpu = _problem_of_processes(self.launcher), _gpu_not_here() if labels else None
-        return [problem for problem in (own, gpu and gpu + _among(labels, len(jobs))) if problem]
+            problem_of_launcher, gpu = _problem_of_processes(self.launcher), _gpu_not_here() if labels else None
+        return [problem for problem in (problem_of_launcher, gpu and gpu + _among(labels, len(jobs))) if problem]
 
-    def _launched(self, jobs: Sequence[Job]) -> list[JobReturn]:
+    def _launch(self, jobs: Sequence[Job]) -> list[JobReturn]:
         """What came of each job: one after another with the time left on this machine, else all at once."""
         assert self.launcher is not None
         if not jobs:
             return []
         if not isinstance(self.launcher, BasicLauncher):
-            return self._launched_at_once(jobs)
+            return self._launch_at_once(jobs)
         returns: list[JobReturn] = []
         started = time.monotonic()
         for number, job in enumerate(jobs):
@@ -116,7 +116,7 @@ class Sweep(BasicSweeper):
             returns += self.launcher.launch([list(job.overrides)], initial_job_idx=number)
         return returns
 
-    def _launched_at_once(self, jobs: Sequence[Job]) -> list[JobReturn]:
+    def _launch_at_once(self, jobs: Sequence[Job]) -> list[JobReturn]:
         assert self.launcher is not None
         try:
             return list(self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0))
@@ -137,7 +137,7 @@ class Sweep(BasicSweeper):
 
 
 def _gpu_not_asked(launcher: SlurmSweepLauncher) -> str | None:
-    if gpus_asked(launcher.params):
+    if asks_for_gpus(launcher.params):
         return None
     return "device=cuda: hydra/launcher=slurm asks for no GPU; add hydra.launcher.gpus_per_node=1"
 

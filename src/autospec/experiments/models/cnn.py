@@ -48,10 +48,10 @@ class ConvolutionalNetwork(nn.Module):
             state = self.activation(layer(state))
         if self.head is not None:
             return self.head(state.flatten(2).mean(2))
-        output = self._decoded(state).reshape_as(image)
+        output = self._decode(state).reshape_as(image)
         return output.transpose(1, 2) if self._is_series else output
 
-    def _decoded(self, state: Tensor) -> Tensor:
+    def _decode(self, state: Tensor) -> Tensor:
         """The transposed convolutions, with the activation between them and a linear end."""
         *inner, last = self.decoder
         for layer in inner:

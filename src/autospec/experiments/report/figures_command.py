@@ -37,12 +37,12 @@ def main() -> None:
     log_to_console()
     arguments = _parser().parse_args()
     try:
-        names = _chosen(arguments.figure)
+        names = _figure_names(arguments.figure)
         _check_overrides(arguments.overrides)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
         figures = {name: _plans(name, overrides) for name in names}
         panels = [plan for plans in figures.values() for plan in plans.values()]
-        runs = {own.folder.path: own for plan in panels for own in seed_plans(plan)}
+        runs = {seed_plan.folder.path: seed_plan for plan in panels for seed_plan in seed_plans(plan)}
         if not all(plan.done for plan in runs.values()):
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
@@ -73,14 +73,16 @@ def _check_overrides(overrides: Collection[str]) -> None:
             raise AutoSpecError(f"{override}: a figure of several seeds is figure.seeds=[{value.strip('[]')}]")
 
 
-def _chosen(figure: str) -> list[str]:
-    known = figure_names(CONF)
-    names = known if figure == "all" else [f"fig{number.strip()}" for number in figure.split(",")]
+def _figure_names(figure: str) -> list[str]:
+    numbered = figure_names(CONF)
+    # figures that are not the paper's have names: fnc
+    named = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem not in (*numbered, "none"))
+    asked = [text.strip() for text in figure.split(",")]
+    names = numbered if figure == "all" else [text if text in named else f"fig{text}" for text in asked]
     for name in names:
-        if name not in known:
-            raise AutoSpecError(
-                f"--figure {figure}: there is no figure {name[3:]}; allowed are {', '.join(k[3:] for k in known)}"
-            )
+        if name not in (*numbered, *named):
+            allowed = ", ".join([*(one.removeprefix("fig") for one in numbered), *named])
+            raise AutoSpecError(f"--figure {figure}: there is no figure {name[3:]}; allowed are {allowed}")
     return names
 
 
@@ -99,7 +101,7 @@ def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:
 
 def _seeds(panels: Collection[Plan]) -> list[str]:
     """The further seeds of a sweep, where ``figure.seeds`` names some."""
-    seeds = dict.fromkeys(own.config.seed for plan in panels for own in seed_plans(plan))
+    seeds = dict.fromkeys(seed_plan.config.seed for plan in panels for seed_plan in seed_plans(plan))
     return [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 else []
 
 

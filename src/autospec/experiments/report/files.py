@@ -72,7 +72,7 @@ def check_comparisons(plans: Mapping[str, Plan]) -> None:
     Raises:
         AutoSpecError: Gradient spectra are not recorded, or a pair names no group.
     """
-    configs = [plans[letter].config for letter in _tested(plans)]
+    configs = [plans[letter].config for letter in _tested_panels(plans)]
     for config in {repr(config.dataset): config for config in configs}.values():
         statistics = config.introspection.statistics
         if GRADIENT not in statistics:
@@ -138,7 +138,7 @@ class FigureParts:
 def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
     """Read each run once, whichever panels it serves, and take from it what they show."""
     parts = FigureParts({}, {}, {}, [])
-    tested = _tested(plans)
+    tested = _tested_panels(plans)
     of_run: dict[Path, list[str]] = {}
     for letter, plan in plans.items():
         of_run.setdefault(plan.folder.spectra, []).append(letter)
@@ -169,7 +169,7 @@ def _write(parts: FigureParts, files: FigureFiles, title: str) -> None:
         draw()
 
 
-def _tested(plans: Mapping[str, Plan]) -> list[str]:
+def _tested_panels(plans: Mapping[str, Plan]) -> list[str]:
     """The panels whose group differences are tested: G and H, and C to F where the supplement is asked for."""
     supplement = [letter for letter in ("C", "D", "E", "F") if plans[letter].config.supplement]
     return [*DIFFERENCE_PANELS, *supplement]

@@ -102,13 +102,12 @@ def testing_sentences(permutations: PermutationRatios | None) -> str:
     """
     if permutations is None:
         return "Groups were not tested: the run recorded no permutations."
-    return " ".join(
-        [_tested(permutations), *_untested(permutations)] if permutations.pairs else _untested(permutations)
-    )
+    tests = [_describe_tests(permutations)] if permutations.pairs else []
+    return " ".join([*tests, *_reasons_untested(permutations)])
 
 
-def _tested(permutations: PermutationRatios) -> str:
-    pairs = "; ".join(f"{a} ({n_a} subjects) and {b} ({n_b})" for (a, b), (n_a, n_b) in _sized(permutations))
+def _describe_tests(permutations: PermutationRatios) -> str:
+    pairs = "; ".join(f"{a} ({n_a} subjects) and {b} ({n_b})" for (a, b), (n_a, n_b) in _pair_sizes(permutations))
     strata = sorted({name for text in permutations.strata for name in text.split(", ") if name})
     within = f" within {' and '.join(strata)}" if strata else ""
     partitions, epochs = 1 + permutations.permutations, len(permutations.epochs)
@@ -124,11 +123,11 @@ def _tested(permutations: PermutationRatios) -> str:
     )
 
 
-def _sized(permutations: PermutationRatios) -> list[tuple[Pair, tuple[int, int]]]:
+def _pair_sizes(permutations: PermutationRatios) -> list[tuple[Pair, tuple[int, int]]]:
     return [(pair, (int(a), int(b))) for pair, (a, b) in zip(permutations.pairs, permutations.subjects, strict=True)]
 
 
-def _untested(permutations: PermutationRatios) -> list[str]:
+def _reasons_untested(permutations: PermutationRatios) -> list[str]:
     """Why pairs have no test, each reason once; of pairs that nobody asked for only where there is nothing else."""
     asked = {pair: reason for pair, reason in permutations.refused.items() if reason != NOT_ASKED}
     if not asked and not permutations.pairs:

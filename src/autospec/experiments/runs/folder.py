@@ -106,9 +106,9 @@ class RunFolder:
             DamagedFile: where the spectra cannot be read.
             AutoSpecError: where they are another run's or of another schema.
         """
-        from autospec.store.opening import opened  # loads h5py, which a look at locks does without
+        from autospec.store.opening import open_checked  # loads h5py, which a look at locks does without
 
-        with opened(self.spectra) as file:
+        with open_checked(self.spectra) as file:
             recorded = str(file.attrs.get("run_id", ""))
             if recorded != self.run_id:
                 of = f"of run {recorded}" if recorded else "not of a run"

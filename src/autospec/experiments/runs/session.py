@@ -70,7 +70,7 @@ def write_description(folder: RunFolder, config: ExperimentConfig, data: Dataset
         temporary.write_text(as_yaml(config))
     provenance.write(folder.provenance)
     if data.account:  # only the data sets of people have one
-        told = {"account": data.account, "balance": data.balance}
+        told = {"account": data.account, "balance": data.balance, "facts": data.facts}
         with write_atomically(folder.cohort) as temporary:
             temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 

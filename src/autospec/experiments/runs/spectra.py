@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from importlib.metadata import version
 from typing import Any
@@ -28,6 +29,7 @@ def spectra_attributes(config: ExperimentConfig, data: Dataset, provenance: Prov
             "seed": config.seed,
             "simulated": data.simulated,
             "source": data.source,
+            "facts": json.dumps(data.facts, allow_nan=False),
             "data_fingerprint": provenance.data_fingerprint,
             "device": provenance.device,
             "metric": TASKS[config.task].metric_name,

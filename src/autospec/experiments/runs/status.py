@@ -22,7 +22,7 @@ STATES = ("done", "running", "failed", "stale")
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run, and in a few words what there is to say about it."""
+    """The state of a run, and details of it in a few words."""
 
     run_id: str
     state: str

@@ -44,7 +44,7 @@ def main() -> None:
     folder = Path(arguments.output_dir) / "calibration"
     started = time.monotonic()
     try:
-        table = _table(_chosen(arguments), arguments.jobs, folder / "calibration.csv")
+        table = _table(_choose_cells(arguments), arguments.jobs, folder / "calibration.csv")
         draw_calibration(table, folder / "calibration.png")
         (folder / "calibration.md").write_text(f"{markdown(table)}\n")
     except AutoSpecError as error:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(arguments: argparse.Namespace) -> dict[Cell, int]:
+def _choose_cells(arguments: argparse.Namespace) -> dict[Cell, int]:
     """The cells to be run, each with its number of studies; AutoSpecError where there are none."""
     if min(arguments.runs, arguments.power_runs, arguments.jobs) < 1:
         raise AutoSpecError("--runs, --power-runs and --jobs must be 1 or more")

@@ -53,11 +53,11 @@ def retrain(config: ExperimentConfig, permutations: int) -> pd.DataFrame:
         AutoSpecError: The groups are not the classes of a classifier, no pair can be tested, permutations are so few
             that no p could be small, or these runs cannot record what the configuration asks for.
     """
-    ratios = retrained_permutations(config, permutations)
+    ratios = permute_and_retrain(config, permutations)
     return permutation_tests([ratios], list(ratios.ratios), list(ratios.pairs))
 
 
-def retrained_permutations(config: ExperimentConfig, permutations: int) -> PermutationRatios:
+def permute_and_retrain(config: ExperimentConfig, permutations: int) -> PermutationRatios:
     """Compute what the two groups differ in under every partition, each from a run of its own.
 
     Args:

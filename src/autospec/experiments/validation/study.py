@@ -29,7 +29,7 @@ from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
-from autospec.experiments.validation.retraining import retrained_permutations
+from autospec.experiments.validation.retraining import permute_and_retrain
 from autospec.recording.recorder import SpectralRecorder
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
@@ -102,8 +102,8 @@ class Condition:
             group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
             # sex must say nothing about the data where men are compared with women
             sex_effects={} if self.of_sexes else base.dataset.sex_effects,
-            age=_shifted(base.dataset.age, unequal),
-            motion=_shifted(base.dataset.motion, unequal),
+            age=_shift(base.dataset.age, unequal),
+            motion=_shift(base.dataset.motion, unequal),
             residualize=["age", "motion"] if self.null == ADJUSTED else [],
         )
         introspection = replace(
@@ -156,17 +156,17 @@ def _quiet() -> Iterator[None]:
 
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
-        permutations = retrained_permutations(config, RETRAININGS)
+        permutations = permute_and_retrain(config, RETRAININGS)
         rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
-    data = _loaded(config, condition, seed)
-    recorder = _trained(config, data)
+    data = _load(config, condition, seed)
+    recorder = _train(config, data)
     permutations = _permutations(recorder, condition.pairs)
     rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
     return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pairs[0])], columns=list(STUDY_COLUMNS))
 
 
-def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
+def _load(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
     data = datasets.load(config.dataset)
     if condition.null != SHUFFLED:
         return data
@@ -179,7 +179,7 @@ def _loaded(config: ExperimentConfig, condition: Condition, seed: int) -> Datase
     return replace(data, group=group)
 
 
-def _trained(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
+def _train(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
     """The recorder of a network that was trained; it keeps the spectra in memory."""
     recorded = [*range(0, EPOCHS, EVERY), EPOCHS - 1]
     target = config.dataset.target if config.task is Task.classification else None
@@ -263,5 +263,5 @@ def _paper_rows(recorder: SpectralRecorder, pair: Pair) -> Iterator[tuple[str, s
         yield f"{test} per index", "all epochs", float(over_epochs[0])
 
 
-def _shifted(covariate: CovariateConfig, unequal: bool) -> CovariateConfig:
+def _shift(covariate: CovariateConfig, unequal: bool) -> CovariateConfig:
     return replace(covariate, shift=SHIFT if unequal else 0.0)

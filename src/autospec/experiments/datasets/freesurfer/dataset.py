@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.phenotype import join_by_id
+from autospec.cohorts.levels import levels_file, levels_of
 from autospec.cohorts.tables import parse_numbers
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import FreesurferConfig
@@ -30,6 +30,7 @@ from autospec.experiments.datasets.freesurfer.tables import find_column, join_ta
 from autospec.experiments.datasets.freesurfer.volumes import FEATURES as VOLUME_FEATURES
 from autospec.experiments.datasets.simulation.freesurfer import effects, simulate_table
 from autospec.experiments.datasets.simulation.subjects import check_subjects, generators, simulate_subjects
+from autospec.experiments.datasets.visits import join_visits, of_visits
 
 SIMULATION = "freesurfer 1"
 """Raised when the same configuration gives other numbers."""
@@ -70,7 +71,10 @@ def sources(config: FreesurferConfig) -> list[Path]:
         given = "table" if tables else "subjects_dir"
         raise AutoSpecError(f"dataset.participants: is needed where dataset.{given} is given")
     measures = tables if config.subjects_dir is None else stats_files(Path(config.subjects_dir))
-    return [*measures, Path(config.participants)]
+    participants = Path(config.participants)
+    described = {config.target, *config.group_by} & set(levels_of(participants, config.columns))
+    # the table of subjects comes last: ``load`` reads it there
+    return [*measures, *([levels_file(participants)] if described else []), participants]
 
 
 def check(config: FreesurferConfig) -> None:
@@ -135,17 +139,15 @@ def _real(participants: Path, config: FreesurferConfig, account: Account) -> tup
     source, folder = _source_path(config), config.subjects_dir
     read = join_tables(_tables(config), account) if folder is None else read_subjects(Path(folder), account)
     ids = [str(subject) for subject in read.iloc[:, 0]]
-    subjects = join_by_id(
-        read_participants(participants, config, account), ids, account, source.name, config.id_pattern
-    )
+    subjects, visits = join_visits(read_participants(participants, config, account), ids, config, account, source.name)
     table = rename_columns(read.iloc[:, 1:], account)
     note_kinds(table.columns, account)
     chosen = _chosen(table, config.features, account)
     note_mixture(chosen.columns, account)
     if HEAD_SIZE in table.columns and "head_size" not in subjects.columns:
-        head_size = parse_numbers(table[[HEAD_SIZE]], ids, source)[:, 0]
+        head_size = of_visits(parse_numbers(table[[HEAD_SIZE]], ids, source)[:, 0], visits)
         subjects = subjects.assign(head_size=head_size[subjects["row"]])
-    values = pd.DataFrame(parse_numbers(chosen, ids, source), columns=chosen.columns)
+    values = pd.DataFrame(of_visits(parse_numbers(chosen, ids, source), visits), columns=chosen.columns)
     return keep_plausible(subjects, values, account), values
 
 

@@ -169,8 +169,10 @@ def _of_measure(table: pd.DataFrame, corner: str, file: Path, account: Account) 
         account.warn(f"{file.name}: holds {measure.group(1)} of structures ({corner}), not volumes")
         return table.rename(columns={name: f"{name}_{measure.group(1)}" for name in structures})
     heads = [name for name in HEAD_NAMES if name in table.columns]
-    if heads and structures and all(parse_number(text) in (1.0, 100.0) for text in table[heads[0]]):
-        account.warn(f"{file.name}: volumes are shares of head size (--etiv), not mm³; head size itself is not known")
+    if structures and any(all(parse_number(text) in (1.0, 100.0) for text in table[name]) for name in heads):
+        account.warn(
+            f"{file.name}: volumes are shares of head size (--etiv, --stiv), not mm³; head size itself is not known"
+        )
         return table.drop(columns=heads).rename(columns={name: f"{name}_per_eTIV" for name in structures})
     return table
 

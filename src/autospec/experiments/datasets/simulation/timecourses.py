@@ -11,6 +11,8 @@ from autospec.experiments.datasets.simulation.components import COMPONENTS, DOMA
 from autospec.experiments.datasets.simulation.subjects import SimulatedSubjects
 
 TIME_POINTS = 150
+TR_S = 2.0
+"""Seconds between the volumes of the simulated cohort: five minutes."""
 SPIKE_SHARE = 0.05
 
 Array = npt.NDArray[np.float64]

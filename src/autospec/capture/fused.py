@@ -1,0 +1,291 @@
+"""The fused engine: the groups' products are the weight's gradient, and the model runs once, unsplit.
+
+It takes what couples samples (a group's part is then what comes through the group's rows) and losses inside the model.
+Layers that cannot be fused are heard by hooks. Whose rows a layer sees is traced on the first batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from autospec.capture.agreement import Unsplittable, buffers_kept, cut_off, random_state_kept
+from autospec.capture.batch_layout import Rows, rows_of_cells, taken
+from autospec.capture.fused_layers import Product, fused_forward
+from autospec.capture.fused_trace import Trace, traced
+from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.layers import Layer, Use, WatchedModule
+from autospec.capture.memory import Pool, Scratch
+from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
+from autospec.capture.row_owners import RowOwners
+from autospec.capture.trace_layout import NOT_REACHED, SAMPLE_FIRST
+from autospec.errors import AutoSpecError
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import SampleGroups
+
+
+class FusedEngine:
+    """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
+
+    Raises AutoSpecError where the rows of a layer cannot be traced to the samples of the batch: on the first batch and
+    on every ``check_every``-th (None: the first only).
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        watched: Sequence[WatchedModule],
+        take: GroupGradients,
+        check_every: int | None = None,
+    ) -> None:
+        if is_compiled(model):
+            raise Unsplittable("engine='fused' does not take compiled models; use engine='hooks'")
+        computed = [use.layer.name for entry in watched for use in entry.uses if use.layer.computed]
+        if computed:
+            raise Unsplittable(
+                f"engine='fused': the weight of layer {computed[0]!r} is computed from parameters; use engine='hooks'"
+            )
+        self.model = model
+        self.layers = list({use.layer.name: use.layer for module in watched for use in module.uses}.values())
+        self._take = take
+        self._check_every = check_every
+        self._batches = 0
+        self._forwards: dict[nn.Module, Forward] = {}
+        self._watched = watched
+        heard = [entry for entry in watched if not self._fuse(entry)]
+        self._heard = {use.name for entry in heard for use in entry.uses}
+        self._listener = HookListener(model, heard, self._hear) if heard else None
+        self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
+        self.trace: Trace | None = None
+        self._is_traced = False
+        self._inside = self._is_plain = False
+        self.cells: SampleGroups | None = None
+        self.rows: list[Rows | None] = []
+        self.arrived: dict[str, Tensor] = {}
+        self.eps: dict[str, float] = {}
+        self.scratch = Scratch(), Scratch()
+        self.pool = Pool()
+
+    def _fuse(self, watched: WatchedModule) -> bool:
+        """Give a module a forward of ours, where there is one for it."""
+        makes = None if watched.rule is None else fused_forward(watched.module)
+        names = {use.local_name: use for use in watched.uses}
+        parameters = watched.module._parameters
+        if makes is None or any(parameters.get(name) is not use.layer.parameter for name, use in names.items()):
+            return False
+        products = {
+            name: WeightProducts(self, watched.name, names.get(name), parameter)
+            for name, parameter in parameters.items()
+            if parameter is not None and "weight" in name
+        }
+        self._forwards[watched.module] = makes(watched.module, products)
+        return True
+
+    @contextlib.contextmanager
+    def listening(self, cells: SampleGroups) -> Iterator[None]:
+        """A context in which backward leaves the groups' gradients; they are handed over at its end."""
+        if self._check_every and self._batches % self._check_every == 0:
+            self._is_traced = False
+        untraced = [] if self._is_traced else self._entries
+        with self.running(cells):
+            tracing = standing_in(untraced, lambda module, forward: self._trace_first(module, forward, cells))
+            with tracing, self._hearing(cells):
+                yield
+            self.hand_over()
+            self._is_traced = True
+            self._batches += 1
+
+    @contextlib.contextmanager
+    def trying(self, cells: SampleGroups) -> Iterator[None]:
+        """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
+        with self.running(cells), self._hearing(cells):
+            yield
+
+    @contextlib.contextmanager
+    def running(self, cells: SampleGroups) -> Iterator[None]:
+        """A context in which the layers run with our forward functions."""
+        before = self.cells, self.rows, self.arrived, self.eps
+        self.cells, self.rows, self.arrived, self.eps = cells, rows_of_cells(cells), {}, {}
+        try:
+            with standing_in(list(self._forwards), self._stand_in):
+                yield
+        finally:
+            self.cells, self.rows, self.arrived, self.eps = before
+
+    def _hearing(self, cells: SampleGroups) -> contextlib.AbstractContextManager[None]:
+        """A context in which the layers that are not fused are heard by hooks."""
+        # rows come as they are: they were proved to be the samples, in order
+        return contextlib.nullcontext() if self._listener is None else self._listener.listening(None)
+
+    def hand_over(self) -> None:
+        """Give every layer's gradients to the recorder."""
+        for layer in self.layers:
+            if layer.name in self.arrived:
+                self._take(layer, self.arrived[layer.name].flatten(2), self.eps[layer.name])
+
+    def close(self) -> None:
+        """Nothing is left on the model between batches."""
+        if self._listener is not None:
+            self._listener.close()
+
+    def _stand_in(self, module: nn.Module, forward: Forward) -> Forward:
+        fused = self._forwards[module]
+
+        @stands_in
+        def stand_in(*inputs: Any, **keywords: Any) -> Any:
+            return (fused if torch.is_grad_enabled() and not self._is_plain else forward)(*inputs, **keywords)
+
+        return stand_in
+
+    def _trace_first(self, module: nn.Module, forward: Forward, cells: SampleGroups) -> Forward:
+        @stands_in
+        def stand_in(*inputs: Any, **keywords: Any) -> Any:
+            # what the outermost call reaches is traced with it, also what a checkpoint runs again in a backward pass
+            is_again = torch._C._current_graph_task_id() >= 0
+            if self._inside or is_again or not torch.is_grad_enabled():
+                return forward(*inputs, **keywords)
+            self._inside = True
+            try:
+                self.trace_rows(module, forward, (inputs, keywords), cells)
+                return forward(*inputs, **keywords)
+            finally:
+                self._inside = False
+
+        return stand_in
+
+    def forward_of(self, module: nn.Module) -> Forward:
+        """The forward of a module, inside ``trying``, where its layers are fused already."""
+        return module.forward
+
+    def prove(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
+        """Trace the rows of every layer that a call reaches; AutoSpecError where that fails."""
+        self._inside = True
+        try:
+            self.trace_rows(module, module.forward, arguments, cells)
+        finally:
+            self._inside = False
+
+    def trace_rows(self, module: nn.Module, forward: Forward, arguments: Any, cells: SampleGroups) -> None:
+        """Trace the rows of every layer to their samples; AutoSpecError where that fails. Nothing of it remains."""
+        leaves = tree_flatten(arguments)[0]
+        inputs, keywords = cut_off(arguments)
+        with random_state_kept(leaves), buffers_kept(self.model):
+            self._refuse_rows_by_data(module, inputs, keywords, cells)
+        with random_state_kept(leaves), buffers_kept(self.model), self._tracing(cells) as trace:
+            traced(self.model, trace, forward, inputs, keywords)
+
+    def _refuse_rows_by_data(
+        self, module: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any], cells: SampleGroups
+    ) -> None:
+        """AutoSpecError where whose a row is does not follow from shapes alone: later batches are not traced."""
+        listener = HookListener(self.model, self._watched, _discard)
+        self._is_plain = True
+        try:
+            with listener.listening(cells):
+                module(*inputs, **keywords)
+        finally:
+            self._is_plain = False
+        traced = listener.tracer.last
+        if traced is None or traced.refusal:
+            raise Unsplittable(f"engine='fused': {traced.refusal if traced else 'no layer was called'}")
+        for (_, name, _), trace in traced.parts.items():
+            straight = trace.how == SAMPLE_FIRST or (trace.layout is not None and name not in self._heard)
+            if trace.how != NOT_REACHED and not straight:
+                raise Unsplittable(f"engine='fused': the rows of layer {name!r} are {trace.how}; use engine='hooks'")
+        if not listener.tracer.follows_from_shapes:
+            raise Unsplittable(
+                "engine='fused': whose a layer's rows are may depend on data in this model, or shows only in part; "
+                "use engine='hooks'"
+            )
+
+    @contextlib.contextmanager
+    def _tracing(self, cells: SampleGroups) -> Iterator[Trace]:
+        self.trace = Trace(len(cells.of_sample))
+        try:
+            with contextlib.ExitStack() as stack:
+                if self._listener is not None and not self._listener.is_listening:
+                    stack.enter_context(self._listener.listening(None))
+                yield self.trace
+        finally:
+            self.trace = None
+
+    def _hear(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:
+        if self.trace is not None:
+            self.trace.hear(use.name, factors)
+        elif self.cells is not None:
+            precise = torch.promote_types(factors.dtype, torch.float32)
+            layer = use.layer
+            parts = torch.zeros((len(self.rows), *layer.shape), dtype=precise, device=factors.device)
+            rows = slice(factors.first_row, factors.first_row + factors.height)
+            for part, samples in zip(parts, self.cells.samples, strict=True):
+                if len(samples):
+                    part[rows] = factors.product(samples)
+            self.add(layer, parts.view(-1, *layer.parameter.shape), factors.eps)
+
+    def add(self, layer: Layer, parts: Tensor, eps: float) -> None:
+        """Add the groups' parts, (cells, out, ...), from one use of a layer's weight; ``eps``: of their numbers."""
+        before = self.arrived.get(layer.name)
+        self.arrived[layer.name] = parts if before is None else before + parts
+        self.eps[layer.name] = max(self.eps.get(layer.name, 0.0), eps)
+
+
+def _discard(use: Use, factors: GradientFactors, owners: RowOwners) -> None:
+    """What a trace hears is not recorded."""
+
+
+class WeightProducts:
+    """Takes the two sides of one weight's gradient in one module, and computes it group by group.
+
+    ``dimension`` is that of the samples in both, as it was traced; ``use`` is None for a weight that is not recorded.
+    """
+
+    def __init__(self, engine: FusedEngine, module: str, use: Use | None, parameter: Tensor) -> None:
+        self._engine = engine
+        self._parameter = parameter
+        self.name = use.name if use is not None else module
+        self.use = use
+        self.dimension: int | None = None
+
+    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor | None:
+        """The weight's gradient, (out, ...): the sum over the groups, whose parts are kept."""
+        engine = self._engine
+        if engine.trace is not None:
+            engine.trace.take(self, adjoint)
+            return None
+        if self.use is None:
+            whole = torch.empty_like(self._parameter)
+            product(rows, adjoint, whole)
+            return whole
+        if engine.cells is None:
+            raise AutoSpecError(
+                f"layer {self.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
+            )
+        samples = len(engine.cells.of_sample)
+        if self.dimension is None or adjoint.shape[self.dimension] != samples:
+            raise AutoSpecError(
+                f"engine='fused': layer {self.name!r} got an output of shape {tuple(adjoint.shape)} in a batch of "
+                f"{samples} samples, otherwise than on the first batch; use engine='hooks'"
+            )
+        return self._summed(rows, adjoint, product, self.dimension)
+
+    def _summed(self, rows: Tensor, adjoint: Tensor, product: Product, dimension: int) -> Tensor:
+        engine = self._engine
+        assert self.use is not None
+        layer = self.use.layer
+        precise = torch.promote_types(adjoint.dtype, torch.float32)
+        parts = engine.pool.empty((len(engine.rows), *layer.parameter.shape), adjoint.new_empty(0, dtype=precise))
+        for part, of_cell in zip(parts, engine.rows, strict=True):
+            if of_cell is None:
+                part.zero_()
+                continue
+            ours = taken(rows, dimension, of_cell, engine.scratch[0]).to(precise)
+            product(ours, taken(adjoint, dimension, of_cell, engine.scratch[1]).to(precise), part)
+        engine.add(layer, parts, max(torch.finfo(side.dtype).eps for side in (rows, adjoint)))
+        return parts.sum(0).to(adjoint.dtype)

@@ -1,0 +1,201 @@
+"""Labels of people: what a table's values are called, and the classes, groups and margins that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from autospec.cohorts.exclusions import Account, list_names
+from autospec.cohorts.tables import is_missing
+from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import CohortConfig
+from autospec.experiments.datasets.dataset import Integers
+
+RESERVED = "all"
+"""The name of the whole batch among the groups of a run."""
+
+
+def label_subjects(
+    subjects: pd.DataFrame, columns: Sequence[str], config: CohortConfig, account: Account
+) -> pd.DataFrame:
+    """Keep the subjects who have a label in every one of the columns, under the names of the labels.
+
+    Args:
+        subjects: The phenotype table.
+        columns: The target and the columns that groups are made by.
+        config: ``dataset.labels`` names values.
+        account: Takes a line for every subject left out.
+
+    Returns:
+        The rows that are left, with names in place of values.
+
+    Raises:
+        AutoSpecError: No subject is left.
+    """
+    labelled = subjects.copy()
+    for column in columns:
+        names = names_of_values(config, column)
+        labels = [
+            _label(subjects["id"].iloc[i], text, column, names, account) for i, text in enumerate(subjects[column])
+        ]
+        labelled[column] = pd.Series(labels, index=subjects.index, dtype=object)
+    labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
+    if labelled.empty:
+        values = "; ".join(
+            f"{column} is {list_names(sorted({repr(text) for text in subjects[column]}))}" for column in columns
+        )
+        raise AutoSpecError(f"no subject has a usable value of {' and '.join(columns)} ({values}); see dataset.labels")
+    return labelled
+
+
+def _label(subject: str, text: str, column: str, names: Mapping[str, str] | None, account: Account) -> str | None:
+    """The name of a subject's label; None, and a line in the account, where there is none."""
+    if names is not None and (name := _named(text, names)) is not None:
+        return name
+    if is_missing(text):
+        account.drop(subject, f"{column} is missing")
+    elif names is not None:
+        account.drop(subject, f"{column} is {text!r}, which dataset.labels.{column} does not name")
+    else:
+        return text
+    return None
+
+
+def _named(text: str, names: Mapping[str, str]) -> str | None:
+    """The name of a value, also where its letters are large or small otherwise (``FEMALE``)."""
+    if text in names:
+        return names[text]
+    alike = {name for value, name in names.items() if value.casefold() == text.casefold()}
+    return alike.pop() if len(alike) == 1 else None
+
+
+def note_bare_numbers(labelled: pd.DataFrame, config: CohortConfig, account: Account) -> None:
+    """Warn of groups that are called by numbers, since nobody can tell what 1 and 2 are.
+
+    Args:
+        labelled: Subjects with the names of their labels.
+        config: The target and the columns that groups are made by.
+        account: Takes the warning.
+    """
+    for column in dict.fromkeys([config.target, *config.group_by]):
+        labels = sorted(set(labelled[column]))
+        if column not in config.labels and all(label.replace(".", "", 1).isdigit() for label in labels):
+            account.warn(
+                f"{column}: groups are called {list_names(labels)}; dataset.labels.{column}.NAME=[{labels[0]}] gives "
+                "them names, and so do Levels in the JSON file beside the table"
+            )
+
+
+def names_of_values(config: CohortConfig, column: str) -> dict[str, str] | None:
+    """The name of each value of a column; None where the values are their own names.
+
+    Args:
+        config: ``dataset.labels``.
+        column: A column of the phenotype table.
+
+    Returns:
+        Value → name, or None.
+
+    Raises:
+        AutoSpecError: One value stands for two names.
+    """
+    if column not in config.labels:
+        return None
+    names: dict[str, str] = {}
+    for name, values in config.labels[column].items():
+        for value in {name, *values}:
+            if names.setdefault(value, name) != name:
+                raise AutoSpecError(f"dataset.labels.{column}: {value!r} stands for both {names[value]} and {name}")
+    return names
+
+
+def levels_in_order(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that occur, in the configuration's order where it names them.
+
+    Args:
+        labelled: Subjects with the names of their labels.
+        column: A column of them.
+        config: ``dataset.labels`` gives the order.
+
+    Returns:
+        The labels.
+    """
+    present = set(labelled[column])
+    return [name for name in config.labels.get(column, sorted(present)) if name in present]
+
+
+def to_codes(labels: Iterable[str], names: Sequence[str]) -> tuple[Integers, tuple[str, ...]]:
+    """Labels as indices into their names.
+
+    Args:
+        labels: One per subject.
+        names: In the order of the codes.
+
+    Returns:
+        (n,) codes, and the names.
+    """
+    index = {name: code for code, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64), tuple(names)
+
+
+def crossed_groups(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
+    """The crossed groups that occur, first column slowest.
+
+    Args:
+        labelled: Subjects with the names of their labels.
+        config: ``dataset.group_by``.
+
+    Returns:
+        Such as ``HC/men``.
+    """
+    cells = [""]
+    for position, column in enumerate(config.group_by):
+        joint = "/" if position else ""
+        cells = [f"{cell}{joint}{level}" for cell in cells for level in levels_in_order(labelled, column, config)]
+    present = set(labelled[config.group_by].agg("/".join, axis=1))
+    return [cell for cell in cells if cell in present]
+
+
+def margins_of(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[str, ...]]:
+    """Each label of each of several columns, and the groups that it unites.
+
+    Args:
+        labelled: Subjects with the names of their labels.
+        config: ``dataset.group_by``.
+
+    Returns:
+        Label → groups; empty where one column makes the groups.
+
+    Raises:
+        AutoSpecError: A label cannot name a group.
+    """
+    levels = [(position, level) for position, column in enumerate(config.group_by)
+              for level in levels_in_order(labelled, column, config)]  # fmt: skip
+    names = [level for _, level in levels]
+    for name in names:
+        if "/" in name or name == RESERVED or names.count(name) > 1:
+            raise AutoSpecError(
+                f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
+                "slash or stands in two columns); dataset.labels gives it another name"
+            )
+    if len(config.group_by) == 1:
+        return {}
+    cells = crossed_groups(labelled, config)
+    return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
+
+
+def called_by_labels(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
+    """The labels of a column that no subject is left out for: by the configuration's names where it has them.
+
+    Args:
+        labelled: Subjects with the names of their labels.
+        column: A column of them.
+        config: ``dataset.labels``.
+
+    Returns:
+        One label per subject.
+    """
+    names = names_of_values(config, column) or {}
+    return [_named(str(text), names) or str(text) for text in labelled[column]]
