@@ -28,8 +28,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from autospec.experiments.runs.checkpoint import read_checkpoint
 from autospec.store.read import open_spectra
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,7 +170,7 @@ def _spectra(output_dir: Path) -> list[Path]:
 def _saved_epochs(run: Path) -> Iterator[int]:
     """The epochs of a run's checkpoints that are whole: renamed into place, so each must be."""
     for path in run.glob("checkpoint*.pt"):
-        yield int(torch.load(path, weights_only=True)["training"]["recorder"]["epoch"])
+        yield int(read_checkpoint(path)["training"]["recorder"]["epoch"])
 
 
 def _numbers(path: Path) -> dict[str, bytes]:

@@ -10,7 +10,11 @@ class AutoSpecError(ValueError):
 
 
 class DamagedFile(AutoSpecError):
-    """A file that can no longer be read, whoever wrote it."""
+    """A file that was read and found wrong, whoever wrote it."""
+
+
+class UnreadableFile(AutoSpecError):
+    """A file that cannot be read now (held, not permitted, a disk's error), which says nothing of its content."""
 
 
 class MissingExtra(AutoSpecError, ImportError):

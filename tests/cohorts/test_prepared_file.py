@@ -11,6 +11,7 @@ import pytest
 
 from autospec.cohorts.prepared_file import find_prepared, read_prepared, write_prepared
 from autospec.errors import AutoSpecError
+from autospec.store.checksums import DIGEST
 
 PEOPLE = pd.DataFrame({"id": ["ä1", "b2"], "sex": [1, 2], "age": [30.0, np.nan], "site": ["x", ""]})
 DATA = {"timecourses": np.arange(24.0).reshape(2, 4, 3), "affine": np.eye(4)}
@@ -71,6 +72,10 @@ def damaged(file: Path, what: str) -> None:
         file.write_bytes(file.read_bytes()[:700])
         return
     with h5py.File(file, "a") as root:
+        if what == "edited":
+            root.attrs["simulated"] = False
+            return
+        del root.attrs[DIGEST]  # as files of earlier versions, which say nothing of their structure
         if what == "version":
             root.attrs["schema_version"] = 2
         elif what == "no subject":
@@ -86,11 +91,12 @@ def damaged(file: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("truncated", "cannot be read as a prepared cohort"),
-        ("version", "schema_version is 2; this program reads 1"),
-        ("no subject", "cannot be read as a prepared cohort"),
-        ("flat", r"/timecourses is float64 \(2, 4\), not numbers in 3 dimensions"),
-        ("few", "/people/sex has 1 rows, the data 2"),
+        ("truncated", "is truncated or damaged and cannot be read"),
+        ("edited", "its names, attributes or texts are not those that were written"),
+        ("version", "has schema_version 2; this program reads 1"),
+        ("no subject", "is truncated or damaged and cannot be read"),
+        ("flat", "/timecourses has 2 dimensions, not 3"),
+        ("few", "/people/sex has 1 entries along subject, where /people/age has 2"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(file: Path, what: str, message: str) -> None:

@@ -7,7 +7,7 @@ Layers that cannot be fused are heard by hooks. Whose rows a layer sees is trace
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ from autospec.capture.fused_trace import Trace, traced
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool, Scratch
+from autospec.capture.part_order import PartOrder
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
+from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.trace_layout import NOT_REACHED, SAMPLE_FIRST
 from autospec.errors import AutoSpecError
@@ -33,7 +35,7 @@ class FusedEngine:
     """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
 
     Raises AutoSpecError where the rows of a layer cannot be traced to the samples of the batch: on the first batch and
-    on every ``check_every``-th (None: the first only).
+    on every ``check_every``-th (None: the 2nd, 4th, 8th, ...).
     """
 
     name = "fused"
@@ -57,6 +59,7 @@ class FusedEngine:
         self._take = take
         self._check_every = check_every
         self._batches = 0
+        self._order = PartOrder(self.name)
         self._forwards: dict[nn.Module, Forward] = {}
         self._watched = watched
         heard = [entry for entry in watched if not self._fuse(entry)]
@@ -91,10 +94,12 @@ class FusedEngine:
     @contextlib.contextmanager
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which backward leaves the groups' gradients; they are handed over at its end."""
-        if self._check_every and self._batches % self._check_every == 0:
+        is_one = len(cells.of_sample) == 1  # a single sample shows nothing
+        if is_due(self._batches + 1, self._check_every) and not is_one and not has_diverged(self.model):
             self._is_traced = False
+        self._order.begin(len(cells.of_sample), not self._is_traced)
         untraced = [] if self._is_traced else self._entries
-        with self.running(cells):
+        with self.running(cells), self._order:
             tracing = standing_in(untraced, lambda module, forward: self._trace_first(module, forward, cells))
             with tracing, self._hearing(cells):
                 yield
@@ -153,8 +158,11 @@ class FusedEngine:
                 return forward(*inputs, **keywords)
             self._inside = True
             try:
+                self._order.entered(type(module).__name__, (inputs, keywords))
                 self.trace_rows(module, forward, (inputs, keywords), cells)
-                return forward(*inputs, **keywords)
+                output = forward(*inputs, **keywords)
+                self._order.left(output)
+                return output
             finally:
                 self._inside = False
 
@@ -177,14 +185,19 @@ class FusedEngine:
         leaves = tree_flatten(arguments)[0]
         inputs, keywords = cut_off(arguments)
         with random_state_kept(leaves), buffers_kept(self.model):
-            self._refuse_rows_by_data(module, inputs, keywords, cells)
+            dimensions = self._refuse_rows_by_data(module, inputs, keywords, cells)
         with random_state_kept(leaves), buffers_kept(self.model), self._tracing(cells) as trace:
-            traced(self.model, trace, forward, inputs, keywords)
+            traced(self.model, trace, forward, inputs, keywords, dimensions)
 
     def _refuse_rows_by_data(
         self, module: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any], cells: SampleGroups
-    ) -> None:
-        """AutoSpecError where whose a row is does not follow from shapes alone: later batches are not traced."""
+    ) -> Mapping[tuple[int, ...], int]:
+        """Along which dimension outputs hold the samples; AutoSpecError where rows do not follow from shapes alone."""
+        if len(cells.of_sample) < 2:
+            raise Unsplittable(
+                "engine='fused': the first batch holds one sample, which does not show whose a layer's rows are; "
+                "begin with a batch of at least two, or use engine='hooks'"
+            )
         listener = HookListener(self.model, self._watched, _discard)
         self._is_plain = True
         try:
@@ -204,6 +217,7 @@ class FusedEngine:
                 "engine='fused': whose a layer's rows are may depend on data in this model, or shows only in part; "
                 "use engine='hooks'"
             )
+        return traced.dimensions
 
     @contextlib.contextmanager
     def _tracing(self, cells: SampleGroups) -> Iterator[Trace]:

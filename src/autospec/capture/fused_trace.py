@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,17 +86,21 @@ def traced(
     forward: Callable[..., Any],
     inputs: Sequence[Any],
     keywords: dict[str, Any],
+    dimensions: Mapping[tuple[int, ...], int],
 ) -> None:
     """Trace every layer; AutoSpecError where the rows of one are not the samples, one by one and in order.
 
-    Batch statistics are held fixed. Where an output could have its samples along several dimensions, each is tried.
+    Batch statistics are held fixed. Where an output could have its samples along several dimensions, it is read as
+    ``dimensions`` says, by its shape, or else each is tried.
     """
     # leaves of our own: a checkpoint that runs again in backward needs a full backward pass, which must leave nothing
     with other_parameters(model, leaf_copies(model)), _fixed_statistics(model):
-        _trace(model, trace, trained(forward(*inputs, **keywords)))
+        _trace(model, trace, trained(forward(*inputs, **keywords)), dimensions)
 
 
-def _trace(model: nn.Module, trace: Trace, outputs: Sequence[Tensor]) -> None:
+def _trace(
+    model: nn.Module, trace: Trace, outputs: Sequence[Tensor], dimensions: Mapping[tuple[int, ...], int]
+) -> None:
     by_sample = [output for output in outputs if trace.samples in output.shape]
     if not by_sample:
         raise Unsplittable(
@@ -105,11 +109,14 @@ def _trace(model: nn.Module, trace: Trace, outputs: Sequence[Tensor]) -> None:
             "engine='hooks'"
         )
     seeds = seeds_of(by_sample)
-    choices = [[d for d, size in enumerate(output.shape) if size == trace.samples] for output in by_sample]
+    choices = [
+        [d for d, size in enumerate(output.shape) if size == trace.samples and dimensions.get(output.shape, d) == d]
+        for output in by_sample
+    ]
     lost = ""
-    for dimensions in itertools.islice(itertools.product(*choices), MOST_TRIALS):
+    for choice in itertools.islice(itertools.product(*choices), MOST_TRIALS):
         trace.forget()
-        factors = [trace.along(d, seed.dim()).to(seed) for d, seed in zip(dimensions, seeds, strict=True)]
+        factors = [trace.along(d, seed.dim()).to(seed) for d, seed in zip(choice, seeds, strict=True)]
         for scale in ([torch.ones_like(by) for by in factors], factors):
             trace.begin_pass()
             scaled = [seed * by for seed, by in zip(seeds, scale, strict=True)]

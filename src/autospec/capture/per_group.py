@@ -20,6 +20,8 @@ from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer
 from autospec.capture.memory import Pool
+from autospec.capture.part_order import PartOrder
+from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.split_proof import prove_split
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
@@ -34,8 +36,8 @@ class PerGroupEngine:
     """Stands in for a model's forward inside a batch and hands over the group gradients after its backward.
 
     So it does for a part of the model that is called directly. Raises AutoSpecError for modules that couple samples,
-    and where a split pass disagrees with an unsplit one: on the first batch, on every ``check_every``-th (None: the
-    first only), and wherever a call's arguments look otherwise than in those before.
+    and where a split pass disagrees with an unsplit one: on every ``check_every``-th batch (None: the 1st,
+    2nd, 4th, 8th, ...), and wherever a call's arguments look otherwise than in those before.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class PerGroupEngine:
         self._check_every = check_every
         self._layouts: dict[Any, BatchLayout] = {}
         self._batches = 0
+        self._order = PartOrder(name)
         self._eps = 0.0
         self._inside = False
         self._cells: SampleGroups | None = None
@@ -67,11 +70,14 @@ class PerGroupEngine:
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         self._eps = 0.0
-        if self._check_every and self._batches % self._check_every == 0:
+        is_to_prove = is_due(self._batches + 1, self._check_every) and not has_diverged(self.model)
+        if is_to_prove:
             self._layouts.clear()
+        self._order.begin(len(cells.of_sample), is_to_prove)
         self.passes.begin()
         try:
-            with standing_in(self._modules, lambda module, forward: self._stand_in(module, forward, cells)):
+            stand_in = standing_in(self._modules, lambda module, forward: self._stand_in(module, forward, cells))
+            with stand_in, self._order:
                 yield
             self.hand_over(cells)
             self._batches += 1
@@ -121,7 +127,10 @@ class PerGroupEngine:
                 return forward(*inputs, **keywords)
             self._inside = True
             try:
-                return self.run(module, forward, (inputs, keywords), cells)
+                self._order.entered(type(module).__name__, (inputs, keywords))
+                output = self.run(module, forward, (inputs, keywords), cells)
+                self._order.left(output)
+                return output
             finally:
                 self._inside = False
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -88,11 +88,13 @@ class Traced:
         parts: whose the rows of each part are.
         read: how the outputs were read, for the user.
         refusal: why nothing could be traced, or "".
+        dimensions: along which dimension outputs of a shape were read.
     """
 
     parts: Mapping[Part, RowTrace]
     read: str = ""
     refusal: str = ""
+    dimensions: Mapping[tuple[int, ...], int] = field(default_factory=dict)
 
     def tells_of(self, call: tuple[str, int, bool]) -> bool:
         """Whether the adjoint of a call was met."""
@@ -116,8 +118,8 @@ def returned_tensors(output: Any, name: str = "output") -> Iterator[Place]:
         for place, value in enumerate(output):
             yield from returned_tensors(value, f"{name}[{place}]")
     elif is_dataclass(output) and not isinstance(output, type):
-        for field in fields(output):
-            yield from returned_tensors(getattr(output, field.name), f"{name}.{field.name}")
+        for entry in fields(output):
+            yield from returned_tensors(getattr(output, entry.name), f"{name}.{entry.name}")
 
 
 def _packed_samples(packed: PackedSequence) -> Tensor:
@@ -165,7 +167,8 @@ def trace_rows(outputs: Sequence[Returned], instead: Sequence[Returned], samples
     if refusal:
         return Traced({}, refusal=refusal)
     read = ", ".join(f"{output.name} {tuple(output.shape)}: {reading}" for output, reading in best.chosen)
-    return Traced(_from_each_output(best, samples, run), read)
+    dimensions = {output.shape: reading.dimension for output, reading in best.chosen if reading.repeats == 1}
+    return Traced(_from_each_output(best, samples, run), read, dimensions=dimensions)
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ def _owners(base: Tensor, scaled: Sequence[Tensor], exponents: Tensor, samples: 
     powers, exponents = _powers(exponents).to(base.device), exponents.to(base.device)
     base = base.double()
     largest = base.abs().amax(-1)
-    present = largest > smallest
+    present = (largest > smallest) & largest.isfinite()
     unit = base / largest.where(present, 1.0)[..., None]
     square = unit.square().sum(-1).clamp_min(1e-300)
     owners = torch.zeros_like(largest, dtype=torch.int64)

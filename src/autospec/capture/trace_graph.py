@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 
 DATA_NODES = (
     "Index", "Gather", "Scatter", "Sort", "Topk", "Kthvalue", "Mode", "MaskedSelect", "PackPadded", "Take",
-    "RepeatInterleave", "Embedding", "Nested", "Jagged", "Unique",
+    "RepeatInterleave", "Embedding", "Nested", "Jagged", "Unique", "MaskedScatter", "Put", "Sparse", "LinalgSolve",
 )  # fmt: skip
 """Nodes that pick rows by the values of a tensor: the rows of one batch say nothing of the next one's."""
 

@@ -113,6 +113,18 @@ def trace_of(owners: Tensor, samples: int) -> RowTrace:
     return RowTrace(chosen[0].how, chosen[0], proven=len(chosen) == 1)
 
 
+def differs(earlier: RowTrace, fresh: RowTrace | None, samples: int) -> bool:
+    """Whether rows that were taken by what was traced earlier are seen to be other samples' now."""
+    if earlier.layout is None or fresh is None or fresh.how == NOT_REACHED or not fresh.proven:
+        return False
+    if fresh.how == SHARED:
+        return True
+    owners = fresh.owners if fresh.layout is None else fresh.layout.owners()
+    assert owners is not None
+    layout = earlier.layout.for_batch(samples, *owners.shape)
+    return layout is None or not _fits(layout, owners)
+
+
 def _layouts(samples: int, first: int, positions: int) -> list[RowLayout]:
     """Every layout of rows of a shape, those along whole dimensions first, samples before what repeats in them."""
     rows = first * positions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from autospec.capture.leaf_gradients import in_silence
+from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.trace import Part, Place, Returned, Rows, Traced, readings, returned_tensors, trace_rows
 from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_it_was, statistics_held_fixed
-from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, with_axes
+from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, differs, with_axes
 
 if TYPE_CHECKING:
     from autospec.capture.forward_hooks import Call
@@ -23,6 +25,25 @@ FOLLOWED = 16
 
 KEPT = 64
 """How many kinds of forward pass are remembered."""
+
+MOVED = (
+    "ran in a pass in which the rows of layer {name!r} are other samples' than in an earlier batch, though the model "
+    "made the same calls: a mask or a matrix moves samples, and batches in between may be wrong; move samples by "
+    "indexing, x[order], or leave the layer out with layers=['!{name}']"
+)
+
+Kind = tuple[int, tuple[Any, ...], tuple[Any, ...]]
+"""What tells passes apart whose rows need not be the same samples'."""
+
+
+@dataclass
+class Remembered:
+    """What was proved of a kind of pass, at which shapes, and how many passes of it there were."""
+
+    traced: Traced
+    shapes: dict[Any, tuple[int, ...]]
+    passes: int = 1
+
 
 _AXES: dict[str, Callable[[Sequence[int]], tuple[int, int]]] = {
     "leading": lambda shape: (shape[0], math.prod(shape[1:-1])),
@@ -37,12 +58,16 @@ class Tracer:
     """Traces the calls of each forward pass to samples, and remembers what was proven of passes of the same kind.
 
     A pass is of the same kind as an earlier one where its graph is the same, does not pick rows by data, and its
-    outputs differ in lengths alone.
+    outputs differ in lengths alone. What a graph does not show (a mask by which samples are multiplied) would still
+    move rows later: a kind is proved again at its 2nd, 4th, 8th, ... pass. Where the second differs, every pass of the
+    kind is traced from then on; where a later one does, rows may have been taken for others' meanwhile, and it is
+    refused.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._kinds: dict[tuple[int, tuple[Any, ...]], tuple[Traced, dict[Any, tuple[int, ...]]]] = {}
+        self._kinds: dict[Kind, Remembered] = {}
+        self._by_data: set[Kind] = set()
         self._collected: Rows | None = None
         self.recomputed: Traced | None = None
         self.last: Traced | None = None
@@ -56,7 +81,7 @@ class Tracer:
     @property
     def follows_from_shapes(self) -> bool:
         """Whether what was traced last holds for every pass of its kind."""
-        return any(traced is self.last for traced, _ in self._kinds.values())
+        return any(remembered.traced is self.last for remembered in self._kinds.values())
 
     def collect(self, rows: Iterable[tuple[Part, Tensor]]) -> None:
         """Take the adjoints that arrive at one call."""
@@ -89,12 +114,14 @@ class Tracer:
         nodes = frozenset(graph.nodes)
         again = [] if far else [call for call in earlier if any(edge.node in nodes for edge in call.edges)]
         both = [*again, *calls]
-        kind = (graph.fingerprint, tuple(call.key for call in both))
+        kind = _kind(graph, both)
         traced = self._remembered(kind, both, samples)
-        is_new = samples > 1 and traced is None
+        is_new = samples > 1 and (traced is None or self._is_to_prove_again(kind, both, outputs, samples))
         if is_new:
-            traced = self._prove(both, outputs, samples, graph)
-            self._remember(kind, both, traced, graph)
+            fresh = self._prove(both, outputs, samples, graph)
+            if traced is None:
+                self._remember(kind, both, fresh, graph)
+            traced = fresh if traced is None else self._compared(kind, traced, fresh, samples)
         for call in calls:
             call.traced = traced
         for call in again:
@@ -103,10 +130,10 @@ class Tracer:
         self.last = self.recomputed = traced
         return is_new
 
-    def _remembered(self, kind: Any, calls: Sequence[Call], samples: int) -> Traced | None:
+    def _remembered(self, kind: Kind, calls: Sequence[Call], samples: int) -> Traced | None:
         if kind not in self._kinds:
             return None
-        traced, shapes = self._kinds[kind]
+        traced, shapes = self._kinds[kind].traced, self._kinds[kind].shapes
         now = _shapes(calls)
         for (key, _, _), trace in traced.parts.items():
             if now.get(key) == shapes.get(key) and (trace.layout is None or trace.layout.samples == samples):
@@ -119,16 +146,40 @@ class Tracer:
                 return None
         return traced
 
-    def _remember(self, kind: Any, calls: Sequence[Call], traced: Traced, graph: BackwardGraph) -> None:
+    def _remember(self, kind: Kind, calls: Sequence[Call], traced: Traced, graph: BackwardGraph) -> None:
         """Keep what follows from shapes alone."""
         by_data = any(edge.node in graph.behind_data for call in calls for edge in call.edges)
         unproven = any(trace.how == BY_DATA or not trace.proven for trace in traced.parts.values())
-        if traced.refusal or by_data or unproven:
+        if traced.refusal or by_data or unproven or kind in self._by_data:
             self._kinds.pop(kind, None)
             return
         if len(self._kinds) >= KEPT:
             del self._kinds[next(iter(self._kinds))]
-        self._kinds[kind] = traced, _shapes(calls)
+        self._kinds[kind] = Remembered(traced, _shapes(calls))
+
+    def _is_to_prove_again(self, kind: Kind, calls: Sequence[Call], outputs: Sequence[Place], samples: int) -> bool:
+        """Whether what is remembered of a kind is to be held against another proof, at this pass of it."""
+        remembered = self._kinds[kind]
+        remembered.passes += 1
+        if remembered.traced.refusal or not is_due(remembered.passes) or has_diverged(self._model):
+            return False
+        # where two dimensions could be the samples, a batch of other lengths tells less than the one that was traced
+        is_plain = all(len(readings(_returned(*place), samples)) <= 1 for place in outputs)
+        return is_plain or remembered.shapes == _shapes(calls)
+
+    def _compared(self, kind: Kind, earlier: Traced, fresh: Traced, samples: int) -> Traced:
+        """What holds for a pass that was proved again."""
+        other = next(
+            (part for part, trace in earlier.parts.items() if differs(trace, fresh.parts.get(part), samples)), None
+        )
+        if other is None or fresh.refusal:
+            return earlier
+        if self._kinds[kind].passes == 2:
+            del self._kinds[kind]
+            self._by_data.add(kind)
+            return fresh
+        self._kinds[kind].traced = refused = Traced({}, refusal=MOVED.format(name=other[1]))
+        return refused
 
     def _prove(self, calls: Sequence[Call], outputs: Sequence[Place], samples: int, graph: BackwardGraph) -> Traced:
         """Trace by backward passes of their own, after which everything is as it was."""
@@ -178,7 +229,7 @@ class Tracer:
         recorded = {call.key for call in calls if not call.watched.is_witness}
         inside = {part for part in parts if part[0][2]}  # calls that a checkpoint made again
         parts = {part: trace for part, trace in parts.items() if part[0] in recorded or part in inside}
-        return Traced(parts, traced.read, traced.refusal)
+        return Traced(parts, traced.read, traced.refusal, traced.dimensions)
 
     def _run_whole(self, edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> None:
         """A backward pass down to the weights, which a reentrant checkpoint needs; their gradients are put back."""
@@ -193,6 +244,13 @@ class Tracer:
         finally:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
+
+
+def _kind(graph: BackwardGraph, calls: Sequence[Call]) -> Kind:
+    """What passes have in common whose rows are the same samples': the graph, the calls, and where they lie in it."""
+    place = {node: number for number, node in enumerate(graph.nodes)}
+    where = tuple(tuple(place.get(edge.node, -1) for edge in call.edges) for call in calls)
+    return graph.fingerprint, tuple(call.key for call in calls), where
 
 
 def _shapes(calls: Sequence[Call]) -> dict[Any, tuple[int, ...]]:

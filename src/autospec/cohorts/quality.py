@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from autospec.cohorts.exclusions import list_names
 from autospec.cohorts.map_pictures import draw_maps, row_count
-from autospec.cohorts.prepared_file import read_prepared
+from autospec.cohorts.prepared_file import open_prepared, read_prepared
 from autospec.cohorts.subject_file import POOR_MATCH, poor_matches
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 from autospec.store.atomic import write_atomically
@@ -86,7 +85,7 @@ def read_quality(cohort: Path) -> Quality:
         AutoSpecError: The cohort cannot be read.
     """
     prepared = read_prepared(cohort, "timecourses")
-    with h5py.File(cohort, "r") as root:
+    with open_prepared(cohort) as root:
         has_maps = "maps" in root
         maps = sum(root["maps"][i] for i in range(len(prepared.data))) / len(prepared.data) if has_maps else None
         match = root["template_match"][:] if "template_match" in root else None

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.image import imsave
 
-from autospec.cohorts.prepared_file import read_prepared
+from autospec.cohorts.prepared_file import open_prepared, read_prepared
 from autospec.cohorts.quality import Quality, read_quality
 from autospec.cohorts.subject_file import POOR_MATCH
 from autospec.errors import AutoSpecError
@@ -72,7 +71,7 @@ def _rows(cohort: Path, quality: Quality) -> list[Row]:
     names = COMPONENT_NAMES if quality.neuromark else tuple(str(n + 1) for n in range(len(quality.connectivity)))
     labels = [name for name in ("diagnosis", "sex", "site", "session") if name in subjects.columns]
     rows = []
-    with h5py.File(cohort, "r") as root:
+    with open_prepared(cohort) as root:
         for index, subject in enumerate(quality.subjects):
             match = None if quality.match is None else quality.match[index]
             rows.append(

@@ -36,6 +36,11 @@ class Plan:
         except DamagedFile:
             return False
 
+    @property
+    def to_run(self) -> bool:
+        """Whether there is something to do: the run is not complete, or it is to be made anew (``overwrite``)."""
+        return not self.done or self.config.overwrite
+
 
 def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
     """Check a configuration and find its run; nothing is written and torch is not imported.

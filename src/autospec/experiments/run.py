@@ -42,7 +42,8 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
     folder, config = plan.folder, plan.config
     with lock_run(folder), log_run(folder, keep_mistakes), make_deterministic(config.threads), name_memory_shortage():
         device = device_name(config.device)
-        if plan.done:  # another process has ended it since it was planned
+        anew = plan.done
+        if not plan.to_run:  # another process has ended it since it was planned
             log.info("%s is complete; nothing to do", folder.run_id)
             return
 
@@ -51,7 +52,7 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
 
         model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
 
-        set_damaged_spectra_aside(folder)
+        set_damaged_spectra_aside(folder, config)
         provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device))
         recorder = _recorder(plan, data, model, provenance)
 
@@ -67,6 +68,9 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
         )
 
         checkpoints = Checkpoints(folder, config.checkpoint_s)
+        if anew:
+            log.info("%s was complete and is made anew (overwrite=true)", folder.run_id)
+            checkpoints.remove()
         changes = resume(folder, training, checkpoints, provenance, config.accept_changes)
         provenance.begin(command, training.epoch, changes)
         write_description(folder, config, data, provenance)

@@ -30,6 +30,9 @@ _CAUSES = {
     "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
     "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
     "pass without the penalty, or leave the layer out with layers=['!{name}']",
+    "unexplained": "No call of its module or of a function in this batch led to it: vmap and other function transforms "
+    "leave no rows, nor does a term of the loss that takes the weight itself; use engine='per_group', or leave the "
+    "layer out with layers=['!{name}']",
     "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
     "use engine='hooks'",
 }
@@ -86,6 +89,8 @@ class GradientCheck(ArrivalListener):
             # after a step in this batch, what no further step took is another model's (a generator's through it)
             if name in self._stepped or unseen.was_zeroed():
                 self._take_back(name, unseen)
+        if self.unexplained is not None:
+            self.problems.append(_message(self.unexplained, "unexplained", 1.0))
         if self.problems:
             raise AutoSpecError(self.problems[0])
 

@@ -82,14 +82,19 @@ def check(model: nn.Module, batch: Any) -> LayerTable:
 
 def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, engine: str = "hooks") -> LayerTable:
     """The table, with what ``watched`` does not hold left out; None is everything that can be recorded."""
-    weights = {weight.name: weight for weight in reversed(weights_of(model))}
+    uses = weights_of(model)
+    weights = {weight.name: weight for weight in reversed(uses)}
+    first_names = {weight.key: weight.name for weight in reversed(uses)}
     listed = [name for name, weight in weights.items() if not weight.part_of or name in (watched or ())][::-1]
-    traced = _traced(model, batch, [name for name in listed if not _obstacle(weights[name])])
+    stored = [name for name in listed if first_names[weights[name].key] == name]
+    traced = _traced(model, batch, [name for name in stored if not _obstacle(weights[name])])
     rows = []
     for name in listed:
         weight = weights[name]
         reason = _obstacle(weight)
-        if not reason and watched is not None and name not in watched:
+        if not reason and name not in stored:
+            reason = f"the same weight as {first_names[weight.key]!r}, recorded there"
+        elif not reason and watched is not None and name not in watched:
             reason = "not chosen by layers=..."
         if not reason and traced is not None and traced.refusal:
             reason = "its rows cannot be traced to samples"

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from autospec.store.checksums import axis_names
 from autospec.store.schema import (
     ACTIVATION,
     ADJOINT,
@@ -139,7 +140,7 @@ def _labelled(
 ) -> xr.DataArray:
     import xarray as xr
 
-    dimensions = [dimension.label for dimension in dataset.dims]
+    dimensions = axis_names(dataset)
     labels = {
         GROUP: list(group_names),
         OTHER_GROUP: list(group_names),

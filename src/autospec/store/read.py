@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
+from autospec.store.checksums import axis_names
 from autospec.store.description import describe
 from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
 from autospec.store.opening import open_checked
@@ -371,7 +372,7 @@ def read_table(path: Path) -> SpectraTable:
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
-            field = Field(name, tuple(dimension.label for dimension in item.dims), item.dtype.name)
+            field = Field(name, tuple(axis_names(item)), item.dtype.name)
             if field.per_record or field.per_epoch or field.per_permutation:
                 table.restore(field, item[()])
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
 import numpy as np
 
 from autospec.store.atomic import write_atomically
+from autospec.store.checksums import (
+    DIGEST,
+    FORMAT,
+    HEAPS,
+    dataset_line,
+    fixed_text,
+    folder_line,
+    item_lines,
+    structure_digest,
+    text_checksums,
+)
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
@@ -28,6 +40,7 @@ from autospec.store.schema import (
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
+    layer_path,
 )
 from autospec.store.table import AnyArray, SpectraTable
 
@@ -79,51 +92,58 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
 
     They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
     """
-    with h5py.File("spectra", "w", driver="core", backing_store=False) as file:
+    stream = io.BytesIO()  # takes a third less time than HDF5's own files in memory, which are copied to get at them
+    with h5py.File(stream, "w", libver=FORMAT) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs.update(header.attributes)
-        _write_groups(file, header)
+        arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
+        arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
             layers.create_group(name).attrs.update(attributes)
-        _write_permutations(file, header.permutations)
-        for array in table:
-            _write_array(file, array.field.path, array.field.dimensions, array.values)
+        if header.permutations is not None:
+            file.create_group(PERMUTATION_ROOT).attrs.update(
+                {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
+            )
+        datasets = [_create_dataset(file, *array) for array in arrays]
+        lines = [dataset_line(path, values.shape, values.dtype, axes, _texts(values)) for path, axes, values in arrays]
+        file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
         file.flush()
-        return bytes(file.id.get_file_image())
+        file.attrs[HEAPS] = text_checksums(stream.getvalue())  # all text is there, and no value yet: a quick search
+        for dataset, (_, _, values) in zip(datasets, arrays, strict=True):
+            if values.size:
+                dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
+    return stream.getvalue()
 
 
-def _write_groups(file: h5py.File, header: Header) -> None:
-    names = file.create_dataset(
-        GROUP_NAMES, data=np.array(list(header.groups), dtype=object), dtype=h5py.string_dtype()
-    )
-    names.dims[0].label = GROUP
+def _group_arrays(header: Header) -> Iterator[tuple[str, tuple[str, ...], AnyArray]]:
+    """The datasets that describe the groups: path, labels of axes, values."""
+    yield GROUP_NAMES, (GROUP,), fixed_text(header.groups)
     if header.group_sizes is not None:
-        file.create_dataset(GROUP_SIZES, data=np.asarray(header.group_sizes, dtype=np.int64)).dims[0].label = GROUP
-    margin = np.array([name in header.margins for name in header.groups])
-    file.create_dataset(GROUP_IS_MARGIN, data=margin).dims[0].label = GROUP
-    members = file.create_dataset(GROUP_MEMBERS, data=_members(header))
-    for axis, label in enumerate((GROUP, OTHER_GROUP)):
-        members.dims[axis].label = label
+        yield GROUP_SIZES, (GROUP,), np.asarray(header.group_sizes, dtype=np.int64)
+    yield GROUP_IS_MARGIN, (GROUP,), np.array([name in header.margins for name in header.groups])
+    yield GROUP_MEMBERS, (GROUP, OTHER_GROUP), _members(header)
 
 
-def _write_permutations(file: h5py.File, design: PermutationDesign | None) -> None:
-    """Which pairs were permuted, and which were not and why."""
+def _permutation_arrays(design: PermutationDesign | None) -> Iterator[tuple[str, tuple[str, ...], AnyArray]]:
+    """The datasets that say which pairs were permuted, and which were not and why."""
     if design is None:
         return
-    group = file.create_group(PERMUTATION_ROOT)
-    group.attrs.update({"permutations": design.permutations, "relabellings": design.digest()})
-    text = h5py.string_dtype()
     subjects = [[int((pair.members[0] == code).sum()) for code in (1, 2)] for pair in design.pairs]
-    arrays = {
-        PERMUTATION_PAIRS: np.array([[pair.a, pair.b] for pair in design.pairs], dtype=object).reshape(-1, 2),
-        PERMUTATION_STRATA: np.array([", ".join(pair.strata) for pair in design.pairs], dtype=object),
-        PERMUTATION_REFUSED: np.array(list(design.refused), dtype=object).reshape(-1, 2),
-        PERMUTATION_REASONS: np.array(list(design.refused.values()), dtype=object),
-    }
-    for path, values in arrays.items():
-        file.create_dataset(path, data=values, dtype=text)
-    file.create_dataset(PERMUTATION_SUBJECTS, data=np.array(subjects, dtype=np.int64).reshape(-1, 2))
+    yield PERMUTATION_PAIRS, (), fixed_text([[pair.a, pair.b] for pair in design.pairs]).reshape(-1, 2)
+    yield PERMUTATION_STRATA, (), fixed_text([", ".join(pair.strata) for pair in design.pairs])
+    yield PERMUTATION_REFUSED, (), fixed_text(list(design.refused)).reshape(-1, 2)
+    yield PERMUTATION_REASONS, (), fixed_text(list(design.refused.values()))
+    yield PERMUTATION_SUBJECTS, (), np.array(subjects, dtype=np.int64).reshape(-1, 2)
+
+
+def _folder_lines(file: h5py.File, header: Header, paths: Sequence[str]) -> list[str]:
+    """What the digest says of every folder of the file."""
+    folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
+    attributed = {".": file, **{layer_path(name): file[layer_path(name)] for name in header.layers}}
+    attributed |= {LAYERS: file[LAYERS]} | ({PERMUTATION_ROOT: file[PERMUTATION_ROOT]} if header.permutations else {})
+    lines = [folder_line(path) for path in folders - set(attributed)]
+    return lines + [line for path, item in attributed.items() for line in item_lines(path.strip("."), item)]
 
 
 def _members(header: Header) -> AnyArray:
@@ -133,17 +153,25 @@ def _members(header: Header) -> AnyArray:
     return np.array([[other in parts.get(name, [name]) for other in header.groups] for name in header.groups])
 
 
-def _write_array(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> None:
-    dataset = file.create_dataset(path, data=values, chunks=_chunks(values))
+def _create_dataset(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> h5py.h5d.DatasetID:
+    """A dataset with checksums and labelled axes, whose values are yet to be written."""
+    chunks = _chunks(values)
+    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, fletcher32=chunks is not None).id
     for axis, dimension in enumerate(dimensions):
-        dataset.dims[axis].label = dimension
+        h5py.h5ds.set_label(dataset, axis, dimension.encode())  # dims[axis].label takes three times as long
+    return dataset
+
+
+def _texts(values: AnyArray) -> AnyArray | None:
+    """The values where they are text."""
+    return values if values.dtype.kind == "S" else None
 
 
 def _chunks(values: AnyArray) -> tuple[int, ...] | None:
     """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
     if values.size == 0:
         return None
-    item_bytes = max(1, values[0].size) * values.itemsize
+    item_bytes = values.nbytes // len(values)
     return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
 
 

@@ -1,12 +1,18 @@
 """``run.py`` as a user types it: what it makes, and what it says to mistakes."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from references import content
 
 from autospec import open_spectra
+from autospec.experiments.runs.folder import RunFolder
+from autospec.experiments.runs.status import status
 
 TINY = ["dataset.per_digit=6", "epochs=3", "width=4"]
 
@@ -91,6 +97,34 @@ MISTAKES = {
     "a pair in front of another group": (
         ["figure=fig4", "panel=G", "introspection.permutations=0", "figure.pairs=[[SZ,XX]]"],
         "figure.pairs: 'XX' is no group of the run; there are HC, SZ",
+    ),
+    "a misspelled key with a plus": (
+        ["+learning_rat=0.5"],
+        "+learning_rat=0.5: nothing takes the key 'learning_rat'; did you mean 'learning_rate'?",
+    ),
+    "a misspelled key with two": (["++introspection.evry=2"], "did you mean 'introspection.every'?"),
+    "a key like no other": (["+colour=red"], "nothing takes the key 'colour'; conf/config.yaml lists the keys"),
+    "a key that no launcher takes": (
+        ["-m", "hydra/launcher=joblib", "+hydra.launcher.n_job=2"],
+        "nothing takes the key 'hydra.launcher.n_job'; the files in conf/hydra list the keys of launchers",
+    ),
+    "a launcher's key without -m": (
+        ["hydra.launcher.n_jobs=2"],
+        "hydra.launcher.n_jobs=2: launchers work in sweeps only",
+    ),
+    "a sweeper's key without -m": (["hydra.sweeper.params={width: 8}"], "sweepers work in sweeps only; add -m"),
+    "a launcher's key without its launcher": (
+        ["-m", "hydra.launcher.n_jobs=2"],
+        "hydra.launcher.n_jobs=2: the launcher that makes one run after another takes no keys; add hydra/",
+    ),
+    "another sweeper": (
+        ["-m", "hydra/sweeper=basic"],
+        "sweeps are checked by AutoSpec's own sweeper alone; leave it out",
+    ),
+    "a sweep in parts": (["-m", "hydra.sweeper.max_batch_size=2"], "a sweep is checked as a whole and never split"),
+    "a figure without a panel": (
+        ["figure=fig1", "width=4"],
+        "figure=fig1: one run is a panel of it; add panel=A (to H), or draw all of it with make figures FIGURE=1",
     ),
     "no key at all": (["width"], "cannot read the argument 'width'; write key=value"),
 }
@@ -180,10 +214,11 @@ def test_two_runs_of_one_configuration_give_the_same_numbers(run, tmp_path):
     assert content(paths[0]) == content(paths[1])
 
 
-def test_a_sweep_runs_each_distinct_run_once(run, tmp_path):
+def test_a_sweep_runs_each_distinct_run_once_and_says_what_draws(run, tmp_path, capfd):
     assert run("-m", "figure=fig1", "panel=A,B,G,H", *TINY) == ""
     assert len(_runs(tmp_path)) == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "outputs"]
+    assert "`make figures FIGURE=1 ARGS='dataset.per_digit=6 epochs=3 width=4" in capfd.readouterr().err
 
 
 def test_a_failed_job_leaves_the_others_and_is_listed(run, tmp_path):
@@ -204,14 +239,58 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_there_is(run, tmp_path):
     assert "Traceback" in (folder / "run.log").read_text()
 
 
-def test_damaged_spectra_are_set_aside_and_the_run_begins_anew(run, tmp_path):
+def test_damaged_spectra_of_a_complete_run_are_set_aside_where_that_is_asked_for(run, tmp_path):
     assert run(*TINY) == ""
     (folder,) = _runs(tmp_path)
     whole = (folder / "spectra.h5").read_bytes()
     (folder / "spectra.h5").write_bytes(whole[: len(whole) // 2])
-    assert run(*TINY) == ""
+    message = run(*TINY)
+    assert message.endswith("the run was complete: overwrite=true sets the file aside and makes it anew")
+    assert message.startswith(f"{folder}/spectra.h5 is")
+    assert (folder / "spectra.h5").read_bytes() == whole[: len(whole) // 2]
+    assert run(*TINY, "overwrite=true") == ""
     assert (folder / "spectra.damaged.h5").exists()
     assert open_spectra(folder / "spectra.h5").complete
+
+
+def test_a_complete_run_is_made_anew_where_that_is_asked_for(run, tmp_path):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+    numbers, before = content(folder / "spectra.h5"), (folder / "spectra.h5").stat().st_mtime_ns
+    assert run(*TINY, "overwrite=true") == ""
+    assert _runs(tmp_path) == [folder]
+    assert (folder / "spectra.h5").stat().st_mtime_ns > before
+    assert content(folder / "spectra.h5") == numbers
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_complete_run_whose_file_another_process_holds_stays(run, tmp_path, mode):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+    code = "import h5py, sys; file = h5py.File(sys.argv[1], sys.argv[2]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(folder / "spectra.h5"), mode]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        assert run(*TINY) == ""
+        assert status(RunFolder(folder)).state == "done"
+        assert sorted(path.name for path in folder.glob("spectra*")) == ["spectra.h5"]
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOLCK, errno.EACCES, errno.EIO])
+def test_a_complete_run_whose_file_cannot_be_read_now_stays(run, tmp_path, monkeypatch, number):
+    assert run(*TINY) == ""
+    (folder,) = _runs(tmp_path)
+
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("autospec.store.opening.RETRY_S", 0.01)
+    monkeypatch.setattr("autospec.store.opening._Stream", refused)
+    message = run(*TINY)
+    assert message.startswith(f"{folder}/spectra.h5 cannot be read now ({os.strerror(number)}): ")
+    assert len(message.splitlines()) == 1
+    assert sorted(path.name for path in folder.glob("spectra*")) == ["spectra.h5"]
 
 
 def test_a_folder_that_cannot_be_written(run, monkeypatch):

@@ -1,8 +1,11 @@
+import errno
+
 import pytest
 import torch
 
 from autospec import AutoSpecError
-from autospec.experiments.runs.checkpoint import Checkpoints, random_state, restore_random_state
+from autospec.errors import DamagedFile, UnreadableFile
+from autospec.experiments.runs.checkpoint import Checkpoints, random_state, read_checkpoint, restore_random_state
 from autospec.experiments.runs.folder import run_folder
 
 
@@ -26,6 +29,35 @@ def test_the_newest_state_that_can_be_read_is_loaded(folder, caplog):
     assert "checkpoint.pt is damaged" in caplog.text
     checkpoints.remove()
     assert list(folder.path.iterdir()) == []
+
+
+def test_a_flipped_bit_anywhere_is_found(folder):
+    Checkpoints(folder).save(lambda: {"epoch": 1, "weight": torch.arange(12.0)})
+    whole = folder.checkpoint.read_bytes()
+    assert read_checkpoint(folder.checkpoint)["weight"].tolist() == list(range(12))
+    for at in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        folder.checkpoint.write_bytes(damaged)
+        with pytest.raises(DamagedFile, match="its checksum is another"):
+            read_checkpoint(folder.checkpoint)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(folder):
+    torch.save({"epoch": 3}, folder.checkpoint)
+    assert Checkpoints(folder).load(9) == {"epoch": 3}
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays(folder, monkeypatch):
+    Checkpoints(folder).save(lambda: {"epoch": 1})
+
+    def refused(*_, **__):
+        raise OSError(errno.EIO, "failed")
+
+    monkeypatch.setattr("autospec.store.opening._Stream", refused)
+    with pytest.raises(UnreadableFile, match=r"checkpoint\.pt cannot be read now"):
+        Checkpoints(folder).load(9)
+    assert folder.checkpoint.exists()
 
 
 def test_a_state_beyond_the_recorded_epochs_is_not_used(folder, caplog):

@@ -304,6 +304,7 @@ class ExperimentConfig:
     output_dir: Folder = "outputs"
     checkpoint_s: Duration | None = None
     accept_changes: bool = False
+    overwrite: bool = False
     supplement: bool = False
     figure: FigureConfig = field(default_factory=FigureConfig)
     panel: PanelConfig = field(default_factory=PanelConfig)
@@ -321,7 +322,7 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
 """The schema of each choice of the ``dataset`` group."""
 
 NOT_IN_RUN_ID = frozenset(
-    {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "supplement", "figure", "panel"}
+    {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement", "figure", "panel"}
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
 

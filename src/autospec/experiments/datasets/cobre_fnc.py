@@ -10,12 +10,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.exclusions import Account, list_names
-from autospec.cohorts.prepared_file import find_prepared
+from autospec.cohorts.prepared_file import find_prepared, open_prepared
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CobreFncConfig
 from autospec.experiments.datasets import cobre_timeseries
@@ -157,7 +156,7 @@ def _repetition_time_s(config: CobreFncConfig, account: Account) -> float:
     """The cohort's repetition time; AutoSpecError where it is not known, or not one."""
     if config.path is None:
         return TR_S
-    with h5py.File(find_prepared(Path(config.path)), "r") as root:
+    with open_prepared(find_prepared(Path(config.path))) as root:
         node = root.get("people/repetition_time_s")
         times = sorted({round(float(time), 3) for time in node[:]}) if node is not None else []
     if len(times) != 1 or not np.isfinite(times[0]):
@@ -172,7 +171,7 @@ def _repetition_time_s(config: CobreFncConfig, account: Account) -> float:
 def _map_means(config: CobreFncConfig, rows: npt.NDArray) -> Array:
     """(n, components) How strong each component's map is where the mean map of all is strongest (its upper tenth)."""
     file = find_prepared(Path(str(config.path)))
-    with h5py.File(file, "r") as root:
+    with open_prepared(file) as root:
         if "maps" not in root:
             raise AutoSpecError(f"dataset.blocks: {file} has no /maps; prepare it without --no-maps, or leave maps out")
         maps = root["maps"]

@@ -20,10 +20,14 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.registry import register_schemas
+from autospec.experiments.launch.overrides import check_overrides, drawing_command
 from autospec.experiments.launch.plugins import register_plugins
 from autospec.experiments.plan import plan_run
 
 log = logging.getLogger(__name__)
+
+TRAINS_ONLY = "AUTOSPEC_TRAINS_ONLY"
+"""The environment variable that ``autospec figures`` sets for its sweep: nobody needs to be told how to draw."""
 
 SWEEP = {"-m", "--multirun"}
 
@@ -35,7 +39,8 @@ def main(conf: Path = CONF) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # its exceptions reach us, instead of pages on the screen
     sweep = bool(SWEEP & set(sys.argv[1:]))
     try:
-        _refuse_launcher_without_sweep(sweep, sys.argv[1:])
+        check_overrides(sys.argv[1:], sweep)
+        drawn_by = drawing_command(sys.argv[1:]) if sweep and TRAINS_ONLY not in os.environ else None
         if sweep:
             sys.argv[1:] = sweep_arguments(sys.argv[1:])
         mistakes: list[AutoSpecError] = []
@@ -43,6 +48,8 @@ def main(conf: Path = CONF) -> None:
         hydra.main(version_base="1.3", config_path=str(conf.resolve()), config_name="config")(task)()
         if mistakes:
             raise mistakes[0]
+        if drawn_by:
+            log.info("the runs of the figure are there; `%s` tests and draws them", drawn_by)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
     except ValueError as error:
@@ -56,7 +63,7 @@ def main(conf: Path = CONF) -> None:
 def run(config: DictConfig, in_sweep: bool = False) -> None:
     """Make the run of one composed configuration, unless it is complete."""
     plan = plan_run(config)
-    if plan.done:
+    if not plan.to_run:
         log.info("%s is complete; nothing to do", plan.folder.run_id)
         return
     from autospec.experiments.run import run as make_run  # torch is loaded only where something is left to train
@@ -109,8 +116,3 @@ def _noting(mistakes: list[AutoSpecError]) -> Callable[[DictConfig], None]:
             mistakes.append(error)
 
     return run_and_note
-
-
-def _refuse_launcher_without_sweep(sweep: bool, arguments: list[str]) -> None:
-    if not sweep and any(argument.startswith("hydra/launcher=") for argument in arguments):
-        raise AutoSpecError("hydra/launcher=...: launchers work in sweeps only; add -m")

@@ -85,7 +85,7 @@ class Sweep(BasicSweeper):
             label = " ".join(text for text in overrides if text not in common)
             try:
                 plan = plan_run(composition.config(overrides))
-                jobs.append(Job(tuple(overrides), label, plan, plan.done))
+                jobs.append(Job(tuple(overrides), label, plan, not plan.to_run))
             except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
                 for problem in explain(error).splitlines():
                     labels_of.setdefault(problem, []).append(label)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
 from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
 from autospec.experiments.config.messages import explain
+from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
@@ -111,7 +113,8 @@ def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[P
         raise AutoSpecError(f"--jobs {jobs}: must be 1 or more")
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
-    with subprocess.Popen([sys.executable, "-m", "autospec.cli", "run", "-m", *sweep]) as process:
+    environment = {**os.environ, TRAINS_ONLY: "1"}
+    with subprocess.Popen([sys.executable, "-m", "autospec.cli", "run", "-m", *sweep], env=environment) as process:
         if jobs > 1:
             _show_progress(process, runs)
         if process.wait():

@@ -1,21 +1,31 @@
-"""Checkpoints: written whole or not at all, the one before kept beside."""
+"""Checkpoints: written whole or not at all, with a checksum, the one before kept beside."""
 
 from __future__ import annotations
 
 import io
 import logging
 import time
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from autospec.errors import DamagedFile, UnreadableFile
 from autospec.experiments.runs.folder import RunFolder
 from autospec.store.atomic import write_atomically
+from autospec.store.opening import read_bytes
 
 log = logging.getLogger(__name__)
 
 State = dict[str, Any]
+
+MAGIC = b"autospec checkpoint 1\n"
+"""The beginning of a checkpoint; eight hexadecimal digits of CRC-32 and a line break follow, then what torch saves."""
+HEADER_BYTES = len(MAGIC) + 9
+EARLIER_MAGIC = b"PK"
+"""The beginning of a checkpoint of an earlier version, without a checksum: an archive as torch saves it."""
 
 SHARE = 0.02
 """The largest share of a run's time that checkpoints may take."""
@@ -57,10 +67,9 @@ class Checkpoints:
             AutoSpecError: where the disk refuses; the checkpoint before stays.
         """
         started = time.monotonic()
-        content = io.BytesIO()  # torch reports a full disk as an internal error, without a word about the disk
-        torch.save(state(), content)
+        content = _checkpoint_bytes(state())  # torch reports a full disk as an internal error, not naming the disk
         with write_atomically(self._folder.checkpoint) as temporary:
-            temporary.write_bytes(content.getbuffer())
+            temporary.write_bytes(content)
             if self._folder.checkpoint.exists():
                 self._folder.checkpoint.replace(self._folder.previous_checkpoint)
         self._saved_at = time.monotonic()
@@ -76,12 +85,17 @@ class Checkpoints:
 
         Returns:
             What ``save`` was given. Where it is None, the checkpoints that are there are removed.
+
+        Raises:
+            UnreadableFile: where a checkpoint cannot be read now, which says nothing of its content.
         """
         for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
             if not path.exists():
                 continue
             try:
-                state: State = torch.load(path, map_location="cpu", weights_only=True)
+                state = read_checkpoint(path)
+            except UnreadableFile:  # it may be whole: the run must not begin anew
+                raise
             except Exception as error:  # noqa: BLE001 (a damaged archive raises whatever its damage leads to)
                 log.warning("%s is damaged (%s); falling back to the one before", path, type(error).__name__)
                 continue
@@ -95,6 +109,39 @@ class Checkpoints:
         """Remove the checkpoints of a finished run."""
         for path in (self._folder.checkpoint, self._folder.previous_checkpoint):
             path.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> State:
+    """Return the state that a checkpoint holds, its tensors on the CPU.
+
+    Args:
+        path: the checkpoint.
+
+    Raises:
+        UnreadableFile: where it cannot be read now, which says nothing of its content.
+        DamagedFile: where its checksum is another; a damaged one of an earlier version raises whatever that leads to.
+    """
+    content = memoryview(read_bytes(path))
+    if content[: len(EARLIER_MAGIC)] != EARLIER_MAGIC:
+        if content[:HEADER_BYTES] != _header(content[HEADER_BYTES:]):
+            raise DamagedFile(f"{path} is damaged: its checksum is another")
+        content = content[HEADER_BYTES:]
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def _checkpoint_bytes(state: State) -> memoryview:
+    """A checkpoint's header and content."""
+    stream = io.BytesIO(bytes(HEADER_BYTES))
+    stream.seek(HEADER_BYTES)
+    torch.save(state, stream)
+    content = stream.getbuffer()
+    content[:HEADER_BYTES] = _header(content[HEADER_BYTES:])
+    return content
+
+
+def _header(content: memoryview) -> bytes:
+    return MAGIC + f"{zlib.crc32(content):08x}\n".encode()
 
 
 def random_state(device: str) -> State:

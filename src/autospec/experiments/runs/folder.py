@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, UnreadableFile
 
 if TYPE_CHECKING:
     import h5py
@@ -83,14 +83,32 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def has_spectra(self) -> bool:
+        """Whether there is a spectra file.
+
+        Raises:
+            UnreadableFile: where that cannot be told.
+        """
+        try:
+            self.spectra.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise UnreadableFile(
+                f"{self.spectra} cannot be looked at: {error.strerror}; mend that, then try again"
+            ) from error
+        return True
+
+    @property
     def complete(self) -> bool:
         """Whether the run ended well.
 
         Raises:
-            DamagedFile: where the spectra cannot be read.
+            UnreadableFile: where the spectra cannot be read now, which says nothing of their content.
+            DamagedFile: where they were read and found wrong.
             AutoSpecError: where they are another run's or of another schema.
         """
-        if not self.spectra.is_file():
+        if not self.has_spectra:
             return False
         with self.open_own_spectra() as file:
             return bool(file.attrs.get("complete", False))
@@ -103,7 +121,8 @@ class RunFolder:
             The open file.
 
         Raises:
-            DamagedFile: where the spectra cannot be read.
+            UnreadableFile: where the spectra cannot be read now, which says nothing of their content.
+            DamagedFile: where they were read and found wrong.
             AutoSpecError: where they are another run's or of another schema.
         """
         from autospec.store.opening import open_checked  # loads h5py, which a look at locks does without
@@ -114,6 +133,20 @@ class RunFolder:
                 of = f"of run {recorded}" if recorded else "not of a run"
                 raise AutoSpecError(f"{self.spectra} is {of}, so this run cannot go on with it; move it elsewhere")
             yield file
+
+
+def ended(folder: RunFolder, epochs: int) -> bool:
+    """Return whether a run whose spectra cannot tell was complete, from what lies beside them; in doubt it was.
+
+    Args:
+        folder: the run's.
+        epochs: how many it has.
+    """
+    if folder.checkpoint.exists() or folder.previous_checkpoint.exists():
+        return False
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return bool(json.loads(folder.provenance.read_text())["sessions"][-1]["to_epoch"] >= epochs)
+    return True
 
 
 def run_folder(output_dir: str, run_id: str) -> RunFolder:

@@ -11,7 +11,7 @@ from autospec.errors import DamagedFile
 from autospec.experiments.config.checks import as_yaml
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.runs.folder import RunFolder
+from autospec.experiments.runs.folder import RunFolder, ended
 from autospec.experiments.runs.provenance import Provenance
 from autospec.experiments.training.tasks import TASKS
 from autospec.store.read import read_table
@@ -40,13 +40,26 @@ def spectra_attributes(config: ExperimentConfig, data: Dataset, provenance: Prov
     )
 
 
-def set_damaged_spectra_aside(folder: RunFolder) -> None:
-    """Move spectra that cannot be read out of the way: the run begins anew, and nothing is lost."""
-    if not folder.spectra.exists():
+def set_damaged_spectra_aside(folder: RunFolder, config: ExperimentConfig) -> None:
+    """Move spectra that were read and found wrong out of the way: the run begins anew, and nothing is lost.
+
+    Args:
+        folder: the run's.
+        config: the run's; a run that was complete is made anew with ``overwrite`` alone.
+
+    Raises:
+        UnreadableFile: where the spectra cannot be read now, which says nothing of their content.
+        DamagedFile: where they are damaged and the run was complete.
+    """
+    if not folder.has_spectra:
         return
     try:
         read_table(folder.spectra)
     except DamagedFile as error:
+        if not config.overwrite and ended(folder, config.epochs):
+            raise DamagedFile(
+                f"{error}; the run was complete: overwrite=true sets the file aside and makes it anew"
+            ) from error
         earlier = len(list(folder.path.glob("spectra.damaged*.h5")))
         aside = folder.spectra.with_name(f"spectra.damaged{earlier or ''}.h5")
         folder.spectra.replace(aside)

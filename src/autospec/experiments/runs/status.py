@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from autospec.errors import AutoSpecError, DamagedFile
-from autospec.experiments.runs.folder import RUNS, RunFolder, holder
+from autospec.experiments.runs.folder import RUNS, RunFolder, ended, holder
 from autospec.experiments.runs.log import last_message
 from autospec.experiments.runs.progress import duration
 from autospec.store.schema import TRAINING_EPOCHS
@@ -60,7 +60,8 @@ def status(folder: RunFolder) -> Status:
     try:
         progress = _progress(folder)
     except DamagedFile:
-        return Status(folder.run_id, "stale", "its spectra are damaged: the same command sets them aside, begins anew")
+        anew = "overwrite=true" if ended(folder, _epochs_of(folder) or 0) else "the same command"
+        return Status(folder.run_id, "stale", f"its spectra are damaged: {anew} sets them aside, begins anew")
     except AutoSpecError as error:
         return Status(folder.run_id, "failed", str(error))
     if progress.complete:
@@ -83,7 +84,7 @@ def summary(runs: list[Status], output_dir: Path) -> str:
 
 
 def _progress(folder: RunFolder) -> _Progress:
-    if not folder.spectra.is_file():
+    if not folder.has_spectra:
         return _Progress(False, 0, _epochs_of(folder), 0.0)
     with folder.open_own_spectra() as file:
         epochs = len(file[TRAINING_EPOCHS.path]) if TRAINING_EPOCHS.path in file else 0
