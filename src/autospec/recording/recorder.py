@@ -35,7 +35,7 @@ from autospec.recording.schedule import Schedule
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
-from autospec.spectra.settings import CALIBRATED, RecorderSettings, check_settings
+from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -82,7 +82,8 @@ class SpectralRecorder:
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
             between them takes the formula's floor times twice the larger ratio of the last two measured to it, which
-            about 0.1 % of values exceed; "formula" counts the rounding of the last product alone.
+            about 0.1 % of values exceed; "formula" counts the rounding of the last product alone. None is calibrated
+            with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume, overwrite: what to do with an existing file; without either it is an error.
@@ -110,7 +111,7 @@ class SpectralRecorder:
         bins: int | None = None,
         engine: str = "hooks",
         check_every: int | None = None,
-        floor: str = CALIBRATED,
+        floor: str | None = None,
         reduction: str = "mean",
         scaler: torch.amp.GradScaler | None = None,
         resume: bool = False,
@@ -121,6 +122,7 @@ class SpectralRecorder:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
+        floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
         settings = check_settings(
             RecorderSettings,
             {
@@ -436,8 +438,7 @@ class SpectralRecorder:
         def add_matrices(layer: Layer, gradients: Tensor, eps: float) -> None:
             sums.add_matrices(layer, gradients / self._loss_scale, eps)
 
-        # until the fast engine has chosen, the copy takes what needs no choice
-        way = (self._engine.chosen or HOOKS) if isinstance(self._engine, FastEngine) else None
+        way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
         sinks = Sinks(add, add_matrices, lambda way: None)
         engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
         if isinstance(engine, HookListener) and self._hooks is not None:
