@@ -152,6 +152,7 @@ class SpectralRecorder:
         say_what_is_left_out(model)
         self._check = GradientCheck(self._keep)
         self._hooks = self._engine if isinstance(self._engine, HookListener) else None
+        self._check.splits = self._hooks is None
         if self._hooks is not None:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
@@ -252,6 +253,7 @@ class SpectralRecorder:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
         finally:
+            self._check.close()
             self._batch = None
 
     def check(self, batch: Any) -> LayerTable:
