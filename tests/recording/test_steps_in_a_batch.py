@@ -98,3 +98,22 @@ def test_a_replaced_head_is_named_by_every_engine(engine):
     model[2] = nn.Linear(5, 3).double()
     with pytest.raises(AutoSpecError, match="layer '2': replaced after the recorder was made"), recorder.batch(LABELS):
         model(_normal(6, 4)).sum().backward()
+
+
+def test_an_attacks_pass_is_left_out_at_every_batch_though_steps_are_taken_between_them():
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = SpectralRecorder(model, groups=["a", "b"], floor="formula")
+    for _ in range(3):
+        alone, x = copy.deepcopy(model), _normal(6, 4).requires_grad_()
+        with recorder.batch(LABELS):
+            model(x).square().mean().backward()
+            attacked = (x + 0.1 * x.grad.sign()).detach()
+            optimizer.zero_grad()
+            model(attacked).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        recorder.end_epoch()
+        (alone(attacked).square().mean(1)[LABELS == 0].sum() / 6).backward()
+        expected = full_spectrum(alone[0].weight.grad)
+        assert abs(recorder.table["layers/0/gradient"][-1, 1] - expected).max() < 1e-10

@@ -111,7 +111,7 @@ class GradientCheck(ArrivalListener):
 
     def stepping(self, layers: Sequence[Layer]) -> None:
         """An optimizer's step takes the gradients of some weights; one with a closure runs passes of its own."""
-        self._is_in_step = True
+        self._is_in_step = self.is_open
         self._taken(layers)
 
     def stepped(self, layers: Sequence[Layer]) -> None:
