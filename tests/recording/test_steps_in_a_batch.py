@@ -117,3 +117,15 @@ def test_an_attacks_pass_is_left_out_at_every_batch_though_steps_are_taken_betwe
         (alone(attacked).square().mean(1)[LABELS == 0].sum() / 6).backward()
         expected = full_spectrum(alone[0].weight.grad)
         assert abs(recorder.table["layers/0/gradient"][-1, 1] - expected).max() < 1e-10
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_grad_scaler_that_was_not_given_is_asked_for_by_every_engine(engine):
+    model, scaler = _model().float(), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, floor="formula")
+    with recorder.batch(LABELS):
+        scaler.scale(model(torch.randn(6, 4)).square().mean()).backward()
+    scaler.step(optimizer)
+    with pytest.raises(AutoSpecError, match=r"1/65536 of the gradients .* SpectralRecorder\(..., scaler=scaler\)"):
+        recorder.end_epoch()

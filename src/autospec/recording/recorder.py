@@ -242,6 +242,7 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
+            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
