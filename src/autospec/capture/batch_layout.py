@@ -87,6 +87,10 @@ class BatchLayout:
                 found.append(_weighted(pieces, shares[0]))
         return found
 
+    def by_nearest_share(self) -> BatchLayout:
+        """This layout with the one share that comes nearest to a loss, where others that come near differ from it."""
+        return replace(self, outputs=tuple(place[:1] if isinstance(place, tuple) else place for place in self.outputs))
+
     def explained(
         self,
         parts: Sequence[Sequence[Any]],
@@ -127,7 +131,8 @@ class BatchLayout:
             }
             nearest = min(apart_by.values())
             if nearest < best[1]:
-                best = tuple(share for share, apart in apart_by.items() if apart <= max(near, nearest)), nearest
+                by_distance = sorted(apart_by, key=apart_by.__getitem__)
+                best = tuple(share for share in by_distance if apart_by[share] <= max(near, nearest)), nearest
         return best
 
     def _loss_apart(

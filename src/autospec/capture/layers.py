@@ -152,6 +152,16 @@ def refuse_replaced(model: nn.Module, watched: Sequence[WatchedModule]) -> None:
         for use in entry.uses:
             if not _is_held(model, entry, use):
                 gone.append(use.layer.name)
+    _refuse_gone(gone)
+
+
+def refuse_missing(model: nn.Module, layers: Sequence[Layer]) -> None:
+    """AutoSpecError that names the layers whose weight is no parameter of the model any more."""
+    held = {id(parameter) for parameter in model.parameters()}
+    _refuse_gone([layer.name for layer in layers if id(layer.parameter) not in held])
+
+
+def _refuse_gone(gone: Sequence[str]) -> None:
     if gone:
         names = ", ".join(repr(name) for name in dict.fromkeys(gone))
         raise AutoSpecError(

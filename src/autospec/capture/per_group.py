@@ -18,7 +18,7 @@ from autospec.capture.agreement import Unsplittable, autocast_eps
 from autospec.capture.batch_layout import BatchLayout, input_layouts, rows_of_cells, sample_dimensions
 from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
-from autospec.capture.layers import Layer
+from autospec.capture.layers import Layer, refuse_missing
 from autospec.capture.memory import Pool
 from autospec.capture.part_order import PartOrder
 from autospec.capture.proved_again import has_diverged, is_due
@@ -70,6 +70,7 @@ class PerGroupEngine:
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         self._eps = 0.0
+        refuse_missing(self.model, self.layers)
         is_to_prove = is_due(self._batches + 1, self._check_every) and not has_diverged(self.model)
         if is_to_prove:
             self._layouts.clear()
@@ -96,6 +97,7 @@ class PerGroupEngine:
 
     def prove(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
         """Show that a call can be split; AutoSpecError where it cannot."""
+        refuse_missing(self.model, self.layers)
         self._refuse_batch_norm()
         leaves, spec = tree_flatten(arguments)
         key = (id(module), spec, sample_dimensions(leaves, len(cells.of_sample)))

@@ -146,6 +146,9 @@ def _compared(
     if not apart <= near:
         return layout, ("the outputs", apart)
     joined = layout.joined(parts, leaves, cells, engine.pool)
+    if joined is None:  # losses alike tell no shares apart; the gradients will
+        layout = layout.by_nearest_share()
+        joined = layout.joined(parts, leaves, cells, engine.pool)
     assert joined is not None
     weights = [layer.parameter for layer in engine.layers]
     summed = weight_gradients(trained(joined), weights)

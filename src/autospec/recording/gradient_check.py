@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
+from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.hooks import ArrivalListener
 from autospec.capture.layers import Layer
@@ -44,6 +45,13 @@ DISCARDED = (
 )
 
 
+LATE = (
+    "layer {name!r}: a gradient arrived after the optimizer's step of this batch, which no further step took (as a "
+    "generator's, that goes through its discriminator); end recorder.batch(...) with the optimizer's step, or use "
+    "engine='hooks', which leaves it out"
+)
+
+
 class GradientCheck(ArrivalListener):
     """Compares each layer's factors with its weight's gradient: at its first arrival and at every so many batches.
 
@@ -51,6 +59,9 @@ class GradientCheck(ArrivalListener):
 
     Args:
         keep: makes a copy of what is summed up of a layer, and returns a function that puts it back.
+
+    Attributes:
+        splits: whether an engine splits the gradients by itself, and cannot leave a backward pass out afterwards.
     """
 
     def __init__(self, keep: Callable[[Layer], Callable[[], None]]) -> None:
@@ -61,6 +72,8 @@ class GradientCheck(ArrivalListener):
         self._due = self._has_penalty = False
         self._may_be_zeroed = self._always_keeps = False
         self._batch_s = self._compare_s = self._started = 0.0
+        self._late = _LateGradients()
+        self._is_in_step = self.splits = False
         self.problems: list[str] = []
         self.half_precision = False
         self.is_open = self.remembers = False
@@ -89,16 +102,35 @@ class GradientCheck(ArrivalListener):
             # after a step in this batch, what no further step took is another model's (a generator's through it)
             if name in self._stepped or unseen.was_zeroed():
                 self._take_back(name, unseen)
+        if self._late.names:
+            self.problems.append(LATE.format(name=self._late.names[0]))
         if self.unexplained is not None:
             self.problems.append(_message(self.unexplained, "unexplained", 1.0))
         if self.problems:
             raise AutoSpecError(self.problems[0])
 
+    def stepping(self, layers: Sequence[Layer]) -> None:
+        """An optimizer's step takes the gradients of some weights; one with a closure runs passes of its own."""
+        self._is_in_step = self.is_open
+        self._taken(layers)
+
     def stepped(self, layers: Sequence[Layer]) -> None:
-        """An optimizer takes the gradients of some weights."""
+        """The step is over: it took what arrived in it as well."""
+        self._is_in_step = False
+        self._taken(layers)
+        if self.splits and self.is_open:
+            for layer in layers:
+                self._late.wait_for(layer)
+
+    def _taken(self, layers: Sequence[Layer]) -> None:
+        self._late.forget()
         for layer in layers:
             self._unseen.pop(layer.name, None)
             self._stepped.add(layer.name)
+
+    def close(self) -> None:
+        """No hook is left on the weights."""
+        self._late.forget()
 
     def _take_back(self, name: str, unseen: _Unseen) -> None:
         self._always_keeps = True
@@ -121,7 +153,7 @@ class GradientCheck(ArrivalListener):
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
             self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif unseen.is_nonzero and _is_zero(layer.parameter.grad):
+        elif unseen.is_nonzero and not self._is_in_step and _is_zero(layer.parameter.grad):
             self._take_back(layer.name, unseen)
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
@@ -171,6 +203,26 @@ class _Unseen:
 
     def _start(self) -> Tensor:
         return self._weight.detach().flatten()[:64].clone()
+
+
+class _LateGradients:
+    """Notices the gradients that reach some weights after an optimizer's step; ``names`` are those of the layers."""
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+        self.names: list[str] = []
+
+    def wait_for(self, layer: Layer) -> None:
+        def note(parameter: Tensor) -> None:
+            self.names.append(layer.name)
+
+        if layer.parameter.requires_grad:
+            self._handles.append(layer.parameter.register_post_accumulate_grad_hook(note))
+
+    def forget(self) -> None:
+        self.names.clear()
+        while self._handles:
+            self._handles.pop().remove()
 
 
 def _is_zero(gradient: Tensor | None) -> bool:

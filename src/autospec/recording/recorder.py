@@ -156,6 +156,7 @@ class SpectralRecorder:
         say_what_is_left_out(model)
         self._check = GradientCheck(self._keep)
         self._hooks = self._engine if isinstance(self._engine, HookListener) else None
+        self._check.splits = self._hooks is None
         if self._hooks is not None:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
@@ -245,6 +246,7 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
+            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
@@ -256,6 +258,7 @@ class SpectralRecorder:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
         finally:
+            self._check.close()
             self._batch = None
 
     def check(self, batch: Any) -> LayerTable:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
@@ -35,20 +35,28 @@ class ScaleCheck:
         self._layers = {id(layer.parameter): layer for layer in layers}
         self._check = check
         self._left_to_see = STEPS if wanted else 0
-        self._handle: RemovableHandle | None = None
+        self._handles: list[RemovableHandle] = []
         self._found = 0.0
         check.remembers = wanted
 
     def begin(self) -> None:
         """A batch begins: the steps that follow are noticed."""
-        if self._handle is None:
-            self._handle = register_optimizer_step_pre_hook(self._before_step)
+        if not self._handles:
+            self._handles.append(register_optimizer_step_pre_hook(self._before_step))
+            self._handles.append(register_optimizer_step_post_hook(self._after_step))
 
     def end(self) -> None:
         """Notice no more steps."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        while self._handles:
+            self._handles.pop().remove()
+
+    def keep(self) -> None:
+        """A batch is over: keep what backward left, where an engine that splits has told of no arrivals."""
+        if self._check.splits and self._check.remembers:
+            for layer in self._layers.values():
+                gradient = layer.parameter.grad
+                if gradient is not None and not gradient.is_sparse:
+                    self._check.left[layer.name] = gradient.detach().to(torch.float64, copy=True)
 
     @property
     def is_undecided(self) -> bool:
@@ -64,10 +72,10 @@ class ScaleCheck:
             )
 
     def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
-        watched = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._layers]
+        watched = self._watched(optimizer)
         if not watched:
             return
-        self._check.stepped([self._layers[id(parameter)] for parameter in watched])
+        self._check.stepping([self._layers[id(parameter)] for parameter in watched])
         if self._left_to_see:
             self._left_to_see -= 1
             ratios = [self._ratio(parameter) for parameter in watched]
@@ -77,6 +85,14 @@ class ScaleCheck:
                 self._check.left.clear()
         if not self._check.is_open:
             self.end()
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+        watched = self._watched(optimizer)
+        if watched:
+            self._check.stepped([self._layers[id(parameter)] for parameter in watched])
+
+    def _watched(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+        return [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._layers]
 
     def _ratio(self, parameter: Tensor) -> float:
         """The power of two by which what backward left is larger than the gradient now; 0 where there is none."""
