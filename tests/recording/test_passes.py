@@ -50,6 +50,17 @@ def _attacked(model, x, y, way):
     return (x + 0.1 * gradient.sign()).detach()
 
 
+@pytest.mark.parametrize("engine", ["per_group", "passes", "fused", "fast"])
+def test_an_attack_whose_gradient_is_zeroed_is_an_error_where_nothing_can_be_taken_back(engine):
+    model, (x, y) = _net(), _data()
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with recorder.batch(LABELS):
+        F.cross_entropy(model(x), y).backward()
+    message = "its gradient was zeroed after a backward pass of this batch"
+    with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
+        F.cross_entropy(model(_attacked(model, x, y, "backward and zero_grad")), y).backward()
+
+
 @pytest.mark.parametrize("way", ["grad", "backward(inputs)", "backward and zero_grad"])
 def test_the_backward_pass_of_an_attack_is_not_the_weights_gradient(way):
     """From the second batch on, as after a warm-up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.hooks import ArrivalListener
 from autospec.capture.layers import Layer
-from autospec.capture.leaf_gradients import LeafGradients
+from autospec.capture.leaf_gradients import LeafGradients, arrivals
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
 from autospec.spectra.factors import GradientFactors
@@ -113,6 +114,20 @@ class GradientCheck(ArrivalListener):
         """An optimizer's step takes the gradients of some weights; one with a closure runs passes of its own."""
         self._is_in_step = self.is_open
         self._taken(layers)
+
+    def noticing(self, layers: Sequence[Layer]) -> contextlib.AbstractContextManager[None]:
+        """A context for an engine that hands over at the end of a batch: a gradient zeroed before that is an error."""
+        return arrivals(layers, self._notice)
+
+    def _notice(self, layer: Layer, gradient: Tensor) -> None:
+        if layer.name in self._stepped:
+            return  # what arrives after a step is refused when the batch ends
+        unseen = self._unseen.get(layer.name)
+        if unseen is None:
+            unseen = self._unseen[layer.name] = _Unseen(layer, None)
+        elif unseen.is_nonzero and not self._is_in_step and _is_zero(layer.parameter.grad):
+            self._take_back(layer.name, unseen)
+        unseen.is_nonzero |= not _is_zero(gradient)
 
     def stepped(self, layers: Sequence[Layer]) -> None:
         """The step is over: it took what arrived in it as well."""

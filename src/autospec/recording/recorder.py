@@ -241,7 +241,13 @@ class SpectralRecorder:
         self._check.begin()
         self._scale_check.begin()
         try:
-            with leaf_gradients(unchecked) as left, self._following(), self._engine.listening(groups):
+            others = self._layers() if self._hooks is None else []
+            with (
+                leaf_gradients(unchecked) as left,
+                self._check.noticing(others),
+                self._following(),
+                self._engine.listening(groups),
+            ):
                 yield batch
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
