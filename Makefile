@@ -57,7 +57,7 @@ $(OLDEST)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	grep -Ev '^(torch|sympy)==' requirements.lock > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -c $(OLDEST)/constraints.txt \
-		--editable . torch==$(TORCH) hypothesis pytest pytest-xdist scipy setuptools transformers
+		--editable '.[all]' torch==$(TORCH) hypothesis pytest pytest-xdist scipy setuptools transformers
 	@touch $@
 
 coverage: $(READY) ## run the tests of make test and say which lines none of them reaches

@@ -100,7 +100,7 @@ class PerGroupEngine:
         refuse_missing(self.model, self.layers)
         self._refuse_batch_norm()
         leaves, spec = tree_flatten(arguments)
-        key = (id(module), spec, sample_dimensions(leaves, len(cells.of_sample)))
+        key = (id(module), str(spec), sample_dimensions(leaves, len(cells.of_sample)))
         if self._layouts.get(key) is None:
             if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
                 raise Unsplittable(f"engine={self.name!r}: no tensor of {len(cells.of_sample)} samples is given to it")
@@ -143,7 +143,7 @@ class PerGroupEngine:
         self._refuse_batch_norm()
         self._eps = max(self._eps, autocast_eps(self.model))
         leaves, spec = tree_flatten(arguments)
-        key = (id(module), spec, sample_dimensions(leaves, len(cells.of_sample)))
+        key = (id(module), str(spec), sample_dimensions(leaves, len(cells.of_sample)))
         layout = self._layouts.get(key)
         if layout is None:
             if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
