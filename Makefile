@@ -55,7 +55,7 @@ test-minimum: $(OLDEST)/.ready ## run the library's tests on the oldest torch th
 
 $(OLDEST)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
-	grep -Ev '^(torch|sympy)==' requirements.lock > $(OLDEST)/constraints.txt
+	grep -Ev '^(torch|sympy|setuptools)==' requirements.lock > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -c $(OLDEST)/constraints.txt \
 		--editable '.[all]' torch==$(TORCH) hypothesis pytest pytest-xdist scipy setuptools transformers
 	@touch $@
