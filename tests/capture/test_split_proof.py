@@ -204,7 +204,8 @@ def test_rounding_before_an_instance_norm_is_not_called_coupling():
             nn.init.constant_(layer.bias, 300.0)  # what the norm takes away again, and its rounding stays
     x = torch.randn(N, 2, 20)
     found = _recorded(model, lambda: model(x).square().mean(), "per_group")
-    assert torch.allclose(found["0"][0], model[0].weight.grad.flatten(1).double())
+    left = model[0].weight.grad.flatten(1).double()
+    assert (found["0"][0] - left).norm() < 1e-5 * left.norm()  # float32 adds up in another order
 
 
 class Noisy(nn.Module):

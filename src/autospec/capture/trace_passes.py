@@ -201,7 +201,7 @@ class Tracer:
                 with in_silence():
                     if is_reentrant:
                         self._run_whole(edges, seeds)
-                    else:
+                    elif sought:
                         torch.autograd.grad(edges, sought, list(seeds), retain_graph=True, allow_unused=True)
             finally:
                 self._collected = None
