@@ -27,11 +27,12 @@ def test_tensors_do_not_pile_up_over_batches(name):
     model = MODELS[name]()
     recorder = SpectralRecorder(model, groups=["a", "b"])
     counts = []
-    for _ in range(6):
+    for _ in range(40):
         with recorder.batch([0, 1, 1]):
             output = model(torch.randn(3, 3, 4))
             (output[0] if isinstance(output, tuple) else output).sum().backward()
         recorder.end_epoch()
         del output
         counts.append(_tensors())
-    assert counts[-1] == counts[1]
+    # floors and traces keep a few numbers at ever rarer batches; one tensor left behind by every batch would be 30
+    assert counts[-1] < counts[9] + 10
