@@ -35,4 +35,4 @@ def test_tensors_do_not_pile_up_over_batches(name):
         del output
         counts.append(_tensors())
     # floors and traces keep a few numbers at ever rarer batches; one tensor left behind by every batch would be 30
-    assert counts[-1] < counts[9] + 10
+    assert counts[-1] < counts[9] + 20
