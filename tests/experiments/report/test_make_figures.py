@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_figures.py"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--figure", "9"], "--figure 9: there is no figure 9; allowed are 1, 2, 3, 4, 5, 6, 7, 8"),
+        (["--figure", "9"], "--figure 9: there is no figure 9; allowed are 1, 2, 3, 4, 5, 6, 7, 8, fnc"),
         (["panel=A"], "panel=A: figures are chosen by --figure, with all their panels; --preset likewise"),
         (["seed=1,2"], "seed=1,2: a figure of several seeds is figure.seeds=[1,2]"),
         (["--figure", "1", "--jobs", "0"], "--jobs 0: must be 1 or more"),
