@@ -313,8 +313,3 @@ def _owners(base: Tensor, scaled: Sequence[Tensor], exponents: Tensor, samples: 
         owners += (exponent - exponents[0]) * len(exponents) ** place
     owners = owners.where(alone & (owners < samples), MIXED)
     return owners.where(present, NOBODY)
-
-
-def one_sample(parts: Sequence[Part]) -> Traced:
-    """The trace of a batch of one, whose every row is of that sample."""
-    return Traced({part: RowTrace(SAMPLE_FIRST) for part in parts}, "a batch of one sample")

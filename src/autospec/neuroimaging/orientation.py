@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel import Nifti1Image, aff2axcodes
+from nibabel import Nifti1Image
 
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.normalisation import subtract_volume_means
@@ -86,18 +86,6 @@ def orient(image: Any, orientation: str | None, template: Any) -> Any:
     oriented.set_sform(affine, code=2)
     oriented.file_map = image.file_map
     return oriented
-
-
-def axis_codes(image: Any) -> str:
-    """Where voxels run to, such as ``RAS``: right, anterior, superior.
-
-    Args:
-        image: A nibabel image.
-
-    Returns:
-        Three letters.
-    """
-    return "".join(str(code) for code in aff2axcodes(image.affine))
 
 
 def mirrored(maps: npt.NDArray, mask: npt.NDArray[np.bool_], affine: Matrix) -> Matrix:
