@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS
 from autospec.store.schema import GRADIENT, STATISTIC_NAMES
 
 ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
@@ -62,6 +63,14 @@ StatisticNames = Annotated[
 ]
 EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
 FloorName = Annotated[str, one_of(FLOORS)]
+Permutations = Annotated[
+    int,
+    Ge(0),
+    must(
+        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
+        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
+    ),
+]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 
@@ -79,6 +88,8 @@ class RecorderSettings:
     check_every: Count | None = None
     floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
+    permutations: Permutations = 0
+    permutation_epochs: Count = 10
 
 
 def check_settings(kind: type[T], values: Mapping[str, Any]) -> T:

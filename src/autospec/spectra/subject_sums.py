@@ -63,6 +63,14 @@ class SubjectSums:
                 0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
             )
 
+    def grow(self, subjects: int) -> None:
+        """Make room for more people, who have added nothing yet."""
+        more = subjects - self.subjects
+        self.subjects = subjects
+        if self._gradients is not None and self._squared_norms is not None:
+            self._gradients = torch.cat([self._gradients, self._gradients.new_zeros((more, *self.shape))])
+            self._squared_norms = torch.cat([self._squared_norms, self._squared_norms.new_zeros((more, 2))])
+
     def ratios(self, members: Tensor, weight: Tensor, relative_floor: float | None = None) -> Ratios:
         """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights.
 
