@@ -444,9 +444,12 @@ class SpectralRecorder:
             stacklevel=3,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on from here; the file is written, so that it is never behind it."""
-        if self._sums.batches:
+    def state_dict(self, drop_open_record: bool = False) -> dict[str, Any]:
+        """What a checkpoint needs to go on from here; the file is written, so that it is never behind it.
+
+        ``drop_open_record`` takes the state of the last record, where batches have come since.
+        """
+        if self._sums.batches and not drop_open_record:
             raise AutoSpecError("a recorder's state is taken between epochs, after end_epoch")
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
