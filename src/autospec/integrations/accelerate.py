@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from autospec.errors import AutoSpecError, require_extra
+from autospec.errors import AutoSpecError
+from autospec.integrations.libraries import require_library
 from autospec.integrations.loop_recorder import refuse_several_processes
 from autospec.recording.batch import Batch
 from autospec.recording.recorder import SpectralRecorder
 
-require_extra("autospec.integrations.accelerate", "accelerate", "accelerate")
+require_library("accelerate", "accelerate")
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autospec.errors import AutoSpecError, require_extra
+from autospec.errors import AutoSpecError
+from autospec.integrations.libraries import require_library
 from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder, refuse_several_processes
 from autospec.recording.batch import Batch
 from autospec.recording.recorder import SpectralRecorder
@@ -15,12 +16,10 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
     try:
-        from lightning.pytorch import Callback, LightningModule, Trainer
-    except ImportError:
-        try:
-            from pytorch_lightning import Callback, LightningModule, Trainer
-        except ImportError:
-            require_extra("autospec.integrations.lightning", "lightning", "lightning")
+        from lightning.pytorch import Callback
+    except ImportError:  # under its other name, or not at all
+        require_library("lightning", "pytorch_lightning")
+        from pytorch_lightning import Callback
 
 Where = str | int | Callable[[Any], Any]
 """Where a batch holds something: a key of a dict, a place in a tuple, or a function of the batch."""

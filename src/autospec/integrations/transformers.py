@@ -13,18 +13,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from autospec.errors import AutoSpecError, require_extra
+from autospec.capture.agreement import buffers_kept, random_state_kept
+from autospec.errors import AutoSpecError
+from autospec.integrations.libraries import require_library
 from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder, refuse_several_processes
 from autospec.recording.recorder import SpectralRecorder
 
-require_extra("autospec.integrations.transformers", "experiments", "transformers", "accelerate")
+for library in ("transformers", "accelerate"):
+    require_library("transformers", library)
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # noqa: E402
 
 GROUP, SUBJECT = "autospec_group", "autospec_subject"
 """Under which keys a batch holds what the collator took out."""
 STATE_FILE = "autospec_state.pt"
+CLOSE = 0.05
 IGNORED = -100
 """The label of a token that is not counted."""
 
@@ -76,6 +81,7 @@ class TrainerRecording(TrainerCallback):
         self._trainer = trainer
         self._loop = loop
         self._columns = columns
+        self._number_is_used: bool | None = None
         self._train_step = trainer.training_step
         self._train_loader = trainer.get_train_dataloader
         trainer.training_step = self._recorded_step
@@ -108,13 +114,14 @@ class TrainerRecording(TrainerCallback):
         items = self._counted_items(inputs)
         number = args[0] if args else keywords.get("num_items_in_batch")
         subject = {"subject": taken[SUBJECT]} if SUBJECT in taken else {}
-        self._loop.open(taken[GROUP], weight=items, share=self._share(inputs, items, number), **subject)
+        share = self._share(model, inputs, items, number)
         try:
+            self._loop.open(taken[GROUP], weight=items, share=share, **subject)
             loss = self._train_step(model, inputs, *args, **keywords)
+            self._loop.close_batch(loss)
         except BaseException as error:
             self._loop.end(error)
             raise
-        self._loop.close_batch(loss)
         return loss
 
     def _counted_items(self, inputs: Mapping[str, Any]) -> Tensor | None:
@@ -127,7 +134,7 @@ class TrainerRecording(TrainerCallback):
         counted = (labels != IGNORED).reshape(len(labels), -1).sum(1)
         return counted if bool(counted.any()) else None
 
-    def _share(self, inputs: Mapping[str, Any], items: Tensor | None, number: Any) -> float:
+    def _share(self, model: Any, inputs: dict[str, Any], items: Tensor | None, number: Any) -> float:
         """What the mean loss of this batch is multiplied by, as ``Trainer.training_step`` decides it."""
         trainer = self._trainer
         is_scaled = getattr(trainer, "loss_is_scaled_for_ga", None)
@@ -137,9 +144,34 @@ class TrainerRecording(TrainerCallback):
             )
         if not is_scaled:
             return 1 / trainer.current_gradient_accumulation_steps
-        if items is None or number is None:
+        if items is None or number is None or trainer.args.gradient_accumulation_steps == 1:
             return 1.0  # a mean of its own, which nobody divides
-        return float(items.sum()) / float(number)
+        return float(items.sum()) / float(number) if self._uses_number(model, inputs, number) else 1.0
+
+    def _uses_number(self, model: Any, inputs: dict[str, Any], number: Any) -> bool:
+        """Whether the loss is divided by the number of items that it is told, found by telling it twice as many.
+
+        Models that take the number and ignore it are common (BERT's classifier), and the Trainer takes their word.
+        """
+        if self._number_is_used is None:
+            prepared = self._trainer._prepare_inputs(inputs)
+            with torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(self._trainer.model):
+                first = self._loss(model, prepared, number)
+            with torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(self._trainer.model):
+                second = self._loss(model, prepared, 2 * number)
+            ratio = first / second if second else float("nan")
+            used, ignored = abs(ratio - 2) < CLOSE, abs(ratio - 1) < CLOSE
+            if not (used or ignored):
+                raise AutoSpecError(
+                    f"the loss becomes 1/{ratio:.3g} when it is told of twice as many items (num_items_in_batch): what "
+                    "a sample's loss is multiplied by is not known; record with gradient_accumulation_steps=1"
+                )
+            self._number_is_used = used
+        return self._number_is_used
+
+    def _loss(self, model: Any, inputs: dict[str, Any], number: Any) -> float:
+        with self._trainer.compute_loss_context_manager():
+            return float(self._trainer.compute_loss(model, dict(inputs), num_items_in_batch=number))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin to record, or go on from a checkpoint."""

@@ -187,6 +187,8 @@ class SpectralRecorder:
                 count=permutation_epochs,
                 seed=permutation_seed,
             )
+        if on_record is not None and not callable(on_record):
+            raise AutoSpecError(f"on_record={on_record!r}: must be a function of a dict of numbers")
         self._on_record = on_record
         self._mean_loss = reduction == "mean"
         self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
