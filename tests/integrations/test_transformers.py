@@ -54,16 +54,6 @@ def _classifier(labels=3):
     return transformers.BertForSequenceClassification(config)
 
 
-def _modern_classifier():
-    """One whose loss is divided by the number of items that it is told."""
-    config = transformers.LlamaConfig(
-        vocab_size=WORDS, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_labels=3,
-        pad_token_id=0, bos_token_id=None, eos_token_id=None, max_position_embeddings=LENGTH,
-    )  # fmt: skip
-    torch.manual_seed(3)
-    return transformers.LlamaForSequenceClassification(config)
-
-
 def _language_model():
     config = transformers.GPT2Config(
         vocab_size=WORDS, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
@@ -96,6 +86,10 @@ def _of_class(net, inputs, smoothing=0.0):
     return nn.functional.cross_entropy(logits, inputs["labels"], reduction="none", label_smoothing=smoothing)
 
 
+def _by_items(outputs, labels, num_items_in_batch=None):
+    return nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / num_items_in_batch
+
+
 def _of_number(net, inputs):
     return (net(input_ids=inputs["input_ids"])["logits"][:, 0] - inputs["labels"]).square()
 
@@ -117,8 +111,8 @@ def _items(inputs):
 class Referenced(transformers.Trainer):
     """A Trainer that keeps the reference as it goes; its training is the library's own."""
 
-    def follow(self, losses, accumulated=1, divided_by="items"):
-        self.own, self.losses, self.accumulated, self.divided_by = OwnGradients(), losses, accumulated, divided_by
+    def follow(self, losses, divided_by="items"):
+        self.own, self.losses, self.divided_by = OwnGradients(), losses, divided_by
         self.add_callback(_Ends(self.own))
         return self
 
@@ -129,7 +123,7 @@ class Referenced(transformers.Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         items = _items(inputs)
-        total = sum(float(_items(each).sum()) for each in self.window)
+        total = float(items.sum()) if num_items_in_batch is None else float(num_items_in_batch)
         share = {"items": float(items.sum()) / total, "batches": 1 / len(self.window), "nothing": 1.0}[self.divided_by]
         group = self.groups_of(inputs)
         self.own.add(model, lambda net: self.losses(net, inputs), group, share, items)
@@ -159,7 +153,7 @@ SITUATIONS = {
     "a classifier": (_classifier, "classes", _of_class, "items", {}),
     # BERT takes num_items_in_batch and ignores it, so that the Trainer leaves its loss undivided
     "accumulated": (_classifier, "classes", _of_class, "nothing", {"gradient_accumulation_steps": 3}),
-    "accumulated by items": (_modern_classifier, "classes", _of_class, "items", {"gradient_accumulation_steps": 3}),
+    "a loss by items": (_classifier, "classes", _of_class, "items", {"gradient_accumulation_steps": 3}),
     "clipped": (_classifier, "classes", _of_class, "items", {"max_grad_norm": 1e-3}),
     "numbers": (lambda: _classifier(1), "numbers", _of_number, "nothing", {"gradient_accumulation_steps": 2}),
     "words": (_language_model, "words", _of_words, "items", {}),
@@ -177,14 +171,15 @@ SITUATIONS = {
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_every_record_is_the_groups_own_gradient(tmp_path, situation):
     make, labels, losses, divided_by, options = SITUATIONS[situation]
-    trainer = Referenced(make(), _arguments(tmp_path, **options), train_dataset=Words(labels))
-    trainer.follow(losses, options.get("gradient_accumulation_steps", 1), divided_by)
+    of_trainer = {"compute_loss_func": _by_items} if situation == "a loss by items" else {}
+    trainer = Referenced(make(), _arguments(tmp_path, **options), train_dataset=Words(labels), **of_trainer)
+    trainer.follow(losses, divided_by)
     record_trainer(trainer, tmp_path / "s.h5", groups=["a", "b"], floor="formula")
     trainer.train()
     spectra = open_spectra(tmp_path / "s.h5")
     assert spectra.complete
     names = {"classifier.weight", "lm_head.weight", "head.weight", "embed.weight", "bert.pooler.dense.weight"}
-    names |= {"transformer.wte.weight", "score.weight", "bert.encoder.layer.0.intermediate.dense.weight", "transformer.h.0.mlp.c_fc.weight"}
+    names |= {"transformer.wte.weight", "bert.encoder.layer.0.intermediate.dense.weight", "transformer.h.0.mlp.c_fc.weight"}
     names &= set(trainer.own.records[0][0]) & {f"{layer}.weight" for layer in spectra.layers}
     assert names, (spectra.layers, list(trainer.own.records[0][0]))
     assert is_close(spectra, trainer.own, tolerance=0.1 if "half" in situation else 1e-3, names=names)

@@ -31,18 +31,19 @@ MOST_GROUPS = 6
 Wait = Callable[[float], object]
 
 
-def watch(path: Path, layers: Sequence[str] | None, out: TextIO = sys.stdout, wait: Wait = time.sleep) -> None:
+def watch(path: Path, layers: Sequence[str] | None, out: TextIO | None = None, wait: Wait = time.sleep) -> None:
     """Redraw a file until its run is complete; Ctrl-C ends in one line.
 
     Args:
         path: The file, which need not be there yet.
         layers: Layers by name or pattern; None takes as many as fit.
-        out: Where to draw.
+        out: Where to draw; None is standard output.
         wait: Waits for some seconds.
 
     Raises:
         AutoSpecError: The file is of something else, or has no such layer.
     """
+    out = out or sys.stdout
     try:
         for spectra in _states(path, out, wait):
             _redraw(screen(spectra, layers, _height(out)), out)

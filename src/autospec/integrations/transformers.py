@@ -7,6 +7,7 @@ sees neither.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ GROUP, SUBJECT = "autospec_group", "autospec_subject"
 """Under which keys a batch holds what the collator took out."""
 STATE_FILE = "autospec_state.pt"
 CLOSE = 0.05
+"""A ratio of two losses is whole within this: they may be in half precision."""
 IGNORED = -100
 """The label of a token that is not counted."""
 
@@ -82,6 +84,7 @@ class TrainerRecording(TrainerCallback):
         self._loop = loop
         self._columns = columns
         self._number_is_used: bool | None = None
+        self._skips_first: bool | None = None
         self._train_step = trainer.training_step
         self._train_loader = trainer.get_train_dataloader
         trainer.training_step = self._recorded_step
@@ -111,7 +114,7 @@ class TrainerRecording(TrainerCallback):
         taken = {key: inputs.pop(key) for key in self._columns if key in inputs}
         if GROUP not in taken:
             raise AutoSpecError("the batch holds no groups; call record_trainer(trainer, ...) before trainer.train()")
-        items = self._counted_items(inputs)
+        items = self._counted_items(model, inputs)
         number = args[0] if args else keywords.get("num_items_in_batch")
         subject = {"subject": taken[SUBJECT]} if SUBJECT in taken else {}
         share = self._share(model, inputs, items, number)
@@ -124,15 +127,24 @@ class TrainerRecording(TrainerCallback):
             raise
         return loss
 
-    def _counted_items(self, inputs: Mapping[str, Any]) -> Tensor | None:
+    def _counted_items(self, model: Any, inputs: dict[str, Any]) -> Tensor | None:
         """(n,) how many labels of each sample enter the loss; None where labels are not counted one by one."""
-        labels = inputs.get("shift_labels", inputs.get("labels"))
+        name = "shift_labels" if "shift_labels" in inputs else "labels"
+        labels = inputs.get(name)
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
             return None
-        if getattr(self._trainer, "_loss_shifts_labels", False) and "shift_labels" not in inputs:
-            labels = labels[..., 1:]
+        if labels.dim() > 1 and name == "labels":
+            if self._skips_first is None:
+                self._skips_first = self._is_first_skipped(model, inputs, labels)
+            labels = labels[:, 1:] if self._skips_first else labels
         counted = (labels != IGNORED).reshape(len(labels), -1).sum(1)
         return counted if bool(counted.any()) else None
+
+    def _is_first_skipped(self, model: Any, inputs: dict[str, Any], labels: Tensor) -> bool:
+        """Whether the loss predicts the next token, so that the first label of each sample is nobody's target."""
+        without = labels.clone()
+        without[:, 0] = IGNORED
+        return self._loss(model, inputs) == self._loss(model, {**inputs, "labels": without})
 
     def _share(self, model: Any, inputs: dict[str, Any], items: Tensor | None, number: Any) -> float:
         """What the mean loss of this batch is multiplied by, as ``Trainer.training_step`` decides it."""
@@ -144,8 +156,8 @@ class TrainerRecording(TrainerCallback):
             )
         if not is_scaled:
             return 1 / trainer.current_gradient_accumulation_steps
-        if items is None or number is None or trainer.args.gradient_accumulation_steps == 1:
-            return 1.0  # a mean of its own, which nobody divides
+        if items is None or number is None or float(items.sum()) == float(number):
+            return 1.0
         return float(items.sum()) / float(number) if self._uses_number(model, inputs, number) else 1.0
 
     def _uses_number(self, model: Any, inputs: dict[str, Any], number: Any) -> bool:
@@ -154,24 +166,27 @@ class TrainerRecording(TrainerCallback):
         Models that take the number and ignore it are common (BERT's classifier), and the Trainer takes their word.
         """
         if self._number_is_used is None:
-            prepared = self._trainer._prepare_inputs(inputs)
-            with torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(self._trainer.model):
-                first = self._loss(model, prepared, number)
-            with torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(self._trainer.model):
-                second = self._loss(model, prepared, 2 * number)
+            first, second = self._loss(model, inputs, number), self._loss(model, inputs, 2 * number)
             ratio = first / second if second else float("nan")
             used, ignored = abs(ratio - 2) < CLOSE, abs(ratio - 1) < CLOSE
             if not (used or ignored):
                 raise AutoSpecError(
-                    f"the loss becomes 1/{ratio:.3g} when it is told of twice as many items (num_items_in_batch): what "
-                    "a sample's loss is multiplied by is not known; record with gradient_accumulation_steps=1"
+                    f"the loss becomes 1/{ratio:.3g} of itself when it is told of twice as many items "
+                    "(num_items_in_batch), so that what a sample's loss is multiplied by is not known; record with "
+                    "gradient_accumulation_steps=1"
                 )
             self._number_is_used = used
         return self._number_is_used
 
-    def _loss(self, model: Any, inputs: dict[str, Any], number: Any) -> float:
-        with self._trainer.compute_loss_context_manager():
-            return float(self._trainer.compute_loss(model, dict(inputs), num_items_in_batch=number))
+    def _loss(self, model: Any, inputs: dict[str, Any], number: Any = None) -> float:
+        """The loss of a batch beside training: no gradient, buffer or random number is changed."""
+        trainer = self._trainer
+        prepared = trainer._prepare_inputs(dict(inputs))
+        quiet = (torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(trainer.model))
+        with contextlib.ExitStack() as stack:
+            for context in (*quiet, trainer.compute_loss_context_manager()):
+                stack.enter_context(context)
+            return float(trainer.compute_loss(model, prepared, num_items_in_batch=number))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin to record, or go on from a checkpoint."""

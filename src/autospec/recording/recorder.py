@@ -7,6 +7,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -146,6 +147,8 @@ class SpectralRecorder:
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         _check_model(model)
+        if isinstance(statistics, str):
+            raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
         self.path = None if path is None else Path(path)
         floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
         settings = check_settings(
@@ -365,7 +368,9 @@ class SpectralRecorder:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
         last = self.table.last_epoch
-        label = last + 1 if step is None else step
+        if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
+            raise AutoSpecError(f"step={step!r}: must be a whole number, above the one before")
+        label = last + 1 if step is None else int(step)
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
         if self.schedule.takes(self.epoch):

@@ -1,0 +1,128 @@
+"""The blocks of docs/callbacks.md and docs/watching.md run as they stand."""
+
+import re
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import autospec
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+def _blocks(page):
+    """The Python of each section, by its title."""
+    sections = re.split(r"^## ", (DOCS / page).read_text(), flags=re.MULTILINE)[1:]
+    found = {section.splitlines()[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL) for section in sections}
+    return {title: blocks for title, blocks in found.items() if blocks}
+
+
+def _setting():
+    model = nn.Linear(4, 2)
+    batches = [(torch.randn(6, 4), torch.randn(6, 2), torch.tensor([0, 1] * 3)) for _ in range(4)]
+    return {
+        "autospec": autospec, "model": model, "loss_fn": nn.MSELoss(), "accumulated": 2, "loader": batches,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }  # fmt: skip
+
+
+def _lightning(names):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lightning = pytest.importorskip("lightning.pytorch")
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = names["model"]
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+        def training_step(self, batch, batch_idx):
+            return names["loss_fn"](self.net(batch["x"]), batch["y"])
+
+    data = [{"x": x, "y": y, "diagnosis": group} for x, y, group in names["loader"]]
+    return {"lightning": lightning, "module": Module(), "loader": torch.utils.data.DataLoader(data, batch_size=None)}
+
+
+def _trainer(names):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers")
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x, labels=None):
+            return {"loss": nn.functional.cross_entropy(self.layer(x), labels)}
+
+    data = [{"x": torch.randn(4), "labels": place % 3, "group": place % 2} for place in range(12)]
+    arguments = transformers.TrainingArguments(
+        output_dir="out", report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True, num_train_epochs=1
+    )
+    return {
+        "transformers": transformers, "model": Model(), "data": data, "arguments": arguments,
+        "collator": transformers.default_data_collator,
+    }  # fmt: skip
+
+
+def _accelerate(names):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    data = torch.utils.data.DataLoader(names["loader"], batch_size=None)
+    return {"accelerator": accelerate.Accelerator(cpu=True), "loader": data}
+
+
+SETTINGS = {"Lightning": _lightning, "Hugging Face Trainer": _trainer, "Accelerate": _accelerate}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", _blocks("callbacks.md"))
+def test_a_block_of_the_callbacks_page_records(title, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = _setting()
+    names |= SETTINGS.get(title, lambda names: {})(names)
+    for block in _blocks("callbacks.md")[title]:
+        exec(block, names)  # noqa: S102
+    assert len(autospec.open_spectra(tmp_path / "spectra.h5").epochs)
+
+
+class _Tracker(types.ModuleType):
+    """Stands in for a tracker that is not installed, and keeps what it is given."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.logged = []
+        self.init = lambda **_: self
+        self.start_run = lambda: self
+        self.log = self.log_metrics = lambda scalars, step: self.logged.append((step, scalars))
+
+
+@pytest.mark.parametrize(("title", "module"), [("Weights & Biases", "wandb"), ("MLflow", "mlflow"), ("trackio", "trackio")])
+def test_a_block_of_the_watching_page_logs_every_record(title, module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracker = _Tracker(module)
+    monkeypatch.setitem(sys.modules, module, tracker)
+    names = _setting()
+    (block,) = _blocks("watching.md")[title]
+    assert len(block.splitlines()) == 5
+    exec(block, names)  # noqa: S102
+    with names["recorder"] as recorder:
+        for x, y, group in names["loader"]:
+            with recorder.batch(group):
+                names["loss_fn"](names["model"](x), y).backward()
+            recorder.end_epoch()
+    assert [step for step, _ in tracker.logged] == [0, 1, 2, 3]
+    assert {type(value) for _, scalars in tracker.logged for value in scalars.values()} == {float}
