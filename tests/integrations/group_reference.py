@@ -28,7 +28,7 @@ class OwnGradients:
         self.records.append((self.gradients, self.weight))
         self.begin()
 
-    def add(self, net: nn.Module, sample_losses, labels: Tensor, share: float = 1.0, items: Tensor | None = None) -> None:
+    def add(self, net: nn.Module, sample_losses, labels: Tensor, share=1.0, items: Tensor | None = None) -> None:
         """``sample_losses(net)`` (n,): each sample's loss summed over its ``items``, which are 1 each by default."""
         items = torch.ones(len(labels)).double() if items is None else items.double()
         for group in range(self.groups):
@@ -59,7 +59,7 @@ def is_close(spectra, own: OwnGradients, prefix: str = "", tolerance: float = 1e
                 expected = full_spectrum(gradient)
                 found = spectra[layer]["gradient"].values[place, 1 + group]
                 scaled = spectra.scaled(layer).values[place, 1 + group]
-                assert abs(found - expected).max() <= tolerance * max(expected[0], 1e-12), (place, layer, group, found - expected)
+                assert abs(found - expected).max() <= tolerance * max(expected[0], 1e-12), (place, layer, group)
                 wanted = expected / float(weight[group])
                 assert abs(scaled - wanted).max() <= tolerance * max(wanted[0], 1e-12), (place, layer, group)
     return True

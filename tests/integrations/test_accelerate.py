@@ -28,9 +28,7 @@ def _train(path, accumulated=1, clip=None, scaler=None, precision="no", dtype=to
     generator = torch.Generator().manual_seed(2)
     x, y = (torch.randn(N, width, generator=generator).to(dtype) for width in (4, 3))
     data = torch.utils.data.TensorDataset(x, y, torch.arange(N) % 3 % 2)
-    accelerator = accelerate.Accelerator(
-        gradient_accumulation_steps=accumulated, mixed_precision=precision, cpu=True
-    )
+    accelerator = accelerate.Accelerator(gradient_accumulation_steps=accumulated, mixed_precision=precision, cpu=True)
     accelerator.scaler = scaler
     net, optimizer, loader = accelerator.prepare(
         net, torch.optim.SGD(net.parameters(), lr=0.1), torch.utils.data.DataLoader(data, batch_size=6)

@@ -50,7 +50,8 @@ DONE = {
     "share": (lambda recorder: recorder.batch([0, 1], share=0).__enter__(), "share=0: must be a positive number, 1/k"),
     "no batch": (lambda recorder: recorder.end_epoch(), r"epoch 0 ended without a recorder.batch"),
     "group": (
-        lambda recorder: _recorded(recorder)["0"].gradient.sel(group="c"), "there is no group 'c'; there are all, a, b"
+        lambda recorder: _recorded(recorder)["0"].gradient.sel(group="c"),
+        "there is no group 'c'; there are all, a, b",
     ),
     "picture": (lambda recorder: _recorded(recorder).plot(groups="c"), "has no group 'c'; it has all, a, b"),
     "statistic": (
@@ -79,27 +80,32 @@ def test_what_does_not_fit_is_one_line(mistake):
 
 def test_batches_without_an_end_of_their_epoch_are_not_lost_in_silence(tmp_path):
     path = tmp_path / "s.h5"
+    recorder = SpectralRecorder(_model(), path, groups=["a", "b"], floor="formula")
+    _batch(recorder)
+    _batch(recorder)
     with pytest.raises(AutoSpecError, match=r"nothing was recorded: 2 batches, but no recorder.end_epoch\(\)"):
-        with SpectralRecorder(_model(), path, groups=["a", "b"], floor="formula") as recorder:
-            _batch(recorder)
-            _batch(recorder)
+        recorder.close()
+    recorder = SpectralRecorder(_model(), path, groups=["a", "b"], floor="formula", overwrite=True)
+    _batch(recorder)
+    recorder.end_epoch()
+    _batch(recorder)
     with pytest.warns(AutoSpecWarning, match=r"1 batches came after the last recorder.end_epoch\(\)"):
-        with SpectralRecorder(_model(), path, groups=["a", "b"], floor="formula", overwrite=True) as recorder:
-            _batch(recorder)
-            recorder.end_epoch()
-            _batch(recorder)
+        recorder.close()
     assert open_spectra(path).epochs.tolist() == [0]
 
 
 def test_with_writes_what_was_recorded_when_the_loop_raises(tmp_path):
     path = tmp_path / "s.h5"
-    with pytest.raises(RuntimeError, match="the loop's own"):
-        with SpectralRecorder(_model(), path, groups=["a", "b"], floor="formula") as recorder:
-            for epoch in range(5):
-                _batch(recorder)
-                if epoch == 3:
-                    raise RuntimeError("the loop's own")
-                recorder.end_epoch()
+    options = {"groups": ["a", "b"], "floor": "formula"}
+    with (
+        pytest.raises(RuntimeError, match="the loop's own"),
+        SpectralRecorder(_model(), path, **options) as recorder,
+    ):
+        for epoch in range(5):
+            _batch(recorder)
+            if epoch == 3:
+                raise RuntimeError("the loop's own")
+            recorder.end_epoch()
     spectra = open_spectra(path)
     assert spectra.epochs.tolist() == [0, 1, 2]
     assert not spectra.complete

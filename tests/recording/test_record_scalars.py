@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_numbers_are_those_that_the_file_gives():
     seen = []
-    recorder = record(epochs=3, groups=("SZ", "HC", "XX"), statistics=("gradient", "activation", "adjoint"), on_record=seen.append)
+    recorder = record(
+        epochs=3, groups=("SZ", "HC", "XX"), statistics=("gradient", "activation", "adjoint"), on_record=seen.append
+    )
     spectra = recorder.spectra
     assert [scalars["epoch"] for scalars in seen] == [0, 1, 2]
     for place, scalars in enumerate(seen):
@@ -71,8 +73,8 @@ def test_tensorboard_shows_the_scalars_and_maps(tmp_path, monkeypatch):
     feeding, drawing = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec("\n".join(line for line in feeding.splitlines() if "SpectralRecorder" not in line), names)  # noqa: S102
-    exec(textwrap.dedent(drawing), names)  # noqa: S102
+    exec("\n".join(line for line in feeding.splitlines() if "SpectralRecorder" not in line), names)
+    exec(textwrap.dedent(drawing), names)
     seen = []
 
     def watch(scalars):

@@ -6,7 +6,6 @@ waits for it. Reading takes at most a twentieth of the time.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -75,7 +74,7 @@ def _states(path: Path, out: TextIO, wait: Wait) -> Iterator[Spectra]:
 def _state(path: Path) -> tuple[int, ...] | None:
     """What changes whenever the file is replaced; None where there is none."""
     try:
-        status = os.stat(path)
+        status = path.stat()
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
@@ -99,7 +98,7 @@ def screen(spectra: Spectra, layers: Sequence[str] | None = None, height: int = 
         return "\n".join([*lines, "no spectra are recorded yet"])
     lines.append(f"epoch {epochs[-1]}   {len(epochs)} records")
     curves = spectra.training
-    lines += [f"{name.replace('_', ' '):<16} {_curve(curves[name].to_numpy(np.float64))}" for name in curves]
+    lines += [f"{name.replace('_', ' '):<16} {_curve(curves[name].to_numpy(np.float64))}" for name in map(str, curves)]
     chosen = layers_by_name(spectra, layers)
     room = max(3, height - len(lines) - 4)
     shown = chosen if len(chosen) <= room else chosen[: room - 1]

@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--groups", nargs="+", metavar="NAME", help="groups drawn in the picture (default: the disjoint)"
     )
-    parser.add_argument("--differences", nargs=2, metavar=("A", "B"), help="test two groups, and draw where they differ")
+    parser.add_argument(
+        "--differences", nargs=2, metavar=("A", "B"), help="test two groups, and draw where they differ"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw: .png, .pdf or .svg")
     parser.add_argument("--live", action="store_true", help="redraw in the terminal while a run writes the file")
     return parser
@@ -63,7 +65,7 @@ def _show(options: argparse.Namespace) -> None:
     table.insert(0, "σ₁ over training", [sparkline(_course(spectra, layer)) for layer in layers])
     sys.stdout.write(f"{spectra}\n\n{as_text(table)}\n")
     if options.differences:
-        sys.stdout.write(f"\n{_tests(spectra, *options.differences, layers)}\n")
+        sys.stdout.write(f"\n{_tests(spectra, options.differences, layers)}\n")
     if options.picture is None:
         return
     if options.differences:
@@ -74,8 +76,9 @@ def _show(options: argparse.Namespace) -> None:
     sys.stdout.write(f"\n{options.picture}\n")
 
 
-def _tests(spectra: Spectra, first: str, second: str, layers: Sequence[str]) -> str:
+def _tests(spectra: Spectra, pair: Sequence[str], layers: Sequence[str]) -> str:
     """The primary test of two groups in some layers, or why there is none."""
+    first, second = pair
     tests = spectra.tests(first, second)
     primary = tests[(tests["test"] == "permutation") & tests["layer"].isin(layers)].set_index("layer")
     shown = primary[["p", "p_family", "excess_log2_ratio", "larger", "note"]]

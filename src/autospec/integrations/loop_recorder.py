@@ -124,5 +124,6 @@ class LoopRecorder:
 def refuse_several_processes(count: int, what: str) -> None:
     """AutoSpecError where several processes or devices train together."""
     if count > 1:
-        raise AutoSpecError(f"{what}={count}: one process on one device is recorded; each would see its own batches only")
-
+        raise AutoSpecError(
+            f"{what}={count}: one process on one device is recorded; each would see its own batches only"
+        )

@@ -144,5 +144,7 @@ def _levels(column: str, values: Any, subjects: Sequence[SubjectName] | None) ->
     found: dict[SubjectName, str] = {}
     for subject, level in zip(subjects, levels, strict=True):
         if found.setdefault(subject, level) != level:
-            raise AutoSpecError(f"strata: subject {subject!r} has two values of {column!r}, {found[subject]} and {level}")
+            raise AutoSpecError(
+                f"strata: subject {subject!r} has two values of {column!r}, {found[subject]} and {level}"
+            )
     return found

@@ -33,8 +33,8 @@ from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
-from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.record_scalars import OnRecord, record_scalars
+from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.recording.subject_register import GivenSubjects, SubjectRegister
 from autospec.spectra.constant_rows import ConstantRows

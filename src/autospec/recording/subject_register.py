@@ -150,8 +150,8 @@ class SubjectRegister:
         drawn = PermutationDesign(tuple(pairs), refused, np.arange(len(names)))
         if self._earlier is not None and self._earlier.digest() != drawn.digest():
             raise AutoSpecError(
-                "the subjects of this epoch, or their groups, are not those whose labels the file permuted before; give "
-                "recorder.load_state_dict(...) the state of a checkpoint, or begin anew with overwrite=True"
+                "the subjects of this epoch, or their groups, are not those whose labels the file permuted before; "
+                "give recorder.load_state_dict(...) the state of a checkpoint, or begin anew with overwrite=True"
             )
         return drawn
 

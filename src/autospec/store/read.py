@@ -277,7 +277,7 @@ class Spectra:
         Raises:
             AutoSpecError: There is no such pair.
         """
-        return import_module("autospec.analysis.spectra_tests").tests_of(self, a, b, finer)
+        return import_module("autospec.analysis.permutation_table").permutation_table(self, a, b, finer)
 
     def _layer_with(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""

@@ -18,7 +18,6 @@ from autospec.spectra.settings import (
     FloorName,
     Permutations,
     StatisticNames,
-    must,
     one_of,
 )
 

@@ -10,7 +10,7 @@ from autospec.store.groups import Pair, pairs_of
 from autospec.store.read import Spectra
 
 
-def tests_of(spectra: Spectra, a: str | None = None, b: str | None = None, finer: bool = False) -> pd.DataFrame:
+def permutation_table(spectra: Spectra, a: str | None, b: str | None, finer: bool) -> pd.DataFrame:
     """Test groups against each other, in every layer of a file.
 
     Args:
@@ -41,6 +41,8 @@ def _one_pair(spectra: Spectra, pairs: list[Pair], a: str | None, b: str | None)
         return None
     for pair in ((a, b), (b, a)):
         if pair in pairs:
-            return pair  # type: ignore[return-value]
+            return pair
     there = ", ".join(f"{first} and {second}" for first, second in pairs) or "none"
-    raise AutoSpecError(f"{spectra.where} has no pair {a!r} and {b!r} of groups that share no sample; there are {there}")
+    raise AutoSpecError(
+        f"{spectra.where} has no pair {a!r} and {b!r} of groups that share no sample; there are {there}"
+    )
