@@ -22,8 +22,10 @@ from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra, open_spectra
 from autospec.store.schema import ALL, GRADIENT
 
-POLL_S = 1.0
+POLL_S, LONGEST_S = 1.0, 10.0
+"""Seconds between two looks, at least and at most."""
 READING_SHARE = 0.05
+"""The part of the time that reading takes, of one processor."""
 MOST_GROUPS = 6
 """So many groups have a column of their own."""
 
@@ -62,13 +64,13 @@ def _states(path: Path, out: TextIO, wait: Wait) -> Iterator[Spectra]:
         spent = 0.0
         state = _state(path)
         if state is not None and state != seen:
-            started = time.monotonic()
+            started = time.process_time()
             spectra = open_spectra(path)
             yield spectra
-            seen, spent = state, time.monotonic() - started
+            seen, spent = state, time.process_time() - started
             if spectra.complete:
                 return
-        wait(max(POLL_S, spent / READING_SHARE))
+        wait(min(max(POLL_S, spent / READING_SHARE), LONGEST_S))
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
@@ -92,7 +94,7 @@ def screen(spectra: Spectra, layers: Sequence[str] | None = None, height: int = 
         The lines.
     """
     epochs = spectra.epochs
-    state = "complete" if spectra.complete else "running"
+    state = "complete" if spectra.complete else "not complete"
     lines = [f"{spectra.where}   {state}"]
     if not len(epochs):
         return "\n".join([*lines, "no spectra are recorded yet"])
