@@ -102,6 +102,44 @@ def test_a_block_of_the_callbacks_page_records(title, tmp_path, monkeypatch):
 TRACKERS = [("Weights & Biases", "wandb"), ("MLflow", "mlflow"), ("trackio", "trackio")]
 
 
+def _readme(text):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
+    return next(block for block in blocks if text in block)
+
+
+class _Subjects(torch.utils.data.Dataset):
+    """Samples with a group and a subject each; the second group's are larger."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, place):
+        x = torch.randn(4, generator=torch.Generator().manual_seed(place)) * (1 + 4 * (place % 2))
+        return x, x, place % 2, f"sub-{place:02}"
+
+
+def test_ten_lines_of_the_readme_end_in_a_picture_and_two_more_in_a_valid_p(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4))
+    names = {"model": model, "loss_fn": nn.MSELoss(), "epochs": 2, "optimizer": torch.optim.Adam(model.parameters())}
+    names["loader"] = [batch[:3] for batch in torch.utils.data.DataLoader(_Subjects(), batch_size=8)]
+    exec(_readme("with recorder"), names)
+    assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")
+    assert autospec.open_spectra("spectra.h5").tests("SZ", "HC")["note"].str.contains("permutations=1000").all()
+
+    asked, recorder, batch, answer = _readme("target_is_group").splitlines()
+    exec(asked, names)
+    exec(recorder.replace('"spectra.h5"', '"tested.h5"'), names)
+    for x, _, group, subject in torch.utils.data.DataLoader(_Subjects(), batch_size=8):
+        names |= {"group": group, "subject": subject}
+        with eval(batch.partition("#")[0], names):
+            names["loss_fn"](model(x), x).backward()
+    names["recorder"].end_epoch()
+    names["recorder"].close()
+    tests = eval(answer.partition("#")[0].replace('"spectra.h5"', '"tested.h5"'), names)
+    assert 0 < tests[tests["test"] == "permutation"]["p"].max() < 0.05
+
+
 class _Tracker(types.ModuleType):
     """Stands in for a tracker that is not installed, and keeps what it is given."""
 
