@@ -144,9 +144,9 @@ class GradientCheck(ArrivalListener):
         return arrivals(layers, self._notice)
 
     def _notice(self, layer: Layer, gradient: Tensor) -> None:
+        self._arrived += 1
         if layer.name in self._stepped:
             return  # what arrives after a step is refused when the batch ends
-        self._arrived += 1
         unseen = self._unseen.get(layer.name)
         if unseen is None:
             unseen = self._unseen[layer.name] = _Unseen(layer, None)
