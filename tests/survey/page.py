@@ -86,4 +86,3 @@ def _summary(verdicts: Verdicts) -> str:
         f'`engine="per_group"` ({counts["per_group whole"]} whole), {counts["by either"]} with one of the two; '
         f"{counts['wrong']} are wrong. Versions: {versions}, torch {torch.__version__}."
     )
-
