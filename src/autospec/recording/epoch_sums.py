@@ -225,10 +225,10 @@ class EpochSums:
                 if value is not None:
                     found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
                 continue
-            value = statistic.value(sums)
-            if statistic.needs != {WEIGHT}:
-                value = sums.told_apart(value, statistic.dimensions)
-            value = value.cpu().numpy()
+            computed = statistic.value(sums)
+            if statistic.needs != {WEIGHT}:  # whose weight is nobody's: rows that samples share do not matter to it
+                computed = sums.told_apart(computed, statistic.dimensions)
+            value = computed.cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
                 self._warn(name, f"NaN or infinity in its gradient at epoch {epoch}; stored as NaN")
             if statistic.dimensions[-1:] == (INDEX,):

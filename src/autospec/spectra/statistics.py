@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autospec.spectra.layer_sums import POSITIONS, LayerSums, gradient_floor, relative_floor
 from autospec.errors import AutoSpecError
 from autospec.spectra import measures  # noqa: F401 (registers them)
 from autospec.spectra.layer_record import LayerRecord
+from autospec.spectra.layer_sums import POSITIONS, LayerSums, gradient_floor, relative_floor
 from autospec.spectra.rank import effective_rank, numerical_rank
 from autospec.spectra.registered import REGISTERED, RegisteredStatistic
 from autospec.spectra.subspace import principal_angles
