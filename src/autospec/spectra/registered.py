@@ -63,7 +63,7 @@ def register_statistic(
     >>> register_statistic("largest", lambda record: record.spectra("gradient")[:, 0])
 
     Args:
-        name: small letters, digits and underscores; not that of a statistic that there is.
+        name: small letters, digits and underscores; not that of another statistic that there is.
         function: (``autospec.LayerRecord``) → a number or a tensor with one axis for each of ``dimensions``.
         dimensions: names of those axes: ``group``, ``other_group``, ``index``, or others of a length that stays the
             same; none for a single number.
@@ -75,7 +75,7 @@ def register_statistic(
     axes, wanted = _listed("dimensions", dimensions), frozenset(_listed("needs", needs))
     if not _NAME.fullmatch(name):
         raise AutoSpecError(f"{name!r} cannot name a statistic: small letters, digits and underscores, a letter first")
-    if name in TAKEN or (name in REGISTERED and REGISTERED[name].function is not function):
+    if name in TAKEN or (name in REGISTERED and not _is_again(REGISTERED[name].function, function)):
         raise AutoSpecError(f"there is a statistic {name!r} already; choose another name")
     if unknown := sorted(wanted - set(NEEDS)):
         raise AutoSpecError(f"statistic {name!r} needs {unknown[0]!r}; what can be had is {', '.join(NEEDS)}")
@@ -84,6 +84,12 @@ def register_statistic(
     if not callable(function):
         raise AutoSpecError(f"statistic {name!r}: {function!r} is no function of a layer's record")
     REGISTERED[name] = RegisteredStatistic(name, axes, wanted, function)
+
+
+def _is_again(before: Callable[[Any], Any], now: Callable[[Any], Any]) -> bool:
+    """Whether a function is the one that was registered, as its module, or a notebook's cell, runs again."""
+    origins = [(getattr(f, "__module__", None), getattr(f, "__qualname__", None)) for f in (before, now)]
+    return before is now or (origins[0] == origins[1] and None not in origins[0])
 
 
 def _listed(key: str, names: Iterable[str]) -> tuple[str, ...]:
