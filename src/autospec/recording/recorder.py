@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
+from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -248,6 +249,7 @@ class SpectralRecorder:
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
                 self._following(),
@@ -257,7 +259,6 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
-            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
