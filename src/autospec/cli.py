@@ -47,6 +47,11 @@ COMMANDS = {
         "say where two runs part, layer by layer",
         "first/spectra.h5 second/spectra.h5",
     ),
+    "report": Command(
+        "autospec.figures.report_command",
+        "write one page of HTML of a run, or of all runs and figures of a folder",
+        "outputs",
+    ),
     "status": Command(
         "autospec.experiments.runs.status_command",
         "say which runs are done, running, failed, stale",
