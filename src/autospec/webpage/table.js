@@ -12,6 +12,15 @@
     return direction * one.localeCompare(other, undefined, {numeric: true});
   }
 
+  // of a long table the first rows that are left are printed; the page says so
+  const PRINTED = 60;
+  function markPrinted(table) {
+    const left = [...table.tBodies[0].rows].filter(row => !row.hidden);
+    left.forEach((row, place) => row.classList.toggle('unprinted', place >= PRINTED));
+    const said = table.parentElement.nextElementSibling;
+    if (said) said.textContent = left.length > PRINTED ? `Printed are the first ${PRINTED} of ${left.length} rows.` : '';
+  }
+
   function sort(table, head) {
     const direction = head.getAttribute('aria-sort') === 'ascending' ? -1 : 1;
     for (const other of table.tHead.rows[0].cells) other.removeAttribute('aria-sort');
@@ -20,6 +29,7 @@
     const keyed = [...body.rows].map(row => [shown(row.cells[place]), row]);
     keyed.sort((a, b) => compare(a[0], b[0], direction));
     body.append(...keyed.map(pair => pair[1]));
+    markPrinted(table);
   }
 
   function addSorting(table) {
@@ -62,6 +72,7 @@
         left += !row.hidden;
       }
       count.textContent = `${left} of ${table.tBodies[0].rows.length} rows`;
+      markPrinted(table);
     };
     words.addEventListener('input', narrow);
     for (const select of choices) select.addEventListener('change', narrow);
@@ -69,7 +80,11 @@
   }
 
   for (const table of document.querySelectorAll('table.sortable')) {
+    const said = document.createElement('p');
+    said.className = 'first-rows';
+    table.parentElement.after(said);
     addSorting(table);
+    markPrinted(table);
     if (table.dataset.find) addFinding(table);
   }
 })();

@@ -13,6 +13,8 @@ TABLE_SCRIPT = asset("table.js")
 PAGE_STYLE = asset("page.css")
 
 UNKNOWN = "–"
+LONG = 40
+"""Text of more characters gets a wide column."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def render_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], na
 def _head(column: Column, rows: Sequence[Sequence[object]], place: int, find: bool) -> str:
     title = f' title="{escape(column.meaning)}"' if column.meaning else ""
     choose = ' data-choose="yes"' if find and column.choose and len({str(row[place]) for row in rows}) > 1 else ""
-    return f"<th{title}{choose}>{escape(column.heading)}</th>"
+    number = ' class="number"' if rows and all(_is_number(row[place]) for row in rows) else ""
+    return f"<th{title}{choose}{number}>{escape(column.heading)}</th>"
 
 
 def cell(value: object, key: str = "") -> str:
@@ -81,15 +84,20 @@ def cell(value: object, key: str = "") -> str:
         HTML.
     """
     known_as = f' data-key="{escape(key)}"' if key else ""
-    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-        return f'<td{known_as} data-value="{float(value):.10g}" class="number">{short_number(float(value))}</td>'
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return f'<td{known_as} data-value="" class="number">{UNKNOWN}</td>'
+    if isinstance(value, Real) and _is_number(value):
+        return f'<td{known_as} data-value="{float(value):.10g}" class="number">{short_number(float(value))}</td>'
     if isinstance(value, Link):
         return f'<td{known_as}><a href="#{escape(value.target)}">{escape(value.text)}</a></td>'
-    return f"<td{known_as}>{escape(value)}</td>"
+    long = ' class="long"' if len(str(value)) > LONG else ""
+    return f"<td{known_as}{long}>{escape(value)}</td>"
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def short_number(value: float) -> str:
     """Return a number in about three digits; whole ones in full."""
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e7 else f"{value:.3g}"
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e7 else f"{value:.3g}".replace("inf", "∞")

@@ -10,10 +10,10 @@ import plotly.offline
 
 from autospec.errors import AutoSpecError
 from autospec.figures.report.files import ReportFiles, find_files
+from autospec.figures.report.group_tests import figure_tests
 from autospec.figures.report.pictures import Album
 from autospec.figures.report.plot_data import MOST_VALUES
 from autospec.figures.report.run_section import ROW_HEADS, RunSection, run_section
-from autospec.figures.report.test_tables import figure_tests
 from autospec.store.atomic import write_atomically
 from autospec.store.read import open_spectra
 from autospec.webpage.document import asset, document, escape
@@ -79,15 +79,15 @@ def _page(report: Report) -> str:
             f"<h1>{escape(name)}</h1>",
             f"<nav>{links}</nav>" if len(there) > 1 else "",
             _notes(report.notes),
-            "<noscript><p>The spectra are drawn, and tables sorted, by JavaScript, which is switched off.</p></noscript>",
+            "<noscript><p>JavaScript is off: no spectra are drawn, and tables do not sort.</p></noscript>",
             *(f'<h2 id="{name}">{heading}</h2>\n{content}' for name, (heading, content) in there.items()),
             *(section.data for section in runs.values()),
         ]
     )
-    plots = (
-        [plotly.offline.get_plotlyjs(), asset("report.js", FOLDER)] if any(run.data for run in runs.values()) else []
-    )
-    return document(f"{name} – AutoSpec", body, [PAGE_STYLE, asset("report.css", FOLDER)], [TABLE_SCRIPT, *plots])
+    scripts = [TABLE_SCRIPT, asset("report.js", FOLDER)]
+    if any(run.data for run in runs.values()):
+        scripts.insert(0, plotly.offline.get_plotlyjs())
+    return document(f"{name} – AutoSpec", body, [PAGE_STYLE, asset("report.css", FOLDER)], scripts)
 
 
 def _runs(report: Report) -> dict[str, RunSection]:

@@ -2,7 +2,8 @@
 'use strict';
 (() => {
   const GRID = '#e6e6e6', SOFT = '#5c5c5c';
-  const SETTINGS = {displaylogo: false, responsive: true, showTips: false,
+  // by default Plotly has a button that uploads the figure to its maker
+  const SETTINGS = {showSendToCloud: false, plotlyServerURL: '', displaylogo: false, responsive: true, showTips: false,
     modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'zoomIn2d', 'zoomOut2d']};
 
   // Plotly reads tags and entities in what it is given; names from data are no markup
@@ -27,6 +28,7 @@
   function layout(horizontal, vertical, more = {}) {
     return {margin: {l: 62, r: 12, t: 8, b: 42}, height: 330, showlegend: false, hovermode: 'closest',
       font: {family: 'system-ui, sans-serif', size: 12, color: '#222'}, paper_bgcolor: '#fff', plot_bgcolor: '#fff',
+      dragmode: window.matchMedia('(pointer: coarse)').matches ? false : 'zoom',
       xaxis: {title: {text: horizontal}, gridcolor: GRID, zeroline: false, fixedrange: false},
       yaxis: {title: {text: vertical}, gridcolor: GRID, zeroline: false, exponentformat: 'power', ...more}};
   }
@@ -45,8 +47,10 @@
       this.at = this.data.epochs.length - 1;
       this.shown = new Set(this.data.groups.filter(group => group.kind !== 'margin').map(group => group.name));
       this.every = false;
+      this.drawCurves = () => {};
       this.build();
       this.choose(0);
+      this.drawCurves();
     }
 
     build() {
@@ -58,6 +62,7 @@
       this.slider = element('input', {type: 'range', min: 0, max: this.data.epochs.length - 1, value: this.at, ariaLabel: 'epoch'});
       this.slider.addEventListener('input', () => this.moveTo(Number(this.slider.value)));
       this.saysEpoch = element('output');
+      this.saysIndices = element('figcaption');
       this.heading = element('p', {className: 'layer'});
       this.over = element('div', {className: 'plot'});
       this.one = element('div', {className: 'plot'});
@@ -65,7 +70,7 @@
         element('div', {className: 'controls'}, element('label', {}, 'layer ', layers), every, this.groups()),
         this.heading,
         element('div', {className: 'plots'},
-          element('figure', {}, element('figcaption', {textContent: 'over training'}), this.over),
+          element('figure', {}, this.saysIndices, this.over),
           element('figure', {}, element('figcaption', {}, 'at ', this.saysEpoch), this.one,
             element('label', {className: 'slider'}, 'epoch ', this.slider)),
           ...this.curves()));
@@ -96,7 +101,10 @@
       const positive = values.filter(value => value > 0).map(Math.log10);
       const least = positive.reduce((one, other) => Math.min(one, other), Infinity);
       const most = positive.reduce((one, other) => Math.max(one, other), -Infinity);
-      this.range = positive.length ? [least - 0.3, most + 0.2] : [-1, 1];
+      const range = positive.length ? [least - 0.3, most + 0.2] : [-1, 1];
+      this.axis = {type: 'log', range, dtick: range[1] - range[0] > 2 ? 1 : 'D2'};
+      const few = `of groups ${layer.front.map(index => `σ${index}`).join(', ')}, paler as the index rises; of all every index`;
+      this.saysIndices.textContent = `over training: ${few}; dotted: noise floor`;
       this.heading.textContent = `${layer.name}   ${layer.maps}`;
       this.draw();
     }
@@ -127,12 +135,12 @@
           type: 'scatter', mode: alone, x: epochs, y: epochs.map((_, epoch) => this.value(group.place, epoch, index - 1)),
           line: {color: shade(group.colour, order, indices.length), width: all ? 0.7 : 1.7, dash: group.kind === 'margin' ? 'dash' : 'solid'},
           marker: {color: shade(group.colour, order, indices.length)},
-          text: plain(`${layer.name} · ${group.name} · σ${index}`),
-          hovertemplate: '%{text}<br>epoch %{x}: %{y:.4g}<extra></extra>'}));
+          meta: plain(`${layer.name} · ${group.name} · σ${index}`),
+          hovertemplate: '%{meta}<br>epoch %{x}: %{y:.4g}<extra></extra>'}));
       }
       traces.push({type: 'scatter', mode: alone, x: epochs, y: this.floor, line: {color: '#bbb', width: 1, dash: 'dot'},
-        marker: {color: '#bbb'}, text: plain(`${layer.name} · noise floor of all`), hovertemplate: '%{text}<br>epoch %{x}: %{y:.2g}<extra></extra>'});
-      const settings = layout('epoch', 'singular value', {type: 'log', range: this.range});
+        marker: {color: '#bbb'}, meta: plain(`${layer.name} · noise floor of all`), hovertemplate: '%{meta}<br>epoch %{x}: %{y:.2g}<extra></extra>'});
+      const settings = layout('epoch', 'singular value', this.axis);
       settings.shapes = this.mark();
       Plotly.react(this.over, traces, settings, SETTINGS).then(() => {
         if (this.listens) return;
@@ -148,9 +156,9 @@
       const traces = this.drawn().map(group => ({
         type: 'scatter', mode: 'lines+markers', x: indices, y: indices.map(index => this.value(group.place, this.at, index - 1)),
         line: {color: group.colour, width: group.kind === 'all' ? 1 : 1.7, dash: group.kind === 'margin' ? 'dash' : 'solid'},
-        marker: {color: group.colour, size: 5}, text: plain(`${layer.name} · ${group.name} · epoch ${epoch}`),
-        hovertemplate: '%{text}<br>σ%{x}: %{y:.4g}<extra></extra>'}));
-      const settings = layout('index', 'singular value', {type: 'log', range: this.range});
+        marker: {color: group.colour, size: 5}, meta: plain(`${layer.name} · ${group.name} · epoch ${epoch}`),
+        hovertemplate: '%{meta}<br>σ%{x}: %{y:.4g}<extra></extra>'}));
+      const settings = layout('index', 'singular value', this.axis);
       if (layer.width < 12) settings.xaxis.dtick = 1;
       Plotly.react(this.one, traces, settings, SETTINGS);
     }
@@ -168,16 +176,21 @@
       const settings = layout('epoch', '', positive ? {type: 'log'} : {});
       Object.assign(settings, {height: 240, showlegend: true, legend: {orientation: 'h', y: 1.02, yanchor: 'bottom', x: 0}});
       settings.margin = {...settings.margin, t: 30};
-      requestAnimationFrame(() => Plotly.newPlot(place, traces, settings, SETTINGS));
+      this.drawCurves = () => Plotly.newPlot(place, traces, settings, SETTINGS);
       return [element('figure', {}, element('figcaption', {textContent: 'loss and metric'}), place)];
     }
   }
 
-  // a run is drawn when it comes near the window; all are before the page is printed
+  // the first runs are drawn at once, another when it comes near the window; all are before the page is printed
   const waiting = new Set(document.querySelectorAll('.spectra'));
   const start = place => { if (waiting.delete(place)) new Run(place); };
   const watch = new IntersectionObserver(
     entries => entries.filter(entry => entry.isIntersecting).forEach(entry => start(entry.target)), {rootMargin: '600px'});
+  [...waiting].slice(0, 2).forEach(start);
   waiting.forEach(place => watch.observe(place));
-  window.addEventListener('beforeprint', () => waiting.forEach(start));
+  const folded = document.querySelectorAll('details.printed');
+  window.addEventListener('beforeprint', () => {
+    waiting.forEach(start);
+    folded.forEach(details => { details.open = true; });
+  });
 })();

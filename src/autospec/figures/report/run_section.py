@@ -8,12 +8,14 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autospec.analysis.layer_summary import COLUMNS as SUMMARY_COLUMNS
 from autospec.analysis.layer_summary import summarise
 from autospec.errors import AutoSpecError
 from autospec.figures.report.files import CONFIG, PROVENANCE
+from autospec.figures.report.group_tests import run_tests
 from autospec.figures.report.plot_data import plot_data
-from autospec.figures.report.test_tables import run_tests
 from autospec.store.read import Spectra
 from autospec.store.schema import GRADIENT
 from autospec.webpage.document import escape, json_script
@@ -125,10 +127,7 @@ def _summary(spectra: Spectra) -> str:
 def _plots(spectra: Spectra, identifier: str, most_values: int) -> tuple[str, str]:
     """Where the plots go, and the data that they are made of."""
     if not most_values:
-        return (
-            "<p>Not drawn: the page holds the spectra of so many runs already. `autospec report` of this run alone does.</p>",
-            "",
-        )
+        return "<p>Not drawn, since the page holds many runs: a report of this run alone draws it.</p>", ""
     plots = plot_data(spectra, most_values)
     notes = f"<p>Shown are {escape('; '.join(plots.notes))}. The file holds all.</p>" if plots.notes else ""
     place = f'<div class="spectra" data-source="{identifier}-data"></div>'
@@ -146,13 +145,21 @@ def _provenance(spectra: Spectra) -> str:
     beside = _read_json(folder / PROVENANCE) if folder else {}
     table = "".join(_fact(name, value) for name, value in sorted({**facts, **beside}.items()))
     config = str(spectra.attributes.get("config", "")) or _read_text(folder / CONFIG if folder else None)
-    folded = f"<details><summary>Configuration</summary><pre>{escape(_cut(config))}</pre></details>" if config else ""
-    return f'<details><summary>Provenance</summary><table class="facts">{table}</table></details>{folded}'
+    facts_table = f'<div class="wide"><table class="facts">{table}</table></div>'
+    parts = [f'<details class="printed"><summary>Provenance</summary>{facts_table}</details>']
+    if config:
+        parts.append(f"<details><summary>Configuration</summary><pre>{escape(_cut(config))}</pre></details>")
+    return "".join(parts)
 
 
 def _fact(name: str, value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, indent=1, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, indent=1, default=_plain)
     return f"<tr><th>{escape(name)}</th><td><pre>{escape(_cut(text))}</pre></td></tr>"
+
+
+def _plain(value: Any) -> Any:
+    """A number or array of HDF5's as JSON can hold it."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def _cut(text: str) -> str:

@@ -15,6 +15,7 @@ from autospec.errors import AutoSpecError
 from autospec.figures.report.pictures import name_of
 from autospec.store.groups import pairs_of
 from autospec.store.read import Spectra
+from autospec.store.schema import GRADIENT
 from autospec.webpage.document import escape
 from autospec.webpage.table import Column, render_table
 
@@ -99,12 +100,14 @@ def _table(tests: pd.DataFrame, name: str, meanings: Mapping[str, str]) -> str:
 
 
 def _says_something(column: pd.Series) -> bool:
+    if column.name == "statistic":
+        return bool((column != GRADIENT).any())
     return bool((column.notna() & (column.astype(str) != "")).any())
 
 
 def _read(path: Path) -> tuple[pd.DataFrame, int]:
-    """The rows that are shown, in the table's order, and how many there are in all."""
-    kept, total = pd.DataFrame(), 0
+    """The rows that are shown, by kind and in the table's order, and how many there are in all."""
+    kept, total = pd.DataFrame({"kind": []}), 0
     try:
         with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=ROWS_AT_ONCE) as chunks:
             for chunk in chunks:
@@ -112,7 +115,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, int]:
                 kept = _most_telling(pd.concat([kept, _typed(chunk)]))
     except (OSError, ValueError, KeyError) as error:
         raise AutoSpecError(f"{path} cannot be read as a table of tests ({error})") from error
-    return kept.sort_index(), total
+    order = pd.DataFrame({"rank": _rank(kept), "place": kept.index}, kept.index).sort_values(["rank", "place"])
+    return kept.loc[order.index], total
 
 
 def _typed(chunk: pd.DataFrame) -> pd.DataFrame:
@@ -124,9 +128,12 @@ def _typed(chunk: pd.DataFrame) -> pd.DataFrame:
 
 def _most_telling(tests: pd.DataFrame) -> pd.DataFrame:
     """The first rows by kind, of one kind those with the smallest p."""
-    rank = tests["kind"].map({"inferential": 0, "exploratory": 1}).fillna(2)
-    order = pd.DataFrame({"rank": rank, "p": tests["p"]}).sort_values(["rank", "p"], kind="stable")
+    order = pd.DataFrame({"rank": _rank(tests), "p": tests["p"]}).sort_values(["rank", "p"], kind="stable")
     return tests.loc[order.index[:MOST_ROWS]]
+
+
+def _rank(tests: pd.DataFrame) -> pd.Series:
+    return tests["kind"].map({"inferential": 0, "exploratory": 1}).fillna(2)
 
 
 def _meanings(path: Path) -> dict[str, str]:
