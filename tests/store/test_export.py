@@ -42,7 +42,7 @@ def test_netcdf_holds_every_statistic_of_every_layer(spectra, pieces, tmp_path):
         assert tree.attrs["source"] == "a <source>"
         assert tree.attrs["simulated"] == 1
         assert tree["size"].values.tolist() == [12, 6, 6]
-        xr.testing.assert_equal(tree["records"].to_dataset(inherit=False)["weight"], spectra.weight)
+        xr.testing.assert_equal(tree["records"].to_dataset()["weight"], spectra.weight)
         training = tree["training"].to_dataset(inherit=False).to_dataframe()
         pd.testing.assert_frame_equal(training, spectra.training)
 
