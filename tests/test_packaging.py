@@ -129,6 +129,7 @@ for name in COMMANDS:
     lines = ended.stdout.splitlines()
     assert len(lines) == len(COMMANDS)
     assert all(re.search(r"needs .*: pip install 'autospec-torch\[\w+\]'$", line) for line in lines)
+    assert "autospec report needs matplotlib, scipy, plotly: pip install 'autospec-torch[report]'" in lines
 
 
 def test_another_hydra_application_sees_nothing_of_autospec(tmp_path):

@@ -61,5 +61,12 @@ def test_wide_layers_and_many_groups_are_cut_and_say_so(tmp_path):
     assert notes == ("the first 16 of 18 groups",)
 
 
+def test_only_what_the_file_holds_is_called_left_out(tmp_path):
+    record(tmp_path / "a.h5", epochs=2, width=40, leading=2)
+    data = plot_data(open_spectra(tmp_path / "a.h5"))
+    assert data.notes == ()
+    assert [layer["width"] for layer in data.content["layers"]] == [2, 2]
+
+
 def test_numbers_are_little_endian_float32():
     assert base64.b64decode(encode([1.0, np.nan, np.inf]))[:4] == b"\x00\x00\x80\x3f"

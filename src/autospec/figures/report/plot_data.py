@@ -59,16 +59,18 @@ def plot_data(spectra: Spectra, most_values: int = MOST_VALUES) -> PlotData:
     content = {
         "epochs": epochs,
         "groups": _groups(groups, disjoint),
-        "layers": [{name: value for name, value in layer.items() if name != "epochs"} for layer in read],
+        "layers": [
+            {name: value for name, value in layer.items() if name not in ("epochs", "stored")} for layer in read
+        ],
         "curves": _curves(spectra),
     }
     recorded = len(spectra.epochs)
-    wide = [layer for layer in layers if min(spectra.shapes[layer], default=1) > MOST_INDICES]
+    wide = any(layer["stored"] > MOST_INDICES for layer in read)
     told = {
         f"{len(epochs)} of {recorded} recorded epochs": len(epochs) < recorded,
         f"the first {len(layers)} of {len(spectra.layers)} layers": len(layers) < len(spectra.layers),
         f"the first {len(groups)} of {len(spectra.group_names)} groups": len(groups) < len(spectra.group_names),
-        f"of each layer the {MOST_INDICES} largest singular values": bool(wide),
+        f"of each layer the {MOST_INDICES} largest singular values": wide,
     }
     return PlotData(content, tuple(text for text, true in told.items() if true))
 
@@ -88,6 +90,7 @@ def _layer(spectra: Spectra, layer: str, groups: Sequence[str], most_epochs: int
     (title,) = layer_titles(loaded, [layer])
     return {
         "epochs": values["epoch"].to_numpy().tolist(),
+        "stored": raw.sizes["index"],
         "name": layer,
         "maps": f"{title.inputs} → {title.outputs}",
         "width": shown.sizes["index"],

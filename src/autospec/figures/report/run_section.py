@@ -74,7 +74,7 @@ def run_section(spectra: Spectra, name: str, identifier: str, most_values: int) 
     """
     parts = [f'<section class="run" id="{identifier}"><h3>{escape(name)}</h3>', _facts(spectra)]
     data = ""
-    if spectra.layers and len(spectra.epochs) and GRADIENT in spectra[spectra.layers[0]]:
+    if spectra.layers and len(spectra.epochs) and GRADIENT in spectra.lazy(spectra.layers[0]):
         parts.append(_summary(spectra))
         plots, data = _plots(spectra, identifier, most_values)
         parts += [plots, run_tests(spectra)]
