@@ -108,5 +108,19 @@ SETTINGS = {
 }
 """By page, what is run before its first block."""
 
-NOT_RUN: dict[tuple[str, str], str] = {}
-"""Python blocks that are not run, by page and first line, and why: they need data or packages of the reader's."""
+NOT_RUN = {
+    "torch.distributed.init_process_group": "starts in several processes",
+    "# in the loop, as above": "lines for a reader's loop, which stands above",
+}
+"""What a Python block holds that is not run, and why."""
+
+RUN_ELSEWHERE = {
+    "docs/callbacks.md": "tests/integrations/test_documentation.py",
+    "docs/watching.md": "tests/integrations/test_documentation.py",
+}
+"""Pages whose blocks run beside the libraries that they need."""
+
+
+def reason_not_run(block: Block) -> str | None:
+    """Why a block is not run, or None."""
+    return next((reason for text, reason in NOT_RUN.items() if text in block.text), None)
