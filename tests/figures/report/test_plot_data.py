@@ -61,6 +61,13 @@ def test_wide_layers_and_many_groups_are_cut_and_say_so(tmp_path):
     assert notes == ("the first 16 of 18 groups",)
 
 
+def test_margins_are_told_apart_from_their_parts(tmp_path):
+    record(tmp_path / "a.h5", epochs=1, groups=["a/x", "a/y", "b"], margins={"a": ["a/x", "a/y"]})
+    groups = plot_data(open_spectra(tmp_path / "a.h5")).content["groups"]
+    assert {group["name"]: group["kind"] for group in groups}["a"] == "margin"
+    assert len({group["colour"] for group in groups}) == len(groups) == 5
+
+
 def test_only_what_the_file_holds_is_called_left_out(tmp_path):
     record(tmp_path / "a.h5", epochs=2, width=40, leading=2)
     data = plot_data(open_spectra(tmp_path / "a.h5"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from autospec.figures.run_panels import layer_titles
 from autospec.figures.spectra_panel import front_indices
-from autospec.figures.style import group_colours
+from autospec.figures.style import OKABE_ITO, group_colours
 from autospec.store.groups import disjoint_groups
 from autospec.store.layer_arrays import scale_of, spectra_of
 from autospec.store.read import Spectra, load_spectra
@@ -102,7 +103,9 @@ def _layer(spectra: Spectra, layer: str, groups: Sequence[str], most_epochs: int
 
 def _groups(groups: Sequence[str], disjoint: Sequence[str]) -> list[dict[str, Any]]:
     margins = [group for group in groups if group != ALL and group not in disjoint]
-    colours = {**group_colours(disjoint), **group_colours(margins[::-1]), ALL: "#888888"}
+    # margins are dashed, in colours that disjoint groups leave as long as there are any
+    left = cycle([*OKABE_ITO[len(disjoint) :], *OKABE_ITO])
+    colours = {**group_colours(disjoint), **dict(zip(margins, left, strict=False)), ALL: "#888888"}
     kinds = {ALL: "all", **dict.fromkeys(margins, "margin")}
     return [{"name": name, "colour": colours[name], "kind": kinds.get(name, "group")} for name in groups]
 

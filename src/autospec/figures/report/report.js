@@ -85,7 +85,7 @@
           this.draw();
         });
         const swatch = element('span', {className: `swatch ${group.kind}`});
-        swatch.style.background = group.colour;
+        swatch.style.color = group.colour;
         box.append(element('label', {}, tick, swatch, group.name));
       }
       return box;
