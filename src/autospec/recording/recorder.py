@@ -89,10 +89,11 @@ class SpectralRecorder:
             with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
-        resume, overwrite: what to do with an existing file; without either it is an error.
+        resume: go on with an existing file; without this or ``overwrite`` it is an error.
+        overwrite: replace an existing file.
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
-        relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
+        permutation_design: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
