@@ -132,7 +132,7 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path):
         ({"tolerance": 0, "leading": 4}, "tolerance=0: must be above 0, such as 1e-6, or None"),
         (
             {"tolerance": 1e-6, "leading": 4, "statistics": ["gradient", "rank"]},
-            "tolerance=1e-06: statistics=rank needs all singular values; leave out one of the two",
+            "tolerance=1e-06: statistics=rank may need all singular values; leave out one of the two",
         ),
     ],
 )
