@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
+from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -29,10 +30,12 @@ from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
+from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.previous_weights import PreviousWeights
 from autospec.recording.record_scalars import OnRecord, record_scalars
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
@@ -40,6 +43,7 @@ from autospec.recording.subject_register import GivenSubjects, SubjectRegister
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups, checked_grouping
+from autospec.spectra.registered import WEIGHT
 from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
@@ -76,6 +80,8 @@ class SpectralRecorder:
         epochs: the number of epochs of the run, where it is known.
         layers: name patterns and module types; ``!pattern`` leaves out; None is every trained weight matrix.
         leading: store only so many singular values, the largest; None stores all.
+        tolerance: with ``leading``, take those of gradients by block iteration from the record before, where each is
+            certified to lie within ``tolerance`` times the group's first; all others exactly. Bounds are stored.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
         engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
@@ -91,7 +97,8 @@ class SpectralRecorder:
             with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
-        resume, overwrite: what to do with an existing file; without either it is an error.
+        resume: go on with an existing file; without this or ``overwrite`` it is an error.
+        overwrite: replace an existing file.
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
         permutations: how many times labels of subjects are exchanged, which gives ``spectra.tests()`` a valid p; 0 is
@@ -124,6 +131,7 @@ class SpectralRecorder:
         epochs: int | None = None,
         layers: Selection = None,
         leading: int | None = None,
+        tolerance: float | None = None,
         directions: int = 3,
         bins: int | None = None,
         engine: str = "hooks",
@@ -158,6 +166,7 @@ class SpectralRecorder:
                 "every": every,
                 "epochs": epochs,
                 "leading": leading,
+                "tolerance": tolerance,
                 "directions": directions,
                 "bins": bins,
                 "engine": engine,
@@ -173,6 +182,7 @@ class SpectralRecorder:
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
+        self._certified = leading_spectra(settings)
         check_engine(engine, settings.statistics, check_every)
         _check_group_sizes(group_sizes, self.grouping)
         if permutations:
@@ -208,6 +218,9 @@ class SpectralRecorder:
         if self._hooks is not None:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
+        wanted = any(WEIGHT in statistic.needs for statistic in self.statistics)
+        watched = list({use.layer.name: use.layer for use in self._uses}.values())  # frozen ones, too
+        self._previous_weights = PreviousWeights(watched, wanted)
         self._chains = chain_bounds(model)
         self._selection = layers
         self._floor = measured_floor(floor, model, self._layers(), self._hearing)
@@ -308,6 +321,7 @@ class SpectralRecorder:
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
                 self._following(),
@@ -317,7 +331,6 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
-            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
@@ -391,8 +404,12 @@ class SpectralRecorder:
                 )
             self._check_loss(loss)
             self._settle_floor()
-            self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+            self._previous_weights.give(self._sums)
+            self.table.append(
+                {RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading, self._certified)}, EPOCH
+            )
             self._earlier.replace(self._sums, self.epoch)
+            self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
             self._permute(label)
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
@@ -470,9 +487,10 @@ class SpectralRecorder:
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
+        blocks = {} if self._certified is None else {"leading": self._certified.state_dict()}
         subjects = self._subjects.state_dict() if isinstance(self._subjects, SubjectRegister) else {}
-        earlier = self._earlier.state_dict()
-        return {**state, **way, "subspaces": earlier, "floor": floor, "subjects": subjects}
+        before = {"subspaces": self._earlier.state_dict(), "weights": self._previous_weights.state_dict()}
+        return {**state, **way, **blocks, **before, "floor": floor, "subjects": subjects}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -480,6 +498,9 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if self._certified is not None:
+            self._certified.load_state_dict(state.get("leading", {}))
+        self._previous_weights.load_state_dict(state.get("weights", {}))
         if isinstance(self._engine, FastEngine):
             self._engine.choose(state.get("way"))  # another would differ in the last digits
         if self._floor is not None:
@@ -496,6 +517,9 @@ class SpectralRecorder:
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
+        if self._certified is not None:
+            self._certified.forget(epoch)
+        self._previous_weights.forget(epoch)
         if self._floor is not None:
             self._floor.forget(epoch)
         self.epoch = epoch
