@@ -102,7 +102,7 @@ class SpectralRecorder:
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
         permutations: how many times labels of subjects are exchanged, which gives ``spectra.tests()`` a valid p; 0 is
-            no test. It takes memory for the gradient of every subject.
+            no test. Convolutions and sequences take memory for the gradient of every subject.
         target_is_group: must be said with ``permutations``: whether the groups are what the model learns to tell apart.
         subjects: whose each sample of the data set is, in its order, where ``batch`` is given ``samples``; None where
             it is given ``subject``.
