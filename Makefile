@@ -83,7 +83,7 @@ faults: $(READY) ## kill a sweep at 100 random moments and see whether anything 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py $(ARGS)
 
-benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
+benchmark: $(READY) ## time every engine against plain training, other libraries and what a user would write (hours): ARGS='--models mlp'
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own
