@@ -67,6 +67,15 @@ class SubjectSums:
         self._multiply_rows(factors.device)
         self._multiply(factors, subject)
 
+    def grow(self, subjects: int) -> None:
+        """Make room for more people, who have added nothing yet."""
+        more = subjects - self.subjects
+        self.subjects = subjects
+        if self._gradients is not None:
+            self._gradients = torch.cat([self._gradients, self._gradients.new_zeros((more, *self.shape))])
+        if self._squared_norms is not None:
+            self._squared_norms = torch.cat([self._squared_norms, self._squared_norms.new_zeros((more, 2))])
+
     def ratios(self, members: Tensor, weight: Tensor, relative_floor: float | None = None) -> Ratios:
         """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights.
 
