@@ -22,7 +22,7 @@ PYTHON = {page: [block for block in blocks if block.language == "python"] for pa
 
 CHEAP = {"show", "compare", "report"}
 RUN_HERE = [
-    pytest.param(page, marks=pytest.mark.slow if page == "README.md" else ())
+    pytest.param(page, marks=pytest.mark.slow if page in ("README.md", "docs/tutorial.md") else ())
     for page in PAGES
     if PYTHON[page] and page not in RUN_ELSEWHERE
 ]
