@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import torch
 
-
 _DETERMINISTIC = 2
 """The debug mode in which an operation without a deterministic algorithm is an error."""
 
