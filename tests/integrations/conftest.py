@@ -1,4 +1,4 @@
-"""Importing Lightning and Transformers takes longer than the tests of ``make test`` may: they are not even collected."""
+"""Importing Lightning and Transformers takes longer than ``make test`` may: their tests are not even collected."""
 
 from __future__ import annotations
 
