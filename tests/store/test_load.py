@@ -106,8 +106,6 @@ def test_a_description_of_many_layers_is_short():
 
 
 def test_a_partial_read_leaves_permutations_to_those_who_ask(tmp_path):
-    from small_runs import design, record
-
     record(tmp_path / "s.h5", epochs=2, permutation_design=design((0, 1)))
     whole = load_spectra(tmp_path / "s.h5")
     assert "permutations" in vars(whole)
