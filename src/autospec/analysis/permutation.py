@@ -32,6 +32,8 @@ COLUMNS = {
     "n": "Values (epochs × indices) that the distance is made of.",
     "distance": "Squared z of the log2 ratio over all partitions, mean over indices and epochs, itself studentised.",
     "relabellings": "P, the number of permutations of the subjects' labels; the observed partition counts beside them.",
+    "networks": "1: labels are permuted at the weights of the run's own network; 1 + P: each permutation is a network "
+    "of its own, trained anew with the permuted labels.",
     "strata": "Columns within which labels were permuted.",
     "p": "Share of the 1 + P partitions whose distance is as large as the observed one; NaN where it is not defined.",
     "p_family": "Family-wise: the same for the largest distance among all layers and pairs of the panel, and all its "
@@ -48,7 +50,11 @@ COLUMNS = {
 
 
 def permutation_tests(
-    runs: Sequence[PermutationRatios | None], layers: list[str], pairs: list[Pair], finer: bool = True
+    runs: Sequence[PermutationRatios | None],
+    layers: list[str],
+    pairs: list[Pair],
+    finer: bool = True,
+    retrained: bool = False,
 ) -> pd.DataFrame:
     """Make every permutation test of every layer and pair.
 
@@ -57,6 +63,7 @@ def permutation_tests(
         layers: The layers.
         pairs: The pairs of groups.
         finer: Whether epochs and indices have exploratory rows of their own.
+        retrained: Whether each partition is a network of its own.
 
     Returns:
         A row per test with the columns of ``COLUMNS``. A layer and pair without a test has one row that says why.
@@ -78,7 +85,9 @@ def permutation_tests(
     for test in TESTS:
         family = [one for one in every if one.test == test]
         parts += [_rows(family, per, first, len(permuted)) for per in _granularities(test)[: None if finer else 1]]
-    return _table(parts)
+    table = _table(parts)
+    networks = 1 + table["relabellings"] if retrained else 1.0
+    return table.assign(networks=np.where(table["relabellings"] > 0, networks, np.nan))
 
 
 def _rows(family: Sequence[Distances], per: str, permutations: PermutationRatios, seeds: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -131,13 +131,19 @@ def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
     parts = {**{name: (name,) for name in data.groups}, **data.margins}
     members = {name: frozenset(disjoint) for name, disjoint in parts.items()}
     return [
-        _Question(a, b, (parts[a], parts[b]), _compared_columns(parts[a], parts[b], group_by))
+        _Question(a, b, (parts[a], parts[b]), compared_columns(parts[a], parts[b], group_by))
         for a, b in pairs_of(list(parts), members)
     ]
 
 
-def _compared_columns(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
-    """The columns in which every group of one side differs from every group of the other."""
+def compared_columns(a: Collection[str], b: Collection[str], group_by: Sequence[str]) -> frozenset[str]:
+    """Return the columns in which every group of one side differs from every group of the other.
+
+    Args:
+        a: the disjoint groups of one side.
+        b: those of the other.
+        group_by: the columns that groups are made of.
+    """
 
     def levels(groups: Collection[str], position: int) -> set[str]:
         # the name of a group by one column may hold a slash that separates nothing
@@ -162,7 +168,7 @@ def _refusal(
     if target is not None and target in question.compared:
         return (
             f"{target} is what the network is trained to tell apart, so weights depend on the compared labels; "
-            "only retraining with permuted labels would test it (scripts/retrain.py, with the classes as groups)"
+            "only retraining with permuted labels would test it (introspection.retrain)"
         )
     taken_out = sorted(question.compared & set(residualized))
     if taken_out:

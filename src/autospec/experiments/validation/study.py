@@ -26,10 +26,10 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
+from autospec.experiments.retraining.retrained import retrain
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
-from autospec.experiments.validation.retraining import permute_and_retrain
 from autospec.recording.recorder import SpectralRecorder
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
@@ -143,20 +143,18 @@ def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFra
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """A thousand cohorts need no account."""
-    loggers = [logging.getLogger(f"autospec.experiments.{name}") for name in ("datasets", "validation.retraining")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logger = logging.getLogger("autospec.experiments.datasets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
-        permutations = permute_and_retrain(config, RETRAININGS)
+        permutations = retrain(config, RETRAININGS)
         rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _load(config, condition, seed)
