@@ -44,7 +44,7 @@ class Networks(Protocol):
     weights: Mapping[str, Tensor]
 
     def logits(self, places: Tensor | None) -> Tensor:
-        """Compute (number, n, classes) of all samples, of those at some places (n,), or at each network's (number, n)."""
+        """Compute (number, n, classes) of all samples, of those at places (n,), or at each network's (number, n)."""
 
     def in_double(self) -> Networks:
         """Return the networks as they are now, in float64."""

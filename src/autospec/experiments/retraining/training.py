@@ -108,7 +108,7 @@ def _check_finite(losses: Tensor, epoch: int) -> None:
 
 
 class GroupSums:
-    """The gradients of both groups of every pair, summed over the batches of an epoch; no network's training changes."""
+    """The gradients of both groups of every pair, summed over the batches of an epoch; training is left as it is."""
 
     def __init__(self, labels: Labels, layers: Mapping[str, str]) -> None:
         self._labels, self._layers = labels, layers
