@@ -1,5 +1,7 @@
 """Which pairs may be tested by exchanging labels, and how labels are exchanged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,3 +96,52 @@ def test_a_pair_that_cannot_be_tested_has_a_reason(case):
 def test_epochs_are_spaced_with_both_ends():
     assert pick_evenly(list(range(1000)), 3) == (0, 500, 999)
     assert pick_evenly([0, 5], 10) == (0, 5)
+
+
+def _two_groups(sexes, subjects=None, **columns):
+    """Controls and patients, by sex or not; ``sexes`` has a letter for each sample, controls' before a slash."""
+    controls, patients = sexes.split("/")
+    group = np.repeat([0, 1], [len(controls), len(patients)])
+    sex = tuple({"m": "men", "w": "women"}[letter] for letter in controls + patients)
+    return replace(
+        _data(sizes=(len(group), 0, 0, 0), subjects=subjects),
+        group=group,
+        groups=("HC", "SZ"),
+        margins={},
+        columns={"sex": sex, **columns},
+    )
+
+
+def _of_two(data, residualized=(), **options):
+    config = IntrospectionConfig(**{"permutations": 30, **options})
+    return permutation_design(data, config, ["diagnosis"], None, list(range(21)), residualized)
+
+
+def test_subjects_are_exchanged_with_those_of_equally_many_samples_only():
+    """Six controls and six patients, four of each with one sample and two with three."""
+    subjects = [f"{who}{number if number < 4 else 4 + number % 2}" for who in "cp" for number in range(10)]
+    design = _of_two(_two_groups("m" * 10 + "/" + "m" * 10, tuple(subjects)))
+    pair = _pair(design, "HC", "SZ")
+    assert pair.strata == ("number of samples",)
+    counts = np.bincount(design.subject)
+    assert sorted(counts) == [1] * 8 + [3] * 4
+    for row in pair.members:
+        for count in (1, 3):
+            assert sorted(row[counts == count]) == sorted(pair.members[0][counts == count])
+
+
+def test_groups_whose_subjects_have_other_numbers_of_samples_cannot_be_tested():
+    subjects = [f"c{number}" for number in range(12)] + [f"p{number // 2}" for number in range(12)]
+    design = _of_two(_two_groups("m" * 12 + "/" + "m" * 12, tuple(subjects)))
+    assert design.refused["HC", "SZ"] == "only 1 distinct permutations within sex, number of samples; 20 are needed"
+
+
+def test_groups_that_differ_in_sex_are_tested_within_sex_or_not_at_all():
+    unequal, equal = _two_groups("mmmmmmwwww/mmmmwwwwww"), _two_groups("mmmmmwwwww/mmmmmwwwww")
+    refused = _of_two(unequal, strata=[]).refused["HC", "SZ"]
+    assert "the two groups differ in sex (by 0.40 SD), which introspection.strata=[] leaves out; add sex" in refused
+    assert _pair(_of_two(unequal), "HC", "SZ").strata == ("sex",)
+    assert _pair(_of_two(unequal, residualized=["sex"], strata=[]), "HC", "SZ").strata == ()
+    assert _pair(_of_two(equal, strata=[]), "HC", "SZ").strata == ()
+    apart = _two_groups("mmmmmwwwww/mmmmmwwwww", site=tuple("a" * 10 + "b" * 10))
+    assert "differ in site (by 2.00 SD)" in _of_two(apart, strata=["sex"]).refused["HC", "SZ"]

@@ -49,6 +49,7 @@ def panel_table(
     panel: str,
     min_group: int,
     retrained: Sequence[PermutationRatios] = (),
+    plain: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Test every pair of groups of one panel's run.
 
@@ -58,6 +59,7 @@ def panel_table(
         panel: The panel's letter.
         min_group: Smaller groups are flagged.
         retrained: Of each run, the ratios of networks that were trained anew with permuted labels.
+        plain: The tests of the inputs (``plain_tests``), where there are any.
 
     Returns:
         A row per test, with the columns of ``COLUMNS``.
@@ -67,6 +69,8 @@ def panel_table(
     others = {name: compare(spectra.to_frame(name), run.pairs) for name in recorded}
     compared = {GRADIENT: run.comparisons, **others}
     tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared, retrained)
+    if plain is not None and len(plain):
+        tests = pd.concat([tests, _complete(plain)], ignore_index=True)
     size = spectra.groups.set_index("group")["size"]
     tests = tests.assign(figure=figure, panel=panel, run_id=spectra.run_id, simulated=spectra.simulated)
     tests = tests.assign(size_a=tests["group_a"].map(size), size_b=tests["group_b"].map(size))
@@ -105,7 +109,9 @@ def every_test(
 
 def _complete(tests: pd.DataFrame) -> pd.DataFrame:
     """Add to one kind of test the columns that only the other has: empty text, or NaN."""
-    missing = {name: "" if name in ("strata", "larger") else np.nan for name in COLUMNS if name not in tests.columns}
+    missing = {
+        name: "" if name in ("strata", "larger", "note") else np.nan for name in COLUMNS if name not in tests.columns
+    }
     return tests.assign(**missing)
 
 

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.analysis.distances import TESTS, Distances, average, distances
+from autospec.analysis.intervals import interval
 from autospec.analysis.nan_statistics import median
 from autospec.analysis.p_values import benjamini_hochberg, p_values, studentise
+from autospec.analysis.plain_tests import PLAIN_TESTS
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 
@@ -22,10 +24,11 @@ NO_PERMUTATIONS = "the file holds no permutations"
 
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",
-    "statistic": "gradient, whose spectra are taken under every permutation.",
+    "statistic": "gradient, whose spectra are taken under every permutation; or inputs, whose values are.",
     "group_a": "The first group of the pair.",
     "group_b": "The second group of the pair.",
-    "test": "; ".join(f"{name}: {what}" for name, what in TESTS.items()) + ". Labels of subjects are permuted.",
+    "test": "; ".join(f"{name}: {what}" for name, what in {**TESTS, **PLAIN_TESTS}.items())
+    + ". Labels of subjects are permuted.",
     "kind": "inferential: one distance over all epochs and indices; exploratory: anything finer.",
     "per": "What one row is about: the trajectory, an epoch (over indices) or an index (over epochs).",
     "at": "The epoch, or the index of the singular value (from 1); NaN for the trajectory.",
@@ -41,6 +44,8 @@ COLUMNS = {
     "q": "Exploratory rows: Benjamini-Hochberg over all those of one panel, test and per.",
     "log2_ratio": "Median log2 ratio, first group over second, of the observed groups.",
     "excess_log2_ratio": "The same less its mean over all partitions: the effect.",
+    "low": "Lower end of the effect's 95 % interval (intervals.py); trajectories alone have one.",
+    "high": "Upper end of that interval.",
     "larger": "The group whose values are larger, by the sign of that effect.",
     "cancellation": "Median of the pair's ‖∇_a + ∇_b‖ / (‖∇_a‖ + ‖∇_b‖): near 0 the two are opposite.",
     "seeds": "Runs with other initialisations whose distances were averaged, the same permutations in each.",
@@ -112,6 +117,7 @@ def _rows(family: Sequence[Distances], per: str, permutations: PermutationRatios
 def _member_rows(one: Distances, per: str, permutations: PermutationRatios) -> pd.DataFrame:
     axis = {"trajectory": None, "epoch": 1, "index": 0}[per]
     excess = np.atleast_1d(median(one.excess, axis))
+    low, high = interval(one.deviations) if per == "trajectory" else (np.nan, np.nan)
     return pd.DataFrame(
         {
             "layer": one.layer if one.test != "permutation_loss" else "",
@@ -125,6 +131,8 @@ def _member_rows(one: Distances, per: str, permutations: PermutationRatios) -> p
             "strata": permutations.strata[permutations.pairs.index(one.pair)],
             "log2_ratio": np.atleast_1d(median(one.ratio, axis)),
             "excess_log2_ratio": excess,
+            "low": low,
+            "high": high,
             "larger": [_larger(one.pair, value) for value in excess],
             "cancellation": one.cancellation if per == "epoch" else median(one.cancellation, None),
             "note": one.note,

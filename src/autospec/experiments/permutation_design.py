@@ -29,9 +29,18 @@ FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
 """With fewer distinct ways to hand out the labels, the observed one included, no p could reach 0.05."""
 
 
+UNEQUAL = 0.1
+"""Shares of a label that are further apart, in SD, make two groups differ in it."""
+NUMBER_OF_SAMPLES = "number of samples"
+
+
 @dataclass(frozen=True)
 class _Subjects:
-    """The subjects who are trained on: the index of their group, and the columns that strata are made of."""
+    """The subjects who are trained on: the index of their group, and the columns that strata are made of.
+
+    Subjects of whom there are more samples have quieter means and pull harder, so that only subjects with equally many
+    can be exchanged: where their number varies, it is a column.
+    """
 
     group: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[np.str_]]
@@ -71,7 +80,7 @@ def permutation_design(
     """
     names = np.array(data.subjects)[data.training]
     _, first, subject = np.unique(names, return_index=True, return_inverse=True)
-    subjects = _subjects(data, first, target)
+    subjects = _subjects(data, first, np.bincount(subject.reshape(-1)), target)
     unknown = [name for name in config.strata if name not in subjects.columns and name not in DEFAULT_STRATA]
     if unknown:
         raise AutoSpecError(
@@ -86,7 +95,7 @@ def permutation_design(
             refused[question.a, question.b] = NOT_ASKED
             continue
         permuted: PairPermutations | str = _refusal(question, target, residualized, bool(mixed), config.permutations)
-        permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by)
+        permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by, residualized)
         if isinstance(permuted, str):
             refused[question.a, question.b] = permuted
         else:
@@ -118,11 +127,15 @@ def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
 
 
-def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _Subjects:
-    """The subjects, each described by the first of their samples, whose places are ``first``."""
+def _subjects(
+    data: Dataset, first: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], target: str | None
+) -> _Subjects:
+    """The subjects, each described by the first of their ``samples``, whose places are ``first``."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
     if target is not None:
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
+    if len(set(samples.tolist())) > 1:
+        columns[NUMBER_OF_SAMPLES] = samples.astype(str)
     return _Subjects(data.group[data.training][first], columns)
 
 
@@ -185,6 +198,7 @@ def _permute(
     config: IntrospectionConfig,
     target: str | None,
     group_by: list[str],
+    residualized: Collection[str],
 ) -> PairPermutations | str:
     """The permuted partitions of one pair, the observed one first, or why there are none."""
     observed = np.zeros(len(subjects.group), dtype=np.int8)
@@ -194,8 +208,15 @@ def _permute(
     if min(sizes) < FEWEST_SUBJECTS:
         return f"a group of {min(sizes)} subjects; {FEWEST_SUBJECTS} are needed"
     # what else the groups are made of, and what a classifier learns, must stay with each subject
-    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
+    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else []), NUMBER_OF_SAMPLES])
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
+    for name in DEFAULT_STRATA:
+        left_out = name in subjects.columns and name not in (*fixed, *question.compared, *residualized)
+        if left_out and (apart := _apart(observed, subjects.columns[name])) > UNEQUAL:
+            return (
+                f"the two groups differ in {name} (by {apart:.2f} SD), which introspection.strata="
+                f"[{', '.join(config.strata)}] leaves out; add {name}, or take it out of the data (dataset.residualize)"
+            )
     columns = {name: subjects.columns[name] for name in fixed}
     strata = _strata(observed, columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
@@ -211,6 +232,17 @@ def _permute(
             row[stratum] = random.permutation(row[stratum])
     varying = tuple(name for name, values in columns.items() if len(set(values[observed > 0])) > 1)
     return PairPermutations(question.a, question.b, varying, members)
+
+
+def _apart(observed: Members, labels: npt.NDArray[np.str_]) -> float:
+    """How far the shares of a label are apart in the two groups, at most, in SD of the label over both."""
+    largest = 0.0
+    for label in np.unique(labels[observed > 0]):
+        share = float((labels[observed > 0] == label).mean())
+        a, b = (float((labels[observed == code] == label).mean()) for code in (1, 2))
+        if 0 < share < 1:
+            largest = max(largest, abs(a - b) / math.sqrt(share * (1 - share)))
+    return largest
 
 
 def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:

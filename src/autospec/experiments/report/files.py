@@ -20,6 +20,7 @@ from autospec.experiments import datasets
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
 from autospec.experiments.plan import Plan, plan_run
+from autospec.experiments.report.inputs import inputs_tests
 from autospec.experiments.report.optional_pictures import optional_pictures
 from autospec.experiments.report.panels import difference_panel, spectra_panel
 from autospec.experiments.report.retraining import is_retrained, make_folder, ratios_path, read_ratios, retrain_missing
@@ -155,7 +156,9 @@ def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
                 parts.spectra[letter] = spectra_panel(letter, config, seeds)
                 parts.optional += optional_pictures(letter, config, seeds[0].spectra, files.panel)
             if letter in tested:
-                tests = panel_table(seeds, files.number, letter, config.figure.min_group, retrained)
+                tests = panel_table(
+                    seeds, files.number, letter, config.figure.min_group, retrained, inputs_tests(config)
+                )
                 name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
                 parts.tests[letter] = tests
                 parts.differences[letter] = difference_panel(name, config, seeds, tests)

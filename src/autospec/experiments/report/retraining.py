@@ -77,7 +77,7 @@ def retrained_ratios(plan: Plan, jobs: int) -> PermutationRatios:
     if path.exists():
         return read_ratios(path)
     make_folder(path.parent)  # before anything is trained
-    with _quiet():
+    with quietly():
         retraining = Retraining(config, config.introspection.retrain)
         expected_s = retraining.expected_s()
     jobs = jobs if expected_s > WORTH_PROCESSES_S else 1
@@ -101,13 +101,13 @@ def _train(config: ExperimentConfig, blocks: Collection[int]) -> dict[int, Any]:
     """What some blocks of networks give, by their number; in a process of its own."""
     from autospec.experiments.retraining.retrained import Retraining
 
-    with _quiet():
+    with quietly():
         retraining = Retraining(config, config.introspection.retrain)
     return {number: retraining.train(retraining.blocks[number]) for number in blocks}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """A context in which data sets and models say nothing of themselves; the runs did."""
     loggers = [logging.getLogger(name) for name in QUIET]
     levels = [logger.level for logger in loggers]
