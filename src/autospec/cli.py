@@ -47,6 +47,11 @@ COMMANDS = {
         "say where two runs part, layer by layer",
         "first/spectra.h5 second/spectra.h5",
     ),
+    "power": Command(
+        "autospec.figures.power_command",
+        "say how many subjects an effect needs, from a pilot's spectra",
+        "spectra.h5 --effect 0.3",
+    ),
     "status": Command(
         "autospec.experiments.runs.status_command",
         "say which runs are done, running, failed, stale",

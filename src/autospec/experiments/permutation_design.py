@@ -31,17 +31,21 @@ FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
 
 UNEQUAL = 0.1
 """Shares of a label that are further apart, in SD, make two groups differ in it."""
-NUMBER_OF_SAMPLES = "number of samples"
+NUMBER_OF_SAMPLES, PAIRED = "number of samples", "subject"
+"""What strata are called that no column makes: subjects with equally many samples, and the two groups of a subject."""
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Subjects:
-    """The subjects who are trained on: the index of their group, and the columns that strata are made of.
+    """The subjects who are trained on: their name, the index of their group, and the columns of their strata.
 
-    Subjects of whom there are more samples have quieter means and pull harder, so that only subjects with equally many
-    can be exchanged: where their number varies, it is a column.
+    Of a subject with samples in several groups (two visits) each group's samples are a unit of their own, and ``name``
+    says whose. Subjects of whom there are more samples pull harder, so that only those with equally many can be
+    exchanged: where their number varies, it is a column.
     """
 
+    name: npt.NDArray[np.str_]
     group: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[np.str_]]
 
@@ -78,15 +82,13 @@ def permutation_design(
     Raises:
         AutoSpecError: for a stratum that is no column of the data.
     """
-    names = np.array(data.subjects)[data.training]
-    _, first, subject = np.unique(names, return_index=True, return_inverse=True)
-    subjects = _subjects(data, first, np.bincount(subject.reshape(-1)), target)
+    first, subject = _units(np.array(data.subjects)[data.training], data.group[data.training])
+    subjects = _subjects(data, first, np.bincount(subject), target)
     unknown = [name for name in config.strata if name not in subjects.columns and name not in DEFAULT_STRATA]
     if unknown:
         raise AutoSpecError(
             f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(subjects.columns)}"
         )
-    mixed = set(subject[data.group[data.training] != subjects.group[subject]])
     pairs: list[PairPermutations] = []
     refused: dict[tuple[str, str], str] = {}
     wanted = _wanted_pairs(config, data)
@@ -94,14 +96,14 @@ def permutation_design(
         if (question.a, question.b) not in wanted:
             refused[question.a, question.b] = NOT_ASKED
             continue
-        permuted: PairPermutations | str = _refusal(question, target, residualized, bool(mixed), config.permutations)
+        permuted: PairPermutations | str = _refusal(question, target, residualized, config.permutations)
         permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by, residualized)
         if isinstance(permuted, str):
             refused[question.a, question.b] = permuted
         else:
             pairs.append(permuted)
     epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
-    return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
+    return PermutationDesign(tuple(pairs), refused, subject, epochs)
 
 
 def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesign:
@@ -127,6 +129,16 @@ def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
 
 
+def _units(names: npt.NDArray[np.str_], group: npt.NDArray[np.int64]) -> tuple[Places, Places]:
+    """The first sample of each unit that changes groups as a whole, and (sample,) each sample's unit."""
+    # a subject; or a subject's samples in one group, where any subject has samples in several
+    _, first, subject = np.unique(names, return_index=True, return_inverse=True)
+    subject = subject.reshape(-1)
+    if (group != group[first][subject]).any():
+        _, first, subject = np.unique(np.stack([subject, group], 1), axis=0, return_index=True, return_inverse=True)
+    return first.astype(np.int64), subject.reshape(-1).astype(np.int64)
+
+
 def _subjects(
     data: Dataset, first: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], target: str | None
 ) -> _Subjects:
@@ -136,7 +148,7 @@ def _subjects(
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
     if len(set(samples.tolist())) > 1:
         columns[NUMBER_OF_SAMPLES] = samples.astype(str)
-    return _Subjects(data.group[data.training][first], columns)
+    return _Subjects(np.array(data.subjects)[data.training][first], data.group[data.training][first], columns)
 
 
 def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
@@ -174,9 +186,7 @@ def _wanted_pairs(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, 
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 
-def _refusal(
-    question: _Question, target: str | None, residualized: Collection[str], mixed: bool, permutations: int
-) -> str:
+def _refusal(question: _Question, target: str | None, residualized: Collection[str], permutations: int) -> str:
     """Why a pair cannot be tested at fixed weights; empty where it can."""
     if target is not None and target in question.compared:
         return (
@@ -186,8 +196,6 @@ def _refusal(
     taken_out = sorted(question.compared & set(residualized))
     if taken_out:
         return f"the effect of {taken_out[0]} was taken out of the data (dataset.residualize)"
-    if mixed:
-        return "a subject has samples in several groups, so subjects' labels cannot be permuted"
     return "" if permutations else "no permutations were recorded (introspection.permutations=0)"
 
 
@@ -207,6 +215,10 @@ def _permute(
     sizes = [int((observed == code).sum()) for code in (1, 2)]
     if min(sizes) < FEWEST_SUBJECTS:
         return f"a group of {min(sizes)} subjects; {FEWEST_SUBJECTS} are needed"
+    whose = subjects.name[observed > 0]
+    for code in (1, 2):
+        if len(set(subjects.name[observed == code])) < sizes[code - 1]:
+            return "a subject has samples in several groups on one side of the pair, so labels cannot be permuted"
     # what else the groups are made of, and what a classifier learns, must stay with each subject
     names = dict.fromkeys([*config.strata, *group_by, *([target] if target else []), NUMBER_OF_SAMPLES])
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
@@ -218,6 +230,8 @@ def _permute(
                 f"[{', '.join(config.strata)}] leaves out; add {name}, or take it out of the data (dataset.residualize)"
             )
     columns = {name: subjects.columns[name] for name in fixed}
+    if len(set(whose)) < len(whose):  # paired: a subject's two groups are exchanged, which flips a sign
+        columns[PAIRED] = subjects.name
     strata = _strata(observed, columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
     if distinct < math.log(FEWEST_PARTITIONS):
