@@ -11,13 +11,21 @@ def _deviations(ratios):
 
 
 def test_the_ends_are_the_shifts_that_the_permuted_effects_would_not_call_different():
-    """An effect of 5 among the permuted -20, -19, ..., 20: quantiles of NumPy, turned about the effect."""
-    ratios = np.array([5.0, *np.arange(-20.0, 21.0)])
+    """An effect of 5 among the permuted -20 to 19: of 41 partitions one on either side is outermost."""
+    ratios = np.array([5.0, *np.arange(-20.0, 20.0)])
     low, high = interval(_deviations(ratios))
-    centre = ratios.mean()
-    expected = 5 - centre - np.quantile(ratios - centre, [0.975, 0.025])
-    assert (low, high) == pytest.approx(tuple(expected), abs=1e-6)
-    assert low < 0 < high
+    assert (low, high) == pytest.approx((5 - 18, 5 + 19), abs=1e-6)
+
+
+@pytest.mark.parametrize("partitions", [40, 100, 1001])
+def test_it_excludes_0_where_the_effect_is_among_the_outermost_5_percent(partitions):
+    """Of every rank that the observed effect can have."""
+    values = np.linspace(-1, 1, partitions)
+    excluded = 0
+    for rank in range(partitions):
+        low, high = interval(_deviations([values[rank], *np.delete(values, rank)]))
+        excluded += not low <= 0 <= high
+    assert 0.05 - 2 / partitions < excluded / partitions <= 0.05
 
 
 def test_an_effect_beyond_all_permuted_ones_is_away_from_zero():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, IntrospectionConfig, Task
-from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.dataset import LEVERAGE, Dataset
 from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
 from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
@@ -220,7 +220,7 @@ def _permute(
         if len(set(subjects.name[observed == code])) < sizes[code - 1]:
             return "a subject has samples in several groups on one side of the pair, so labels cannot be permuted"
     # what else the groups are made of, and what a classifier learns, must stay with each subject
-    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else []), NUMBER_OF_SAMPLES])
+    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else []), NUMBER_OF_SAMPLES, LEVERAGE])
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
     for name in DEFAULT_STRATA:
         left_out = name in subjects.columns and name not in (*fixed, *question.compared, *residualized)

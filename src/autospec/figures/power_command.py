@@ -33,10 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         spectra = open_spectra(spectra_path(options.pilot))
-        if spectra.permutations is None:
-            raise AutoSpecError(f"{spectra.where}: holds no permutations (introspection.permutations)")
-        table = power_table(spectra.permutations, options.effect, options.power)
+        permutations = spectra.permutations
+        table = None if permutations is None else power_table(permutations, options.effect, options.power)
     except AutoSpecError as error:
         sys.exit(str(error))
+    if table is None:
+        sys.exit(f"{spectra.where}: holds no permutations (introspection.permutations)")
     shown = table.to_string(index=False, float_format="{:.3g}".format, na_rep="")
     sys.stdout.write(f"{spectra.where}\n{shown}\n")
