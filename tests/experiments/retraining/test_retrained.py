@@ -213,6 +213,32 @@ def test_a_network_alone_is_left_as_it_was():
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
     before = {name: value.clone() for name, value in model.named_parameters()}
     own = make_networks(config, model, torch.from_numpy(data.inputs), 1)
-    own.logits(None).sum().backward()
+    target = torch.from_numpy(data.target)[None]
+    own.losses(None, target).sum().backward()
     assert all(torch.equal(value, before[name]) and value.grad is None for name, value in model.named_parameters())
-    assert own.in_double().logits(None).dtype == torch.float64
+    assert own.in_double().losses(None, target).dtype == torch.float64
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_optimizer_and_the_schedule_are_those_of_the_run(tmp_path, alone, monkeypatch):
+    """A rate that is a tenth after each epoch, with networks side by side and one after another."""
+    schedule = ["+schedule._target_=torch.optim.lr_scheduler.StepLR", "+schedule.step_size=1", "+schedule.gamma=0.1"]
+    config = _fig4("panel=B", f"output_dir={tmp_path}", "learning_rate=0.1", *schedule)
+    if alone:
+        monkeypatch.setattr(networks, "SIDE_BY_SIDE", frozenset())
+    ratios = retrain(config, 19)
+    plan = plan_run(config)
+    run(plan)
+    spectra = open_spectra(plan.folder.spectra)
+    a, b = ratios.pairs[0]
+    norm = (spectra.scaled("hidden.0") ** 2).sum("index") ** 0.5
+    expected = np.log2(norm.sel(group=a) / norm.sel(group=b)).values
+    assert ratios.ratios["hidden.0"]["log_norm"][:, 0, 0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["optimizer._target_=torch.optim.SGD", "+loss._target_=torch.nn.functional.cross_entropy", "architecture=mlp"],
+)
+def test_parts_of_ones_own_are_trained_alone(part):
+    assert networks.is_side_by_side(_fig4("panel=B", part)) == (part == "architecture=mlp")

@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from autospec.experiments.config.schema import Activation, Architecture, ExperimentConfig
 from autospec.experiments.models.cnn import KERNEL, PADDING, STRIDE
+from autospec.experiments.parts import task_of
+from autospec.experiments.training.tasks import Task
 
 Nonlinear = Callable[[Tensor], Tensor]
 
@@ -43,11 +45,29 @@ class Networks(Protocol):
     number: int
     weights: Mapping[str, Tensor]
 
-    def logits(self, places: Tensor | None) -> Tensor:
-        """Compute (number, n, classes) of all samples, of those at places (n,), or at each network's (number, n)."""
+    @property
+    def module(self) -> nn.Module:
+        """What an optimizer trains: a module with every weight."""
+
+    def losses(self, places: Tensor | None, target: Tensor) -> Tensor:
+        """Compute (number, n) losses of all samples, of those at places (n,), or at each network's (number, n).
+
+        ``target`` (number, n) is what they are to learn.
+        """
 
     def in_double(self) -> Networks:
         """Return the networks as they are now, in float64."""
+
+
+def is_side_by_side(config: ExperimentConfig) -> bool:
+    """Return whether a run's networks are trained side by side: where every part of it is one of ours.
+
+    Args:
+        config: The run's configuration.
+    """
+    ours = not config.network and not config.loss and config.activation is not Activation.custom
+    elementwise = config.optimizer.get("_target_") == "torch.optim.Adam"
+    return config.architecture in SIDE_BY_SIDE and ours and elementwise
 
 
 def make_networks(config: ExperimentConfig, model: nn.Module, inputs: Tensor, number: int) -> Networks:
@@ -57,10 +77,10 @@ def make_networks(config: ExperimentConfig, model: nn.Module, inputs: Tensor, nu
         config: The run's configuration.
         model: An untrained classifier.
         inputs: (n, ...) the samples.
-        number: How many copies; one where the architecture is not side by side.
+        number: How many copies; one where they are not side by side.
     """
-    if config.architecture not in SIDE_BY_SIDE:
-        return Alone(model, inputs)
+    if not is_side_by_side(config):
+        return Alone(model, inputs, task_of(config))
     weights = {
         name: value.detach()[None].repeat(number, *[1] * value.dim()) for name, value in model.named_parameters()
     }
@@ -75,7 +95,7 @@ def number_at_once(config: ExperimentConfig, inputs: tuple[int, ...]) -> int:
         config: The run's configuration.
         inputs: The shape (n, ...) of all samples.
     """
-    if config.architecture not in SIDE_BY_SIDE:
+    if not is_side_by_side(config):
         return 1
     places = inputs[1] if len(inputs) == 3 else 1  # of time
     numbers = inputs[0] * max(places * config.width, math.prod(inputs[1:]) // 4)
@@ -87,23 +107,23 @@ class Alone:
 
     number = 1
 
-    def __init__(self, model: nn.Module, inputs: Tensor) -> None:
-        self._model, self._inputs = copy.deepcopy(model), inputs
-        self._model.train()
+    def __init__(self, model: nn.Module, inputs: Tensor, task: Task) -> None:
+        self.module, self._inputs, self._task = copy.deepcopy(model), inputs, task
+        self.module.train()
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """Every parameter by name, without the axis of networks."""
-        return dict(self._model.named_parameters())
+        return dict(self.module.named_parameters())
 
-    def logits(self, places: Tensor | None) -> Tensor:
-        """As ``Networks.logits``."""
+    def losses(self, places: Tensor | None, target: Tensor) -> Tensor:
+        """As ``Networks.losses``."""
         inputs = self._inputs if places is None else self._inputs[places.flatten()]
-        return self._model(inputs)[None]
+        return self._task.losses(self.module(inputs), inputs, target[0])[None]
 
     def in_double(self) -> Networks:
         """As ``Networks.in_double``."""
-        return Alone(copy.deepcopy(self._model).double(), self._inputs.double())
+        return Alone(copy.deepcopy(self.module).double(), self._inputs.double(), self._task)
 
 
 class Stacked:
@@ -116,14 +136,20 @@ class Stacked:
         forward: Callable[[Mapping[str, Tensor], Tensor, Nonlinear], Tensor],
         nonlinear: Nonlinear,
     ) -> None:
-        self.weights = {name: value.detach().clone().requires_grad_() for name, value in weights.items()}
+        self.weights = {name: nn.Parameter(value.detach().clone()) for name, value in weights.items()}
         self.number = len(next(iter(weights.values())))
         self._samples, self._forward, self._nonlinear = samples, forward, nonlinear
 
-    def logits(self, places: Tensor | None) -> Tensor:
-        """As ``Networks.logits``."""
+    @property
+    def module(self) -> nn.Module:
+        """As ``Networks.module``."""
+        return nn.ParameterList(self.weights.values())
+
+    def losses(self, places: Tensor | None, target: Tensor) -> Tensor:
+        """As ``Networks.losses``."""
         samples = self._samples if places is None else self._samples[places]
-        return self._forward(self.weights, samples, self._nonlinear)
+        logits = self._forward(self.weights, samples, self._nonlinear)
+        return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
     def in_double(self) -> Networks:
         """As ``Networks.in_double``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentCo
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.retraining.design import RetrainingDesign, retraining_design
 from autospec.experiments.retraining.networks import make_networks, number_at_once
-from autospec.experiments.retraining.training import Compared, Labels, Schedule, train_and_compare
+from autospec.experiments.retraining.training import Compared, Labels, train_and_compare
 from autospec.experiments.training.determinism import make_deterministic
 from autospec.experiments.training.devices import device_name
 from autospec.recording.recorder import SpectralRecorder
@@ -57,6 +58,7 @@ class Retraining:
         self._device = device_name(config.device)
         self._inputs = torch.from_numpy(data.inputs[data.training]).to(self._device)
         self._model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(self._device)
+        self._random = torch.get_rng_state()  # a network that draws random numbers draws the run's
         self._layers = _recorded_layers(config, self._model, data)
         self.block = number_at_once(config, tuple(self._inputs.shape))
 
@@ -95,9 +97,9 @@ class Retraining:
         config = self.config
         target = torch.from_numpy(self.design.target[block]).to(self._device)
         labels = Labels(target, torch.from_numpy(self.design.sides(block)).to(self._device))
-        schedule = Schedule(epochs, compared, config.learning_rate, config.batch_size, config.seed)
+        torch.set_rng_state(self._random)
         networks = make_networks(config, self._model, self._inputs, len(target))
-        return train_and_compare(networks, labels, schedule, self._layers)
+        return train_and_compare(networks, labels, replace(config, epochs=epochs), compared, self._layers)
 
     def join(self, parts: Sequence[Compared]) -> PermutationRatios:
         """Put what the blocks gave side by side, as partitions of their pairs."""

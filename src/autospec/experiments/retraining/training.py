@@ -1,21 +1,22 @@
 """Training of networks with labels of their own, and what two groups' gradients differ in at some epochs.
 
-A network trains as ``training.loop`` trains it: the same initialisation, the same order of samples, the same Adam. The
+A network trains as ``training.loop`` trains it: the same initialisation, order of samples and optimizer. The
 gradients that are compared are those of each group at the weights before each step, in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from autospec.errors import AutoSpecError
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.parts import optimizer_of, schedule_of
 from autospec.experiments.retraining.networks import Networks
 from autospec.spectra.rank import effective_rank
 from autospec.spectra.singular import of_matrix
@@ -41,24 +42,16 @@ class Labels:
     sides: Tensor
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long networks train, and when groups are compared."""
-
-    epochs: int
-    compared: frozenset[int]
-    learning_rate: float
-    batch_size: int | None
-    seed: int
-
-
-def train_and_compare(networks: Networks, labels: Labels, schedule: Schedule, layers: Mapping[str, str]) -> Compared:
+def train_and_compare(
+    networks: Networks, labels: Labels, config: ExperimentConfig, compared: Collection[int], layers: Mapping[str, str]
+) -> Compared:
     """Train networks and take the ratios of their groups' gradients.
 
     Args:
         networks: The networks, untrained.
         labels: Of each network.
-        schedule: How they train.
+        config: The run's, which says how they train.
+        compared: The epochs at which groups are compared.
         layers: The name of each layer's parameter, by the layer's name.
 
     Returns:
@@ -68,20 +61,24 @@ def train_and_compare(networks: Networks, labels: Labels, schedule: Schedule, la
     Raises:
         AutoSpecError: A loss is not a number.
     """
-    optimizer = torch.optim.Adam(list(networks.weights.values()), lr=schedule.learning_rate)
-    order = torch.Generator().manual_seed(schedule.seed)
+    optimizer = optimizer_of(config, networks.module)
+    schedule = schedule_of(config, optimizer)
+    order = torch.Generator().manual_seed(config.seed)
     found: list[Compared] = []
-    for epoch in range(schedule.epochs):
-        sums = GroupSums(labels, layers) if epoch in schedule.compared else None
-        for places in _batches(labels.target.shape[1], schedule.batch_size, order):
+    for epoch in range(config.epochs):
+        sums = GroupSums(labels, layers) if epoch in compared else None
+        for places in _batches(labels.target.shape[1], config.batch_size, order):
             if sums is not None:
-                sums.add(networks.in_double(), places)
+                with torch.random.fork_rng():  # training draws what it would
+                    sums.add(networks.in_double(), places)
             target = labels.target if places is None else labels.target[:, places.to(labels.target.device)]
-            losses = _losses(networks.logits(places), target).mean(1)
+            losses = networks.losses(places, target).mean(1)
             _check_finite(losses, epoch)
             losses.sum().backward()
             optimizer.step()
             optimizer.zero_grad()
+        if schedule is not None:
+            schedule.step()
         if sums is not None:
             found.append(sums.ratios())
     return _over_epochs(found)
@@ -93,11 +90,6 @@ def _batches(samples: int, batch_size: int | None, order: torch.Generator) -> It
         yield None
     else:
         yield from torch.randperm(samples, generator=order).split(batch_size)
-
-
-def _losses(logits: Tensor, target: Tensor) -> Tensor:
-    """(networks, n): the cross-entropy of each sample."""
-    return cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:
@@ -134,7 +126,7 @@ class GroupSums:
         chosen = member.int().argsort(dim=1, descending=True, stable=True)[:, :widest]
         counted = (torch.arange(widest) < counts[:, None]).double()
         own = places[chosen].to(self._labels.target.device)
-        losses = _losses(networks.logits(own), self._labels.target.gather(1, own)) * counted.to(own.device)
+        losses = networks.losses(own, self._labels.target.gather(1, own)) * counted.to(own.device)
         used = [networks.weights[parameter] for parameter in self._layers.values()]
         gradients = torch.autograd.grad(losses.sum() / len(places), used)
         for layer, gradient in zip(self._layers, gradients, strict=True):
