@@ -132,6 +132,8 @@ class Condition:
             permutation_epochs=PERMUTED,
             permutation_pairs=[list(pair) for pair in self.pairs],
             permutation_seed=seed,
+            # quarters of leverage are fine enough, and the shares of sex are equal
+            strata=[] if self.null == SPREAD else base.introspection.strata,
         )
         wide = {"width": WIDE} if self.null == SPREAD else {}
         run = replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
