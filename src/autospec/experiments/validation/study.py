@@ -135,9 +135,16 @@ class Condition:
             # quarters of leverage are fine enough, and the shares of sex are equal
             strata=[] if self.null == SPREAD else base.introspection.strata,
         )
-        wide = {"width": WIDE} if self.null == SPREAD else {}
-        run = replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
-        return replace(run, **wide)
+        width = WIDE if self.null == SPREAD else base.width
+        return replace(
+            base,
+            dataset=dataset,
+            introspection=introspection,
+            task=self.task,
+            seed=seed,
+            epochs=EPOCHS,
+            width=width,
+        )
 
     def _subjects(self) -> PeopleConfig:
         first, second = self.sizes
@@ -249,8 +256,8 @@ def _interval_rows(permutations: PermutationRatios, stage: str) -> Iterator[tupl
 def _plain_rows(data: Dataset, config: ExperimentConfig) -> Iterator[tuple[str, str, float]]:
     """The p of the tests of the inputs."""
     design = _design(config, data, None, [0])
-    for row in plain_tests(subject_inputs(data, design), design.pairs).itertuples():
-        yield str(row.test), "data", float(row.p)
+    for row in plain_tests(subject_inputs(data, design), design.pairs).to_dict("records"):
+        yield str(row["test"]), "data", float(row["p"])
 
 
 def _permutations(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRatios:
