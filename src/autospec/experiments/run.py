@@ -98,6 +98,7 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         engine=introspection.engine,
         floor=introspection.floor,
         leading=introspection.leading,
+        tolerance=introspection.tolerance,
         directions=introspection.directions,
         bins=introspection.bins,
         group_sizes=data.group_sizes(),

@@ -13,6 +13,7 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
@@ -49,7 +50,6 @@ class EpochSums:
         grouping: Grouping,
         statistics: Sequence[Statistic],
         *,
-        mean_loss: bool,
         bins: int | None,
         chains: Mapping[int, int],
         warn: Warn,
@@ -69,7 +69,6 @@ class EpochSums:
         self._layers = {use.name: begun(use) for use in uses}
         self._grouping = grouping
         self._statistics = statistics
-        self._mean_loss = mean_loss
         self._warn = warn
         self.batches = 0
         self._samples = torch.zeros(grouping.cells, dtype=torch.int64)
@@ -128,10 +127,10 @@ class EpochSums:
         self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, groups: SampleGroups, weight: Tensor, loss_sums: Tensor | None) -> None:
-        """Count the samples of one batch, their loss weights (n,) and, where given, each group's summed loss."""
+        """Count the samples of one batch, what each one's loss was multiplied by (n,), and the groups' summed loss."""
         self.batches += 1
         self._samples += torch.tensor(groups.counts)
-        self._weight += groups.sums(weight / (weight.sum() if self._mean_loss else 1)).cpu()
+        self._weight += groups.sums(weight).cpu()
         if loss_sums is not None:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
@@ -168,8 +167,11 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None) -> Measured:
-        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""
+    def measured(self, epoch: int, leading: int | None, certified: LeadingSpectra | None = None) -> Measured:
+        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
+
+        Gradient spectra come from ``certified``, with their bounds, where it is given.
+        """
         samples = self._grouping.sums(self._samples)
         found: Measured = {
             GROUP_ROWS: samples.numpy(),
@@ -177,6 +179,8 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        if certified is not None:
+            self._certify(certified, epoch)
         settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
@@ -185,6 +189,13 @@ class EpochSums:
                 self._warn(name, f"no gradient arrived at epoch {epoch}; stored as NaN")
             found |= self._measured_layer(name, sums, epoch, leading)
         return found
+
+    def _certify(self, certified: LeadingSpectra, epoch: int) -> None:
+        """Have the leading singular values of every gradient, and their bounds."""
+        for name, sums in self._layers.items():
+            if GRADIENT in sums.keep:
+                nothing = torch.empty(0)  # of a layer that no gradient reached
+                sums.bounds = certified.settle(name, sums.gradient, epoch) if sums.arrived else nothing
 
     def _absent(
         self, name: str, statistic: Statistic, sums: LayerSums, leading: int | None

@@ -39,11 +39,13 @@ class Networks(Protocol):
 
     Attributes:
         number: How many there are.
-        weights: Every parameter by name, (number, ...); what trains.
     """
 
     number: int
-    weights: Mapping[str, Tensor]
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter by name, (number, ...); what trains."""
 
     @property
     def module(self) -> nn.Module:
@@ -108,22 +110,27 @@ class Alone:
     number = 1
 
     def __init__(self, model: nn.Module, inputs: Tensor, task: Task) -> None:
-        self.module, self._inputs, self._task = copy.deepcopy(model), inputs, task
-        self.module.train()
+        self._model, self._inputs, self._task = copy.deepcopy(model), inputs, task
+        self._model.train()
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """Every parameter by name, without the axis of networks."""
-        return dict(self.module.named_parameters())
+        return dict(self._model.named_parameters())
+
+    @property
+    def module(self) -> nn.Module:
+        """As ``Networks.module``."""
+        return self._model
 
     def losses(self, places: Tensor | None, target: Tensor) -> Tensor:
         """As ``Networks.losses``."""
         inputs = self._inputs if places is None else self._inputs[places.flatten()]
-        return self._task.losses(self.module(inputs), inputs, target[0])[None]
+        return self._task.losses(self._model(inputs), inputs, target[0])[None]
 
     def in_double(self) -> Networks:
         """As ``Networks.in_double``."""
-        return Alone(copy.deepcopy(self.module).double(), self._inputs.double(), self._task)
+        return Alone(copy.deepcopy(self._model).double(), self._inputs.double(), self._task)
 
 
 class Stacked:
@@ -136,24 +143,29 @@ class Stacked:
         forward: Callable[[Mapping[str, Tensor], Tensor, Nonlinear], Tensor],
         nonlinear: Nonlinear,
     ) -> None:
-        self.weights = {name: nn.Parameter(value.detach().clone()) for name, value in weights.items()}
+        self._weights = {name: nn.Parameter(value.detach().clone()) for name, value in weights.items()}
         self.number = len(next(iter(weights.values())))
         self._samples, self._forward, self._nonlinear = samples, forward, nonlinear
 
     @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter by name."""
+        return self._weights
+
+    @property
     def module(self) -> nn.Module:
         """As ``Networks.module``."""
-        return nn.ParameterList(self.weights.values())
+        return nn.ParameterList(self._weights.values())
 
     def losses(self, places: Tensor | None, target: Tensor) -> Tensor:
         """As ``Networks.losses``."""
         samples = self._samples if places is None else self._samples[places]
-        logits = self._forward(self.weights, samples, self._nonlinear)
+        logits = self._forward(self._weights, samples, self._nonlinear)
         return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
     def in_double(self) -> Networks:
         """As ``Networks.in_double``."""
-        weights = {name: value.double() for name, value in self.weights.items()}
+        weights = {name: value.double() for name, value in self._weights.items()}
         return Stacked(weights, self._samples.double(), self._forward, self._nonlinear)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig
+from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.retraining.design import RetrainingDesign, retraining_design
 from autospec.experiments.retraining.networks import make_networks, number_at_once
@@ -23,6 +23,7 @@ from autospec.experiments.training.determinism import make_deterministic
 from autospec.experiments.training.devices import device_name
 from autospec.recording.recorder import SpectralRecorder
 from autospec.store.permutations import PermutationRatios
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS
 from autospec.store.schema import layer_name
 
 TRIAL_EPOCHS = 3
