@@ -276,6 +276,7 @@ class IntrospectionConfig:
     permutation_epochs: Count = 10
     permutation_pairs: list[list[str]] | None = None
     permutation_seed: Annotated[int, Ge(0)] = 314159
+    retrain: Permutations = 0
     strata: list[str] = field(default_factory=lambda: ["sex", "site"])
 
 
@@ -348,6 +349,9 @@ NOT_IN_RUN_ID = frozenset(
     | {"extensions"}  # whose code counts, not their names
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
+
+INTROSPECTION_NOT_IN_RUN_ID = frozenset({"retrain"})
+"""The same among those of ``introspection``: other networks than the run's."""
 
 SOURCE_KEYS = frozenset({"path", "table", "subjects_dir", "participants"})
 """Keys of a data set that say where real data lie; their content decides the numbers, not their place."""
