@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,28 @@ class EpochSums:
         if loss_sums is not None:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
+
+    def facts(self) -> tuple[int, int]:
+        """How many batches there were, and how many with losses."""
+        return self.batches, self._losses_given
+
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, loss weights and losses per cell, of a loss that counts ``share``."""
+        return self._samples, self._weight * share, self._loss
+
+    def take_counted(self, counted: Sequence[Tensor], facts: Sequence[tuple[int, int]]) -> None:
+        """Take other samples, loss weights and losses: those of several processes together, each with its ``facts``."""
+        self._samples, self._weight, self._loss = counted
+        self.batches = max(batches for batches, _ in facts)
+        # a process without batches has no losses to give
+        self._losses_given = self.batches if all(batches == given for batches, given in facts) else 0
+
+    def begin_uses(self, names: Iterable[str]) -> None:
+        """Begin the sums of uses of weights that are known from calls in other processes alone."""
+        for name in dict.fromkeys(names):
+            if name not in self._layers:
+                layer = self._uses[name.partition("/uses/")[0]].layer
+                self._layers[name] = self._begun(Use(name, layer, ""))
 
     @property
     def layers(self) -> Mapping[str, LayerSums]:

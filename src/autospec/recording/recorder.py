@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
@@ -23,13 +23,16 @@ from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
+from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
+from autospec.recording.joint_epoch import join
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.processes import Processes, answering, check_served, find_processes, is_one_of_several, unwrapped
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.spectra.constant_rows import ConstantRows
@@ -52,6 +55,9 @@ from autospec.store.schema import (
     Field,
 )
 from autospec.store.write import Header
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class SpectralRecorder:
@@ -91,6 +97,9 @@ class SpectralRecorder:
         group_sizes: the number of people per reported group (``all`` first), where known.
         relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
+        process_group: the processes that train the model together, each on a shard of the samples; None finds them
+            (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
+            Every process makes the recorder and ends the same epochs; the first writes the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
     """
@@ -120,6 +129,7 @@ class SpectralRecorder:
         group_sizes: Sequence[int] | None = None,
         permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
+        process_group: ProcessGroup | bool | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
         floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
@@ -139,6 +149,7 @@ class SpectralRecorder:
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
+        given, model = model, unwrapped(model)
         self._model = model
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
@@ -184,7 +195,12 @@ class SpectralRecorder:
         self._warned: set[str] = set()
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
+        self._process_group = process_group
+        self._processes: Processes | None = None
+        self._has_met = False
+        self._averaged: AveragedCheck | None = None
         self._begin_sums()
+        self._meet(given)
 
     def batch(
         self,
@@ -208,6 +224,7 @@ class SpectralRecorder:
             AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
                 explain.
         """
+        self._meet(self._model)
         context = self._recording(group, samples, weight)
         if self._batch is None:
             self._context = context
@@ -230,7 +247,8 @@ class SpectralRecorder:
             )
         self._scale_check.raise_if_found()
         if not self.schedule.takes(self.epoch):
-            yield Batch(None)
+            with answering(self._processes):
+                yield Batch(None)
             return
         groups = sample_groups(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
@@ -243,6 +261,7 @@ class SpectralRecorder:
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                answering(self._processes),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
                 self._following(),
@@ -305,7 +324,11 @@ class SpectralRecorder:
         label = last + 1 if step is None else step
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
+        curve = (loss, metric, validation_loss, validation_metric)
+        if self._processes is not None:
+            loss, metric, validation_loss, validation_metric = self._processes.mean(curve)
         if self.schedule.takes(self.epoch):
+            self._join()
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self._scale_check.raise_if_found()
@@ -415,6 +438,41 @@ class SpectralRecorder:
         chosen = self._permutation_design
         due = chosen is not None and self.epoch in chosen.epochs
         self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+
+    def _meet(self, model: nn.Module) -> None:
+        """Find the processes that train together, where there are any, and hold their recorders against one another."""
+        if self._has_met or not is_one_of_several():
+            return
+        self._has_met = True
+        self._processes = find_processes(self._process_group, model)
+        if self._processes is None:
+            return
+        check_served(self._engine_name, self._permutation_design)
+        self._file.is_written_here = self._processes.writes
+        self._averaged = AveragedCheck(self._processes)
+        self._scale_check.also_averaged(self._averaged)
+        self._header.attributes["processes"] = self._processes.size
+        self._processes.agree(
+            {
+                "groups": self.grouping.names,
+                "layers": self.layers,
+                "statistics": [statistic.name for statistic in self.statistics],
+                "every": self.schedule.every,
+                "epochs": self.schedule.epochs,
+                "epoch": self.epoch,
+            }
+        )
+
+    def _join(self) -> None:
+        """Add up what the processes recorded of their samples."""
+        if self._processes is None or self._averaged is None:
+            return
+        warning = self._averaged.compare(is_first=not len(self.table.epochs))
+        if warning:
+            self._warn_once("averaged", warning)
+        join(self._sums, self._processes, self._averaged.share)
+        if self._floor is not None:
+            self._floor.join(self._processes, self._averaged.share)
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(

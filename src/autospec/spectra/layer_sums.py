@@ -129,6 +129,14 @@ class LayerSums:
         """(cells,) int64: those of the first use alone."""
         return self._own_rows.cpu()
 
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, own rows and squared norms per cell, of a loss that counts ``share``."""
+        return self.rows, self.own_rows, self._squared_norms.cpu() * torch.tensor([[1.0], [share**2]])
+
+    def take_counted(self, rows: Tensor, own_rows: Tensor, squared_norms: Tensor) -> None:
+        """Take other rows, own rows and squared norms: those of several processes together."""
+        self._rows, self._own_rows, self._squared_norms = rows, own_rows, squared_norms
+
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
         return dict(
