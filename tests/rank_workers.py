@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autospec import SpectralRecorder
+from autospec import AutoSpecError, SpectralRecorder
 
 GROUPS = ["a", "b", "c"]
 EVERYTHING = ("gradient", "activation", "adjoint", "rank", "subspace")
@@ -103,3 +107,152 @@ def train_whole(case: Case, size: int, path: Path) -> list[Tensor]:
 def train_shards(rank: int, size: int, cases: dict[str, Case], folder: Path) -> dict[str, list[Tensor]]:
     """Train every case; the weights of each."""
     return {name: train_shard(rank, size, case, folder / f"{name}.h5") for name, case in cases.items()}
+
+
+def situations(rank: int, size: int, folder: Path) -> dict[str, Any]:
+    """What the recorder says, or does, of several processes that do not fit together, or of other wrappers."""
+    found: dict[str, Any] = {}
+    for name, situation in SITUATIONS.items():
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                found[name] = situation(rank, size, folder)
+            found[name] = [str(one.message) for one in said] if found[name] is None else found[name]
+        except AutoSpecError as error:
+            found[name] = str(error)
+    return found
+
+
+SMALL = Case((((0, 1, 1), (0, 0, 1)),), statistics=("gradient",))
+
+
+def _by_hand(rank: int, size: int, folder: Path, reduce_op: Any, name: str) -> list[str] | None:
+    """Train a bare module whose gradients are added up by hand, or not at all."""
+    model = network(SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with SMALL.recorder(model, folder / name) as recorder:
+        for _ in range(SMALL.epochs):
+            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+                losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+            if reduce_op is not None:
+                for parameter in model.parameters():
+                    dist.all_reduce(parameter.grad, op=reduce_op)
+            if name == "clipped.h5":
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch()
+    return None
+
+
+def _apart(rank: int, size: int, folder: Path) -> list[float]:
+    """Two processes that each train a model of their own."""
+    model = network(SMALL)
+    with SMALL.recorder(model, folder / f"own_{rank}.h5", process_group=False) as recorder:
+        with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+            losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+        recorder.end_epoch()
+    return float(recorder.spectra["0"].gradient.sel(group="all", index=1)[0])
+
+
+def _other_groups(rank: int, size: int, folder: Path) -> None:
+    SpectralRecorder(network(SMALL), groups=["a", "b"] if rank else ["a", "c"])
+
+
+def _no_batch(rank: int, size: int, folder: Path) -> None:
+    SMALL.recorder(network(SMALL), folder / "none.h5").end_epoch()
+
+
+def _one_without_batch(rank: int, size: int, folder: Path) -> float:
+    model = network(SMALL)
+    with SMALL.recorder(model, folder / "one_without.h5", floor="formula") as recorder:
+        if rank:
+            with recorder.batch(torch.tensor([0, 1, 1])):
+                losses_of(model, SMALL.inputs(0, 0)).mean().backward()
+        recorder.end_epoch(loss=4.0 if rank else None, metric=float(rank))
+    training = recorder.spectra.to_frame()
+    assert not training.empty
+    return float(recorder.spectra["0"].gradient.sel(group="all", index=1)[0])
+
+
+def _engine(rank: int, size: int, folder: Path) -> None:
+    SpectralRecorder(network(SMALL), groups=["a"], engine="fast")
+
+
+def _sharded(rank: int, size: int, folder: Path) -> None:
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.device_mesh import init_device_mesh
+
+    model = network(SMALL)
+    fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
+    SpectralRecorder(model, groups=["a"])
+
+
+def _float32(rank: int, size: int, folder: Path) -> float:
+    case = replace(SMALL, dtype=torch.float32)
+    train_shard(rank, size, case, folder / "float32.h5")
+    return 0.0
+
+
+def _ddp_clipped(rank: int, size: int, folder: Path) -> list[str] | None:
+    """The inner module is given, as trainers do; its wrapper is found, and clipping is no riddle."""
+    model = network(SMALL)
+    wrapper = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with SMALL.recorder(model, folder / "inner.h5") as recorder:
+        for _ in range(SMALL.epochs):
+            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+                losses_of(wrapper, SMALL.inputs(0, rank)).mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch()
+    return None
+
+
+def _unused(rank: int, size: int, folder: Path) -> list[str] | None:
+    """DDP that looks for weights without a gradient, and a graph that stays."""
+    case = replace(SMALL, dtype=torch.float32)
+    for name, options in {"unused": {"find_unused_parameters": True}, "static": {"static_graph": True}}.items():
+        model = DistributedDataParallel(network(case), gradient_as_bucket_view=True, **options)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with case.recorder(model, folder / f"{name}.h5", floor="formula") as recorder:
+            for _ in range(case.epochs):
+                with recorder.batch(torch.tensor(case.shards[0][rank])):
+                    losses_of(model, case.inputs(0, rank)).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                recorder.end_epoch()
+    return None
+
+
+SITUATIONS = {
+    "added": lambda *a: _by_hand(*a, dist.ReduceOp.SUM, "added.h5"),
+    "clipped": lambda *a: _by_hand(*a, dist.ReduceOp.SUM, "clipped.h5"),
+    "clipped in a wrapper": _ddp_clipped,
+    "not exchanged": lambda *a: _by_hand(*a, None, "apart.h5"),
+    "apart": _apart,
+    "other groups": _other_groups,
+    "no batch": _no_batch,
+    "one without a batch": _one_without_batch,
+    "another engine": _engine,
+    "sharded": _sharded,
+    "float32": _float32,
+    "ddp options": _unused,
+}
+
+
+def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:
+    """The second process is killed at its third step."""
+    model = DistributedDataParallel(network(SMALL))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with replace(SMALL, epochs=6).recorder(model, folder / "spectra.h5") as recorder:
+        for step in range(6):
+            if step == 3 and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+                losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch()
+            recorder.write()

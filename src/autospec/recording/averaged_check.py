@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
 from autospec.recording.joint_epoch import proportion
-from autospec.recording.processes import Processes
+from autospec.recording.processes import Processes, is_averaged
 
 SAME = 1e-2
 """How far two gradients may be from proportional: a wrapper may send them in half precision."""
@@ -18,6 +18,11 @@ APART = (
     "the gradient that the optimizer got in layer {name!r} is not the average of what backward left in the {size} "
     "processes (off by {off:.0%}), of which the recorded ones are parts; clipping by value does that, and a lossy "
     "communication hook. Where the processes train models apart from one another: process_group=False"
+)
+
+AMBIGUOUS = (
+    "the optimizer's first gradient is neither the average nor the sum of what the processes' backward passes left, but "
+    "proportional to both, as clipping makes it; taken for the average, which DistributedDataParallel would make"
 )
 
 
@@ -43,11 +48,12 @@ class AveragedCheck:
             self._left = {name: value.clone() for name, value in left.items() if name in got}
             self._got = {name: got[name].detach().double().clone() for name in self._left}
 
-    def compare(self, is_first: bool) -> str | None:
+    def compare(self, is_first: bool, model: nn.Module) -> str | None:
         """Compare what was kept in all processes, once; what there is to warn of, or None.
 
         Args:
             is_first: whether nothing was recorded before, so that ``share`` may still change.
+            model: that trains, inside ``DistributedDataParallel`` or not.
 
         Raises:
             AutoSpecError: where gradients are added up, but were recorded as an average before.
@@ -66,12 +72,15 @@ class AveragedCheck:
         worst = max(names, key=lambda name: found[name][1] * weights[name])
         if found[worst][1] * weights[worst] > SAME * max(weights.values()):
             return APART.format(name=worst, size=self._processes.size, off=found[worst][1])
-        largest = max(names, key=lambda name: weights[name])
-        if abs(found[largest][0] - 1.0) <= SAME:
-            if not is_first:
-                raise AutoSpecError(
-                    "the processes' gradients are added up, not averaged, which was seen after the first record; let "
-                    "an optimizer step come before it"
-                )
-            self.share = 1.0
+        ratio = found[max(names, key=lambda name: weights[name])][0]
+        if abs(ratio / self._processes.size - 1.0) <= SAME or is_averaged(model):
+            return None
+        if abs(ratio - 1.0) > SAME:
+            return AMBIGUOUS
+        if not is_first:
+            raise AutoSpecError(
+                "the processes' gradients are added up, not averaged, which was seen after the first record; let an "
+                "optimizer step come before it"
+            )
+        self.share = 1.0
         return None

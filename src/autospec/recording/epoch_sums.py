@@ -135,6 +135,15 @@ class EpochSums:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
 
+    def count_given(self, samples: Tensor, weight: Tensor) -> None:
+        """Count a batch that was had elsewhere: samples and loss weights per cell."""
+        self.batches += 1
+        self._samples, self._weight = self._samples + samples, self._weight + weight
+
+    def use(self, name: str) -> Use | None:
+        """The watched use of a name, or None."""
+        return self._uses.get(name)
+
     def facts(self) -> tuple[int, int]:
         """How many batches there were, and how many with losses."""
         return self.batches, self._losses_given

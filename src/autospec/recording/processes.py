@@ -7,6 +7,7 @@ not. So the sums travel, once per record, and never the rows of a batch.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -174,6 +175,14 @@ def check_served(engine: str, permutation_design: object | None) -> None:
         )
     if permutation_design is not None:
         raise AutoSpecError("relabelled partitions (permutation_design) are not recorded in several processes yet")
+
+
+def is_averaged(model: nn.Module) -> bool:
+    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrappers = (one for one in gc.get_objects() if type(one) is DistributedDataParallel)
+    return any(module is model for wrapper in wrappers for module in wrapper.modules())
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.joint_epoch import join
 from autospec.recording.layer_table import LayerTable, layer_table
@@ -286,6 +287,24 @@ class SpectralRecorder:
             self._check.close()
             self._batch = None
 
+    def take(self, batch: GivenBatch) -> None:
+        """Add a batch whose gradients were had elsewhere (several sites', from what they sent) in place of ``batch``.
+
+        Args:
+            batch: its layers, samples and loss weights.
+
+        Raises:
+            AutoSpecError: for a layer that is not recorded.
+        """
+        self._check_open()
+        if self.takes_now:
+            add_given(self._sums, batch)
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether spectra are taken at the epoch that runs."""
+        return self.schedule.takes(self.epoch)
+
     def check(self, batch: Any) -> LayerTable:
         """One table of all layers of the model: how the rows of each are traced, how it is recorded, or why not.
 
@@ -467,7 +486,7 @@ class SpectralRecorder:
         """Add up what the processes recorded of their samples."""
         if self._processes is None or self._averaged is None:
             return
-        warning = self._averaged.compare(is_first=not len(self.table.epochs))
+        warning = self._averaged.compare(is_first=not len(self.table.epochs), model=self._model)
         if warning:
             self._warn_once("averaged", warning)
         join(self._sums, self._processes, self._averaged.share)
