@@ -56,6 +56,11 @@ class SiteTraining:
         process_group: the process group; None is the default one.
         **recording: further arguments of ``SpectralRecorder``: ``every``, ``epochs``, ``statistics``, ...
 
+    Attributes:
+        recorder: holds the spectra, the same at every site.
+        left_out: by layer, the most that the last step's pooled gradient is off by, in the Frobenius norm.
+        exchange_s: seconds spent on compressing, sending, waiting and pooling.
+
     Raises:
         AutoSpecError: for arguments that do not fit, another number of processes, and a site that is too small.
     """
@@ -110,6 +115,7 @@ class SiteTraining:
         self._of_data: set[str] | None = None
         self.steps = 0
         self.exchange_s = 0.0
+        self.left_out: dict[str, float] = {}
 
     @contextlib.contextmanager
     def batch(self, samples: int, group: Tensor | npt.ArrayLike | None = None) -> Iterator[None]:
@@ -215,11 +221,13 @@ class SiteTraining:
     def _put_pooled(self, contributions: Sequence[Contribution]) -> None:
         """Make the weights' gradients the sums over sites, in the sites' order."""
         for layer in self._layers:
-            whole = torch.zeros(layer.shape, dtype=torch.float64)
+            whole, bound = torch.zeros(layer.shape, dtype=torch.float64), 0.0
             for one in contributions:
                 for part in one.parts[layer.name]:
                     if part is not None:
                         whole += part.gradient()
+                        bound += part.left_out
+            self.left_out[layer.name] = bound
             layer.parameter.grad = whole.view(layer.parameter.shape).to(layer.parameter)
         flat = sum((one.others.double() for one in contributions), start=torch.zeros(self._form.others).double())
         lengths = [weight.numel() for weight in self._others]
