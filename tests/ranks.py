@@ -12,6 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+
 LIMIT_S = 60
 """No test waits longer for its processes; they end by themselves."""
 
@@ -38,6 +41,24 @@ def on_ranks(worker: Callable[..., Any], size: int, folder: Path, *arguments: An
             process.kill()
             process.join()
     return [_result(folder / f"rank_{rank}.pickle") for rank in range(size)]
+
+
+def assert_same_file(path: Path, expected: Path, tolerance: float = 1e-10) -> None:
+    """Every array of two files is the same, relative to its largest number."""
+    with h5py.File(path) as found, h5py.File(expected) as file:
+        arrays = {}
+        file.visititems(lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+        names = []
+        found.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert sorted(names) == sorted(arrays)
+        for name, values in arrays.items():
+            other = found[name][()]
+            if values.dtype.kind != "f":
+                assert np.array_equal(other, values), name
+                continue
+            scale = np.nanmax(np.abs(values), initial=0.0)
+            assert np.array_equal(np.isnan(other), np.isnan(values)), name
+            assert np.nanmax(np.abs(other - values), initial=0.0) <= tolerance * max(scale, 1e-300), name
 
 
 def _result(path: Path) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from references import content
 from rank_workers import SMALL, Case, losses_of, network, situations, stop_in_the_middle, train_shards, train_whole
-from ranks import on_ranks
+from ranks import assert_same_file, on_ranks
 
 UNEVEN = ((0, 0, 1, 1, 2), (0, 1, 1))
 ABSENT = ((0, 0, 0), (1, 2, 1, 2, -1))
@@ -21,24 +21,6 @@ CASES = {
     "every other epoch": Case((UNEVEN,), every=2, epochs=4),
     "more rows than the layer is wide": Case((((0, 1, 2) * 9, (0, 1) * 8),)),
 }
-
-
-def assert_same_file(path, expected, tolerance=1e-10):
-    """Every array of two files is the same, relative to its largest number."""
-    with h5py.File(path) as found, h5py.File(expected) as file:
-        arrays = {}
-        file.visititems(lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-        names = []
-        found.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        assert sorted(names) == sorted(arrays)
-        for name, values in arrays.items():
-            other = found[name][()]
-            if values.dtype.kind != "f":
-                assert np.array_equal(other, values), name
-                continue
-            scale = np.nanmax(np.abs(values), initial=0.0)
-            assert np.array_equal(np.isnan(other), np.isnan(values)), name
-            assert np.nanmax(np.abs(other - values), initial=0.0) <= tolerance * max(scale, 1e-300), name
 
 
 @pytest.fixture(scope="module")

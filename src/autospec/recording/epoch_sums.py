@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -198,8 +198,12 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None) -> Measured:
-        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""
+    def measured(self, epoch: int, leading: int | None, own: Container[str] | None = None) -> Measured:
+        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
+
+        ``own`` names the layers that are looked at, where other processes look at the others.
+        """
+        layers = {name: sums for name, sums in self._layers.items() if own is None or name in own}
         samples = self._grouping.sums(self._samples)
         found: Measured = {
             GROUP_ROWS: samples.numpy(),
@@ -207,8 +211,8 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
-        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
-        for name, sums in self._layers.items():
+        settle_spectra(sums.gradient for sums in layers.values() if sums.arrived and GRADIENT in sums.keep)
+        for name, sums in layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
                 continue
             if not sums.arrived:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.epoch_sums import EpochSums, Measured
 from autospec.recording.processes import Processes
 from autospec.spectra.joint_sums import LayerFacts, LayerJoint, facts_of, joined
 
@@ -48,6 +48,36 @@ def _take(joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequenc
         stacked = [processes.gather_tensor(triangles) for triangles in joint.triangles()]
         joint.take(added[start:end], stacked)
         start = end
+
+
+def measured_together(sums: EpochSums, processes: Processes, epoch: int, leading: int | None) -> Measured:
+    """Every quantity of a record whose sums are joined: each process takes the spectra of some layers, all have all."""
+    owners = owners_of({name: layer.shape for name, layer in sums.layers.items()}, processes.size)
+    own = {name for name, rank in owners.items() if rank == processes.rank}
+    found: Measured = {}
+    for part in processes.gather(sums.measured(epoch, leading, own)):
+        found |= part
+    return found
+
+
+def owners_of(shapes: Mapping[str, tuple[int, int]], size: int) -> dict[str, int]:
+    """Which process takes the spectra of which layer, so that all have about as much to do.
+
+    Example:
+        >>> owners_of({"a": (8, 8), "b": (8, 6), "c": (2, 2), "d": (4, 4)}, 2)
+        {'a': 0, 'b': 1, 'd': 1, 'c': 1}
+    """
+    owners: dict[str, int] = {}
+    work = [0] * size
+    for name, (out, width) in sorted(shapes.items(), key=lambda item: (-_work(item[1]), item[0])):
+        owners[name] = work.index(min(work))
+        work[owners[name]] += _work((out, width))
+    return owners
+
+
+def _work(shape: tuple[int, int]) -> int:
+    """What the spectra of a matrix cost, up to a factor: its Gram matrix."""
+    return min(shape) ** 2 * max(shape)
 
 
 def agreed_refusal(refusal: str, processes: Processes) -> str:

@@ -166,15 +166,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
-def check_served(engine: str, permutation_design: object | None) -> None:
-    """AutoSpecError for what a recorder cannot do in several processes."""
+def check_served(engine: str) -> None:
+    """AutoSpecError for an engine that cannot be used in several processes."""
     if engine != "hooks":
         raise AutoSpecError(
             f"engine={engine!r} makes passes of its own, past the gradients that DistributedDataParallel averages; in "
             "several processes use engine='hooks'"
         )
-    if permutation_design is not None:
-        raise AutoSpecError("relabelled partitions (permutation_design) are not recorded in several processes yet")
 
 
 def is_averaged(model: nn.Module) -> bool:

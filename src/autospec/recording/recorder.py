@@ -25,10 +25,10 @@ from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.batch import Batch, loss_weights, sample_groups
-from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.epoch_sums import EpochSums, Measured
 from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
-from autospec.recording.joint_epoch import join
+from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
@@ -359,7 +359,7 @@ class SpectralRecorder:
                 )
             self._check_loss(loss)
             self._settle_floor()
-            self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+            self.table.append({RECORDED_EPOCHS: label, **self._measured(label)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
             self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
@@ -466,7 +466,7 @@ class SpectralRecorder:
         self._processes = find_processes(self._process_group, model)
         if self._processes is None:
             return
-        check_served(self._engine_name, self._permutation_design)
+        check_served(self._engine_name)
         self._file.is_written_here = self._processes.writes
         self._averaged = AveragedCheck(self._processes)
         self._scale_check.also_averaged(self._averaged)
@@ -492,6 +492,14 @@ class SpectralRecorder:
         join(self._sums, self._processes, self._averaged.share)
         if self._floor is not None:
             self._floor.join(self._processes, self._averaged.share)
+        if self._null is not None:
+            self._null.join(self._processes, self._averaged.share)
+
+    def _measured(self, label: int) -> Measured:
+        """Every quantity of the record that ends."""
+        if self._processes is None:
+            return self._sums.measured(label, self._leading)
+        return measured_together(self._sums, self._processes, label, self._leading)
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
@@ -626,6 +634,8 @@ class SpectralRecorder:
 
     def _check_loss(self, loss: float | None) -> None:
         """Warn where an epoch's loss, of one batch, is the sum of the samples' and their mean was told, or back."""
+        if self._processes is not None:
+            return  # a mean over processes is neither
         mean, total = self._sums.mean_and_total_loss
         if loss is None or mean is None or total is None or math.isclose(mean, total, rel_tol=1e-3):
             return

@@ -88,10 +88,10 @@ def compare(plan: Plan, is_alone: bool = False) -> pd.DataFrame:
 
 def _row(way: str, of_sites: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
     others = sum(shape[0] for shape in LAYERS.values())
+    settings: dict[str, Any] = {"rank": plan.rank, "as_gradient": ["0"], "itemsize": plan.dtype.itemsize}
     formula = sum(
-        message_bytes(LAYERS, dict.fromkeys(LAYERS, people), others, way, rank=plan.rank, as_gradient=["0"], itemsize=plan.dtype.itemsize)
-        for people in PEOPLE.values()
-    )  # fmt: skip
+        message_bytes(LAYERS, dict.fromkeys(LAYERS, people), others, way, **settings) for people in PEOPLE.values()
+    )
     errors, bounds = np.array(of_sites[0]["errors"]), np.array(of_sites[0]["bounds"])
     return {
         "way": way,
@@ -127,8 +127,16 @@ def _train(site: int, way: str, plan: Plan, is_alone: bool) -> dict[str, Any]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     path = plan.folder / f"{way}_{name}.h5"
     training = SiteTraining(
-        model, list(PEOPLE), PEOPLE[name], path, choice=Choice(way, plan.rank), every=plan.every, epochs=plan.steps, overwrite=True
-    )  # fmt: skip
+        model,
+        list(PEOPLE),
+        PEOPLE[name],
+        path,
+        choice=Choice(way, plan.rank),
+        every=plan.every,
+        epochs=plan.steps,
+        overwrite=True,
+        attributes={"simulated": True, "source": "a simulated cohort of three sites"},
+    )
     loss_of, errors, bounds = nn.CrossEntropyLoss(), [], []
     dist.barrier()
     carried = _loopback_bytes()
@@ -146,12 +154,18 @@ def _train(site: int, way: str, plan: Plan, is_alone: bool) -> dict[str, Any]:
     dist.barrier()
     wire = _loopback_bytes() - carried if is_alone else float("nan")
     training.close()
-    return {"sent": training.exchange.sent_bytes, "wire": wire, "seconds": training.exchange_s, "errors": errors, "bounds": bounds}
+    return {
+        "sent": training.exchange.sent_bytes,
+        "wire": wire,
+        "seconds": training.exchange_s,
+        "errors": errors,
+        "bounds": bounds,
+    }
 
 
 def _tensors(people: pd.DataFrame, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     features = people.drop(columns=["site", "diagnosis"]).to_numpy()
-    return torch.from_numpy(features).to(dtype), torch.from_numpy(people["diagnosis"].to_numpy())
+    return torch.tensor(features).to(dtype), torch.tensor(people["diagnosis"].to_numpy())
 
 
 def _errors(model: nn.Module, reference: nn.Module, loss_of: nn.Module, everyone: tuple[Tensor, Tensor]) -> list[float]:

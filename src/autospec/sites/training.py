@@ -100,7 +100,7 @@ class SiteTraining:
             layers=[layer.name for layer in self._layers],
             process_group=False,
             floor="formula",
-            attributes={"sites": list(sites), "way": self._choice.way, "min_group": min_group},
+            attributes={"way": self._choice.way, "min_group": min_group, **recording.pop("attributes", {})},
             **recording,
         )
         kept = {id(layer.parameter) for layer in self._layers}

@@ -63,6 +63,24 @@ class SubjectSums:
                 0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
             )
 
+    def summands(self, dtype: torch.dtype, share: float) -> list[Tensor]:
+        """The gradients and squared norms so far, of a loss that counts ``share``; what adds up over processes."""
+        gradients = torch.zeros((self.subjects, *self.shape), dtype=dtype)
+        norms = torch.zeros((self.subjects, 2), dtype=torch.float64)
+        if self._gradients is None or self._squared_norms is None:
+            return [gradients, norms]
+        return [self._gradients.to(dtype) * share, self._squared_norms * torch.tensor([1.0, share**2]).to(norms)]
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision of the gradients; None before the first."""
+        return None if self._gradients is None else self._gradients.dtype
+
+    def replace(self, gradients: Tensor, squared_norms: Tensor, eps: float, told_apart: bool) -> None:
+        """Take other sums: those of several processes together."""
+        self._gradients, self._squared_norms = gradients, squared_norms
+        self.eps, self.told_apart = eps, told_apart
+
     def ratios(self, members: Tensor, weight: Tensor, relative_floor: float | None = None) -> Ratios:
         """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights.
 
