@@ -1,6 +1,6 @@
 """Simulate what records cost from 1 to 1,024 processes and 2 to 100 sites; writes docs/scale_*.csv and the picture.
 
-    python scripts/scale.py
+python scripts/scale.py
 """
 
 from __future__ import annotations

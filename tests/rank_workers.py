@@ -88,9 +88,7 @@ def train_whole(case: Case, size: int, path: Path) -> list[Tensor]:
         for _ in range(case.epochs):
             total = 0.0
             for batch, shards in enumerate(case.shards):
-                weight = torch.cat(
-                    [torch.full((len(own),), 1 / (size * len(own)), dtype=case.dtype) for own in shards]
-                )
+                weight = torch.cat([torch.full((len(own),), 1 / (size * len(own)), dtype=case.dtype) for own in shards])
                 inputs = torch.cat([case.inputs(batch, rank) for rank in range(size)])
                 with recorder.batch(torch.tensor(sum(shards, ())), weight=weight) as heard:
                     losses = losses_of(model, inputs)
@@ -180,8 +178,8 @@ def _engine(rank: int, size: int, folder: Path) -> None:
 
 
 def _sharded(rank: int, size: int, folder: Path) -> None:
-    from torch.distributed.fsdp import fully_shard
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     model = network(SMALL)
     fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
@@ -256,3 +254,81 @@ def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:
             optimizer.zero_grad()
             recorder.end_epoch()
             recorder.write()
+
+
+def train_with_accelerate(rank: int, size: int, case: Case, path: Path) -> list[Tensor]:
+    """Train on one process's samples as Accelerate prepares it; the recorder is given the bare module."""
+    from accelerate import Accelerator
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    accelerator = Accelerator(cpu=True)
+    bare = network(case)
+    model, optimizer = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.1))
+    assert isinstance(model, DistributedDataParallel)
+    with case.recorder(bare, path) as recorder:
+        for _ in range(case.epochs):
+            with recorder.batch(torch.tensor(case.shards[0][rank])) as heard:
+                losses = losses_of(model, case.inputs(0, rank))
+                heard.losses(losses)
+                accelerator.backward(losses.mean())
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch(loss=losses.mean().item())
+    return [parameter.detach().clone() for parameter in bare.parameters()]
+
+
+def train_with_lightning(rank: int, size: int, case: Case, path: Path) -> list[Tensor]:
+    """Train on one process's samples under Lightning's ``ddp``, in the process group that is there."""
+    import logging
+
+    from lightning import LightningModule, Trainer
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+    from torch.utils.data import DataLoader
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network(case)
+
+        def on_fit_start(self) -> None:
+            self.recorder = case.recorder(self.network, path)
+
+        def training_step(self, batch: Any, index: int) -> Tensor:
+            losses = losses_of(self.network, case.inputs(0, rank))
+            self.heard.losses(losses)
+            self.last = losses.mean().detach()
+            return losses.mean()
+
+        def on_train_batch_start(self, batch: Any, index: int) -> None:
+            self.context = self.recorder.batch(torch.tensor(case.shards[0][rank]))
+            self.heard = self.context.__enter__()
+
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            self.context.__exit__(None, None, None)
+
+        def on_train_epoch_end(self) -> None:
+            self.recorder.end_epoch(loss=self.last.item())
+
+        def on_fit_end(self) -> None:
+            self.recorder.close()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    class Environment(LightningEnvironment):
+        creates_processes_externally = property(lambda self: True)  # type: ignore[assignment]
+        world_size, global_rank, local_rank = (lambda self: size), (lambda self: rank), (lambda self: rank)  # type: ignore[assignment]
+
+    module = Module()
+    trainer = Trainer(
+        max_epochs=case.epochs, accelerator="cpu", devices=size, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, precision="64-true",
+        strategy=DDPStrategy(cluster_environment=Environment(), process_group_backend="gloo"),
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, DataLoader([0.0]))
+    return [parameter.detach().clone() for parameter in module.network.parameters()]

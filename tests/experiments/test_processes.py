@@ -3,11 +3,8 @@
 import json
 
 import h5py
-import numpy as np
 import pytest
 from ranks import assert_same_file
-
-from autospec.experiments.runs.checkpoint import Checkpoints
 
 RUN = [
     "figure=fig4", "panel=A", "dataset.people.HC.men=8", "dataset.people.HC.women=6", "dataset.people.SZ.men=6", "dataset.people.SZ.women=5", "epochs=4", "width=4", "batch_size=7",

@@ -6,9 +6,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from references import content
-from rank_workers import SMALL, Case, losses_of, network, situations, stop_in_the_middle, train_shards, train_whole
+from rank_workers import (
+    SMALL,
+    Case,
+    losses_of,
+    network,
+    situations,
+    stop_in_the_middle,
+    train_shards,
+    train_whole,
+    train_with_accelerate,
+    train_with_lightning,
+)
 from ranks import assert_same_file, on_ranks
+from references import content
 
 UNEVEN = ((0, 0, 1, 1, 2), (0, 1, 1))
 ABSENT = ((0, 0, 0), (1, 2, 1, 2, -1))
@@ -17,7 +28,9 @@ CASES = {
     "groups absent on a rank": Case((ABSENT,)),
     "mini-batches": Case((UNEVEN, ABSENT)),
     "accumulation under no_sync": Case((UNEVEN, ABSENT), accumulate=True),
-    "positions and blocks": Case((UNEVEN, ABSENT), model="conv", statistics=("gradient", "activation", "adjoint", "tied")),
+    "positions and blocks": Case(
+        (UNEVEN, ABSENT), model="conv", statistics=("gradient", "activation", "adjoint", "tied")
+    ),
     "every other epoch": Case((UNEVEN,), every=2, epochs=4),
     "more rows than the layer is wide": Case((((0, 1, 2) * 9, (0, 1) * 8),)),
 }
@@ -60,7 +73,9 @@ def test_gradients_that_are_added_up_are_recorded_as_they_are(said):
     model = network(SMALL)
     inputs = torch.cat([SMALL.inputs(0, rank) for rank in range(2)])
     (losses_of(model, inputs).sum() / 3).backward()
-    assert _sigma(folder / "added.h5")[0] == pytest.approx(float(torch.linalg.svdvals(model[0].weight.grad)[0]), rel=1e-10)
+    assert _sigma(folder / "added.h5")[0] == pytest.approx(
+        float(torch.linalg.svdvals(model[0].weight.grad)[0]), rel=1e-10
+    )
     assert any("neither the average nor the sum" in text for text in results[0]["clipped"])
 
 
@@ -138,3 +153,26 @@ def test_where_a_process_is_killed_the_others_end_with_one_line(tmp_path):
         assert file["epoch"][:].tolist() == [0, 1, 2]
         assert not file.attrs["complete"]
         assert file.attrs["processes"] == 2
+
+
+@pytest.mark.slow
+def test_four_processes_write_what_one_writes_of_all_samples(tmp_path):
+    shards = (((0, 0, 1), (2,), (0, -1, 1, 1, 2), (1, 1)), ((2,), (0, 1), (1, 1, 1), (0, 0, 2, 2)))
+    cases = {"mlp": Case(shards), "conv": replace(Case(shards), model="conv", statistics=("gradient", "activation"))}
+    on_ranks(train_shards, 4, tmp_path, cases, tmp_path)
+    for name, case in cases.items():
+        train_whole(case, 4, tmp_path / "whole.h5")
+        assert_same_file(tmp_path / f"{name}.h5", tmp_path / "whole.h5")
+        (tmp_path / "whole.h5").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [train_with_accelerate, train_with_lightning])
+def test_under_a_trainer_the_file_is_that_of_one_process(worker, tmp_path):
+    case = CASES["unequal shards"]
+    weights = train_whole(case, 2, tmp_path / "whole.h5")
+    results = on_ranks(worker, 2, tmp_path, case, tmp_path / "spectra.h5")
+    assert not isinstance(results[0], str), results[0]
+    for found, expected in zip(results[0], weights, strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert_same_file(tmp_path / "spectra.h5", tmp_path / "whole.h5")

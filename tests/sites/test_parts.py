@@ -23,7 +23,9 @@ def test_one_triangle_for_both_sides_keeps_gradient_and_spectra(shape):
     assert torch.allclose(part.gradient(), expected, rtol=0, atol=1e-12 * float(expected.norm()))
     for triangle, side in ((part.right, activation), (part.left, adjoint)):
         values = torch.linalg.svdvals(side)
-        assert torch.allclose(torch.linalg.svdvals(triangle)[: len(values)], values, rtol=0, atol=1e-12 * float(values[0]))
+        assert torch.allclose(
+            torch.linalg.svdvals(triangle)[: len(values)], values, rtol=0, atol=1e-12 * float(values[0])
+        )
     assert len(part.left) == min(shape[0], shape[1] + shape[2])
     assert part.rows == shape[0]
 

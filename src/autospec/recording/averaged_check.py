@@ -21,7 +21,7 @@ APART = (
 )
 
 AMBIGUOUS = (
-    "the optimizer's first gradient is neither the average nor the sum of what the processes' backward passes left, but "
+    "the optimizer's first gradient is neither the average nor the sum of what backward left in the processes, but "
     "proportional to both, as clipping makes it; taken for the average, which DistributedDataParallel would make"
 )
 

@@ -40,7 +40,9 @@ def _joined(of_processes: Sequence[dict[str, LayerFacts]], name: str) -> LayerFa
     return joined([layers[name] for layers in of_processes if name in layers], name)
 
 
-def _take(joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequence[Tensor], processes: Processes) -> None:
+def _take(
+    joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequence[Tensor], processes: Processes
+) -> None:
     """Hand every layer its part of what was added up, and the triangles of all processes."""
     start = 0
     for name, joint in joints.items():
@@ -92,4 +94,6 @@ def proportion(left: Tensor, got: Tensor) -> tuple[float, float]:
     if square == 0.0:
         return 0.0, float(torch.linalg.vector_norm(left) > 0)
     ratio = float(left @ got) / square
-    return ratio, float(torch.linalg.vector_norm(left - ratio * got)) / max(float(torch.linalg.vector_norm(left)), 1e-300)
+    return ratio, float(torch.linalg.vector_norm(left - ratio * got)) / max(
+        float(torch.linalg.vector_norm(left)), 1e-300
+    )

@@ -33,7 +33,14 @@ from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
-from autospec.recording.processes import Processes, answering, check_served, find_processes, is_one_of_several, unwrapped
+from autospec.recording.processes import (
+    Processes,
+    answering,
+    check_served,
+    find_processes,
+    is_one_of_several,
+    unwrapped,
+)
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.spectra.constant_rows import ConstantRows

@@ -5,9 +5,9 @@ Baker, Khanal, Calhoun, Pearlmutter, Plis, "Peering Beyond the Gradient Veil wit
 ``docs/sites.md`` says what leaves a site, and what can be inferred from it.
 """
 
+from autospec.sites.contribution import Choice as Choice
 from autospec.sites.parts import WAYS as WAYS
 from autospec.sites.parts import Part as Part
 from autospec.sites.parts import exact_part as exact_part
-from autospec.sites.contribution import Choice as Choice
 from autospec.sites.parts import leading_part as leading_part
 from autospec.sites.training import SiteTraining as SiteTraining

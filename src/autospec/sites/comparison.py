@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta

@@ -102,7 +102,12 @@ def part_of(layer: HeardLayer, cell: int, shape: tuple[int, int], choice: Choice
     """What stands for a cell's gradient of a layer; the gradient itself without a choice, and where that is smaller."""
     sides, products = layer.of_cell(cell), [own[cell] for own in layer.products]
     rows = 0 if sides is None else len(sides[0])
-    if choice is not None and sides is not None and not products and _numbers(rows, shape, choice) < shape[0] * shape[1]:
+    if (
+        choice is not None
+        and sides is not None
+        and not products
+        and _numbers(rows, shape, choice) < shape[0] * shape[1]
+    ):
         if choice.way == DAD:
             return exact_part(*sides)
         return leading_part(*sides, choice.rank, choice.iterations, choice.tolerance)

@@ -50,6 +50,7 @@ def message_bytes(
     """
     head = 1 + cells + PER_PART * cells * len(shapes)
     numbers = others + sum(
-        sent_numbers(shape, rows[name], GRADIENT if name in as_gradient else way, rank) for name, shape in shapes.items()
+        sent_numbers(shape, rows[name], GRADIENT if name in as_gradient else way, rank)
+        for name, shape in shapes.items()
     )
     return HEAD_ITEM * head + itemsize * numbers

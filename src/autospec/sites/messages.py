@@ -57,7 +57,9 @@ def head_of(contribution: Contribution, form: Form) -> Tensor:
     """The bytes of a contribution's head."""
     numbers = [torch.tensor([contribution.weights], dtype=torch.float64), contribution.samples.double()]
     for name in form.shapes:
-        numbers.append(torch.tensor([_row_of(part) for part in contribution.parts[name]], dtype=torch.float64).flatten())
+        numbers.append(
+            torch.tensor([_row_of(part) for part in contribution.parts[name]], dtype=torch.float64).flatten()
+        )
     return torch.cat(numbers).view(torch.uint8)
 
 
@@ -102,7 +104,9 @@ def contribution_of(head: Tensor, body: Tensor, form: Form) -> Contribution:
         for k, leads, bound, count in rows[place]:
             length = part_numbers(int(k), int(leads), shape) if k >= 0 else 0
             own, start = values[start : start + length], start + length
-            parts[name].append(None if k < 0 else replace(_unpacked(own, int(k), int(leads), shape), left_out=bound, rows=int(count)))
+            parts[name].append(
+                None if k < 0 else replace(_unpacked(own, int(k), int(leads), shape), left_out=bound, rows=int(count))
+            )
     return Contribution(numbers[1 : 1 + form.cells], parts, values[: form.others], float(numbers[0]))
 
 

@@ -97,7 +97,9 @@ def record_numbers(shape: tuple[int, int], groups: int, with_rows: bool) -> int:
     return groups * (out * width + with_rows * (out * out + width * width))
 
 
-def process_rows(shape: tuple[int, int], sizes: Sequence[int], groups: int = 2, every: int = 10) -> list[dict[str, float]]:
+def process_rows(
+    shape: tuple[int, int], sizes: Sequence[int], groups: int = 2, every: int = 10
+) -> list[dict[str, float]]:
     """What records of one layer cost over a run of data parallel training, beside its gradient's all-reduce.
 
     Args:

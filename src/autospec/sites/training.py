@@ -201,7 +201,9 @@ class SiteTraining:
             total = sum(float(weight.double().sum()) for weight in self._model.parameters())
         mine = Contribution(torch.tensor(samples).double(), parts, others.to(self._form.dtype), total)
         heads = self.exchange.all_messages(head_of(mine, self._form))
-        bodies = self.exchange.all_messages(body_of(mine, self._form), [body_length(head, self._form) for head in heads])
+        bodies = self.exchange.all_messages(
+            body_of(mine, self._form), [body_length(head, self._form) for head in heads]
+        )
         found = [contribution_of(head, body, self._form) for head, body in zip(heads, bodies, strict=True)]
         self._refuse_drift([one.weights for one in found])
         whole = sum(float(one.samples.sum()) for one in found)

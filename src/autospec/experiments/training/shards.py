@@ -28,11 +28,7 @@ class Shards:
         self._samples = 0
 
     def of(self, batch: Samples) -> Samples:
-        """Every so many-th sample of a batch, beginning at this process's number.
-
-        Raises:
-            AutoSpecError: for a batch with fewer samples than there are processes.
-        """
+        """This process's samples of a batch; AutoSpecError for a batch with fewer samples than there are processes."""
         size = self._processes.size
         if len(batch) < size:
             raise AutoSpecError(
@@ -52,7 +48,9 @@ class Shards:
         """What a sample's loss counts in this process's objective."""
         return self._processes.size / self._samples
 
-    def loss_and_metric(self, task: Task, output: Tensor, losses: Tensor, own: Samples, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_metric(
+        self, task: Task, output: Tensor, losses: Tensor, own: Samples, mean: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The summed loss of the whole batch, and its metric."""
         terms = torch.stack([part.double() for part in task.metric_terms(output, own.inputs, own.target, mean)])
         sums = self._processes.add_up([torch.cat([losses.double().sum()[None], terms])])[0]
