@@ -13,10 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-import autospec
 from autospec.sites.comparison import COLUMNS, PEOPLE, Plan, compare
-
-TITLE = "three simulated sites"
+from autospec.store.read import open_spectra
 
 
 def main() -> None:
@@ -33,7 +31,7 @@ def main() -> None:
     (arguments.output / "ways.json").write_text(json.dumps(COLUMNS, indent=2) + "\n")
     sys.stdout.write(f"Simulated: {', '.join(f'{name} {count} people' for name, count in PEOPLE.items())}\n")
     sys.stdout.write(table.to_string(index=False) + "\n")
-    spectra = autospec.open_spectra(arguments.output / "rank-dad_A.h5")
+    spectra = open_spectra(arguments.output / "rank-dad_A.h5")
     spectra.plot(groups=list(PEOPLE), path=arguments.output / "spectra.png")
     spectra.plot_differences("A", "B", path=arguments.output / "differences.png")
 

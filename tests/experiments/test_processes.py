@@ -7,7 +7,9 @@ import pytest
 from ranks import assert_same_file
 
 RUN = [
-    "figure=fig4", "panel=A", "dataset.people.HC.men=8", "dataset.people.HC.women=6", "dataset.people.SZ.men=6", "dataset.people.SZ.women=5", "epochs=4", "width=4", "batch_size=7",
+    "figure=fig4", "panel=A",
+    "dataset.people.HC.men=8", "dataset.people.HC.women=6", "dataset.people.SZ.men=6", "dataset.people.SZ.women=5",
+    "epochs=4", "width=4", "batch_size=7",
     "dataset.holdout=0.2", "introspection.permutations=19", "introspection.permutation_epochs=2",
     "introspection.statistics=[gradient,activation,adjoint]", "introspection.floor=formula",
 ]  # fmt: skip

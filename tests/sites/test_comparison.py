@@ -16,7 +16,8 @@ from pathlib import Path
 from autospec.sites.comparison import Plan, compare
 
 if __name__ == "__main__":
-    compare(Plan(Path(sys.argv[1]), steps=6, every=2), is_alone=True).to_csv(Path(sys.argv[1]) / "ways.csv", index=False)
+    folder = Path(sys.argv[1])
+    compare(Plan(folder, steps=6, every=2), is_alone=True).to_csv(folder / "ways.csv", index=False)
 """
 
 
@@ -25,10 +26,8 @@ def test_bytes_on_the_wire_are_those_of_the_formula_and_their_headers(tmp_path):
     script = tmp_path / "compare.py"
     script.write_text(MAIN)
     alone = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    if (
-        not all(map(shutil.which, ("unshare", "ip")))
-        or subprocess.run([*alone, "true"], capture_output=True).returncode
-    ):
+    found = all(map(shutil.which, ("unshare", "ip")))
+    if not found or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no network namespace may be made here")
     subprocess.run([*alone, sys.executable, str(script), str(tmp_path)], check=True, timeout=280)
     table = pd.read_csv(tmp_path / "ways.csv").set_index("way")

@@ -46,6 +46,7 @@ COLUMNS = {
     "wire_bytes": "bytes that the loopback device carried in a step, with the headers of TCP and IP; NaN where it "
     "carries other traffic",
     "exchange_s": "seconds in a step for compressing, sending, waiting and pooling, mean of the sites",
+    "processor_s": "seconds of the processor in the same, mean of the sites",
     "error": "largest relative difference of a pooled gradient from the one of all samples in one place, over steps "
     "and layers",
     "bound": "largest bound on it that was sent, relative in the same way; 0 for exact ways",
@@ -98,6 +99,7 @@ def _row(way: str, of_sites: Sequence[Mapping[str, Any]], plan: Plan) -> dict[st
         "sent_bytes": sum(own["sent"] for own in of_sites) / plan.steps,
         "wire_bytes": of_sites[0]["wire"] / plan.steps,
         "exchange_s": float(np.mean([own["seconds"] for own in of_sites])) / plan.steps,
+        "processor_s": float(np.mean([own["processor"] for own in of_sites])) / plan.steps,
         "error": errors.max(),
         "bound": bounds.max(),
         "within": (errors <= np.maximum(bounds, 1e-10)).mean(),
@@ -109,7 +111,7 @@ def _run_site(site: int, folder: Path, plan: Plan, is_alone: bool) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), len(PEOPLE))
+    store = dist.FileStore(str(folder / "store"), len(PEOPLE))  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=site, world_size=len(PEOPLE), timeout=timedelta(seconds=120))
     torch.save({way: _train(site, way, plan, is_alone) for way in WAYS}, folder / f"{site}.pt")
     dist.barrier()
@@ -157,6 +159,7 @@ def _train(site: int, way: str, plan: Plan, is_alone: bool) -> dict[str, Any]:
         "sent": training.exchange.sent_bytes,
         "wire": wire,
         "seconds": training.exchange_s,
+        "processor": training.processor_s,
         "errors": errors,
         "bounds": bounds,
     }
@@ -173,13 +176,19 @@ def _errors(model: nn.Module, reference: nn.Module, loss_of: nn.Module, everyone
     loss_of(reference(everyone[0]), everyone[1]).backward()
     found = []
     for layer in LAYERS:
-        pooled, whole = (one.get_parameter(f"{layer}.weight").grad.double() for one in (model, reference))
+        pooled, whole = (_gradient(one, layer) for one in (model, reference))
         found.append(float((pooled - whole).norm() / whole.norm()))
     return found
 
 
+def _gradient(model: nn.Module, layer: str) -> Tensor:
+    gradient = model.get_parameter(f"{layer}.weight").grad
+    assert gradient is not None
+    return gradient.double()
+
+
 def _relative(left_out: Mapping[str, float], model: nn.Module) -> list[float]:
-    norms = {layer: float(model.get_parameter(f"{layer}.weight").grad.double().norm()) for layer in LAYERS}
+    norms = {layer: float(_gradient(model, layer).norm()) for layer in LAYERS}
     # the pooled gradient's norm is off by no more than the bound itself
     return [left_out[layer] / max(norms[layer] - left_out[layer], 1e-300) for layer in LAYERS]
 

@@ -66,17 +66,25 @@ class HeardLayer:
 
 
 class Heard:
-    """The layers of a batch at one site; ``sink`` takes what a listener hands over."""
+    """The layers of a batch at one site; ``sink`` takes what a listener hands over.
 
-    def __init__(self, layers: Sequence[Layer], groups: SampleGroups) -> None:
+    Args:
+        layers: that are exchanged.
+        cells: groups that are told apart, the last of which takes what is in none.
+        groups: which samples are whose; None where all are of the last, and rows need not be traced to samples.
+    """
+
+    def __init__(self, layers: Sequence[Layer], cells: int, groups: SampleGroups | None) -> None:
         self._shapes = {layer.name: layer.shape for layer in layers}
-        self._groups = groups
-        self.layers = {layer.name: HeardLayer(len(groups.samples)) for layer in layers}
+        self._cells, self._groups = cells, groups
+        self.layers = {layer.name: HeardLayer(cells) for layer in layers}
 
     def sink(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:
         """Add the factors of one use of a weight."""
         groups = self._groups
-        if owners.shared:
+        if groups is None:
+            groups = SampleGroups.of(torch.full((factors.samples,), -1, device=factors.device), self._cells)
+        elif owners.shared:
             groups = groups.of_all(factors.samples)
         elif owners.samples is not None:
             groups = groups.of_rows(owners.samples)
@@ -102,12 +110,8 @@ def part_of(layer: HeardLayer, cell: int, shape: tuple[int, int], choice: Choice
     """What stands for a cell's gradient of a layer; the gradient itself without a choice, and where that is smaller."""
     sides, products = layer.of_cell(cell), [own[cell] for own in layer.products]
     rows = 0 if sides is None else len(sides[0])
-    if (
-        choice is not None
-        and sides is not None
-        and not products
-        and _numbers(rows, shape, choice) < shape[0] * shape[1]
-    ):
+    is_smaller = choice is not None and _numbers(rows, shape, choice) < shape[0] * shape[1]
+    if choice is not None and is_smaller and sides is not None and not products:
         if choice.way == DAD:
             return exact_part(*sides)
         return leading_part(*sides, choice.rank, choice.iterations, choice.tolerance)
@@ -143,6 +147,6 @@ def check_parts(heard: Heard, left: Mapping[str, Tensor], eps: float) -> None:
         if off > ROUNDINGS * eps * scale:
             raise AutoSpecError(
                 f"layer {name!r}: the factors of this site's rows do not add up to the gradient that backward left "
-                f"(off by {off / max(float(left[name].double().norm()), 1e-300):.1e}); use way='gradient', or leave the "
-                f"layer out with layers=['!{name}']"
+                f"(off by {off / max(float(left[name].double().norm()), 1e-300):.1e}); use way='gradient', or leave it "
+                f"out with layers=['!{name}']"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +23,6 @@ class SiteExchange:
 
     Attributes:
         sent_bytes: the size of all buffers that were handed to ``isend``, to all other sites together.
-        exchange_s: the time spent on sending and waiting.
     """
 
     def __init__(self, names: list[str], group: ProcessGroup | None = None) -> None:
@@ -36,7 +34,6 @@ class SiteExchange:
         self.names = names
         self._group = group
         self.sent_bytes = 0
-        self.exchange_s = 0.0
 
     @property
     def mine(self) -> int:
@@ -50,7 +47,6 @@ class SiteExchange:
             message: uint8, this site's.
             lengths: how long that of each site is; None where all are as long as this one's.
         """
-        started = time.monotonic()
         others = [rank for rank in range(len(self.names)) if rank != self.mine]
         sizes = [len(message)] * len(self.names) if lengths is None else lengths
         found = [torch.empty(size, dtype=torch.uint8) for size in sizes]
@@ -60,7 +56,6 @@ class SiteExchange:
             waiting += [self._send(message, rank) for rank in others if len(message)]
             for work in waiting:
                 work.wait()
-        self.exchange_s += time.monotonic() - started
         return found
 
     def _send(self, message: Tensor, rank: int) -> torch.distributed.Work:

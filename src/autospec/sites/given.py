@@ -38,8 +38,8 @@ def _layer(parts: Sequence[Part | None], form: Form, name: str) -> GivenLayer:
         return GivenLayer(GradientFactors(right, left, row_counts=counts), cell)
     gradients = torch.zeros((len(parts) + 1, *form.shapes[name]), dtype=torch.float64)
     bounds = torch.zeros(len(parts) + 1, dtype=torch.float64)
-    for cell, part in there:
-        gradients[cell], bounds[cell] = part.gradient(), part.left_out
+    for place, part in there:
+        gradients[place], bounds[place] = part.gradient(), part.left_out
     return GivenLayer(gradients=gradients.to(form.dtype), eps=torch.finfo(form.dtype).eps, left_out=bounds)
 
 

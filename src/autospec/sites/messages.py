@@ -40,7 +40,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Form:
-    """What all sites know of a message: the shapes (out, in) of the layers, the cells, the numbers beside the layers."""
+    """What all sites know of a message: the layers' shapes (out, in), the cells, the numbers beside the layers."""
 
     shapes: Mapping[str, tuple[int, int]]
     cells: int
@@ -72,7 +72,7 @@ def body_of(contribution: Contribution, form: Form) -> Tensor:
     """The bytes of a contribution's numbers."""
     numbers = [contribution.others.to(form.dtype)]
     for name in form.shapes:
-        numbers += [_packed(part).to(form.dtype) for part in contribution.parts[name] if part is not None]
+        numbers += [_packed(part).to("cpu", form.dtype) for part in contribution.parts[name] if part is not None]
     return torch.cat(numbers).view(torch.uint8)
 
 
@@ -104,9 +104,8 @@ def contribution_of(head: Tensor, body: Tensor, form: Form) -> Contribution:
         for k, leads, bound, count in rows[place]:
             length = part_numbers(int(k), int(leads), shape) if k >= 0 else 0
             own, start = values[start : start + length], start + length
-            parts[name].append(
-                None if k < 0 else replace(_unpacked(own, int(k), int(leads), shape), left_out=bound, rows=int(count))
-            )
+            part = None if k < 0 else _unpacked(own, int(k), int(leads), shape)
+            parts[name].append(None if part is None else replace(part, left_out=bound, rows=int(count)))
     return Contribution(numbers[1 : 1 + form.cells], parts, values[: form.others], float(numbers[0]))
 
 

@@ -83,7 +83,6 @@ def leading_part(
     rank: int,
     iterations: int = 2,
     tolerance: float = 0.0,
-    start: Tensor | None = None,
 ) -> Part:
     """The leading directions of ``Δᵀ A`` by power iterations on the factors; the product is never formed.
 
@@ -98,7 +97,6 @@ def leading_part(
         rank: how many directions at most.
         iterations: how often the block goes there and back.
         tolerance: directions whose singular value is below this share of the largest are not sent.
-        start: (in, rank) directions to begin with, such as those of the step before; None for fixed random ones.
 
     Returns:
         At most ``rank`` rows, in the dtype of the factors.
@@ -106,7 +104,7 @@ def leading_part(
     dtype = torch.promote_types(activation.dtype, adjoint.dtype)
     activation, adjoint = activation.double(), adjoint.double()
     rank = min(rank, *activation.shape, adjoint.shape[1])
-    directions = _start(activation, rank) if start is None else start.to(activation)[:, :rank]
+    directions = _start(activation, rank)
     left = _orthonormal(adjoint.mT @ (activation @ directions))
     for _ in range(iterations):
         directions = _orthonormal(activation.mT @ (adjoint @ left))
@@ -134,6 +132,7 @@ def _orthonormal(columns: Tensor) -> Tensor:
 
 
 def _start(activation: Tensor, rank: int) -> Tensor:
+    """(in, rank) directions to begin with: random, and the same at every call."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(activation.shape[1], rank, generator=generator, dtype=torch.float64)
     return start.to(activation.device)

@@ -59,7 +59,7 @@ def ring_all_reduce(size: int, numbers: int, item: int, link: Link) -> Cost:
     """
     if size == 1:
         return Cost(0.0, 0.0)
-    chunks = np.diff(np.linspace(0, numbers, size + 1).astype(np.int64)) * item
+    chunks = np.diff(np.linspace(0, numbers, size + 1).astype(np.int64)).astype(np.float64) * item
     parts = np.ones((size, size), dtype=np.int64)  # of how many processes each one's chunk is a sum
     sent, seconds, ranks = np.zeros(size), 0.0, np.arange(size)
     for turn in range(2 * (size - 1)):

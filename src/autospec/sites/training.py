@@ -59,7 +59,7 @@ class SiteTraining:
     Attributes:
         recorder: holds the spectra, the same at every site.
         left_out: by layer, the most that the last step's pooled gradient is off by, in the Frobenius norm.
-        exchange_s: seconds spent on compressing, sending, waiting and pooling.
+        exchange_s, processor_s: seconds, and those of the processor, spent on compressing, sending, waiting, pooling.
 
     Raises:
         AutoSpecError: for arguments that do not fit, another number of processes, and a site that is too small.
@@ -114,7 +114,7 @@ class SiteTraining:
         )
         self._of_data: set[str] | None = None
         self.steps = 0
-        self.exchange_s = 0.0
+        self.exchange_s = self.processor_s = 0.0
         self.left_out: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -129,22 +129,23 @@ class SiteTraining:
             AutoSpecError: for labels that do not fit, and factors that do not add up to the gradient.
         """
         groups = self._cells(samples, group)
-        heard = Heard(self._layers, groups)
-        listener = HookListener(self._model, self._watched, heard.sink)
         told = groups if self._form.cells > 1 and self.recorder.takes_now else None
+        heard = Heard(self._layers, self._form.cells, told)
+        listener = HookListener(self._model, self._watched, heard.sink)
         weights = [*(layer.parameter for layer in self._layers), *self._others]
         with _gradients_apart(weights):
             first = self._layers if self.steps == 0 else []
             with self._noticing_data(), leaf_gradients(first) as left, listener.listening(told):
                 yield
-            started = time.monotonic()
+            started, computed = time.monotonic(), time.process_time()
             check_parts(heard, left, torch.finfo(self._form.dtype).eps)
             contributions = self._exchanged(heard, groups.counts)
             self._put_pooled(contributions)
+            self.exchange_s += time.monotonic() - started
+            self.processor_s += time.process_time() - computed
         if self.recorder.takes_now:
             self.recorder.take(given_batch(contributions, self._form))
         self.steps += 1
-        self.exchange_s += time.monotonic() - started
 
     def end_epoch(self, loss: float | None = None, **curves: float | None) -> None:
         """End an epoch: record what was exchanged in it. ``loss`` is this site's."""
@@ -166,7 +167,7 @@ class SiteTraining:
             labels = labels.where(labels != place, -1) if hidden else labels
         if not self.recorder.takes_now:
             labels = torch.full_like(labels, -1)
-        return SampleGroups.of(labels, self._form.cells)
+        return SampleGroups.of(labels.to(next(self._model.parameters()).device), self._form.cells)
 
     @contextlib.contextmanager
     def _noticing_data(self) -> Iterator[None]:

@@ -71,7 +71,7 @@ def _joined(rank: int, count: int, device: str, folder: Path) -> Iterator[Proces
     elif sys.platform == "linux":  # all on this machine, whatever its name resolves to
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     backend = "nccl" if device == "cuda" else "gloo"
-    store = dist.FileStore(str(folder / "store"), count)
+    store = dist.FileStore(str(folder / "store"), count)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=SILENCE)
     try:
         yield Processes()
