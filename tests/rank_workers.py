@@ -260,7 +260,8 @@ def train_with_accelerate(rank: int, size: int, case: Case, path: Path) -> list[
     """Train on one process's samples as Accelerate prepares it; the recorder is given the bare module."""
     from accelerate import Accelerator
 
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # the process group is there already
     accelerator = Accelerator(cpu=True)
     bare = network(case)
     model, optimizer = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.1))
@@ -306,8 +307,8 @@ def train_with_lightning(rank: int, size: int, case: Case, path: Path) -> list[T
             self.context = self.recorder.batch(torch.tensor(case.shards[0][rank]))
             self.heard = self.context.__enter__()
 
-        def on_before_optimizer_step(self, optimizer: Any) -> None:
-            self.context.__exit__(None, None, None)
+        def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+            self.context.__exit__(None, None, None)  # after the step, which ran the backward pass in its closure
 
         def on_train_epoch_end(self) -> None:
             self.recorder.end_epoch(loss=self.last.item())

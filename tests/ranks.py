@@ -50,7 +50,7 @@ def assert_same_file(path: Path, expected: Path, tolerance: float = 1e-10) -> No
         file.visititems(lambda name, item: arrays.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
         names = []
         found.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        assert sorted(names) == sorted(arrays)
+        assert set(names) == set(arrays), set(names) ^ set(arrays)
         for name, values in arrays.items():
             other = found[name][()]
             if values.dtype.kind != "f":
