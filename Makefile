@@ -40,12 +40,11 @@ test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
 
 test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" --ignore=tests/survey $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "slow or slurm" --ignore=tests/survey $(ARGS)
 
 survey: $(READY) ## record foreign architectures and write docs/survey.md (installs their packages)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-survey.lock
-	$(BIN)/python -m pytest tests/survey $(ARGS)
-	PYTHONPATH=tests $(BIN)/python -m survey.page docs/survey.md
+	$(BIN)/python -m pytest tests/survey -m slow --survey-page docs/survey.md $(ARGS)
 
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
 	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py

@@ -177,6 +177,10 @@ def _engine(rank: int, size: int, folder: Path) -> None:
     SpectralRecorder(network(SMALL), groups=["a"], engine="fast")
 
 
+def _rows(rank: int, size: int, folder: Path) -> None:
+    SpectralRecorder(network(SMALL), groups=["a"], statistics=["gradient", "diffusion_entropy"])
+
+
 def _sharded(rank: int, size: int, folder: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -234,6 +238,7 @@ SITUATIONS = {
     "no batch": _no_batch,
     "one without a batch": _one_without_batch,
     "another engine": _engine,
+    "rows": _rows,
     "sharded": _sharded,
     "float32": _float32,
     "ddp options": _unused,

@@ -132,6 +132,7 @@ def _mini_batches(rank: int, folder: Path) -> float:
 
 
 SITUATIONS = {
+    "no factors": lambda rank, folder: SiteTraining(network(), SITES, 20, way="gradient", statistics=["activation"]),
     "unknown way": lambda rank, folder: SiteTraining(network(), SITES, 20, way="peer"),
     "two sites": lambda rank, folder: SiteTraining(network(), SITES[:2], 20),
     "a small site": lambda rank, folder: SiteTraining(network(), SITES, [20, 14, 20][rank]),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from autospec.recording.recorder import SpectralRecorder
     from autospec.spectra.factors import GradientFactors
     from autospec.spectra.gradient import group_gradients
+    from autospec.spectra.layer_record import LayerRecord
+    from autospec.spectra.registered import register_statistic
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
 
@@ -29,6 +31,8 @@ _HOMES = {
     "GradientFactors": "autospec.spectra.factors",
     "LayerCall": "autospec.capture.rules.registry",
     "register_rule": "autospec.capture.rules.registry",
+    "LayerRecord": "autospec.spectra.layer_record",
+    "register_statistic": "autospec.spectra.registered",
     "AutoSpecError": "autospec.errors",
     "AutoSpecWarning": "autospec.errors",
 }

@@ -21,6 +21,9 @@ from rank_workers import (
 from ranks import assert_same_file, on_ranks
 from references import content
 
+from autospec.store.schema import MEASURE_NAMES
+
+MEASURES = sorted({*MEASURE_NAMES} - {"diffusion_entropy"})  # which needs the rows themselves
 UNEVEN = ((0, 0, 1, 1, 2), (0, 1, 1))
 ABSENT = ((0, 0, 0), (1, 2, 1, 2, -1))
 CASES = {
@@ -31,6 +34,7 @@ CASES = {
     "positions and blocks": Case(
         (UNEVEN, ABSENT), model="conv", statistics=("gradient", "activation", "adjoint", "tied")
     ),
+    "measures": Case((UNEVEN, ABSENT), statistics=("gradient", *MEASURES)),
     "every other epoch": Case((UNEVEN,), every=2, epochs=4),
     "more rows than the layer is wide": Case((((0, 1, 2) * 9, (0, 1) * 8),)),
 }
@@ -110,6 +114,7 @@ def test_models_that_train_apart_are_told_apart_from_ones_that_train_together(sa
         ("other groups", "groups differs between processes: rank 1 has ('all', 'a', 'b'), rank 0 ('all', 'a', 'c')"),
         ("no batch", "epoch 0 ended without a recorder.batch(...)"),
         ("another engine", "engine='fast' makes passes of its own"),
+        ("rows", "statistic 'diffusion_entropy' needs 'rows', which do not leave a process; record it in one alone"),
         ("sharded", "'0.weight' is a DTensor (fully_shard, tensor parallel), held in pieces"),
     ],
 )

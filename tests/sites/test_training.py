@@ -125,6 +125,7 @@ def test_fewer_bytes_are_sent_and_as_many_as_the_formula_says(trained):
 @pytest.mark.parametrize(
     ("situation", "text"),
     [
+        ("no factors", "statistics=['activation']: way='gradient' sends what gradient, subspace can be had from"),
         ("unknown way", "way='peer': allowed are gradient, dad, rank-dad"),
         ("two sites", "2 sites, but 3 processes; each site is one process"),
         ("a small site", "site 'Bern' has 14 people, fewer than min_group=15"),

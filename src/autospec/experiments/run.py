@@ -9,8 +9,10 @@ from torch import nn
 
 from autospec.experiments import datasets, models
 from autospec.experiments.config.pairs import check_pairs
+from autospec.experiments.config.targets import load_extensions
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.launch.ranks import other_ranks
+from autospec.experiments.parts import optimizer_of, schedule_of, task_of
 from autospec.experiments.permutation_design import run_permutations
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.checkpoint import Checkpoints
@@ -24,7 +26,6 @@ from autospec.experiments.training.devices import device_name, gpu_name, name_me
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import samples_of
 from autospec.experiments.training.shards import Shards
-from autospec.experiments.training.tasks import TASKS
 from autospec.recording.processes import Processes
 from autospec.recording.recorder import SpectralRecorder
 
@@ -51,14 +52,14 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
             log.info("%s is complete; nothing to do", folder.run_id)
             return
 
+        data = datasets.load(config.dataset)
+        check_pairs(config, [*data.groups, *data.margins])
         set_damaged_spectra_aside(folder, config)
         processes = config.processes
         provenance = Provenance(
             folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device), processes=processes
         )
         with other_ranks(processes, device, partial(train_rank, plan, provenance)) as place:
-            data = datasets.load(config.dataset)
-            check_pairs(config, [*data.groups, *data.margins])
             training = _training(plan, data, provenance, place)
             checkpoints = Checkpoints(folder, config.checkpoint_s)
             if anew:
@@ -73,6 +74,7 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
 
 def train_rank(plan: Plan, provenance: Provenance, place: Processes) -> None:
     """Train beside the process that was launched, which alone writes and logs."""
+    load_extensions(plan.config.extensions)
     with make_deterministic(plan.config.threads), name_memory_shortage():
         training = _training(plan, datasets.load(plan.config.dataset), provenance, place)
         share_state(training, place)
@@ -84,13 +86,15 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processe
     """One process's network, recorder and samples."""
     config, device = plan.config, provenance.device
     model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
+    optimizer = optimizer_of(config, model)
     return Training(
         model,
-        TASKS[config.task],
+        task_of(config),
         samples_of(data, data.training, device),
         samples_of(data, ~data.training, device) if not data.training.all() else None,
         _recorder(plan, data, model, provenance),
-        config.learning_rate,
+        optimizer,
+        schedule_of(config, optimizer),
         config.batch_size,
         config.seed,
         None if place is None else Shards(model, place),

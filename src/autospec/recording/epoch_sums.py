@@ -18,6 +18,7 @@ from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
+from autospec.spectra.registered import WEIGHT
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.store.schema import (
@@ -108,7 +109,7 @@ class EpochSums:
             )
         if use.name not in self._layers:  # a function's use of a weight that is known from the call alone
             self._layers[use.name] = self._begun(use)
-        self._layers[use.name].add(factors, groups)
+        self._layers[use.name].add(factors, groups, self.batches)
         if use.name != use.layer.name:
             self._layers[use.layer.name].add_gradient(factors, groups)
 
@@ -249,20 +250,30 @@ class EpochSums:
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
-            if not statistic.needs <= sums.keep or not statistic.known(sums):
+            if not statistic.needs <= sums.keep:
+                continue
+            if not statistic.known(sums):
+                self._say_unknown(name, statistic, sums)
                 continue
             if not sums.arrived or not _has_rows(statistic, sums):
                 value = self._absent(name, statistic, sums, leading)
                 if value is not None:
                     found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
                 continue
-            value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
+            computed = statistic.value(sums)
+            if statistic.needs != {WEIGHT}:  # whose weight is nobody's: rows that samples share do not matter to it
+                computed = sums.told_apart(computed, statistic.dimensions)
+            value = computed.cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
                 self._warn(name, f"NaN or infinity in its gradient at epoch {epoch}; stored as NaN")
             if statistic.dimensions[-1:] == (INDEX,):
                 value = value[..., :leading]
             found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
         return found
+
+    def _say_unknown(self, name: str, statistic: Statistic, sums: LayerSums) -> None:
+        for need in statistic.needs & set(sums.moments.unknown):
+            self._warn(name, f"{statistic.name} is left out: {sums.moments.unknown[need]}")
 
 
 def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
+from autospec.spectra.registered import ROWS
+from autospec.spectra.statistics import Statistic
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -166,8 +168,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
-def check_served(engine: str) -> None:
-    """AutoSpecError for an engine that cannot be used in several processes."""
+def check_served(engine: str, statistics: Sequence[Statistic]) -> None:
+    """AutoSpecError for an engine, and a statistic, that cannot be had in several processes."""
+    for statistic in statistics:
+        if ROWS in statistic.needs:
+            raise AutoSpecError(
+                f"statistic {statistic.name!r} needs 'rows', which do not leave a process; record it in one alone"
+            )
     if engine != "hooks":
         raise AutoSpecError(
             f"engine={engine!r} makes passes of its own, past the gradients that DistributedDataParallel averages; in "

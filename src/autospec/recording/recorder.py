@@ -33,6 +33,7 @@ from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.previous_weights import PreviousWeights
 from autospec.recording.processes import (
     Processes,
     answering,
@@ -46,6 +47,7 @@ from autospec.recording.schedule import Schedule
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.registered import WEIGHT
 from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
@@ -179,6 +181,9 @@ class SpectralRecorder:
         if self._hooks is not None:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
+        wanted = any(WEIGHT in statistic.needs for statistic in self.statistics)
+        watched = list({use.layer.name: use.layer for use in self._uses}.values())  # frozen ones, too
+        self._previous_weights = PreviousWeights(watched, wanted)
         self._chains = chain_bounds(model)
         self._selection = layers
         self._floor = measured_floor(floor, model, self._layers(), self._hearing)
@@ -366,8 +371,10 @@ class SpectralRecorder:
                 )
             self._check_loss(loss)
             self._settle_floor()
+            self._previous_weights.give(self._sums)
             self.table.append({RECORDED_EPOCHS: label, **self._measured(label)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
+            self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
             self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
             self.permutation_s += self._null.cost_s
@@ -407,7 +414,9 @@ class SpectralRecorder:
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
-        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor}
+        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor} | {
+            "weights": self._previous_weights.state_dict()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -415,6 +424,7 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        self._previous_weights.load_state_dict(state.get("weights", {}))
         if isinstance(self._engine, FastEngine):
             self._engine.choose(state.get("way"))  # another would differ in the last digits
         if self._floor is not None:
@@ -428,6 +438,7 @@ class SpectralRecorder:
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
+        self._previous_weights.forget(epoch)
         if self._floor is not None:
             self._floor.forget(epoch)
         self.epoch = epoch
@@ -473,7 +484,7 @@ class SpectralRecorder:
         self._processes = find_processes(self._process_group, model)
         if self._processes is None:
             return
-        check_served(self._engine_name)
+        check_served(self._engine_name, self.statistics)
         self._file.is_written_here = self._processes.writes
         self._averaged = AveragedCheck(self._processes)
         self._scale_check.also_averaged(self._averaged)

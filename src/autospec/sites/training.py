@@ -25,9 +25,13 @@ from autospec.sites.messages import Contribution, Form, body_length, body_of, co
 from autospec.sites.parts import DAD, WAYS
 from autospec.sites.people import check_people, recorded_groups, withheld
 from autospec.spectra.groups import SampleGroups
+from autospec.store.schema import ACTIVATION, ADJOINT, GRADIENT, RANK, SUBSPACE
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+OF_GRADIENTS, OF_TRIANGLES = (GRADIENT, SUBSPACE), (GRADIENT, SUBSPACE, ACTIVATION, ADJOINT, RANK)
+"""The statistics that can be had from gradients, and from triangles of both factors."""
 
 MIN_GROUP = 15
 """Groups of fewer people leave a site only among its other samples."""
@@ -84,6 +88,7 @@ class SiteTraining:
         if self._choice.way not in WAYS:
             raise AutoSpecError(f"way={self._choice.way!r}: allowed are {', '.join(WAYS)}")
         self.exchange = SiteExchange(list(sites), process_group)
+        check_statistics(recording.get("statistics", (GRADIENT,)), self._choice.way)
         own = [people] if isinstance(people, int) else list(people)
         sizes = self.exchange.processes.gather(own)
         check_people(sites, groups, sizes, min_group)
@@ -236,6 +241,14 @@ class SiteTraining:
         lengths = [weight.numel() for weight in self._others]
         for weight, numbers in zip(self._others, flat.split(lengths), strict=True):
             weight.grad = numbers.view(weight.shape).to(weight)
+
+
+def check_statistics(statistics: Sequence[str], way: str) -> None:
+    """AutoSpecError for statistics that cannot be had from what sites send."""
+    allowed = OF_TRIANGLES if way == DAD else OF_GRADIENTS
+    others = [name for name in statistics if name not in allowed]
+    if others:
+        raise AutoSpecError(f"statistics={others}: way={way!r} sends what {', '.join(allowed)} can be had from")
 
 
 def _exchanged(model: nn.Module, selection: Selection) -> list[Layer]:

@@ -38,6 +38,7 @@ class LayerFacts:
     is_float64: bool
     positions: int
     rows: tuple[int, ...]
+    unknown: dict[str, str] = field(default_factory=dict)
     stacks: dict[str, StackFacts] = field(default_factory=dict)
 
     @property
@@ -59,6 +60,7 @@ def facts_of(sums: LayerSums) -> LayerFacts:
         is_float64=sums.gradient.dtype == torch.float64,
         positions=len(sums.positions.sums),
         rows=tuple(sums.rows.tolist()),
+        unknown=sums.moments.unknown,
         stacks={
             name: StackFacts(stack.width, stack.blocks, stack.is_float64) for name, stack in sorted(sums.stacks.items())
         },
@@ -84,6 +86,7 @@ def joined(facts: Sequence[LayerFacts], name: str) -> LayerFacts:
         is_float64=any(one.is_float64 for one in facts),
         positions=max(lengths, default=0),
         rows=tuple(sum(counts) for counts in zip(*(one.rows for one in facts), strict=True)),
+        unknown={need: reason for one in facts for need, reason in one.unknown.items()},
         stacks={stack: found for one in facts for stack, found in one.stacks.items()},
     )
 
@@ -114,14 +117,14 @@ class LayerJoint:
         return self._sums.stacks.get(name) or RowStack(facts.width, self._sums.grouping, facts.blocks)
 
     def summands(self) -> list[Tensor]:
-        """What adds up: counts, norms, the cells' gradients and Gram matrices."""
+        """What adds up: counts, norms, the cells' gradients and Gram matrices, moments."""
         numbers = list(self._sums.counted(self._share))
         gradients = [one.matrices()[self._cells] * self._share for one in self._gradients]
         grams = [
-            self._stack(name, facts).grams()[self._cells] * (self._share**2 if name == ADJOINT else 1.0)
+            self._stack(name, facts).grams_of_cells()[self._cells] * (self._share**2 if name == ADJOINT else 1.0)
             for name, facts in self._stacks(is_float64=False)
         ]
-        return [*numbers, *gradients, *grams]
+        return [*numbers, *gradients, *grams, *self._sums.moments.summands(self._sums.shape[1], self._share)]
 
     def triangles(self) -> list[Tensor]:
         """(cells, blocks, width, width) each: rows in float64, whose digits a Gram matrix would lose."""
@@ -140,6 +143,7 @@ class LayerJoint:
         for name, own in self._stacks(is_float64=False):
             sums.stacks[name] = RowStack(own.width, sums.grouping, own.blocks)
             sums.stacks[name].take_grams(self._spread(left.pop(0)))
+        sums.moments.take(left, facts.unknown)
         for (name, own), of_processes in zip(self._stacks(is_float64=True), stacked, strict=True):
             sums.stacks[name] = RowStack(own.width, sums.grouping, own.blocks)
             for triangles in of_processes:

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
-from autospec.store.schema import GRADIENT, STATISTIC_NAMES
+from autospec.spectra.registered import statistic_names
+from autospec.store.schema import GRADIENT
 
 ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
 FORMER_ENGINES = {"aliased": "per_group"}
@@ -28,15 +29,19 @@ T = TypeVar("T")
 class Allowed:
     """In an annotation: what a value must be, in words, for ranges that their bounds one by one do not explain."""
 
-    text: str
+    text: str | Callable[[], str]
+    """A function, where it depends on what was registered meanwhile."""
+
+    def __str__(self) -> str:
+        return self.text if isinstance(self.text, str) else self.text()
 
 
-def must(hold: Callable[[Any], bool], text: str) -> AfterValidator:
+def must(hold: Callable[[Any], bool], text: str | Callable[[], str]) -> AfterValidator:
     """In an annotation: what must hold of a value beyond its bounds, and the words for a value of which it does not."""
 
     def check(value: Any) -> Any:
         if not hold(value):
-            raise PydanticCustomError("must", "{text}", {"text": text})
+            raise PydanticCustomError("must", "{text}", {"text": text if isinstance(text, str) else text()})
         return value
 
     return AfterValidator(check)
@@ -54,11 +59,15 @@ def _whole_number(value: Any) -> int:
     return int(value)
 
 
+def _all_statistics() -> str:
+    return ", ".join(statistic_names())
+
+
 Count = Annotated[int, BeforeValidator(_whole_number), Ge(1)]
 StatisticNames = Annotated[
-    list[Annotated[str, one_of(STATISTIC_NAMES)]],
+    list[Annotated[str, must(lambda name: name in statistic_names(), lambda: f"allowed are {_all_statistics()}")]],
     MinLen(1),
-    Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
+    Allowed(lambda: f"must be one or more of {_all_statistics()}"),
 ]
 EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
 FloorName = Annotated[str, one_of(FLOORS)]
@@ -147,7 +156,7 @@ def _words(annotation: Any) -> str:
     """What an annotation itself says is allowed; empty where it leaves that to its bounds."""
     parts = [annotation, *get_args(annotation)]
     extras = [extra for part in parts if get_origin(part) is Annotated for extra in part.__metadata__]
-    return next((extra.text for extra in extras if isinstance(extra, Allowed)), "")
+    return next((str(extra) for extra in extras if isinstance(extra, Allowed)), "")
 
 
 _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

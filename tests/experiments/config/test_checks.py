@@ -81,7 +81,8 @@ def test_the_recorder_and_the_configuration_have_the_same_defaults(config):
 
 @pytest.mark.parametrize("name", DATASET_SCHEMAS)
 def test_a_configuration_is_checked_as_it_is_written(name):
-    config = check_config(compose_config(CONF, [f"dataset={name}", "architecture=mlp"]))
+    own = ["dataset.name=custom", "dataset._target_=a.b"] if name == "custom" else []
+    config = check_config(compose_config(CONF, [f"dataset={name}", "architecture=mlp", *own]))
     again = check_config(OmegaConf.structured(config))
     assert again == config
     assert is_dataclass(again.dataset)

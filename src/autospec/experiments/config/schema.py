@@ -51,6 +51,7 @@ class Activation(Enum):
     relu = "relu"
     tanh = "tanh"
     sigmoid = "sigmoid"
+    custom = "custom"
 
 
 class Architecture(Enum):
@@ -63,6 +64,7 @@ class Architecture(Enum):
     cnn1d = "cnn1d"
     cnn2d = "cnn2d"
     cnn3d = "cnn3d"
+    custom = "custom"
 
 
 class Device(Enum):
@@ -119,6 +121,18 @@ class SinusoidConfig(DatasetConfig):
     time_points: int = 64
     channels: int = 1
     noise_sd: float = 0.1
+
+
+@dataclass
+class CustomConfig(DatasetConfig):
+    """A data set of one's own, made by a function."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    target: str = "label"
+    group_by: Columns = field(default_factory=lambda: ["label"])
+    scaling: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -295,6 +309,12 @@ class ExperimentConfig:
     width: Width = MISSING
     depth: Depth = MISSING
     epochs: Epochs = MISSING
+    network: dict[str, Any] = field(default_factory=dict)
+    nonlinearity: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.Adam"})
+    schedule: dict[str, Any] = field(default_factory=dict)
+    extensions: list[str] = field(default_factory=list)
     learning_rate: LearningRate = MISSING
     batch_size: Count | None = None
     seed: Seed = MISSING
@@ -319,22 +339,14 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
     "cobre_fnc": CobreFncConfig,
     "cobre_multiscale": CobreMultiscaleConfig,
     "cobre_maps": CobreMapsConfig,
+    "custom": CustomConfig,
 }
 """The schema of each choice of the ``dataset`` group."""
 
 NOT_IN_RUN_ID = frozenset(
-    {
-        "device",
-        "threads",
-        "processes",
-        "output_dir",
-        "checkpoint_s",
-        "accept_changes",
-        "overwrite",
-        "supplement",
-        "figure",
-        "panel",
-    }
+    {"device", "threads", "processes", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement"}
+    | {"figure", "panel"}
+    | {"extensions"}  # whose code counts, not their names
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
 
