@@ -22,8 +22,8 @@ from autospec.spectra.statistics import Statistic
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-AT_ONCE = 2**21
-"""So many numbers of small tensors travel in one message: 16 MiB of float64."""
+AT_ONCE = 2**16
+"""So many numbers of small tensors travel in one message: 512 KiB of float64. Larger ones travel alone, uncopied."""
 
 _FAILURES = (
     "connection closed",
@@ -78,19 +78,25 @@ class Processes:
             tensors: of the same shapes and dtypes, in the same order, in every process.
 
         Returns:
-            The sums, bit for bit the same in every process.
+            The sums, bit for bit the same in every process; of a large tensor, in its own memory.
 
         Raises:
             LostProcess: where another process is gone.
         """
         sums: dict[int, Tensor] = {}
         for places in _messages(tensors):
-            flat = torch.cat([tensors[place].detach().reshape(-1).to(self._device) for place in places])
+            flat = self._flat([tensors[place].detach() for place in places])
             with answering(self):
                 self._all_reduce(flat)
             for place, part in zip(places, flat.split([tensors[place].numel() for place in places]), strict=True):
                 sums[place] = part.view(tensors[place].shape).to(tensors[place].device)
         return [sums[place] for place in range(len(tensors))]
+
+    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The numbers of tensors one after the other; one alone stays where it is."""
+        if len(tensors) == 1 and tensors[0].is_contiguous() and tensors[0].device.type == self._device.type:
+            return tensors[0].view(-1)
+        return torch.cat([tensor.reshape(-1).to(self._device) for tensor in tensors])
 
     def gather(self, value: Any) -> list[Any]:
         """What every process gives, in their order: small things that can be pickled."""

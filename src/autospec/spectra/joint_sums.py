@@ -119,7 +119,7 @@ class LayerJoint:
     def summands(self) -> list[Tensor]:
         """What adds up: counts, norms, the cells' gradients and Gram matrices, moments."""
         numbers = list(self._sums.counted(self._share))
-        gradients = [one.matrices()[self._cells] * self._share for one in self._gradients]
+        gradients = [self._known(one.matrices().mul_(self._share)) for one in self._gradients]
         grams = [
             self._stack(name, facts).grams_of_cells()[self._cells] * (self._share**2 if name == ADJOINT else 1.0)
             for name, facts in self._stacks(is_float64=False)
@@ -138,8 +138,10 @@ class LayerJoint:
         sums, facts, left = self._sums, self._facts, list(added)
         sums.take_counted(left.pop(0), left.pop(0), left.pop(0))
         for gradient in self._gradients:
-            matrices = self._spread(left.pop(0))
-            gradient.replace(matrices, torch.float64 if facts.is_float64 else torch.float32)
+            matrices, whole = left.pop(0), gradient.matrices()
+            if matrices.data_ptr() != whole.data_ptr():  # else they were added up where they are
+                whole[self._cells.to(whole.device)] = matrices
+            gradient.replace(whole, torch.float64 if facts.is_float64 else torch.float32)
         for name, own in self._stacks(is_float64=False):
             sums.stacks[name] = RowStack(own.width, sums.grouping, own.blocks)
             sums.stacks[name].take_grams(self._spread(left.pop(0)))
@@ -152,6 +154,12 @@ class LayerJoint:
         sums.arrived, sums.passes, sums.eps, sums.shared = facts.arrived, facts.passes, facts.eps, facts.shared
         sums.used_elsewhere, sums.only_gradients = facts.used_elsewhere, facts.only_gradients
         sums.has_rows = facts.has_rows
+
+    def _known(self, of_cells: Tensor) -> Tensor:
+        """The values of the cells that there are; where these are the first ones, without a copy."""
+        count = len(self._cells)
+        is_first = bool((self._cells == torch.arange(count)).all())
+        return of_cells[:count] if is_first else of_cells[self._cells.to(of_cells.device)]
 
     def _spread(self, of_cells: Tensor) -> Tensor:
         """Some cells' values among zeros for the others."""
