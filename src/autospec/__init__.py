@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from autospec.spectra.registered import register_statistic
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
+    from autospec.store.sweep import open_sweep
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
@@ -27,6 +28,7 @@ _HOMES = {
     "singular_values": "autospec.spectra.singular",
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",
+    "open_sweep": "autospec.store.sweep",
     "Spectra": "autospec.store.read",
     "GradientFactors": "autospec.spectra.factors",
     "LayerCall": "autospec.capture.rules.registry",

@@ -120,6 +120,7 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         floor=introspection.floor,
         reduction="sum" if several else "mean",  # each says what its samples count in the mean over all
         leading=introspection.leading,
+        tolerance=introspection.tolerance,
         directions=introspection.directions,
         bins=introspection.bins,
         group_sizes=data.group_sizes(),

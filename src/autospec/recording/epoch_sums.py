@@ -13,6 +13,7 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
@@ -199,10 +200,17 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None, own: Container[str] | None = None) -> Measured:
+    def measured(
+        self,
+        epoch: int,
+        leading: int | None,
+        certified: LeadingSpectra | None = None,
+        own: Container[str] | None = None,
+    ) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
 
-        ``own`` names the layers that are looked at, where other processes look at the others.
+        Gradient spectra come from ``certified``, with their bounds, where it is given. ``own`` names the layers that
+        are looked at, where other processes look at the others.
         """
         layers = {name: sums for name, sums in self._layers.items() if own is None or name in own}
         samples = self._grouping.sums(self._samples)
@@ -212,6 +220,8 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        if certified is not None:
+            self._certify(certified, epoch)
         settle_spectra(sums.gradient for sums in layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
@@ -220,6 +230,13 @@ class EpochSums:
                 self._warn(name, f"no gradient arrived at epoch {epoch}; stored as NaN")
             found |= self._measured_layer(name, sums, epoch, leading)
         return found
+
+    def _certify(self, certified: LeadingSpectra, epoch: int) -> None:
+        """Have the leading singular values of every gradient, and their bounds."""
+        for name, sums in self._layers.items():
+            if GRADIENT in sums.keep:
+                nothing = torch.empty(0)  # of a layer that no gradient reached
+                sums.bounds = certified.settle(name, sums.gradient, epoch) if sums.arrived else nothing
 
     def _absent(
         self, name: str, statistic: Statistic, sums: LayerSums, leading: int | None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autospec.recording.epoch_sums import EpochSums, Measured
+from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.recording.processes import Processes
 from autospec.spectra.joint_sums import LayerFacts, LayerJoint, facts_of, joined
 
@@ -52,12 +53,19 @@ def _take(
         start = end
 
 
-def measured_together(sums: EpochSums, processes: Processes, epoch: int, leading: int | None) -> Measured:
-    """Every quantity of a record whose sums are joined: each process takes the spectra of some layers, all have all."""
+def measured_together(
+    sums: EpochSums, processes: Processes, epoch: int, leading: int | None, certified: LeadingSpectra | None = None
+) -> Measured:
+    """Every quantity of a record whose sums are joined: each process takes the spectra of some layers, all have all.
+
+    What is ``certified`` rests on the record before, which every process must be able to go on from: all take all.
+    """
+    if certified is not None:
+        return sums.measured(epoch, leading, certified)
     owners = owners_of({name: layer.shape for name, layer in sums.layers.items()}, processes.size)
     own = {name for name, rank in owners.items() if rank == processes.rank}
     found: Measured = {}
-    for part in processes.gather(sums.measured(epoch, leading, own)):
+    for part in processes.gather(sums.measured(epoch, leading, own=own)):
         found |= part
     return found
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
+from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -30,6 +31,7 @@ from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
+from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
@@ -87,6 +89,8 @@ class SpectralRecorder:
         epochs: the number of epochs of the run, where it is known.
         layers: name patterns and module types; ``!pattern`` leaves out; None is every trained weight matrix.
         leading: store only so many singular values, the largest; None stores all.
+        tolerance: with ``leading``, take those of gradients by block iteration from the record before, where each is
+            certified to lie within ``tolerance`` times the group's first; all others exactly. Bounds are stored.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
         engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
@@ -102,10 +106,11 @@ class SpectralRecorder:
             with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
-        resume, overwrite: what to do with an existing file; without either it is an error.
+        resume: go on with an existing file; without this or ``overwrite`` it is an error.
+        overwrite: replace an existing file.
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
-        relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
+        permutation_design: partitions of people, whose spectra are taken at their epochs from the same backward passes.
         attributes: root attributes of the file.
         process_group: the processes that train the model together, each on a shard of the samples; None finds them
             (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
@@ -126,6 +131,7 @@ class SpectralRecorder:
         epochs: int | None = None,
         layers: Selection = None,
         leading: int | None = None,
+        tolerance: float | None = None,
         directions: int = 3,
         bins: int | None = None,
         engine: str = "hooks",
@@ -150,6 +156,7 @@ class SpectralRecorder:
                 "every": every,
                 "epochs": epochs,
                 "leading": leading,
+                "tolerance": tolerance,
                 "directions": directions,
                 "bins": bins,
                 "engine": engine,
@@ -164,6 +171,7 @@ class SpectralRecorder:
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
+        self._certified = leading_spectra(settings)
         check_engine(engine, settings.statistics, check_every)
         _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
@@ -275,6 +283,7 @@ class SpectralRecorder:
             others = self._layers() if self._hooks is None else []
             with (
                 answering(self._processes),
+                name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
                 self._following(),
@@ -284,7 +293,6 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
-            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
@@ -414,7 +422,8 @@ class SpectralRecorder:
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
-        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor} | {
+        blocks = {} if self._certified is None else {"leading": self._certified.state_dict()}
+        return {**state, **way, **blocks, "subspaces": self._earlier.state_dict(), "floor": floor} | {
             "weights": self._previous_weights.state_dict()
         }
 
@@ -424,6 +433,8 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if self._certified is not None:
+            self._certified.load_state_dict(state.get("leading", {}))
         self._previous_weights.load_state_dict(state.get("weights", {}))
         if isinstance(self._engine, FastEngine):
             self._engine.choose(state.get("way"))  # another would differ in the last digits
@@ -438,6 +449,8 @@ class SpectralRecorder:
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
+        if self._certified is not None:
+            self._certified.forget(epoch)
         self._previous_weights.forget(epoch)
         if self._floor is not None:
             self._floor.forget(epoch)
@@ -516,8 +529,8 @@ class SpectralRecorder:
     def _measured(self, label: int) -> Measured:
         """Every quantity of the record that ends."""
         if self._processes is None:
-            return self._sums.measured(label, self._leading)
-        return measured_together(self._sums, self._processes, label, self._leading)
+            return self._sums.measured(label, self._leading, self._certified)
+        return measured_together(self._sums, self._processes, label, self._leading, self._certified)
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(

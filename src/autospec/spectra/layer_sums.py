@@ -30,7 +30,8 @@ class LayerSums:
     ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
     bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
     ``earlier`` are those at the record before, where they are known. ``constant`` remembers what stays the same, under
-    the layer's ``name``.
+    the layer's ``name``. ``bounds`` (reported, k) say how far leading singular values may be off, where they were asked
+    for with a tolerance.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LayerSums:
         self.left_out = torch.zeros(grouping.cells, dtype=torch.float64)
         self.floors: Mapping[str, Tensor] = {}
         self.floors_are_measured = False
+        self.bounds: Tensor | None = None
         self.arrived = False
         self.shared = False
         self.only_gradients = False

@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
 from autospec.spectra.registered import statistic_names
-from autospec.store.schema import GRADIENT
+from autospec.store.schema import ACTIVATION, ADJOINT, GRADIENT, SUBSPACE, TIED
 
 ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
 FORMER_ENGINES = {"aliased": "per_group"}
 """Names that engines had before, and still go by."""
 REDUCTIONS = ("mean", "sum")
+WITHOUT_THE_REST = (GRADIENT, ACTIVATION, ADJOINT, TIED, SUBSPACE)
+"""Statistics that do not need the small singular values of gradients."""
 CALIBRATED, MEASURED, FORMULA = FLOORS = ("calibrated", "measured", "formula")
 """How a noise floor is had; see ``SpectralRecorder``."""
 
@@ -70,6 +72,8 @@ StatisticNames = Annotated[
     Allowed(lambda: f"must be one or more of {_all_statistics()}"),
 ]
 EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
+Tolerance = Annotated[float, Gt(0), Allowed("must be above 0, such as 1e-6")]
+"""How far a certified singular value may be off, in units of the first."""
 FloorName = Annotated[str, one_of(FLOORS)]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
@@ -82,12 +86,34 @@ class RecorderSettings:
     every: Count = 1
     epochs: Count | None = None
     leading: Count | None = None
+    tolerance: Tolerance | None = None
     directions: Count = 3
     bins: Count | None = None
     engine: EngineName = ENGINES[0]
     check_every: Count | None = None
     floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
+
+
+def tolerance_mistake(tolerance: float | None, leading: int | None, statistics: Sequence[str]) -> str:
+    """What is wrong about asking for certified leading singular values; empty where nothing is.
+
+    Args:
+        tolerance: how far they may be off.
+        leading: how many.
+        statistics: what else is recorded.
+
+    Returns:
+        One line that names the keys.
+    """
+    if tolerance is None:
+        return ""
+    if leading is None:
+        return f"tolerance={tolerance}: leading must say how many singular values are certified, such as leading=16"
+    others = [name for name in statistics if name not in WITHOUT_THE_REST]
+    if others:
+        return f"tolerance={tolerance}: statistics={others[0]} may need all singular values; leave out one of the two"
+    return ""
 
 
 def check_settings(kind: type[T], values: Mapping[str, Any]) -> T:

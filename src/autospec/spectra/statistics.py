@@ -110,6 +110,11 @@ def between_epochs(sums: LayerSums) -> Tensor:
     return torch.stack([principal_angles(own, other.to(own)) for own, other in pairs], dim=1)
 
 
+def _bounds(sums: LayerSums) -> Tensor:
+    assert sums.bounds is not None
+    return sums.bounds
+
+
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
 
@@ -159,6 +164,7 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     GRADIENT: (
         Statistic(GRADIENT, (GROUP, INDEX), _OF_GRADIENT, lambda sums: sums.gradient.spectra()),
         Statistic("floor/gradient", (GROUP,), _OF_GRADIENT, gradient_floor),
+        Statistic("bound/gradient", (GROUP, INDEX), _OF_GRADIENT, _bounds, known=lambda sums: sums.bounds is not None),
         Statistic("cosine", (GROUP, OTHER_GROUP), _OF_GRADIENT, cosines),
         Statistic("cancellation", (), _OF_GRADIENT, cancellation),
     ),

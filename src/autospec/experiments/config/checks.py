@@ -18,7 +18,7 @@ from autospec.experiments.config.messages import explain
 from autospec.experiments.config.pairs import pair_mistakes
 from autospec.experiments.config.schema import Activation, Architecture, CustomConfig, ExperimentConfig
 from autospec.experiments.config.targets import TARGET, load_extensions
-from autospec.spectra.settings import mistakes
+from autospec.spectra.settings import mistakes, tolerance_mistake
 
 
 def check_config(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -89,6 +89,9 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"processes={config.processes}: engine={introspection.engine} is for one process; allowed is hooks"
     if config.batch_size is not None and config.batch_size < config.processes:
         yield f"processes={config.processes}: more than batch_size={config.batch_size} samples; each needs one"
+    mistake = tolerance_mistake(introspection.tolerance, introspection.leading, introspection.statistics)
+    if mistake:
+        yield f"introspection.{mistake}"
     yield from pair_mistakes("figure.pairs", config.figure.pairs)
     yield from pair_mistakes("introspection.permutation_pairs", introspection.permutation_pairs or ())
     yield from _parts(config)

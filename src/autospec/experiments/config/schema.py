@@ -10,7 +10,17 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING
 
-from autospec.spectra.settings import CALIBRATED, Allowed, Count, EngineName, FloorName, StatisticNames, must, one_of
+from autospec.spectra.settings import (
+    CALIBRATED,
+    Allowed,
+    Count,
+    EngineName,
+    FloorName,
+    StatisticNames,
+    Tolerance,
+    must,
+    one_of,
+)
 
 FIGURE_TESTS = ("permutation", "paper")
 FEWEST_PERMUTATIONS = 19
@@ -269,6 +279,7 @@ class IntrospectionConfig:
     engine: EngineName = "hooks"
     floor: FloorName = CALIBRATED
     leading: Count | None = None
+    tolerance: Tolerance | None = None
     directions: Count = 3
     bins: Count | None = None
     permutations: Permutations = 0
