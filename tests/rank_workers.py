@@ -181,6 +181,10 @@ def _rows(rank: int, size: int, folder: Path) -> None:
     SpectralRecorder(network(SMALL), groups=["a"], statistics=["gradient", "diffusion_entropy"])
 
 
+def _permutations(rank: int, size: int, folder: Path) -> None:
+    SpectralRecorder(network(SMALL), groups=["a", "b"], permutations=19, target_is_group=False)
+
+
 def _sharded(rank: int, size: int, folder: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -240,6 +244,7 @@ SITUATIONS = {
     "another engine": _engine,
     "rows": _rows,
     "sharded": _sharded,
+    "permutations": _permutations,
     "float32": _float32,
     "ddp options": _unused,
 }

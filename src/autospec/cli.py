@@ -99,6 +99,9 @@ def main() -> None:
         sys.stdout.flush()
     except AutoSpecError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except BrokenPipeError:  # `autospec run --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -139,7 +139,8 @@ def _table_row(row: Row) -> str:
 
 
 STYLE = """
-body { max-width: none } tr.out { background: #fbe9e2 } input { width: 5em } img { image-rendering: pixelated; height: 64px }
+body { max-width: none } tr.out { background: #fbe9e2 } input { width: 5em }
+img { image-rendering: pixelated; height: 64px }
 """
 
 SCRIPT = """

@@ -50,7 +50,6 @@ class EpochSums:
         grouping: Grouping,
         statistics: Sequence[Statistic],
         *,
-        mean_loss: bool,
         bins: int | None,
         chains: Mapping[int, int],
         warn: Warn,
@@ -70,7 +69,6 @@ class EpochSums:
         self._layers = {use.name: begun(use) for use in uses}
         self._grouping = grouping
         self._statistics = statistics
-        self._mean_loss = mean_loss
         self._warn = warn
         self.batches = 0
         self._samples = torch.zeros(grouping.cells, dtype=torch.int64)
@@ -129,10 +127,10 @@ class EpochSums:
         self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, groups: SampleGroups, weight: Tensor, loss_sums: Tensor | None) -> None:
-        """Count the samples of one batch, their loss weights (n,) and, where given, each group's summed loss."""
+        """Count the samples of one batch, what each one's loss was multiplied by (n,), and the groups' summed loss."""
         self.batches += 1
         self._samples += torch.tensor(groups.counts)
-        self._weight += groups.sums(weight / (weight.sum() if self._mean_loss else 1)).cpu()
+        self._weight += groups.sums(weight).cpu()
         if loss_sums is not None:
             self._losses_given += 1
             self._loss += loss_sums.cpu()

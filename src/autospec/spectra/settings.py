@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
 from autospec.spectra.registered import statistic_names
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS
 from autospec.store.schema import ACTIVATION, ADJOINT, GRADIENT, SUBSPACE, TIED
 
 ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
@@ -75,6 +76,14 @@ EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES
 Tolerance = Annotated[float, Gt(0), Allowed("must be above 0, such as 1e-6")]
 """How far a certified singular value may be off, in units of the first."""
 FloorName = Annotated[str, one_of(FLOORS)]
+Permutations = Annotated[
+    int,
+    Ge(0),
+    must(
+        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
+        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
+    ),
+]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 
@@ -93,6 +102,8 @@ class RecorderSettings:
     check_every: Count | None = None
     floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
+    permutations: Permutations = 0
+    permutation_epochs: Count = 10
 
 
 def tolerance_mistake(tolerance: float | None, leading: int | None, statistics: Sequence[str]) -> str:

@@ -314,6 +314,22 @@ class Spectra:
         """
         return import_module("autospec.analysis.layer_summary").summarise(self)
 
+    def tests(self, a: str | None = None, b: str | None = None, finer: bool = False) -> pd.DataFrame:
+        """Test groups against each other by permuting the labels of subjects, in every layer.
+
+        Args:
+            a: The first group of a pair whose rows alone are wanted; None takes every pair.
+            b: The second.
+            finer: Whether epochs and indices have exploratory rows of their own.
+
+        Returns:
+            A row per test; ``analysis.permutation.COLUMNS`` explains the columns, and ``note`` says why a p is missing.
+
+        Raises:
+            AutoSpecError: There is no such pair.
+        """
+        return import_module("autospec.analysis.permutation_table").permutation_table(self, a, b, finer)
+
     def _layer_with(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
         if statistic not in SPECTRUM_NAMES:
@@ -342,7 +358,8 @@ class Spectra:
         }
         # cached properties, as if they had been asked for
         self.training = _read_training(file)
-        self.permutations = permutations_in(file, self.layers)
+        if names is None:  # they may be larger than all else, and some statistics alone do not need them
+            self.permutations = permutations_in(file, self.layers)
 
 
 def _read_training(file: h5py.File) -> pd.DataFrame:

@@ -16,15 +16,13 @@ from autospec.spectra.settings import (
     Count,
     EngineName,
     FloorName,
+    Permutations,
     StatisticNames,
     Tolerance,
-    must,
     one_of,
 )
 
 FIGURE_TESTS = ("permutation", "paper")
-FEWEST_PERMUTATIONS = 19
-"""With the observed partition 20, so that p can reach 0.05."""
 
 LearningRate = Annotated[float, Gt(0), Lt(inf), Allowed("must be above 0 and finite")]
 Seed = Annotated[int, Ge(0), Lt(2**63), Allowed("must be between 0 and 2^63 - 1")]
@@ -32,14 +30,6 @@ Share = Annotated[float, Ge(0), Lt(1), Allowed("must be at least 0 and below 1")
 Duration = Annotated[float, Ge(0)]
 Folder = Annotated[str, MinLen(1), Allowed("must name a folder")]
 Columns = Annotated[list[str], MinLen(1), Allowed("must name at least one column")]
-Permutations = Annotated[
-    int,
-    Ge(0),
-    must(
-        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
-        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
-    ),
-]
 
 # beyond any use: a slip of the finger, which would end in a crash
 Width = Annotated[int, Ge(1), Le(1_000_000)]

@@ -19,7 +19,7 @@ import torch
 from autospec.analysis.permutation import permutation_tests
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, Task
+from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.parts import optimizer_of, schedule_of, task_of
 from autospec.experiments.permutation_design import permutation_design
@@ -31,7 +31,7 @@ from autospec.experiments.training.samples import Samples
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
 from autospec.store.permutations import PermutationRatios
-from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS, PairPermutations, PermutationDesign
 from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 log = logging.getLogger(__name__)
