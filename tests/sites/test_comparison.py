@@ -17,7 +17,7 @@ from autospec.sites.comparison import Plan, compare
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    compare(Plan(folder, steps=6, every=2), is_alone=True).to_csv(folder / "ways.csv", index=False)
+    compare(Plan(folder, steps=3, every=3), is_alone=True).to_csv(folder / "ways.csv", index=False)
 """
 
 
