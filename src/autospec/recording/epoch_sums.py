@@ -9,15 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.gradient import settle_spectra
+from autospec.spectra.gradient import GradientSum
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
+from autospec.spectra.settled import settle_spectra
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.store.schema import (
@@ -167,6 +169,24 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held until spectra are computed."""
+        return sum(sums.numbers for sums in self._layers.values())
+
+    @property
+    def has_something_to_say(self) -> bool:
+        """Whether a gradient is missing or, where looking waits for nothing, not finite: a warning should come soon."""
+        if any(not sums.arrived and self._uses[name].layer.is_trained for name, sums in self._layers.items()):
+            return True
+        held = [matrices for one in self.gradients if (matrices := one.unsettled) is not None]
+        return bool(held) and held[0].device.type == "cpu" and not bool(get_total_norm(held).isfinite())
+
+    @property
+    def gradients(self) -> list[GradientSum]:
+        """The gradient of every layer that one arrived at."""
+        return [sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep]
+
     def measured(self, epoch: int, leading: int | None) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""
         samples = self._grouping.sums(self._samples)
@@ -176,7 +196,6 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
-        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
                 continue
@@ -228,6 +247,11 @@ class EpochSums:
                 value = value[..., :leading]
             found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
         return found
+
+
+def settle(records: Sequence[EpochSums]) -> None:
+    """Compute the spectra of the layers of some records together."""
+    settle_spectra(gradient for sums in records for gradient in sums.gradients)
 
 
 def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:

@@ -28,6 +28,7 @@ from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
+from autospec.recording.pending_records import PendingRecords
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.scale_check import ScaleCheck
@@ -41,16 +42,15 @@ from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import Spectra
 from autospec.store.schema import (
-    EPOCH,
     GRADIENT,
     PERMUTATION_EPOCH,
-    RECORDED_EPOCHS,
     SUBSPACE,
     TRAINING_CURVES,
     TRAINING_EPOCH,
     TRAINING_EPOCHS,
     Field,
 )
+from autospec.store.table import SpectraTable
 from autospec.store.write import Header
 
 
@@ -146,7 +146,7 @@ class SpectralRecorder:
         check_engine(engine, settings.statistics, check_every)
         _check_group_sizes(group_sizes, self.grouping)
         self._mean_loss = reduction == "mean"
-        self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
+        self._directions, self._bins = settings.directions, settings.bins
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
         self._constant = ConstantRows()
         self._scaler = scaler
@@ -174,8 +174,9 @@ class SpectralRecorder:
         self._permutation_design = permutation_design
         self.permutation_s = 0.0
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
-        self.table = self._file.table
-        self.epoch = self.table.trained
+        self._table = self._file.table
+        self._pending = PendingRecords(self._table, settings.leading)
+        self.epoch = self._table.trained
         self._periodic = periodic
         self._closed = False
         self._compiled = is_compiled(model)
@@ -301,7 +302,7 @@ class SpectralRecorder:
     ) -> None:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
-        last = self.table.last_epoch
+        last = self._table.last_epoch
         label = last + 1 if step is None else step
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
@@ -317,13 +318,13 @@ class SpectralRecorder:
                 )
             self._check_loss(loss)
             self._settle_floor()
-            self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+            self._pending.add(label, self._sums)
             self._earlier.replace(self._sums, self.epoch)
         if self._null is not None and self._sums.batches:
-            self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
+            self._table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
             self.permutation_s += self._null.cost_s
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
-        self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
+        self._table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
         self._begin_sums()
         if self._periodic and self._file.is_due:
@@ -331,11 +332,13 @@ class SpectralRecorder:
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        self._pending.settle()
         self._file.write()
 
     @property
     def spectra(self) -> Spectra:
         """Everything recorded so far, labelled; with or without a file."""
+        self._pending.settle()
         return self._file.spectra()
 
     def close(self, complete: bool = True) -> None:
@@ -389,6 +392,12 @@ class SpectralRecorder:
         self._begin_sums()
 
     @property
+    def table(self) -> SpectraTable:
+        """The arrays of everything recorded so far."""
+        self._pending.settle()
+        return self._table
+
+    @property
     def layers(self) -> list[str]:
         """The names of the watched layers, in the model's order."""
         return [layer.name for layer in self._layers()]
@@ -411,7 +420,7 @@ class SpectralRecorder:
         """Nothing is summed up yet: the state after every record."""
         self._sums = self._new_sums(self._constant)
         if self._floor is not None:
-            self._floor.begin(len(self.table.epochs), self._new_sums)
+            self._floor.begin(len(self._table.epochs) + len(self._pending), self._new_sums)
         chosen = self._permutation_design
         due = chosen is not None and self.epoch in chosen.epochs
         self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None

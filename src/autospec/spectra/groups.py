@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,6 +37,16 @@ class Grouping:
     @property
     def reported(self) -> int:
         return self.members.shape[0]
+
+    @cached_property
+    def no_rows(self) -> Tensor:
+        """(cells,) int64: what counts of rows begin with; never changed."""
+        return torch.zeros(self.cells, dtype=torch.int64)
+
+    @cached_property
+    def no_norms(self) -> Tensor:
+        """(2, cells) float64: what sums of two squared norms begin with; never changed."""
+        return torch.zeros(2, self.cells, dtype=torch.float64)
 
     def sums(self, per_cell: Tensor) -> Tensor:
         """Sums over each reported group's cells: (cells, ...) → (reported, ...)."""

@@ -80,6 +80,12 @@ class RowStack:
         other._triangles = [list(parts) for parts in self._triangles]
         return other
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held, those that are lent not counted."""
+        held = [part.numel() for parts in self._triangles for part in parts]
+        return sum(held) + (0 if self._grams is None or self._lender is not None else self._grams.numel())
+
     def spectra(self) -> Tensor:
         """(reported, width) float64: singular values of every reported group's rows, zeros beyond their rank."""
         if self._spectra is None and self._lender is not None:

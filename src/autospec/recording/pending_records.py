@@ -1,0 +1,45 @@
+"""Records whose spectra are computed together: eigenvalue problems of one size are solved in one call."""
+
+from __future__ import annotations
+
+from autospec.recording.epoch_sums import EpochSums, settle
+from autospec.store.schema import EPOCH, RECORDED_EPOCHS
+from autospec.store.table import SpectraTable
+
+MOST_NUMBERS = 2**20
+"""So many numbers of gradients wait at most: 4 MiB of float32."""
+
+MOST_RECORDS = 64
+"""So many records wait at most."""
+
+
+class PendingRecords:
+    """The sums of the last records, whose spectra are not computed yet.
+
+    Args:
+        table: where the records go, in order, once they are settled.
+        leading: so many indices are stored; None is all.
+    """
+
+    def __init__(self, table: SpectraTable, leading: int | None) -> None:
+        self._table = table
+        self._leading = leading
+        self._waiting: list[tuple[int, EpochSums]] = []
+        self._numbers = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, label: int, sums: EpochSums) -> None:
+        """Take the sums of a record, to which nothing is added any more; they may be settled at once."""
+        self._waiting.append((label, sums))
+        self._numbers += sums.numbers
+        if self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS or sums.has_something_to_say:
+            self.settle()
+
+    def settle(self) -> None:
+        """Compute the spectra of all records that wait, and put them into the table."""
+        waiting, self._waiting, self._numbers = self._waiting, [], 0
+        settle([sums for _, sums in waiting])
+        for label, sums in waiting:
+            self._table.append({RECORDED_EPOCHS: label, **sums.measured(label, self._leading)}, EPOCH)
