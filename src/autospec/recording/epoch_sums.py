@@ -175,12 +175,17 @@ class EpochSums:
         return sum(sums.numbers for sums in self._layers.values())
 
     @property
-    def has_something_to_say(self) -> bool:
-        """Whether a gradient is missing or, where looking waits for nothing, not finite: a warning should come soon."""
-        if any(not sums.arrived and self._uses[name].layer.is_trained for name, sums in self._layers.items()):
-            return True
-        held = [matrices for one in self.gradients if (matrices := one.unsettled) is not None]
-        return bool(held) and held[0].device.type == "cpu" and not bool(get_total_norm(held).isfinite())
+    def can_wait(self) -> bool:
+        """Whether spectra are had together with others, and there is nothing to warn of.
+
+        A gradient that is not finite is looked for where that waits for nothing.
+        """
+        held = [one.unsettled for one in self.gradients]
+        known = [matrices for matrices in held if matrices is not None]
+        all_arrived = all(sums.arrived or not self._uses[name].layer.is_trained for name, sums in self._layers.items())
+        if not known or len(known) < len(held) or not all_arrived:
+            return False
+        return known[0].device.type != "cpu" or bool(get_total_norm(known).isfinite())
 
     @property
     def gradients(self) -> list[GradientSum]:

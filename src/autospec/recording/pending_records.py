@@ -34,7 +34,7 @@ class PendingRecords:
         """Take the sums of a record, to which nothing is added any more; they may be settled at once."""
         self._waiting.append((label, sums))
         self._numbers += sums.numbers
-        if self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS or sums.has_something_to_say:
+        if self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS or not sums.can_wait:
             self.settle()
 
     def settle(self) -> None:
