@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -243,15 +244,21 @@ class EpochSums:
             if not sums.arrived or not _has_rows(statistic, sums):
                 value = self._absent(name, statistic, sums, leading)
                 if value is not None:
-                    found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
+                    found[layer_field(name, statistic.name, statistic.dimensions, _name_of(value.dtype))] = value
                 continue
             value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
                 self._warn(name, f"NaN or infinity in its gradient at epoch {epoch}; stored as NaN")
             if statistic.dimensions[-1:] == (INDEX,):
                 value = value[..., :leading]
-            found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
+            found[layer_field(name, statistic.name, statistic.dimensions, _name_of(value.dtype))] = value
         return found
+
+
+@lru_cache
+def _name_of(dtype: np.dtype[np.generic]) -> str:
+    """The name of a dtype, which NumPy puts together anew at each look."""
+    return dtype.name
 
 
 def settle(records: Sequence[EpochSums]) -> None:

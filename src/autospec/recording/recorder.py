@@ -23,7 +23,7 @@ from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.recording.batch import Batch, loss_weights, sample_groups
+from autospec.recording.batch import Batch, LastGroups, loss_weights
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
@@ -185,6 +185,7 @@ class SpectralRecorder:
         self._warned: set[str] = set()
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
+        self._groups = LastGroups()
         self._begin_sums()
 
     def batch(
@@ -233,7 +234,7 @@ class SpectralRecorder:
         if not self.schedule.takes(self.epoch):
             yield Batch(None)
             return
-        groups = sample_groups(group, self.grouping, self._uses[0])
+        groups = self._groups.of(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
         subject = self._null.subjects_of(samples, groups) if self._null else None
         self._batch = batch = Batch(groups, subject, weights)
@@ -327,7 +328,7 @@ class SpectralRecorder:
         self._table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
         self._begin_sums()
-        if self._periodic and self._file.is_due:
+        if self._periodic and self.path is not None and self._file.is_due:
             self.write()
 
     def write(self) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from autospec.spectra.groups import Grouping
-from autospec.spectra.singular import gram, of_gram
+from autospec.spectra.singular import gram, is_zero, of_gram
 
-NUMBERS_AT_ONCE = 2**19
-"""So many numbers are stacked in float64 at a time: 4 MiB."""
+NUMBERS_AT_ONCE = 2**17
+"""So many numbers are stacked in float64 at a time: 1 MiB, which a processor's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,35 @@ def settle_spectra(sums: Iterable[Unsettled]) -> None:
 
 
 def _settle(pairs: Sequence[tuple[Unsettled, Tensor]]) -> None:
-    """Settle weights of one shape, stacked: (weights, cells, out, in)."""
-    stacked = torch.stack([matrices.double() for _, matrices in pairs])
-    flat = stacked.flatten(2)
-    between_cells = flat @ flat.mT
+    """Settle weights of one shape, stacked."""
+    grouping = pairs[0][0].grouping
+    reported, nobodys = _reported(grouping, [matrices for _, matrices in pairs])
+    # the cells are the disjoint groups and, last, the samples of no group
+    cells = torch.cat([reported[:, 1 : grouping.cells], nobodys], dim=1).flatten(2)
+    between_cells = cells @ cells.mT
     finite = between_cells.sum((1, 2)).isfinite()
     if not bool(finite.all()):
         kept = [pair for pair, is_finite in zip(pairs, finite.tolist(), strict=True) if is_finite]
         if kept:
             _settle(kept)
         return
-    members = pairs[0][0].grouping.members.to(stacked)
+    members = grouping.members[:, : cells.shape[1]].to(cells)
     inner = members @ between_cells @ members.mT
-    spectra = of_gram(gram((members @ flat).unflatten(2, stacked.shape[2:])))
     norms = between_cells.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    columns = spectra, cosines_of(inner), cancellation_of(inner[:, 0, 0], norms)
-    for (one, _), *of_one in zip(pairs, *(column.unbind() for column in columns), strict=True):
+    columns = of_gram(gram(reported)), cosines_of(inner), cancellation_of(inner[:, 0, 0], norms)
+    for (one, _), *of_one in zip(pairs, *(column.cpu().unbind() for column in columns), strict=True):
         one.settle(Settled(*of_one))
+
+
+def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Several (cells, out, in) → (weights, reported, out, in), and (weights, 0 or 1, out, in) of no group; float64."""
+    cells, *shape = matrices[0].shape
+    reported = matrices[0].new_empty((len(matrices), grouping.reported, *shape), dtype=torch.float64)
+    nobodys = torch.stack([one[cells - 1 :] for one in matrices])
+    nobodys = reported[:, :0] if is_zero(nobodys) else nobodys.double()
+    for place, one in enumerate(matrices):
+        reported[place, 1:cells].copy_(one[:-1])
+    torch.sum(torch.cat([reported[:, 1:cells], nobodys], 1), dim=1, out=reported[:, 0])
+    for place in range(cells, grouping.reported):
+        torch.sum(reported[:, 1:cells][:, grouping.members[place, :-1] > 0], dim=1, out=reported[:, place])
+    return reported, nobodys
