@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
@@ -186,7 +185,7 @@ class EpochSums:
         all_arrived = all(sums.arrived or not self._uses[name].layer.is_trained for name, sums in self._layers.items())
         if not known or len(known) < len(held) or not all_arrived:
             return False
-        return known[0].device.type != "cpu" or bool(get_total_norm(known).isfinite())
+        return known[0].device.type != "cpu" or bool(torch.stack(torch._foreach_norm(known)).sum().isfinite())
 
     @property
     def gradients(self) -> list[GradientSum]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -57,46 +56,85 @@ def settle_spectra(sums: Iterable[Unsettled]) -> None:
 
     Those whose gradients hold NaN or infinity are left to themselves.
     """
-    waiting = [(one, matrices) for one in sums if (matrices := one.unsettled) is not None]
-    kinds = {(matrices.device, matrices.shape): place for place, (_, matrices) in enumerate(waiting)}
-    waiting.sort(key=lambda pair: kinds[(pair[1].device, pair[1].shape)])
-    for _, alike in groupby(waiting, key=lambda pair: (pair[1].device, pair[1].shape)):
-        pairs = list(alike)
-        at_once = max(1, NUMBERS_AT_ONCE // pairs[0][1].numel())
-        for start in range(0, len(pairs), at_once):
-            _settle(pairs[start : start + at_once])
+    by_device: dict[torch.device, list[tuple[Unsettled, Tensor]]] = {}
+    for one in sums:
+        matrices = one.unsettled
+        if matrices is not None:
+            by_device.setdefault(matrices.device, []).append((one, matrices))
+    for pairs in by_device.values():
+        _settle(pairs)
 
 
 def _settle(pairs: Sequence[tuple[Unsettled, Tensor]]) -> None:
-    """Settle weights of one shape, stacked."""
+    """Settle weights on one device, their small problems in as few calls as there are sizes."""
     grouping = pairs[0][0].grouping
-    reported, nobodys = _reported(grouping, [matrices for _, matrices in pairs])
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    weights: dict[torch.Size, list[Unsettled]] = {}
+    for one, matrices in pairs:
+        by_shape.setdefault(matrices.shape, []).append(matrices)
+        weights.setdefault(matrices.shape, []).append(one)
+    found = [_products(grouping, part) for stack in by_shape.values() for part in _parts(stack)]
+    between = torch.cat([products for products, _ in found])
+    cosines, cancellations, finite = _angles(grouping, between)
+    spectra = _in_batches([one for _, stack in found for one in stack.unbind()])
+    columns = zip(spectra, cosines, cancellations, finite, strict=True)
+    for one, (of_one, *angles, is_finite) in zip((one for alike in weights.values() for one in alike), columns, strict=True):
+        if is_finite:
+            one.settle(Settled(of_one, *angles))
+
+
+def _parts(stack: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Matrices of one shape in parts that a cache holds."""
+    at_once = max(1, NUMBERS_AT_ONCE // stack[0].numel())
+    return (stack[start : start + at_once] for start in range(0, len(stack), at_once))
+
+
+def _products(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of several (cells, out, in): inner products (weights, cells, cells), and Gram matrices of what is reported."""
+    reported, nobodys = _reported(grouping, matrices)
     # the cells are the disjoint groups and, last, the samples of no group
-    cells = torch.cat([reported[:, 1 : grouping.cells], nobodys], dim=1).flatten(2)
-    between_cells = cells @ cells.mT
-    finite = between_cells.sum((1, 2)).isfinite()
-    if not bool(finite.all()):
-        kept = [pair for pair, is_finite in zip(pairs, finite.tolist(), strict=True) if is_finite]
-        if kept:
-            _settle(kept)
-        return
-    members = grouping.members[:, : cells.shape[1]].to(cells)
-    inner = members @ between_cells @ members.mT
-    norms = between_cells.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    columns = of_gram(gram(reported)), cosines_of(inner), cancellation_of(inner[:, 0, 0], norms)
-    for (one, _), *of_one in zip(pairs, *(column.cpu().unbind() for column in columns), strict=True):
-        one.settle(Settled(*of_one))
+    cells = reported[:, 1 : grouping.cells].flatten(2)
+    if nobodys is not None:
+        cells = torch.cat([cells, nobodys.flatten(2)], dim=1)
+    between = cells.new_zeros((len(cells), grouping.cells, grouping.cells))
+    between[:, : cells.shape[1], : cells.shape[1]] = cells @ cells.mT
+    return between, gram(reported)
 
 
-def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Several (cells, out, in) → (weights, reported, out, in), and (weights, 0 or 1, out, in) of no group; float64."""
+def _angles(grouping: Grouping, between: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor], list[bool]]:
+    """(weights, cells, cells) inner products → cosines, cancellation, and whether they are finite, of each weight."""
+    members = grouping.members.to(between)
+    inner = members @ between @ members.mT
+    norms = between.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
+    finite: list[bool] = between.sum((1, 2)).isfinite().tolist()
+    return cosines_of(inner).cpu().unbind(), cancellation_of(inner[:, 0, 0], norms).cpu().unbind(), finite
+
+
+def _in_batches(grams: Sequence[Tensor]) -> list[Tensor]:
+    """The spectra (reported, K) of Gram matrices (reported, K, K), those of one size solved in one call."""
+    spectra: dict[int, Tensor] = {}
+    for size in {one.shape[-1] for one in grams}:
+        places = [place for place, one in enumerate(grams) if one.shape[-1] == size]
+        spectra |= zip(places, of_gram(torch.stack([grams[place] for place in places])).cpu().unbind(), strict=True)
+    return [spectra[place] for place in range(len(grams))]
+
+
+def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Several (cells, out, in) → (weights, reported, out, in) and, unless all zero, (weights, 1, out, in) of no group.
+
+    Both are in float64.
+    """
     cells, *shape = matrices[0].shape
     reported = matrices[0].new_empty((len(matrices), grouping.reported, *shape), dtype=torch.float64)
-    nobodys = torch.stack([one[cells - 1 :] for one in matrices])
-    nobodys = reported[:, :0] if is_zero(nobodys) else nobodys.double()
     for place, one in enumerate(matrices):
         reported[place, 1:cells].copy_(one[:-1])
-    torch.sum(torch.cat([reported[:, 1:cells], nobodys], 1), dim=1, out=reported[:, 0])
+    disjoint = reported[:, 1:cells]
+    torch.sum(disjoint, dim=1, out=reported[:, 0])
     for place in range(cells, grouping.reported):
-        torch.sum(reported[:, 1:cells][:, grouping.members[place, :-1] > 0], dim=1, out=reported[:, place])
+        torch.sum(disjoint[:, grouping.members[place, :-1] > 0], dim=1, out=reported[:, place])
+    nobodys = torch.stack([one[cells - 1 :] for one in matrices])
+    if is_zero(nobodys):
+        return reported, None
+    nobodys = nobodys.double()
+    reported[:, 0] += nobodys[:, 0]
     return reported, nobodys
