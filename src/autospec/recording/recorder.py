@@ -307,7 +307,8 @@ class SpectralRecorder:
         label = last + 1 if step is None else step
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
-        if self.schedule.takes(self.epoch):
+        was_taken = self.schedule.takes(self.epoch)
+        if was_taken:
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self._scale_check.raise_if_found()
@@ -327,7 +328,8 @@ class SpectralRecorder:
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self._table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
-        self._begin_sums()
+        if was_taken or self._permutation_design is not None:
+            self._begin_sums()
         if self._periodic and self.path is not None and self._file.is_due:
             self.write()
 

@@ -134,7 +134,7 @@ class GradientSum:
         return self.grouping.sums(self._matrices.double())
 
     def cosines(self) -> Tensor:
-        """(reported, reported) float64: the cosine between the groups' gradients as vectors; NaN for a zero gradient."""
+        """(reported, reported) float64: cosines between the groups' gradients as vectors; NaN for a zero gradient."""
         return self._settled.cosines if self._settled else cosines_of(self.inner_products())
 
     def cancellation(self) -> Tensor:

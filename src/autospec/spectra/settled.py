@@ -78,7 +78,9 @@ def _settle(pairs: Sequence[tuple[Unsettled, Tensor]]) -> None:
     cosines, cancellations, finite = _angles(grouping, between)
     spectra = _in_batches([one for _, stack in found for one in stack.unbind()])
     columns = zip(spectra, cosines, cancellations, finite, strict=True)
-    for one, (of_one, *angles, is_finite) in zip((one for alike in weights.values() for one in alike), columns, strict=True):
+    for one, (of_one, *angles, is_finite) in zip(
+        (one for alike in weights.values() for one in alike), columns, strict=True
+    ):
         if is_finite:
             one.settle(Settled(of_one, *angles))
 
