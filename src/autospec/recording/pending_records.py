@@ -9,7 +9,7 @@ from autospec.store.table import SpectraTable
 MOST_NUMBERS = 2**20
 """So many numbers of gradients wait at most: 4 MiB of float32."""
 
-MOST_RECORDS = 64
+MOST_RECORDS = 16
 """So many records wait at most."""
 
 
