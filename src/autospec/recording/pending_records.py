@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autospec.recording.epoch_sums import EpochSums, settle
+from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.store.schema import EPOCH, RECORDED_EPOCHS
 from autospec.store.table import SpectraTable
 
@@ -19,11 +20,18 @@ class PendingRecords:
     Args:
         table: where the records go, in order, once they are settled.
         leading: so many indices are stored; None is all.
+        certified: has leading singular values from those of the record before.
+        may_wait: whether all that is stored can be had later; False where a statistic looks at more than the sums, or
+            at the record before.
     """
 
-    def __init__(self, table: SpectraTable, leading: int | None) -> None:
+    def __init__(
+        self, table: SpectraTable, leading: int | None, certified: LeadingSpectra | None, may_wait: bool
+    ) -> None:
         self._table = table
         self._leading = leading
+        self._certified = certified
+        self._may_wait = may_wait
         self._waiting: list[tuple[int, EpochSums]] = []
         self._numbers = 0
 
@@ -34,12 +42,15 @@ class PendingRecords:
         """Take the sums of a record, to which nothing is added any more; they may be settled at once."""
         self._waiting.append((label, sums))
         self._numbers += sums.numbers
-        if self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS or not sums.can_wait:
+        is_full = self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS
+        if is_full or not self._may_wait or not sums.can_wait:
             self.settle()
 
     def settle(self) -> None:
         """Compute the spectra of all records that wait, and put them into the table."""
         waiting, self._waiting, self._numbers = self._waiting, [], 0
-        settle([sums for _, sums in waiting])
+        if self._certified is None:
+            settle([sums for _, sums in waiting])
         for label, sums in waiting:
-            self._table.append({RECORDED_EPOCHS: label, **sums.measured(label, self._leading)}, EPOCH)
+            found = sums.measured(label, self._leading, self._certified)
+            self._table.append({RECORDED_EPOCHS: label, **found}, EPOCH)

@@ -127,6 +127,10 @@ class GradientSum:
             0 if self._matrices is None else self._matrices.numel()
         )
 
+    def take_spectra(self, spectra: Tensor) -> None:
+        """Take leading spectra (reported, k) that were had in another way."""
+        self._spectra = spectra
+
     def gradients(self) -> Tensor:
         """(reported, out, in) float64: every reported group's gradient."""
         self._form(torch.device("cpu"))
