@@ -101,9 +101,10 @@ def distances(permutations: PermutationRatios, layer: str, pair: Pair, test: str
         cancellation = np.full_like(cancellation, np.nan)
     cancels = cancellation < CANCELLED
     # a value is compared under every partition or under none, so that the choice depends on no labels
-    comparable = np.isfinite(ratio).all(1, keepdims=True) & ~cancels[:, None, None]
+    known: Mask = np.asarray(np.isfinite(ratio).all(1, keepdims=True))
+    comparable = known & ~cancels[:, None, None]
     z, excess = studentise(np.where(comparable, ratio, np.nan), 1)
-    used = np.isfinite(z).any(1)
+    used: Mask = np.asarray(np.isfinite(z).any(1))
     note = "" if used.any() else _explain(ratio, comparable, cancels)
     if test == "permutation_loss" and loss is None:
         note = NO_LOSSES
@@ -147,7 +148,7 @@ def average(of_seeds: Sequence[Distances]) -> Distances:
         z2=over_seeds("z2"),
         ratio=over_seeds("ratio"),
         excess=over_seeds("excess"),
-        deviations=over_seeds("deviations"),
+        deviations=over_seeds("deviations").astype(np.float32),
         cancellation=over_seeds("cancellation"),
         note=notes[0] if len(notes) == len(of_seeds) else "",
     )

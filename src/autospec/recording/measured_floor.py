@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from autospec.recording.joint_epoch import agreed_refusal, join
 from autospec.recording.processes import Processes
 from autospec.recording.twin import TwinBatch
 from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
+from autospec.spectra.layer_sums import LayerSums
 from autospec.spectra.settings import CALIBRATED, FORMULA
 
 LAST = 2
@@ -91,9 +93,9 @@ class MeasuredFloor:
             if (layer.arrived, layer.passes) != (precise.arrived, precise.passes):
                 self.refusal = f"of layer {name!r} only some backward passes could be repeated"
             elif layer.arrived:
-                layer.floors, layer.floors_are_measured = measured_floors(layer, precise), True
+                layer.measured_floors = measured_floors(layer, precise)
                 if self._calibrated:
-                    ratios[name] = floor_ratios(layer.floors, formula_floors(layer))
+                    ratios[name] = floor_ratios(layer.measured_floors, formula_floors(layer))
         if ratios and not self.refusal:
             self._measurements.append((epoch, ratios))
 
@@ -102,7 +104,7 @@ class MeasuredFloor:
         for name, layer in sums.layers.items():
             ratios = [of_layers[name] for _, of_layers in self._measurements if name in of_layers][-LAST:]
             if layer.arrived and ratios and not layer.floors_are_measured:
-                layer.floors = carried_floors(formula_floors(layer), ratios)
+                layer.carry_floors = partial(_carried, ratios=ratios)
 
     def forget(self, epoch: int) -> None:
         """Forget the measurements of that epoch and later ones."""
@@ -123,6 +125,11 @@ class MeasuredFloor:
         except AutoSpecError as error:
             self.refusal = str(error)
             return None
+
+
+def _carried(layer: LayerSums, ratios: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The floors of a layer's sums from those of earlier records."""
+    return carried_floors(formula_floors(layer), ratios)
 
 
 def is_measured_at(number: int) -> bool:

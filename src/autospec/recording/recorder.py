@@ -27,7 +27,7 @@ from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.averaged_check import AveragedCheck
-from autospec.recording.batch import Batch, loss_weights, sample_groups
+from autospec.recording.batch import Batch, LastGroups, loss_weights
 from autospec.recording.epoch_sums import EpochSums, Measured
 from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
@@ -35,6 +35,7 @@ from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
+from autospec.recording.pending_records import PendingRecords
 from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
@@ -65,12 +66,14 @@ from autospec.store.schema import (
     GRADIENT,
     PERMUTATION_EPOCH,
     RECORDED_EPOCHS,
+    SPECTRUM_NAMES,
     SUBSPACE,
     TRAINING_CURVES,
     TRAINING_EPOCH,
     TRAINING_EPOCHS,
     Field,
 )
+from autospec.store.table import SpectraTable
 from autospec.store.write import Header
 
 if TYPE_CHECKING:
@@ -254,7 +257,9 @@ class SpectralRecorder:
         )
         self.permutation_s = 0.0
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
-        self.table = self._file.table
+        self._table = self._file.table
+        may_wait = set(settings.statistics) <= set(SPECTRUM_NAMES) and self._certified is None
+        self._pending = PendingRecords(self._table, settings.leading, self._certified, may_wait)
         self._subjects: GivenSubjects | SubjectRegister | None = None
         if permutation_design is not None:
             self._subjects = GivenSubjects(permutation_design)
@@ -263,7 +268,7 @@ class SpectralRecorder:
             self._header.permutations = self._subjects.known_design
         else:
             self._header.permutations = self._file.earlier_design
-        self.epoch = self.table.trained
+        self.epoch = self._table.trained
         self._periodic = periodic
         self._closed = False
         self._compiled = is_compiled(model)
@@ -276,6 +281,7 @@ class SpectralRecorder:
         self._processes: Processes | None = None
         self._has_met = False
         self._averaged: AveragedCheck | None = None
+        self._groups = LastGroups()
         self._begin_sums()
         self._meet(given)
         self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
@@ -337,7 +343,7 @@ class SpectralRecorder:
             with answering(self._processes):
                 yield Batch(None)
             return
-        groups = sample_groups(group, self.grouping, self._uses[0])
+        groups = self._groups.of(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
         whose = self._null.subjects_of(samples, subject, groups) if self._null else None
         self._batch = batch = Batch(groups, whose, weights, share)
@@ -432,7 +438,7 @@ class SpectralRecorder:
     ) -> None:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
-        last = self.table.last_epoch
+        last = self._table.last_epoch
         if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
             raise AutoSpecError(f"step={step!r}: must be a whole number, above the one before")
         label = last + 1 if step is None else int(step)
@@ -441,7 +447,8 @@ class SpectralRecorder:
         curve = (loss, metric, validation_loss, validation_metric)
         if self._processes is not None:
             loss, metric, validation_loss, validation_metric = self._processes.mean(curve)
-        if self.schedule.takes(self.epoch):
+        was_taken = self.schedule.takes(self.epoch)
+        if was_taken:
             self._join()
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
@@ -455,16 +462,20 @@ class SpectralRecorder:
             self._check_loss(loss)
             self._settle_floor()
             self._previous_weights.give(self._sums)
-            self.table.append({RECORDED_EPOCHS: label, **self._measured(label)}, EPOCH)
+            if self._processes is None:
+                self._pending.add(label, self._sums)
+            else:  # whose records are of sums that all have
+                self._table.append({RECORDED_EPOCHS: label, **self._measured_together(label)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
             self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
             self._permute(label)
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
-        self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
+        self._table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
-        self._begin_sums()
-        if self._periodic and self._file.is_due:
+        if was_taken or self._subjects is not None:
+            self._begin_sums()
+        if self._periodic and self.path is not None and self._file.is_due:
             self.write()
         is_told = self._processes is None or self._processes.writes
         if self._on_record is not None and is_told and self.table.epochs[-1:] == [label]:
@@ -477,7 +488,7 @@ class SpectralRecorder:
         found = self._null.measured(label, self._sums.relative_floors())
         self._header.permutations = self._subjects.design()
         if found:
-            self.table.append(found, PERMUTATION_EPOCH)
+            self._table.append(found, PERMUTATION_EPOCH)
         self.permutation_s += self._null.cost_s
         late = getattr(self._subjects, "late", [])
         if late:
@@ -489,11 +500,13 @@ class SpectralRecorder:
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        self._pending.settle()
         self._file.write()
 
     @property
     def spectra(self) -> Spectra:
         """Everything recorded so far, labelled; with or without a file."""
+        self._pending.settle()
         return self._file.spectra()
 
     def close(self, complete: bool = True) -> None:
@@ -579,6 +592,12 @@ class SpectralRecorder:
         self._begin_sums()
 
     @property
+    def table(self) -> SpectraTable:
+        """The arrays of everything recorded so far."""
+        self._pending.settle()
+        return self._table
+
+    @property
     def layers(self) -> list[str]:
         """The names of the watched layers, in the model's order."""
         return [layer.name for layer in self._layers()]
@@ -601,7 +620,7 @@ class SpectralRecorder:
         """Nothing is summed up yet: the state after every record."""
         self._sums = self._new_sums(self._constant)
         if self._floor is not None:
-            self._floor.begin(len(self.table.epochs), self._new_sums)
+            self._floor.begin(len(self._table.epochs) + len(self._pending), self._new_sums)
         subjects = self._subjects
         due = subjects is not None and subjects.is_due(self.epoch)
         self._null = PermutationSums(subjects, self._uses) if subjects is not None and due else None
@@ -648,10 +667,9 @@ class SpectralRecorder:
         if self._null is not None:
             self._null.join(self._processes, self._averaged.share)
 
-    def _measured(self, label: int) -> Measured:
-        """Every quantity of the record that ends."""
-        if self._processes is None:
-            return self._sums.measured(label, self._leading, self._certified)
+    def _measured_together(self, label: int) -> Measured:
+        """Every quantity of the record that ends, of which each process takes a part."""
+        assert self._processes is not None
         return measured_together(self._sums, self._processes, label, self._leading, self._certified)
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
