@@ -253,7 +253,7 @@ class SpectralRecorder:
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
         self._begin_sums()
-        self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
+        self._unclosed: weakref.finalize | None = None
 
     def batch(
         self,
@@ -296,6 +296,8 @@ class SpectralRecorder:
         share: float,
     ) -> Iterator[Batch]:
         self._check_open()
+        if self._unclosed is None:  # before its first batch there is nothing to lose
+            self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
         if self._batch is not None:
             raise AutoSpecError(
                 "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
@@ -452,7 +454,8 @@ class SpectralRecorder:
         if self._closed:
             return
         self._closed = True
-        self._unclosed.detach()
+        if self._unclosed is not None:
+            self._unclosed.detach()
         unrecorded = self._sums.batches
         self._engine.close()
         self._scale_check.end()
