@@ -283,8 +283,8 @@ class SpectralRecorder:
         self._averaged: AveragedCheck | None = None
         self._groups = LastGroups()
         self._begin_sums()
+        self._unclosed: weakref.finalize | None = None
         self._meet(given)
-        self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
 
     def batch(
         self,
@@ -328,6 +328,8 @@ class SpectralRecorder:
         share: float,
     ) -> Iterator[Batch]:
         self._check_open()
+        if self._unclosed is None:  # before its first batch there is nothing to lose
+            self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
         if self._batch is not None:
             raise AutoSpecError(
                 "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
@@ -514,7 +516,8 @@ class SpectralRecorder:
         if self._closed:
             return
         self._closed = True
-        self._unclosed.detach()
+        if self._unclosed is not None:
+            self._unclosed.detach()
         unrecorded = self._sums.batches
         self._engine.close()
         self._scale_check.end()
