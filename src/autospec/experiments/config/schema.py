@@ -323,6 +323,7 @@ class ExperimentConfig:
     introspection: IntrospectionConfig = field(default_factory=IntrospectionConfig)
     device: Device = Device.auto
     threads: Threads = 1
+    processes: Count = 1
     output_dir: Folder = "outputs"
     checkpoint_s: Duration | None = None
     accept_changes: bool = False
@@ -345,7 +346,8 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
 """The schema of each choice of the ``dataset`` group."""
 
 NOT_IN_RUN_ID = frozenset(
-    {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement", "figure", "panel"}
+    {"device", "threads", "processes", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement"}
+    | {"figure", "panel"}
     | {"extensions"}  # whose code counts, not their names
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
