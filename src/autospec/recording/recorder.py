@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
+from autospec.capture.copies import Uncopied
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -23,6 +25,7 @@ from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
+from autospec.recording.access import Access
 from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
@@ -30,6 +33,7 @@ from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.measured_floor import measured_floor
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.resumption import check_state
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.spectra.constant_rows import ConstantRows
@@ -54,7 +58,7 @@ from autospec.store.schema import (
 from autospec.store.write import Header
 
 
-class SpectralRecorder:
+class SpectralRecorder(Uncopied):
     """Records the spectra of every layer's gradient, activations and adjoints by group while a model trains.
 
     Whose a row is, is traced on the first batch and wherever it may change; ``check`` shows it.
@@ -121,7 +125,8 @@ class SpectralRecorder:
         permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = None if path is None else Path(path)
+        self._access = Access(model, engine)
+        self.path = _checked_path(path)
         floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
         settings = check_settings(
             RecorderSettings,
@@ -218,11 +223,6 @@ class SpectralRecorder:
         self, group: Tensor | npt.ArrayLike, samples: Tensor | None, weight: Tensor | npt.ArrayLike | None
     ) -> Iterator[Batch]:
         self._check_open()
-        if self._batch is not None:
-            raise AutoSpecError(
-                "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
-                "one that an exception left open)"
-            )
         if self._spoilt:
             raise AutoSpecError(
                 "an earlier batch of this epoch raised after its backward pass had begun, so its sums are spoilt; "
@@ -232,40 +232,41 @@ class SpectralRecorder:
         if not self.schedule.takes(self.epoch):
             yield Batch(None)
             return
-        groups = sample_groups(group, self.grouping, self._uses[0])
-        weights = loss_weights(weight, groups)
-        subject = self._null.subjects_of(samples, groups) if self._null else None
-        self._batch = batch = Batch(groups, subject, weights)
-        # factors are compared as they arrive; gradients that an engine splits, here
-        unchecked = self._layers() if self._hooks is None and not self._checked else []
-        self._check.begin()
-        self._scale_check.begin()
-        try:
-            others = self._layers() if self._hooks is None else []
-            with (
-                leaf_gradients(unchecked) as left,
-                self._check.noticing(others),
-                self._following(),
-                self._engine.listening(groups),
-            ):
-                yield batch
-            if not batch.heard:
-                raise AutoSpecError(self._nothing_heard())
-            self._check.end()
-            self._scale_check.keep()
-            if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
-                check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
-                self._checked = True
-            self._check_reduction(batch)
-            self._sums.count(groups, weights, batch.loss_sums)
-            if self._null is not None and batch.subject is not None:
-                self._null.count(batch.subject, weights, batch.sample_losses)
-        except BaseException:
-            self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
-            raise
-        finally:
-            self._check.close()
-            self._batch = None
+        with self._access.one_batch():
+            groups = sample_groups(group, self.grouping, self._uses[0])
+            weights = loss_weights(weight, groups)
+            subject = self._null.subjects_of(samples, groups) if self._null else None
+            self._batch = batch = Batch(groups, subject, weights)
+            # factors are compared as they arrive; gradients that an engine splits, here
+            unchecked = self._layers() if self._hooks is None and not self._checked else []
+            self._check.begin()
+            self._scale_check.begin()
+            try:
+                others = self._layers() if self._hooks is None else []
+                with (
+                    leaf_gradients(unchecked) as left,
+                    self._check.noticing(others),
+                    self._following(),
+                    self._engine.listening(groups),
+                ):
+                    yield batch
+                if not batch.heard:
+                    raise AutoSpecError(self._nothing_heard())
+                self._check.end()
+                self._scale_check.keep()
+                if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
+                    check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
+                    self._checked = True
+                self._check_reduction(batch)
+                self._sums.count(groups, weights, batch.loss_sums)
+                if self._null is not None and batch.subject is not None:
+                    self._null.count(batch.subject, weights, batch.sample_losses)
+            except BaseException:
+                self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
+                raise
+            finally:
+                self._check.close()
+                self._batch = None
 
     def check(self, batch: Any) -> LayerTable:
         """One table of all layers of the model: how the rows of each are traced, how it is recorded, or why not.
@@ -301,6 +302,7 @@ class SpectralRecorder:
     ) -> None:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
+        self._check_between("end_epoch or record")
         last = self.table.last_epoch
         label = last + 1 if step is None else step
         if label <= last:
@@ -331,6 +333,7 @@ class SpectralRecorder:
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        self._access.check_process()
         self._file.write()
 
     @property
@@ -342,26 +345,33 @@ class SpectralRecorder:
         """Take all hooks off the model and write the file; ``complete`` says whether the run ended well."""
         if self._closed:
             return
+        self._access.check_process()
         self._closed = True
         self._engine.close()
         self._scale_check.end()
-        self._header.attributes["complete"] = complete
+        in_batch = self._batch is not None
+        self._header.attributes["complete"] = complete and not in_batch
         self.write()
+        if in_batch and complete:
+            raise AutoSpecError("recorder.close() came inside recorder.batch(...): the batch is lost, the rest written")
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on from here; the file is written, so that it is never behind it."""
+        self._check_between("state_dict")
         if self._sums.batches:
             raise AutoSpecError("a recorder's state is taken between epochs, after end_epoch")
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
-        state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
+        state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions, "of": self._named()}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
         return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
+        self._check_open()
+        check_state(state, self._named())
         for path, values in state["arrays"].items():
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
@@ -374,6 +384,7 @@ class SpectralRecorder:
 
     def rewind(self, epoch: int) -> None:
         """Keep so many epochs (or steps), drop the rest and go on there; AutoSpecError where there are not as many."""
+        self._check_open()
         if epoch > self.table.trained:
             held = f"{self.path or 'the recorder'} ends before epoch {self.table.trained}"
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
@@ -394,6 +405,7 @@ class SpectralRecorder:
         return [layer.name for layer in self._layers()]
 
     def __enter__(self) -> SpectralRecorder:
+        self._check_open()
         return self
 
     def __exit__(
@@ -567,7 +579,18 @@ class SpectralRecorder:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise AutoSpecError("the recorder is closed")
+            raise AutoSpecError("the recorder is closed; SpectralRecorder(..., resume=True) goes on with its file")
+        self._access.check_process()
+
+    def _check_between(self, call: str) -> None:
+        """Refuse a call that belongs between batches."""
+        if self._batch is not None:
+            raise AutoSpecError(f"{call} inside recorder.batch(...): call it after the batch")
+
+    def _named(self) -> dict[str, Any]:
+        """The groups and the matrices' shapes, by which a state is told from that of another recorder."""
+        shapes = {use.layer.name: list(use.layer.shape) for use in self._uses}
+        return {"groups": list(self.grouping.names), "layers": shapes}
 
     def _warn(self, layer: str, message: str) -> None:
         self._warn_once(layer, f"layer {layer!r}: {message}")
@@ -576,6 +599,14 @@ class SpectralRecorder:
         if key not in self._warned:
             self._warned.add(key)
             warnings.warn(message, AutoSpecWarning, stacklevel=6)
+
+
+def _checked_path(path: str | Path | None) -> Path | None:
+    if not (path is None or isinstance(path, str | os.PathLike)):
+        raise AutoSpecError(f"path={path!r}: must be a path as text, or None to keep the spectra in memory")
+    if path is not None and Path(path).is_dir():
+        raise AutoSpecError(f"path={str(path)!r} is a folder; name a file in it, such as {Path(path, 'spectra.h5')}")
+    return None if path is None else Path(path)
 
 
 def _check_group_sizes(group_sizes: Sequence[int] | None, grouping: Grouping) -> None:

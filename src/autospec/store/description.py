@@ -11,7 +11,7 @@ from autospec.store.schema import ALL
 if TYPE_CHECKING:
     from autospec.store.read import Spectra
 
-MOST_LAYERS = 20
+MOST_LAYERS = MOST_GROUPS = 20
 
 
 def describe(spectra: Spectra) -> str:
@@ -43,8 +43,13 @@ def _groups(spectra: Spectra) -> str:
     margins = [name for name in spectra.group_names if name != ALL and name not in disjoint]
 
     def named(names: list[str]) -> str:
+        more = [f"and {len(names) - MOST_GROUPS} more"] if len(names) > MOST_GROUPS else []
         return ", ".join(
-            name if isnan(spectra.sizes[name]) else f"{name} ({spectra.sizes[name]:.0f})" for name in names
+            [
+                name if isnan(spectra.sizes[name]) else f"{name} ({spectra.sizes[name]:.0f})"
+                for name in names[:MOST_GROUPS]
+            ]
+            + more
         )
 
     return f"groups   {named([ALL, *disjoint])}{f'; margins {named(margins)}' if margins else ''}"

@@ -40,6 +40,7 @@ from autospec.store.schema import (
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
+    layer_folder,
     layer_path,
 )
 from autospec.store.table import AnyArray, SpectraTable
@@ -100,7 +101,7 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
         arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
-            layers.create_group(name).attrs.update(attributes)
+            layers.create_group(layer_folder(name)).attrs.update(attributes)
         if header.permutations is not None:
             file.create_group(PERMUTATION_ROOT).attrs.update(
                 {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
