@@ -35,6 +35,7 @@ import pandas as pd
 from autospec.cohorts.phenotype import NUMERIC
 from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
+from autospec.foreign.process import read_apart
 from autospec.store.atomic import remove_leftovers, write_atomically
 from autospec.store.checksums import FORMAT, fixed_text, seal, write_digest
 from autospec.store.contents import COHORT
@@ -102,11 +103,22 @@ def is_prepared(file: Path) -> bool:
         True for a prepared cohort.
     """
     try:
-        # a stream, not a path: HDF5 would refuse what another process has open for writing
-        with file.open("rb") as stream, h5py.File(stream, "r") as root:
-            return "schema_version" in root.attrs and "people" in root
-    except OSError:
+        return read_apart(has_people, file)
+    except AutoSpecError:
         return False
+
+
+def has_people(file: Path) -> bool:
+    """``is_prepared`` in this process, which a damaged file may kill.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        True for a prepared cohort.
+    """
+    with file.open("rb") as stream, h5py.File(stream, "r") as root:
+        return "schema_version" in root.attrs and "people" in root
 
 
 def open_prepared(file: Path) -> contextlib.AbstractContextManager[h5py.File]:

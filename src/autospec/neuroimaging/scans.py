@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -13,9 +13,10 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import obliquity
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import is_proxy
 
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import check_claim, file_bytes
 
 ImageLike = Any
 """A path, or an image that nibabel has loaded."""
@@ -82,10 +83,10 @@ def load_image(image: ImageLike, kind: str) -> Any:
         raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
     name = name_of(image, kind)
     if isinstance(image, str | PathLike):
-        if not Path(image).is_file():
-            raise AutoSpecError(f"{kind} {name}: there is no such file")
         with _readable(kind, name):
+            file_bytes(Path(image))
             image = nibabel.load(image)
+            _check_claim(image)
     return image
 
 
@@ -237,10 +238,25 @@ def _direction(image: Any) -> str:
     return codes if turned < 0.01 else f"{codes} turned by {turned:.2f}°"
 
 
+def _check_claim(image: Any) -> None:
+    """AutoSpecError where the header claims more voxels than the file can hold; nothing is allocated before."""
+    proxy, holders = image.dataobj, getattr(image, "file_map", {})
+    file = getattr(holders.get("image"), "filename", None)
+    if file is None or not is_proxy(proxy):
+        return
+    if any(length < 1 for length in image.shape):
+        raise ValueError(f"its header says {' × '.join(map(str, image.shape))} voxels")
+    claimed = math.prod(map(int, image.shape)) * proxy.dtype.itemsize + int(getattr(proxy, "offset", 0))
+    check_claim(file, claimed, file_bytes(Path(file)), is_packed=str(file).endswith((".gz", ".bz2", ".mgz", ".zst")))
+
+
 @contextmanager
 def _readable(kind: str, name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        reason = " ".join(str(error).split())
+    except AutoSpecError as error:
+        text = str(error)
+        raise AutoSpecError(f"{kind} {text}" if text.startswith(name) else f"{kind} {name}: {text}") from error
+    except Exception as error:  # a damaged header raises whatever its damage leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise AutoSpecError(f"{kind} {name}: is truncated, damaged or no image ({reason})") from error
