@@ -6,7 +6,6 @@ The page is one file without links, so that it can be sent; everything that come
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from autospec.cohorts.prepared_file import open_prepared, read_prepared
 from autospec.cohorts.quality import Quality, read_quality
 from autospec.cohorts.subject_file import POOR_MATCH
 from autospec.errors import AutoSpecError
+from autospec.harmless import in_page
 from autospec.neuroimaging.domains import COMPONENT_NAMES
 
 COLUMNS = (
@@ -108,17 +108,17 @@ def _thumbnail(volume: npt.NDArray) -> str:
 def _page(quality: Quality, rows: Sequence[Row]) -> str:
     """The whole page."""
     match_cut, motion_cut = f"{POOR_MATCH:g}", "0.5"
-    title = html.escape(f"{quality.name}: {len(rows)} subjects")
+    title = in_page(f"{quality.name}: {len(rows)} subjects")
     facts = [quality.source, f"{quality.volumes} volumes"]
     if quality.mask is not None:
         facts.append(f"mask of {int(quality.mask.sum())} voxels")
     head = "".join(f'<th data-key="{key}">{heading}</th>' for key, heading in COLUMNS)
     body = "\n".join(_table_row(row) for row in rows)
-    account = "\n".join(f"<li>{html.escape(line)}</li>" for line in quality.account)
+    account = "\n".join(f"<li>{in_page(line)}</li>" for line in quality.account)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
-<p>{html.escape(" · ".join(facts))}</p>
+<p>{in_page(" · ".join(facts))}</p>
 <p>Cuts: leave out whose lowest map correlates below <input id="match" type="number" step="0.05" value="{match_cut}">
 with the template's, or who moved more than <input id="motion" type="number" step="0.05" value="{motion_cut}"> mm:
 <b id="count"></b>. (<code>dataset.motion_cut</code> cuts by motion.) A click on a heading sorts.</p>
@@ -138,7 +138,7 @@ def _table_row(row: Row) -> str:
     }  # fmt: skip
     texts = "".join(_cell(key, cells[key]) for key, _ in COLUMNS)
     picture = f'<img src="{row.thumbnail}" alt="map">' if row.thumbnail else ""
-    return f"<tr>{texts}<td>{html.escape(', '.join(row.labels))}</td><td>{picture}</td></tr>"
+    return f"<tr>{texts}<td>{in_page(', '.join(row.labels))}</td><td>{picture}</td></tr>"
 
 
 def _cell(key: str, value: object) -> str:
@@ -146,7 +146,7 @@ def _cell(key: str, value: object) -> str:
     if key in NUMBERS:
         sort, shown = ("", "not known") if value is None else (f"{value:.6g}", f"{value:.3g}")
         return f'<td data-key="{key}" data-value="{sort}" class="number">{shown}</td>'
-    text = html.escape(str(value))
+    text = in_page(str(value))
     return f'<td data-key="{key}" data-value="{text}">{text}</td>'
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.runs.folder import RunFolder
+from autospec.harmless import Formatter
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class _QuietFile(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     @property
     def begun(self) -> bool:

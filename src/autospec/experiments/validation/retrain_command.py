@@ -27,6 +27,7 @@ from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import plan_run
 from autospec.experiments.validation.retraining import retrain
+from autospec.harmless import visible
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
         sys.exit(explain(error))
     write_table(table, path, COLUMNS)
     whole = table[table["per"] == "trajectory"][["layer", "test", "p", "p_family", "larger", "note"]]
-    sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
+    sys.stdout.write(visible(f"{whole.to_string(index=False)}\n{path}\n", keep="\n"))
 
 
 def _path(config: ExperimentConfig) -> Path:
