@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from autospec.cohorts.exclusions import list_names
 from autospec.errors import AutoSpecError
 from autospec.foreign.files import unpacked
+
+log = logging.getLogger(__name__)
 
 MISSING_NUMBERS = frozenset({-9999.0, -999.0})
 """Numbers that programs write where a value is missing: FreeSurfer and COINS, SPSS and REDCap."""
@@ -62,8 +66,26 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise
     except (ValueError, OverflowError, MemoryError, csv.Error) as error:
         raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
+    _check_rows(cells, content, path)
     cells = cells.fillna("").apply(lambda column: column.str.strip())
     return cells.map(_with_point) if separator == ";" else cells
+
+
+def _check_rows(cells: pd.DataFrame, content: BinaryIO, path: Path) -> None:
+    """Refuse what no table holds, and name rows that are shorter than the header."""
+    text = content.getvalue()  # type: ignore[attr-defined]
+    if b"\0" in text:
+        raise AutoSpecError(f"{path}: cannot be read as a table: byte {text.index(0)} is zero, as in a damaged file")
+    short = np.flatnonzero(cells.isna().any(axis=1))
+    if not len(short):
+        return
+    row, width = int(short[-1]), cells.shape[1]
+    if row == len(cells) - 1 and not text.endswith((b"\n", b"\r")):
+        raise AutoSpecError(
+            f"{path}: is cut off: its last row has {int(cells.iloc[row].notna().sum())} of {width} cells"
+        )
+    rows = list_names(str(row + 1) for row in short)
+    log.warning("%s: rows %s (the header is 1) have fewer than %d cells; the others are missing", path, rows, width)
 
 
 def read_table(path: Path) -> pd.DataFrame:
