@@ -353,3 +353,14 @@ def test_a_file_that_kills_its_reader_leaves_its_subject_out_by_name_and_the_oth
     assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["id"]) == ["sub-3"]
     assert "its header claims" in account.dropped["sub-1"]
     assert account.dropped["sub-2"].endswith("its reader died of it (SIGSEGV); the file is damaged")
+
+
+def test_maps_that_fit_neither_side_of_the_time_courses_are_an_error(tmp_path: Path) -> None:
+    savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20)), "ic": np.zeros((7, 30))})
+    with pytest.raises(
+        AutoSpecError, match=r"its 7 maps \(ic\) fit neither side of its time-courses \(tc\), \(4, 20\)"
+    ):
+        gift.read(Source("a", tmp_path / "x_ica_br1.mat"), Options(tmp_path, tmp_path / "out.h5"))
+    savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20))})
+    with pytest.raises(AutoSpecError, match="holds no matrix 'ic'"):
+        gift.read(Source("a", tmp_path / "x_ica_br1.mat"), Options(tmp_path, tmp_path / "out.h5"))

@@ -158,3 +158,15 @@ def test_sizes_and_text_of_small_files(tmp_path, monkeypatch):
     monkeypatch.setattr("autospec.foreign.files.read_bytes.__defaults__", (5,))
     with pytest.raises(AutoSpecError, match="a.txt: has 6 bytes, more than the 5 that such a file may have"):
         read_text(path)
+
+
+def test_what_a_header_leaves_out_is_named_and_a_checksum_is_looked_at(tmp_path, caplog):
+    make.nifti(tmp_path / "a.nii", 4, 4, 2)
+    assert read_values(load_image(tmp_path / "a.nii", "scan")).shape == (4, 4, 2)
+    assert "a.nii: its header explains 480 of 608 bytes; the rest is not read" in caplog.text
+    make.nifti(tmp_path / "b.nii.gz", 4, 4, 4)
+    content = bytearray((tmp_path / "b.nii.gz").read_bytes())
+    content[-6] ^= 1  # within the checksum: every voxel would be read
+    (tmp_path / "b.nii.gz").write_bytes(content)
+    with pytest.raises(AutoSpecError, match="scan .*b.nii.gz: is truncated or damaged: CRC check failed"):
+        read_values(load_image(tmp_path / "b.nii.gz", "scan"))

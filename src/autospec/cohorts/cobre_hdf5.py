@@ -56,7 +56,11 @@ def find_sources(options: Options, account: Account) -> Folder:
     """
     tables = _tables(options.folder)
     if len(tables) != 1:
-        raise AutoSpecError(f"{options.folder}: {len(tables)} HDF5 files with a dataset {DATASET}; one is needed")
+        others = ", ".join(path.name for path in _hdf5_files(options.folder))
+        raise AutoSpecError(
+            f"{options.folder}: {len(tables)} HDF5 files with a table {DATASET} of numbers, where one is needed; "
+            f"there are {others or 'none'}"
+        )
     shape = read_apart(table_shape, tables[0])
     if len(shape) != 2 or shape[1] % COMPONENTS:
         raise AutoSpecError(f"{tables[0]}: {DATASET} is {shape}, not (subjects, {COMPONENTS} components × volumes)")
@@ -186,9 +190,13 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _hdf5_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")])
+
+
 def _tables(folder: Path) -> list[Path]:
     tables = []
-    for path in sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")]):
+    for path in _hdf5_files(folder):
         try:
             if read_apart(table_shape, path):
                 tables.append(path)

@@ -168,7 +168,12 @@ def _timecourses(content: Struct, file: Path) -> Array:
     With as many volumes as components nothing but the file's name tells: a calibrated file has time first.
     """
     courses = _matrix(content, "tc", file)
-    if "ic" not in content or len(courses) != len(_matrix(content, "ic", file)):
+    components = len(_matrix(content, "ic", file))
+    if components not in courses.shape:
+        raise AutoSpecError(
+            f"{file}: its {components} maps (ic) fit neither side of its time-courses (tc), {courses.shape}"
+        )
+    if len(courses) != components:
         return courses
     is_square = courses.shape[0] == courses.shape[1]
     return courses if is_square and CALIBRATED.search(file.name) else courses.T

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,6 +54,8 @@ def read_cells(path: Path) -> pd.DataFrame:
     content = unpacked(path, MOST_BYTES)
     try:
         separator = _separator(content, path)
+        _check_rows(content, separator, path)
+        content.seek(0)
         cells = pd.read_csv(
             content,
             sep=separator,
@@ -66,26 +69,34 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise
     except (ValueError, OverflowError, MemoryError, csv.Error) as error:
         raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    _check_rows(cells, content, path)
     cells = cells.fillna("").apply(lambda column: column.str.strip())
     return cells.map(_with_point) if separator == ";" else cells
 
 
-def _check_rows(cells: pd.DataFrame, content: BinaryIO, path: Path) -> None:
-    """Refuse what no table holds, and name rows that are shorter than the header."""
-    text = content.getvalue()  # type: ignore[attr-defined]
-    if b"\0" in text:
-        raise AutoSpecError(f"{path}: cannot be read as a table: byte {text.index(0)} is zero, as in a damaged file")
-    short = np.flatnonzero(cells.isna().any(axis=1))
-    if not len(short):
+def _check_rows(content: BinaryIO, separator: str, path: Path) -> None:
+    """Refuse what no table holds, and name the lines that have fewer cells than the header: pandas fills them up."""
+    content.seek(0)
+    raw = content.read()
+    if b"\0" in raw:
+        raise AutoSpecError(f"{path}: cannot be read as a table: byte {raw.index(0)} is zero, as in a damaged file")
+    lengths = dict(_cells_by_line(raw.decode("utf-8-sig"), separator))
+    width = next(iter(lengths.values()), 0)
+    short = [line for line, cells in lengths.items() if cells < width]
+    if not short:
         return
-    row, width = int(short[-1]), cells.shape[1]
-    if row == len(cells) - 1 and not text.endswith((b"\n", b"\r")):
-        raise AutoSpecError(
-            f"{path}: is cut off: its last row has {int(cells.iloc[row].notna().sum())} of {width} cells"
-        )
-    rows = list_names(str(row + 1) for row in short)
-    log.warning("%s: rows %s (the header is 1) have fewer than %d cells; the others are missing", path, rows, width)
+    if short[-1] == max(lengths) and not raw.endswith((b"\n", b"\r")):
+        raise AutoSpecError(f"{path}: is cut off: its last line has {lengths[short[-1]]} of {width} cells")
+    lines = list_names(map(str, short))
+    log.warning("%s: lines %s have fewer cells than the header, %d; the others are missing", path, lines, width)
+
+
+def _cells_by_line(text: str, separator: str) -> Iterator[tuple[int, int]]:
+    """(line, from 1; its cells) of every line that is not blank."""
+    if separator == r"\s+":
+        yield from ((number, len(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    yield from ((reader.line_num, len(row)) for row in reader if row)
 
 
 def read_table(path: Path) -> pd.DataFrame:
