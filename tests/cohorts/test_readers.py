@@ -357,9 +357,7 @@ def test_a_file_that_kills_its_reader_leaves_its_subject_out_by_name_and_the_oth
 
 def test_maps_that_fit_neither_side_of_the_time_courses_are_an_error(tmp_path: Path) -> None:
     savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20)), "ic": np.zeros((7, 30))})
-    with pytest.raises(
-        AutoSpecError, match=r"its 7 maps \(ic\) fit neither side of its time-courses \(tc\), \(4, 20\)"
-    ):
+    with pytest.raises(AutoSpecError, match=r"its 7 maps \(ic\) fit neither side .* \(4, 20\)"):
         gift.read(Source("a", tmp_path / "x_ica_br1.mat"), Options(tmp_path, tmp_path / "out.h5"))
     savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20))})
     with pytest.raises(AutoSpecError, match="holds no matrix 'ic'"):

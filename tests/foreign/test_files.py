@@ -7,7 +7,9 @@ import time
 import zlib
 
 import hostile_files as make
+import numpy as np
 import pytest
+from cohort_files import write_image
 
 from autospec.cohorts.cobre_hdf5 import table_shape, whole_numbers
 from autospec.cohorts.levels import levels_file, levels_of
@@ -164,7 +166,7 @@ def test_what_a_header_leaves_out_is_named_and_a_checksum_is_looked_at(tmp_path,
     make.nifti(tmp_path / "a.nii", 4, 4, 2)
     assert read_values(load_image(tmp_path / "a.nii", "scan")).shape == (4, 4, 2)
     assert "a.nii: its header explains 480 of 608 bytes; the rest is not read" in caplog.text
-    make.nifti(tmp_path / "b.nii.gz", 4, 4, 4)
+    write_image(tmp_path / "b.nii.gz", np.random.default_rng(0).normal(size=(20, 20, 20, 9)))
     content = bytearray((tmp_path / "b.nii.gz").read_bytes())
     content[-6] ^= 1  # within the checksum: every voxel would be read
     (tmp_path / "b.nii.gz").write_bytes(content)
