@@ -72,8 +72,10 @@ lint: $(READY) ## check style, types and the direction of imports
 hooks: $(READY) ## check style, types and imports at every commit
 	$(BIN)/pre-commit install
 
-faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
+faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost and, for figures, 100 more; then in odd environments (two hours)
 	$(BIN)/python scripts/faults.py $(ARGS)
+	$(BIN)/python scripts/figure_faults.py
+	$(BIN)/python scripts/environments.py
 
 fuzz: $(READY) ## damage 5,000 files of every kind and see what their readers make of it (ten minutes): ARGS='--inputs 500'
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign $(ARGS)

@@ -34,7 +34,7 @@ class _QuietFile(logging.FileHandler):
     """A log file that is made by its first message and never stands in the way of the run, as on a full disk."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True)
+        super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
         self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     @property

@@ -96,7 +96,7 @@ def _progress(folder: RunFolder) -> _Progress:
 def _epochs_of(folder: RunFolder) -> int | None:
     """The number of epochs of a run, from its configuration."""
     with contextlib.suppress(OSError):
-        line = re.search(r"^epochs: (\d+)$", folder.config.read_text(), re.MULTILINE)
+        line = re.search(r"^epochs: (\d+)$", folder.config.read_text("utf-8", "replace"), re.MULTILINE)
         return int(line.group(1)) if line else None
     return None
 
