@@ -29,6 +29,8 @@ T = TypeVar("T")
 LIMIT_S = 30.0
 """Seconds that a file may take, and more for a large one."""
 BYTES_PER_S = 10e6
+START_S = 120.0
+"""Seconds more for the first file of a process, which loads HDF5 and SciPy."""
 
 ALLOWANCE_BYTES, ALLOWANCE_RATIO = 2**30, 32
 """Memory that reading a file may take beside what the process has already: so much, and so many times its size."""
@@ -58,6 +60,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
+        self._start_s = START_S
         self._line, other = Pipe()
         path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *(one for one in sys.path if one)])
         self._process = subprocess.Popen(
@@ -79,6 +82,8 @@ class Reader:
         """Have a function called; see ``read_apart``."""
         try:
             self._line.send((function.__module__, function.__qualname__, path.absolute(), arguments))
+            limit_s += self._start_s
+            self._start_s = 0.0
             if not self._line.poll(limit_s):
                 self.close()
                 raise AutoSpecError(
