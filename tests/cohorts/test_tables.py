@@ -109,3 +109,10 @@ def test_lines_with_too_few_cells_are_named_and_a_table_that_is_cut_off_is_refus
         read_table(file)
     file.with_suffix(".txt").write_text("id sex age\n1 M 30\n2 F 31")
     assert len(read_table(file.with_suffix(".txt"))) == 2
+
+
+def test_a_header_that_is_cut_in_two_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "subjects.tsv"
+    file.write_bytes(b"particip\rant_id\tsex\n1\tM\n")
+    with pytest.raises(AutoSpecError, match="its first line is one cell, others have tabs"):
+        read_table(file)

@@ -341,7 +341,7 @@ def test_a_state_of_an_earlier_version_is_taken():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": 3}, "model: a torch.nn.Module is needed, not a int"),
+        ({"model": 3}, "the model itself is needed, a torch.nn.Module"),
         ({"path": b"x"}, "path=b'x': must be a path as text"),
         ({"path": "."}, "path='.' is a folder; name a file in it, such as spectra.h5"),
         ({"groups": 3}, "groups=3: a list of at least one group name is needed"),

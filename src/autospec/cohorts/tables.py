@@ -154,6 +154,9 @@ def _separator(content: BinaryIO, path: Path) -> str:
         if separator in line:
             _check_columns(line.count(separator) + 1, path)
             return separator
+    if b"\t" in content.read():
+        raise AutoSpecError(f"{path}: cannot be read as a table: its first line is one cell, others have tabs")
+    content.seek(0)
     _check_columns(len(line.split()), path)
     return r"\s+" if re.search(r"\S\s+\S", line) else ","
 

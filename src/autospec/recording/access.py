@@ -22,8 +22,6 @@ class Access:
     """
 
     def __init__(self, model: nn.Module, engine: str) -> None:
-        if not isinstance(model, nn.Module):
-            raise AutoSpecError(f"model: a torch.nn.Module is needed, not a {type(model).__name__}")
         self.engine = engine
         self._model = weakref.ref(model)
         self._process = os.getpid()

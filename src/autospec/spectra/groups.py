@@ -102,10 +102,10 @@ def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Gro
 def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
     """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
     if isinstance(groups, str | set | frozenset | dict) or not isinstance(groups, Iterable):
-        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed, such as ['HC', 'SZ']")
     groups = list(groups)
     if not groups:
-        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed, such as ['HC', 'SZ']")
     if not isinstance(margins, Mapping):
         raise AutoSpecError(f"margins={margins!r}: must be a dict of lists of groups")
     names = [*groups, *margins]

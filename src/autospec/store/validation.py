@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from autospec.errors import DamagedFile
+from autospec.harmless import visible
 from autospec.store.checksums import axis_names
 from autospec.store.contents import (
     DEEPEST,
@@ -194,7 +195,8 @@ class Validation:
                 raise self._misfit(path, f"has {length} entries along {axis}, where /{of} has {expected}")
 
     def _misfit(self, path: str, what: str) -> DamagedFile:
-        return DamagedFile(f"{self.name}: /{path.lstrip('/')} {what}; the file is damaged or not of this program")
+        where = visible(path.lstrip("/"))
+        return DamagedFile(f"{self.name}: /{where} {what}; the file is damaged or not of this program")
 
 
 def _text(raw: bytes) -> str:

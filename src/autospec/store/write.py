@@ -13,6 +13,7 @@ import numpy as np
 
 from autospec.store.atomic import write_atomically
 from autospec.store.checksums import (
+    CHECKED,
     DIGEST,
     FORMAT,
     HEAPS,
@@ -157,7 +158,8 @@ def _members(header: Header) -> AnyArray:
 def _create_dataset(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> h5py.h5d.DatasetID:
     """A dataset with checksums and labelled axes, whose values are yet to be written."""
     chunks = _chunks(values)
-    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, fletcher32=chunks is not None).id
+    checked = {} if chunks is None else CHECKED  # an empty array has nothing to be checked
+    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, **checked).id
     for axis, dimension in enumerate(dimensions):
         h5py.h5ds.set_label(dataset, axis, dimension.encode())  # dims[axis].label takes three times as long
     return dataset
