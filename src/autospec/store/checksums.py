@@ -1,8 +1,8 @@
 """How damage to a file is seen: checksums of values, and digests of what these leave out.
 
-Every dataset is written with HDF5's fletcher32, and with gzip's Adler-32. The digest of the structure covers every path, shape and type, every
-attribute, and text. HDF5 keeps text of attributes in heaps without a checksum, and hangs or crashes on a damaged one:
-a third attribute, of numbers alone, holds their checksums, and is looked at before any text is read.
+Every dataset is written with HDF5's fletcher32, and with gzip's Adler-32. The digest of the structure covers every
+path, shape and type, every attribute, and text. HDF5 keeps text of attributes in heaps without a checksum, and hangs or
+crashes on a damaged one: a third attribute, of numbers alone, holds their checksums, and is looked at before any text.
 """
 
 from __future__ import annotations
