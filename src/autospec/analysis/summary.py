@@ -13,6 +13,8 @@ SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
 """Columns whose names are swapped when a pair is."""
+INTERVAL = ("low", "high")
+"""Columns of an effect's interval, where there is one: turned round, each is the other's with its sign changed."""
 
 
 def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -29,9 +31,17 @@ def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
     for a, b in pairs:
         same = tests[(tests["group_a"] == a) & (tests["group_b"] == b)]
         turned = tests[(tests["group_a"] == b) & (tests["group_b"] == a)]
-        flipped = turned.assign(**{name: -turned[name] for name in SIGNED}).rename(columns=SWAPPED)[tests.columns]
+        flipped = _turn(turned)
         parts += [part for part in (same, flipped) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else tests.iloc[:0]
+
+
+def _turn(tests: pd.DataFrame) -> pd.DataFrame:
+    """The same tests with first and second group swapped."""
+    signed = {name: -tests[name] for name in SIGNED}
+    if set(INTERVAL) <= set(tests.columns):
+        signed |= {one: -tests[other] for one, other in zip(INTERVAL, INTERVAL[::-1], strict=True)}
+    return tests.assign(**signed).rename(columns=SWAPPED)[tests.columns]
 
 
 def drawn_rows(tests: pd.DataFrame) -> pd.DataFrame:
@@ -94,3 +104,18 @@ def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[st
         f"{' and '.join(pairs)} {'is' if len(pairs) == 1 else 'are'} not tested{place}: {note}."
         for (note, place), pairs in where.items()
     )
+
+
+def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
+    """Say that each permutation of a panel's tests is a network of its own, where it is.
+
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+
+    Returns:
+        A sentence, or none.
+    """
+    if "networks" not in tests or not tests["networks"].max() > 1:
+        return ()
+    count = int(tests["networks"].max()) - 1
+    return (f"the groups are what is learned, so each of {count} permutations is a network trained anew.",)

@@ -225,7 +225,8 @@ def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
     ]
     if any(panel.tested for panel in panels):
         sentences.append(
-            "p: labels permuted at fixed weights; one distance over the trajectory, family-wise over layers and pairs."
+            "p: labels permuted, at fixed weights unless a panel says otherwise; one distance over the trajectory, "
+            "family-wise over layers and pairs."
         )
     if any(panel.paper for panel in panels):
         sentences.append(

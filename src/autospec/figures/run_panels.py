@@ -11,7 +11,7 @@ import pandas as pd
 
 from autospec.analysis.comparison import Comparison
 from autospec.analysis.run_tables import RunTables
-from autospec.analysis.summary import drawn_rows, left_out, orient, verdicts
+from autospec.analysis.summary import drawn_rows, left_out, orient, retrained, verdicts
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
 from autospec.store.groups import Pair
 from autospec.store.read import Spectra
@@ -104,7 +104,7 @@ def difference_panel(
         provenance=_provenance(run, heading, run.groups),
         paper=paper,
         verdicts=verdicts(drawn, heading.label),
-        left_out=(_values_left_out(compared), *left_out(drawn, heading.label)),
+        left_out=(_values_left_out(compared), *retrained(drawn), *left_out(drawn, heading.label)),
         seeds=heading.seeds,
     )
 

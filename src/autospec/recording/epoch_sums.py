@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +135,37 @@ class EpochSums:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
 
+    def count_given(self, samples: Tensor, weight: Tensor) -> None:
+        """Count a batch that was had elsewhere: samples and loss weights per cell."""
+        self.batches += 1
+        self._samples, self._weight = self._samples + samples, self._weight + weight
+
+    def use(self, name: str) -> Use | None:
+        """The watched use of a name, or None."""
+        return self._uses.get(name)
+
+    def facts(self) -> tuple[int, int]:
+        """How many batches there were, and how many with losses."""
+        return self.batches, self._losses_given
+
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, loss weights and losses per cell, of a loss that counts ``share``."""
+        return self._samples, self._weight * share, self._loss
+
+    def take_counted(self, counted: Sequence[Tensor], facts: Sequence[tuple[int, int]]) -> None:
+        """Take other samples, loss weights and losses: those of several processes together, each with its ``facts``."""
+        self._samples, self._weight, self._loss = counted
+        self.batches = max(batches for batches, _ in facts)
+        # a process without batches has no losses to give
+        self._losses_given = self.batches if all(batches == given for batches, given in facts) else 0
+
+    def begin_uses(self, names: Iterable[str]) -> None:
+        """Begin the sums of uses of weights that are known from calls in other processes alone."""
+        for name in dict.fromkeys(names):
+            if name not in self._layers:
+                layer = self._uses[name.partition("/uses/")[0]].layer
+                self._layers[name] = self._begun(Use(name, layer, ""))
+
     @property
     def layers(self) -> Mapping[str, LayerSums]:
         """The sums of every watched use of a weight, by its name."""
@@ -167,11 +198,19 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None, certified: LeadingSpectra | None = None) -> Measured:
+    def measured(
+        self,
+        epoch: int,
+        leading: int | None,
+        certified: LeadingSpectra | None = None,
+        own: Container[str] | None = None,
+    ) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
 
-        Gradient spectra come from ``certified``, with their bounds, where it is given.
+        Gradient spectra come from ``certified``, with their bounds, where it is given. ``own`` names the layers that
+        are looked at, where other processes look at the others.
         """
+        layers = {name: sums for name, sums in self._layers.items() if own is None or name in own}
         samples = self._grouping.sums(self._samples)
         found: Measured = {
             GROUP_ROWS: samples.numpy(),
@@ -181,8 +220,8 @@ class EpochSums:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
         if certified is not None:
             self._certify(certified, epoch)
-        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
-        for name, sums in self._layers.items():
+        settle_spectra(sums.gradient for sums in layers.values() if sums.arrived and GRADIENT in sums.keep)
+        for name, sums in layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
                 continue
             if not sums.arrived:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.joint_epoch import agreed_refusal, join
+from autospec.recording.processes import Processes
 from autospec.recording.twin import TwinBatch
 from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
 from autospec.spectra.settings import CALIBRATED, FORMULA
@@ -64,6 +66,12 @@ class MeasuredFloor:
             yield
         if not twin.heard:
             self.refusal = twin.refusal
+
+    def join(self, processes: Processes, share: float) -> None:
+        """Add up what several processes repeated of the record's batches; refused in one, it is in all."""
+        self.refusal = agreed_refusal(self.refusal, processes)
+        if self._precise is not None and not self.refusal:
+            join(self._precise, processes, share)
 
     def settle(self, sums: EpochSums, epoch: int) -> None:
         """Give the sums of the record that ends, at an epoch, their noise floors."""

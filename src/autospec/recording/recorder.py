@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
@@ -29,9 +29,12 @@ from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.access import Access
+from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.batch import Batch, loss_weights, sample_groups
-from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.epoch_sums import EpochSums, Measured
+from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
+from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
@@ -39,6 +42,14 @@ from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.previous_weights import PreviousWeights
+from autospec.recording.processes import (
+    Processes,
+    answering,
+    check_served,
+    find_processes,
+    is_one_of_several,
+    unwrapped,
+)
 from autospec.recording.record_scalars import OnRecord, record_scalars
 from autospec.recording.resumption import check_state
 from autospec.recording.scale_check import ScaleCheck
@@ -65,6 +76,9 @@ from autospec.store.schema import (
     Field,
 )
 from autospec.store.write import Header
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class SpectralRecorder(Uncopied):
@@ -116,9 +130,13 @@ class SpectralRecorder(Uncopied):
         permutation_epochs: at how many epochs labels are exchanged, where ``epochs`` is given; else it is done at
             records 0, 1, 2, 4, 8 and so on.
         permutation_seed: the seed of the exchanges.
-        on_record: called after each record with a dict of numbers, per layer and group, for any logger.
+        on_record: called after each record with a dict of numbers, per layer and group, for any logger; of several
+            processes by the first.
         permutation_design: permutations that were designed beforehand, in place of the six arguments above.
         attributes: root attributes of the file.
+        process_group: the processes that train the model together, each on a shard of the samples; None finds them
+            (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
+            Every process makes the recorder and ends the same epochs; the first writes the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
     """
@@ -157,6 +175,7 @@ class SpectralRecorder(Uncopied):
         on_record: OnRecord | None = None,
         permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
+        process_group: ProcessGroup | bool | None = None,
     ) -> None:
         _check_model(model)
         self._access = Access(model, engine)
@@ -183,6 +202,7 @@ class SpectralRecorder(Uncopied):
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
+        given, model = model, unwrapped(model)
         self._model = model
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
@@ -257,7 +277,12 @@ class SpectralRecorder(Uncopied):
         self._warned: set[str] = set()
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
+        self._process_group = process_group
+        self._processes: Processes | None = None
+        self._has_met = False
+        self._averaged: AveragedCheck | None = None
         self._begin_sums()
+        self._meet(given)
         self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
 
     def batch(
@@ -286,6 +311,7 @@ class SpectralRecorder(Uncopied):
             AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
                 explain.
         """
+        self._meet(self._model)
         context = self._recording(group, samples, subject, weight, share)
         if self._batch is None:
             self._context = context
@@ -308,7 +334,8 @@ class SpectralRecorder(Uncopied):
             )
         self._scale_check.raise_if_found()
         if not self.schedule.takes(self.epoch):
-            yield Batch(None)
+            with answering(self._processes):
+                yield Batch(None)
             return
         with self._access.one_batch():
             yield from self._in_turn(group, samples, subject, weight, share)
@@ -333,6 +360,7 @@ class SpectralRecorder(Uncopied):
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                answering(self._processes),
                 name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
@@ -354,6 +382,24 @@ class SpectralRecorder(Uncopied):
         finally:
             self._check.close()
             self._batch = None
+
+    def take(self, batch: GivenBatch) -> None:
+        """Add a batch whose gradients were had elsewhere (several sites', from what they sent) in place of ``batch``.
+
+        Args:
+            batch: its layers, samples and loss weights.
+
+        Raises:
+            AutoSpecError: for a layer that is not recorded.
+        """
+        self._check_open()
+        if self.takes_now:
+            add_given(self._sums, batch)
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether spectra are taken at the epoch that runs."""
+        return self.schedule.takes(self.epoch)
 
     def _count(self, batch: Batch, groups: SampleGroups) -> None:
         """Count the samples of a batch that ended well; a step's closure made each a part of the gradient anew."""
@@ -405,7 +451,11 @@ class SpectralRecorder(Uncopied):
         label = last + 1 if step is None else int(step)
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
+        curve = (loss, metric, validation_loss, validation_metric)
+        if self._processes is not None:
+            loss, metric, validation_loss, validation_metric = self._processes.mean(curve)
         if self.schedule.takes(self.epoch):
+            self._join()
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self._scale_check.raise_if_found()
@@ -418,9 +468,7 @@ class SpectralRecorder(Uncopied):
             self._check_loss(loss)
             self._settle_floor()
             self._previous_weights.give(self._sums)
-            self.table.append(
-                {RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading, self._certified)}, EPOCH
-            )
+            self.table.append({RECORDED_EPOCHS: label, **self._measured(label)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
             self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
@@ -431,7 +479,8 @@ class SpectralRecorder(Uncopied):
         self._begin_sums()
         if self._periodic and self._file.is_due:
             self.write()
-        if self._on_record is not None and self.table.epochs[-1:] == [label]:
+        is_told = self._processes is None or self._processes.writes
+        if self._on_record is not None and is_told and self.table.epochs[-1:] == [label]:
             self._on_record(record_scalars(self.table, self.grouping))
 
     def _permute(self, label: int) -> None:
@@ -581,6 +630,54 @@ class SpectralRecorder(Uncopied):
         due = subjects is not None and subjects.is_due(self.epoch)
         self._null = PermutationSums(subjects, self._uses) if subjects is not None and due else None
 
+    def _meet(self, model: nn.Module) -> None:
+        """Find the processes that train together, where there are any, and hold their recorders against one another."""
+        if self._has_met or not is_one_of_several():
+            return
+        self._has_met = True
+        self._processes = find_processes(self._process_group, model)
+        if self._processes is None:
+            return
+        check_served(self._engine_name, self.statistics)
+        if isinstance(self._subjects, SubjectRegister):
+            raise AutoSpecError(
+                "permutations=... in several processes: each meets its own subjects alone; design them beforehand "
+                "(permutation_design=...), or record permutations in one process"
+            )
+        self._file.is_written_here = self._processes.writes
+        self._averaged = AveragedCheck(self._processes)
+        self._scale_check.also_averaged(self._averaged)
+        self._header.attributes["processes"] = self._processes.size
+        self._processes.agree(
+            {
+                "groups": self.grouping.names,
+                "layers": self.layers,
+                "statistics": [statistic.name for statistic in self.statistics],
+                "every": self.schedule.every,
+                "epochs": self.schedule.epochs,
+                "epoch": self.epoch,
+            }
+        )
+
+    def _join(self) -> None:
+        """Add up what the processes recorded of their samples."""
+        if self._processes is None or self._averaged is None:
+            return
+        warning = self._averaged.compare(is_first=not len(self.table.epochs), model=self._model)
+        if warning:
+            self._warn_once("averaged", warning)
+        join(self._sums, self._processes, self._averaged.share)
+        if self._floor is not None:
+            self._floor.join(self._processes, self._averaged.share)
+        if self._null is not None:
+            self._null.join(self._processes, self._averaged.share)
+
+    def _measured(self, label: int) -> Measured:
+        """Every quantity of the record that ends."""
+        if self._processes is None:
+            return self._sums.measured(label, self._leading, self._certified)
+        return measured_together(self._sums, self._processes, label, self._leading, self._certified)
+
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
             self._uses,
@@ -714,6 +811,8 @@ class SpectralRecorder(Uncopied):
 
     def _check_loss(self, loss: float | None) -> None:
         """Warn where an epoch's loss, of one batch, is the sum of the samples' and their mean was told, or back."""
+        if self._processes is not None:
+            return  # a mean over processes is neither
         mean, total = self._sums.mean_and_total_loss
         if loss is None or mean is None or total is None or math.isclose(mean, total, rel_tol=1e-3):
             return

@@ -118,6 +118,17 @@ class GradientSum:
         assert self._matrices is not None
         return self.grouping.sums(self._matrices)
 
+    def matrices(self) -> Tensor:
+        """(cells, out, in) float64: every cell's gradient."""
+        self._form(torch.device("cpu"))
+        assert self._matrices is not None
+        return self._matrices
+
+    def replace(self, matrices: Tensor, dtype: torch.dtype) -> None:
+        """Take other gradients of the cells, whose factors came in ``dtype``: those of several processes together."""
+        self._between_cells = self._between_groups = self._spectra = None
+        self._kept, self._matrices, self.dtype = [], matrices, dtype
+
     def inner_products(self) -> Tensor:
         """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
         if self._between_groups is not None:

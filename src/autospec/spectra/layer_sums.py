@@ -65,6 +65,7 @@ class LayerSums:
         self.used_elsewhere = False
         self._squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
         self.eps = 0.0
+        self.left_out = torch.zeros(grouping.cells, dtype=torch.float64)
         self.floors: Mapping[str, Tensor] = {}
         self.floors_are_measured = False
         self.bounds: Tensor | None = None
@@ -136,6 +137,18 @@ class LayerSums:
     def own_rows(self) -> Tensor:
         """(cells,) int64: those of the first use alone."""
         return self._own_rows.cpu()
+
+    def leave_out(self, bounds: Tensor) -> None:
+        """Note that the cells' gradients (cells,) may be off by so much, in the Frobenius norm."""
+        self.left_out = self.left_out + bounds
+
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, own rows and squared norms per cell, of a loss that counts ``share``."""
+        return self.rows, self.own_rows, self._squared_norms.cpu() * torch.tensor([[1.0], [share**2]])
+
+    def take_counted(self, rows: Tensor, own_rows: Tensor, squared_norms: Tensor) -> None:
+        """Take other rows, own rows and squared norms: those of several processes together."""
+        self._rows, self._own_rows, self._squared_norms = rows, own_rows, squared_norms
 
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
@@ -211,11 +224,13 @@ def formula_of_gradient(sums: LayerSums) -> Tensor:
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
     cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
-    ``eps max(shape) σ₁``, which does not know of either cancellation.
+    ``eps max(shape) σ₁``, which does not know of either cancellation. ``sums.left_out`` is added: what sites that send
+    leading directions say their gradients may be off by, which no singular value moves by more than (Weyl 1912).
     """
+    left_out = sums.grouping.sums(sums.left_out)
     if sums.only_gradients:
-        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
-    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
+        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu() + left_out
+    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product() + left_out
 
 
 def relative_floor(sums: LayerSums) -> Tensor:

@@ -66,6 +66,31 @@ class RowStack:
             return
         _add_lower(self._begin_grams(rows.device)[cell], rows.double())
 
+    @property
+    def is_float64(self) -> bool:
+        """Whether rows came in float64."""
+        return self._float64
+
+    def grams_of_cells(self) -> Tensor:
+        """(cells, blocks, width, width) float64: the Gram matrices so far, of which the lower triangle counts."""
+        if self._grams is None:
+            shape = (self.grouping.cells, self.blocks, self._block_width, self._block_width)
+            return torch.zeros(shape, dtype=torch.float64)
+        return self._grams
+
+    def take_grams(self, grams: Tensor) -> None:
+        """Take other Gram matrices: those of several processes together."""
+        self._grams, self._lender, self._spectra = grams, None, None
+
+    def triangles(self) -> Tensor:
+        """(cells, blocks, width, width) float64: rows with the same Gram matrices, zeros below what there are."""
+        found = torch.zeros((self.grouping.cells, self.blocks, self._block_width, self._block_width)).double()
+        for cell, parts in enumerate(self._triangles):
+            for rows in parts:
+                reduced = triangle(rows)
+                found[cell, :, : reduced.shape[1]] = reduced
+        return found
+
     def copied(self) -> RowStack:
         """The rows so far, apart from what is added to either afterwards."""
         other = self.lent()

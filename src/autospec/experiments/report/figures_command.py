@@ -52,7 +52,7 @@ def main() -> None:
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
         for plans in figures.values():
-            update_figure(plans)
+            update_figure(plans, arguments.jobs)
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
     except KeyboardInterrupt:
