@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate benchmark lock
+.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults fuzz calibrate benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,8 +77,13 @@ lint: $(READY) ## check style, types and the direction of imports
 hooks: $(READY) ## check style, types and imports at every commit
 	$(BIN)/pre-commit install
 
-faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost (half an hour)
+faults: $(READY) ## kill a sweep at 100 random moments and see whether anything is lost and, for figures, 100 more; then in odd environments (two hours)
 	$(BIN)/python scripts/faults.py $(ARGS)
+	$(BIN)/python scripts/figure_faults.py
+	$(BIN)/python scripts/environments.py
+
+fuzz: $(READY) ## damage 5,000 files of every kind and see what their readers make of it (ten minutes): ARGS='--inputs 500'
+	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign $(ARGS)
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py $(ARGS)

@@ -6,6 +6,7 @@ Modules are named, not imported: the library stands below the experiments, whose
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ COMMANDS = {
 
 def main() -> None:
     """Run the subcommand that ``sys.argv`` names; exits with 1 and one line after a mistake."""
+    let_every_letter_through()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         sys.stdout.write(screen())
@@ -109,6 +111,13 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `autospec run --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def let_every_letter_through() -> None:
+    """Escape what the console's encoding lacks (σ₁ in an ASCII locale) instead of failing at it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def screen() -> str:

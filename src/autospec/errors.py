@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from autospec.harmless import visible
+
 
 class AutoSpecError(ValueError):
     """A mistake whose message names the key, layer or file at fault and what would be right."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__(), keep="\n")  # a name in it may hold what a terminal obeys
 
 
 class DamagedFile(AutoSpecError):

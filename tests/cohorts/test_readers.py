@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hostile_files
 import nibabel
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from autospec.cohorts.options import Options
 from autospec.cohorts.prepared_file import read_prepared
 from autospec.cohorts.source_files import Source
 from autospec.errors import AutoSpecError
+from autospec.foreign.process import read_apart
 
 Prepare = Callable[..., Account]
 RNG = np.random.default_rng(0)
@@ -334,3 +336,29 @@ def test_several_features_of_halfpipe_must_be_chosen_from(folder: Path, prepared
         prepared(folder)
     prepared(folder, scans="sub-{id}/func/*_feature-b_timeseries.tsv")
     assert np.allclose(read_prepared(tmp_path / "cohort.h5", "timecourses").data, 2 * COURSES, atol=1e-6)
+
+
+def test_a_file_that_kills_its_reader_leaves_its_subject_out_by_name_and_the_others_stay(
+    folder: Path, prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write_version_5(folder, number)
+    hostile_files.mat_claim(folder / "cobre_ica_br2.mat")
+
+    def deadly(function: Any, path: Path) -> Any:
+        return read_apart(hostile_files.die, path, 11) if path.name.endswith("br3.mat") else read_apart(function, path)
+
+    monkeypatch.setattr("autospec.cohorts.mat_files.read_apart", deadly)
+    account = prepared(folder, ids=tmp_path / "ids.txt")
+    assert list(read_prepared(tmp_path / "cohort.h5", "timecourses").subjects["id"]) == ["sub-3"]
+    assert "its header claims" in account.dropped["sub-1"]
+    assert account.dropped["sub-2"].endswith("its reader died of it (SIGSEGV); the file is damaged")
+
+
+def test_maps_that_fit_neither_side_of_the_time_courses_are_an_error(tmp_path: Path) -> None:
+    savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20)), "ic": np.zeros((7, 30))})
+    with pytest.raises(AutoSpecError, match=r"its 7 maps \(ic\) fit neither side .* \(4, 20\)"):
+        gift.read(Source("a", tmp_path / "x_ica_br1.mat"), Options(tmp_path, tmp_path / "out.h5"))
+    savemat(tmp_path / "x_ica_br1.mat", {"tc": np.zeros((4, 20))})
+    with pytest.raises(AutoSpecError, match="holds no matrix 'ic'"):
+        gift.read(Source("a", tmp_path / "x_ica_br1.mat"), Options(tmp_path, tmp_path / "out.h5"))

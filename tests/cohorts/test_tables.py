@@ -56,7 +56,7 @@ def test_a_damaged_gzip_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(AutoSpecError, match="there is no such file"):
         read_table(file)
     file.write_bytes(gzip.compress(b"id\tage\n1\t30\n" * 100)[:-20])
-    with pytest.raises(AutoSpecError, match="cannot be read as a table"):
+    with pytest.raises(AutoSpecError, match="is truncated or damaged"):
         read_table(file)
 
 
@@ -90,5 +90,29 @@ def test_a_table_that_is_damaged_within_is_named(tmp_path: Path, place: int) -> 
     content = bytearray(gzip.compress(b"".join(b"%d\t%d\n" % (k, k * k) for k in range(500))))
     content[place : place + 8] = b"\xff" * 8
     (tmp_path / "subjects.tsv.gz").write_bytes(bytes(content))
-    with pytest.raises(AutoSpecError, match=r"subjects.tsv.gz: cannot be read as a table"):
+    with pytest.raises(AutoSpecError, match=r"subjects.tsv.gz: is truncated or damaged"):
         read_table(tmp_path / "subjects.tsv.gz")
+
+
+def test_lines_with_too_few_cells_are_named_and_a_table_that_is_cut_off_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "subjects.csv"
+    file.write_text("id,sex,age\n1,M,30\n\n2,F\n3,M,32\n")
+    assert read_table(file)["age"].tolist() == ["30", "", "32"]
+    assert f"{file}: lines 4 have fewer cells than the header, 3; the others are missing" in caplog.text
+    file.write_text("id,sex,age\n1,M,30\n2,F")
+    with pytest.raises(AutoSpecError, match=r"subjects.csv: is cut off: its last line has 2 of 3 cells"):
+        read_table(file)
+    file.write_bytes(b"id,sex,age\n1,M,30\n\0\0\0\0\n")
+    with pytest.raises(AutoSpecError, match=r"cannot be read as a table: byte 18 is zero"):
+        read_table(file)
+    file.with_suffix(".txt").write_text("id sex age\n1 M 30\n2 F 31")
+    assert len(read_table(file.with_suffix(".txt"))) == 2
+
+
+def test_a_header_that_is_cut_in_two_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "subjects.tsv"
+    file.write_bytes(b"particip\rant_id\tsex\n1\tM\n")
+    with pytest.raises(AutoSpecError, match="its first line is one cell, others have tabs"):
+        read_table(file)

@@ -283,8 +283,8 @@ MISTAKES = {
         scan_with(lambda v: v[:-1]),
         r"its grid \(11 × 14 × 11 .* differs from that of .*sub-1.*bold.nii.gz",
     ),
-    "truncated gzip": (truncated, "short_bold.nii.gz: is truncated, damaged or no image"),
-    "truncated": (truncated_plain, "short_bold.nii: is truncated, damaged or no image"),
+    "truncated gzip": (truncated, "short_bold.nii.gz: is truncated or damaged"),
+    "truncated": (truncated_plain, "short_bold.nii: is truncated or damaged: its header claims"),
     "no image": (no_image, "text_bold.nii.gz: is truncated, damaged or no image"),
     "no file": (lambda c, f: {"images": f / "sub-9_bold.nii.gz"}, "scan .*sub-9_bold.nii.gz: there is no such file"),
     "an array": (

@@ -147,3 +147,25 @@ def test_text_is_kept_to_the_letter():
     assert [text.decode() for text in fixed_text(texts)] == texts
     assert fixed_text([]).shape == (0,)
     assert fixed_text([["a", "bc"]]).shape == (1, 2)
+
+
+def test_words_of_zeros_that_read_as_ones_are_seen(spectra_file, tmp_path):
+    """Which fletcher32 alone takes for the same."""
+    content = bytearray(spectra_file.read_bytes())
+    zeros = np.array([5.0, 5.0, 5.0]).tobytes()  # the numerical rank of a full one: zeros in every word but the last
+    at = bytes(content).find(zeros)
+    assert at > 0
+    content[at : at + 4] = b"\xff" * 4
+    path = tmp_path / "spectra.h5"
+    path.write_bytes(content)
+    with pytest.raises(AutoSpecError, match="is truncated or damaged and cannot be read"):
+        load_spectra(path)
+
+
+def test_a_table_of_checksums_that_is_none_is_damage(spectra_file, tmp_path):
+    path = tmp_path / "spectra.h5"
+    path.write_bytes(spectra_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["text_checksums"] = "text"
+    with pytest.raises(DamagedFile, match="is truncated or damaged and cannot be read"):
+        load_spectra(path)

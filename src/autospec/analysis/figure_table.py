@@ -15,6 +15,7 @@ from autospec.analysis.paper_tests import paper_tests
 from autospec.analysis.permutation import COLUMNS as PERMUTATION_COLUMNS
 from autospec.analysis.permutation import permutation_tests
 from autospec.analysis.run_tables import RunTables
+from autospec.harmless import in_cell
 from autospec.store.atomic import write_atomically
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
@@ -127,7 +128,7 @@ def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = CO
         AutoSpecError: A file cannot be written.
     """
     with write_atomically(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.10g")
+        table.apply(lambda column: column.map(in_cell)).to_csv(temporary, index=False, float_format="%.10g")
     with write_atomically(path.with_suffix(".json")) as temporary:
         described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from autospec.capture.copies import sharing
 from autospec.errors import AutoSpecError
 
 
@@ -146,7 +147,8 @@ def other_parameters(model: nn.Module, others: Mapping[int, Tensor]) -> Iterator
 def float64_twin(model: nn.Module) -> nn.Module | None:
     """A copy of the model in float64, in which rounding is out of the question; None where it cannot be copied."""
     try:
-        return copy.deepcopy(model).double()
+        with sharing():
+            return copy.deepcopy(model).double()
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError):
         return None
 

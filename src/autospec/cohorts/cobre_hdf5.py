@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import math
 from pathlib import Path
 
@@ -16,6 +18,11 @@ from autospec.cohorts.options import Options
 from autospec.cohorts.source_files import Folder, Source
 from autospec.cohorts.subject_file import Part
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
+from autospec.foreign.hdf5 import open_foreign
+from autospec.foreign.process import read_apart
+
+log = logging.getLogger(__name__)
 
 DATASET = "COBRE_dataset"
 COMPONENTS = 100
@@ -49,9 +56,12 @@ def find_sources(options: Options, account: Account) -> Folder:
     """
     tables = _tables(options.folder)
     if len(tables) != 1:
-        raise AutoSpecError(f"{options.folder}: {len(tables)} HDF5 files with a dataset {DATASET}; one is needed")
-    with h5py.File(tables[0], "r") as file:
-        shape = file[DATASET].shape
+        others = ", ".join(path.name for path in _hdf5_files(options.folder))
+        raise AutoSpecError(
+            f"{options.folder}: {len(tables)} HDF5 files with a table {DATASET} of numbers, where one is needed; "
+            f"there are {others or 'none'}"
+        )
+    shape = read_apart(table_shape, tables[0])
     if len(shape) != 2 or shape[1] % COMPONENTS:
         raise AutoSpecError(f"{tables[0]}: {DATASET} is {shape}, not (subjects, {COMPONENTS} components × volumes)")
     labels = whole_numbers(_one(options.folder, options.labels, "*label*.csv", "--labels"))
@@ -79,10 +89,36 @@ def read(source: Source, options: Options, with_maps: bool = True) -> Part:
     Returns:
         Time-courses (140, 53).
     """
-    with h5py.File(source.file, "r") as file:
-        row = np.asarray(file[DATASET][source.position], dtype=np.float64)
-    courses = row.reshape(COMPONENTS, -1).T
+    courses = read_apart(table_row, source.file, source.position).reshape(COMPONENTS, -1).T
     return Part(courses[:, components_to_keep(options)])
+
+
+def table_shape(file: Path) -> tuple[int, ...]:
+    """The shape of the table in a file, in the process for readers.
+
+    Args:
+        file: An HDF5 file.
+
+    Returns:
+        Empty where it holds no table of numbers.
+    """
+    with open_foreign(file) as root:
+        table = root.get(DATASET)
+        return tuple(table.shape) if isinstance(table, h5py.Dataset) and table.dtype.kind in "fiu" else ()
+
+
+def table_row(file: Path, row: int) -> npt.NDArray[np.float64]:
+    """A row of the table in a file, in the process for readers.
+
+    Args:
+        file: An HDF5 file with a table.
+        row: Counted from 0.
+
+    Returns:
+        (components × volumes,).
+    """
+    with open_foreign(file) as root:
+        return np.asarray(root[DATASET][row], dtype=np.float64)
 
 
 def components_to_keep(options: Options) -> npt.NDArray[np.int64]:
@@ -132,14 +168,14 @@ def whole_numbers(path: Path) -> list[int]:
     Raises:
         AutoSpecError: The file cannot be read, or holds anything else.
     """
+    text = read_text(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(file)]
+        rows = [[cell.strip() for cell in row if cell.strip()] for row in csv.reader(io.StringIO(text, newline=""))]
         rows = [row for row in rows if row]
         if rows and not _is_number(rows[0][0]):
             rows = rows[1:]
         values = [float(cell) for row in rows for cell in row]
-    except (OSError, ValueError) as error:
+    except (csv.Error, ValueError) as error:
         raise AutoSpecError(f"{path}: cannot be read as a list of numbers: {error}") from error
     if not values or any(not math.isfinite(value) or value != int(value) for value in values):
         raise AutoSpecError(f"{path}: must hold whole numbers")
@@ -154,15 +190,18 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _hdf5_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")])
+
+
 def _tables(folder: Path) -> list[Path]:
     tables = []
-    for path in sorted([*folder.glob("*.h5"), *folder.glob("*.hdf5")]):
+    for path in _hdf5_files(folder):
         try:
-            with h5py.File(path, "r") as file:
-                if DATASET in file:
-                    tables.append(path)
-        except OSError:
-            continue
+            if read_apart(table_shape, path):
+                tables.append(path)
+        except AutoSpecError as error:
+            log.warning("%s", error)
     return tables
 
 

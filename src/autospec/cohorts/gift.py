@@ -21,6 +21,7 @@ from autospec.cohorts.source_files import Folder, Source
 from autospec.cohorts.subject_file import Part
 from autospec.cohorts.tables import is_missing
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
 
 CALIBRATED = re.compile(r"_ica_c(?P<person>\d+)-(?P<session>\d+)\.mat$")
 KINDS = (
@@ -133,9 +134,9 @@ def _ids(options: Options, subjects: int) -> list[str]:
             "order, one per line"
         )
     try:
-        lines = [line.strip() for line in options.ids.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:
-        raise AutoSpecError(f"--ids {options.ids}: cannot be read: {error}") from error
+        lines = [line.strip() for line in read_text(options.ids).splitlines()]
+    except AutoSpecError as error:
+        raise AutoSpecError(f"--ids {error}") from error
     while lines and not lines[-1]:
         lines.pop()
     if len(lines) != subjects:
@@ -167,7 +168,12 @@ def _timecourses(content: Struct, file: Path) -> Array:
     With as many volumes as components nothing but the file's name tells: a calibrated file has time first.
     """
     courses = _matrix(content, "tc", file)
-    if "ic" not in content or len(courses) != len(_matrix(content, "ic", file)):
+    components = len(_matrix(content, "ic", file))
+    if components not in courses.shape:
+        raise AutoSpecError(
+            f"{file}: its {components} maps (ic) fit neither side of its time-courses (tc), {courses.shape}"
+        )
+    if len(courses) != components:
         return courses
     is_square = courses.shape[0] == courses.shape[1]
     return courses if is_square and CALIBRATED.search(file.name) else courses.T

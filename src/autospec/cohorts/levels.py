@@ -12,6 +12,7 @@ import pandas as pd
 from autospec.cohorts.exclusions import Account
 from autospec.cohorts.phenotype import NUMERIC
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
 
 
 def with_levels(subjects: pd.DataFrame, path: Path, columns: Mapping[str, str], account: Account) -> pd.DataFrame:
@@ -70,8 +71,8 @@ def levels_of(path: Path, columns: Mapping[str, str]) -> dict[str, dict[str, str
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
         raise AutoSpecError(f"{file}: cannot be read as JSON ({error})") from error
     ours: dict[str, str] = {theirs: name for name, theirs in columns.items()}
     described_levels: dict[str, dict[str, str]] = {}

@@ -16,6 +16,7 @@ import pandas as pd
 
 from autospec.cohorts.tables import parse_number, read_cells
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
 
 RADIUS_MM = 50.0
 """Of the sphere on whose surface rotations are taken as displacements (Power et al. 2012)."""
@@ -181,10 +182,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _numbers(path: Path) -> pd.DataFrame:
     """Six columns of numbers without a header, as text under the names 0 to 5."""
-    try:
-        lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise AutoSpecError(f"{path}: cannot be read as motion parameters: {error}") from error
+    lines = [line.split("#")[0].split() for line in read_text(path).splitlines()]
     rows = [cells for cells in lines if cells]
     if not rows or any(len(cells) != 6 for cells in rows):
         raise AutoSpecError(f"{path}: must hold six columns, the parameters of rigid motion")

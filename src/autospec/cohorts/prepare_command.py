@@ -40,6 +40,7 @@ from autospec.cohorts.prepare import prepare
 from autospec.cohorts.quality import draw_quality
 from autospec.cohorts.quality_page import write_quality_page
 from autospec.errors import AutoSpecError
+from autospec.harmless import Formatter
 from autospec.neuroimaging.orientation import ORIENTATIONS
 
 log = logging.getLogger("autospec.cohorts")
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: The command line without the program; None for ``sys.argv``.
     """
-    logging.basicConfig(format="%(message)s")
+    console = logging.StreamHandler()
+    console.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(handlers=[console])
     logging.getLogger("autospec").setLevel(logging.INFO)
     values = _parser().parse_args(arguments)
     try:

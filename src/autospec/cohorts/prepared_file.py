@@ -35,8 +35,9 @@ import pandas as pd
 from autospec.cohorts.phenotype import NUMERIC
 from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
+from autospec.foreign.process import read_apart
 from autospec.store.atomic import remove_leftovers, write_atomically
-from autospec.store.checksums import FORMAT, fixed_text, seal, write_digest
+from autospec.store.checksums import CHECKED, FORMAT, fixed_text, seal, write_digest
 from autospec.store.contents import COHORT
 from autospec.store.opening import open_as
 
@@ -102,11 +103,22 @@ def is_prepared(file: Path) -> bool:
         True for a prepared cohort.
     """
     try:
-        # a stream, not a path: HDF5 would refuse what another process has open for writing
-        with file.open("rb") as stream, h5py.File(stream, "r") as root:
-            return "schema_version" in root.attrs and "people" in root
-    except OSError:
+        return read_apart(has_people, file)
+    except AutoSpecError:
         return False
+
+
+def has_people(file: Path) -> bool:
+    """``is_prepared`` in this process, which a damaged file may kill.
+
+    Args:
+        file: Any file.
+
+    Returns:
+        True for a prepared cohort.
+    """
+    with file.open("rb") as stream, h5py.File(stream, "r") as root:
+        return "schema_version" in root.attrs and "people" in root
 
 
 def open_prepared(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
@@ -209,15 +221,15 @@ def _write_data(root: Any, name: str, values: npt.NDArray | Rows) -> None:
     if not isinstance(values, Rows):
         _write_array(root, name, values)
         return
-    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]), fletcher32=True)
+    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]), **CHECKED)
     for index in range(values.shape[0]):
         data[index] = values.row(index)
 
 
 def _write_array(root: Any, path: str, values: npt.NDArray) -> None:
     """Write a dataset with a checksum; data of subjects are packed too. An empty one has nothing to be checked."""
-    packed = "gzip" if values.ndim > 2 else None
-    root.create_dataset(path, data=values, compression=packed, fletcher32=values.size > 0)
+    packed = {"compression_opts": 4} if values.ndim > 2 else {}
+    root.create_dataset(path, data=values, **({**CHECKED, **packed} if values.size else {}))
 
 
 def _data(root: Any, name: str, file: Path) -> npt.NDArray:

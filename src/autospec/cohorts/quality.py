@@ -16,6 +16,7 @@ from autospec.cohorts.exclusions import list_names
 from autospec.cohorts.map_pictures import draw_maps, row_count
 from autospec.cohorts.prepared_file import open_prepared, read_prepared
 from autospec.cohorts.subject_file import POOR_MATCH, poor_matches
+from autospec.harmless import in_picture
 from autospec.neuroimaging.domains import COMPONENT_NAMES, DOMAINS, N_COMPONENTS
 from autospec.store.atomic import write_atomically
 
@@ -150,9 +151,9 @@ def _draw_numbers(figure: Figure, share: float, quality: Quality) -> None:
     has_motion = quality.motion is not None and bool(np.isfinite(quality.motion).any())
     unknown = "" if has_motion else " · motion not known: neither a table of confounds nor a motion column"
     title = f"{quality.name}: {len(quality.subjects)} subjects · {quality.source}"
-    figure.text(0.02, height(0.985), title, va="top", weight="bold", fontsize=10)
+    figure.text(0.02, height(0.985), in_picture(title), va="top", weight="bold", fontsize=10)
     facts = f"{_scan_facts(quality)}{unknown}".removeprefix(" · ")
-    figure.text(0.02, height(0.952), facts, va="top", fontsize=8.5)
+    figure.text(0.02, height(0.952), in_picture(facts), va="top", fontsize=8.5)
     grid = figure.add_gridspec(
         2, 2, width_ratios=[1.55, 1], hspace=0.5, wspace=0.14, left=0.055, right=0.97,
         top=height(0.89), bottom=height(0.08),
@@ -187,7 +188,7 @@ def _draw_match(axes: Any, quality: Quality) -> None:
     poor = poor_matches(quality.subjects, quality.match)
     told = f"below {POOR_MATCH}: {list_names(poor)}" if poor else f"no subject has a map below {POOR_MATCH}"
     axes.set(xlim=(0.2, len(places) + 0.8), ylim=(min(0.0, float(quality.match.min())) - 0.02, 1), ylabel="r")
-    axes.set_xlabel(f"component; a dot is a subject, a bar the median; {told}")
+    axes.set_xlabel(f"component; a dot is a subject, a bar the median; {in_picture(told)}")
     if quality.neuromark:
         _label_domains(axes)
 
@@ -206,7 +207,9 @@ def _draw_motion(axes: Any, quality: Quality) -> None:
     axes.set_ylabel("mm")
     axes.set_xlabel("subjects, who moved most first")
     if len(order) <= 40:
-        axes.set_xticks(np.arange(len(order)), [quality.subjects[index] for index in order], rotation=90, fontsize=6)
+        axes.set_xticks(
+            np.arange(len(order)), [in_picture(quality.subjects[index]) for index in order], rotation=90, fontsize=6
+        )
 
 
 def _draw_connectivity(figure: Figure, axes: Any, quality: Quality) -> None:
@@ -232,5 +235,5 @@ def _draw_connectivity(figure: Figure, axes: Any, quality: Quality) -> None:
 
 
 def _say(axes: Any, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", color="#777777", transform=axes.transAxes)
+    axes.text(0.5, 0.5, in_picture(text), ha="center", va="center", color="#777777", transform=axes.transAxes)
     axes.set_axis_off()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.cohorts.tables import plain_id
+from autospec.errors import DamagedFile
 from autospec.store.atomic import remove_leftovers, write_atomically
+from autospec.store.checksums import CHECKED, FORMAT, seal, write_digest
+from autospec.store.contents import PART
+from autospec.store.opening import open_as
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[np.floating]
 
@@ -85,29 +93,38 @@ def write_part(file: Path, part: Part, key: str) -> None:
         key: See ``part_key``.
     """
     remove_leftovers(file)
-    with write_atomically(file) as temporary, h5py.File(temporary, "w") as root:
-        root.attrs.update(key=key, **{name: getattr(part, name) for name in NUMBERS})
-        root["timecourses"] = part.timecourses
-        for name, values in (("maps", part.maps), ("match", part.match)):
-            if values is not None:
-                root[name] = values.astype(np.float32)
+    with write_atomically(file) as temporary:
+        with h5py.File(temporary, "w", libver=FORMAT) as root:
+            root.attrs.update(key=key, **{name: getattr(part, name) for name in NUMBERS})
+            root.create_dataset("timecourses", data=part.timecourses, **(CHECKED if part.timecourses.size else {}))
+            for name, values in (("maps", part.maps), ("match", part.match)):
+                if values is not None:
+                    root.create_dataset(name, data=values.astype(np.float32), **(CHECKED if values.size else {}))
+            write_digest(root)
+        seal(temporary)
 
 
 def has_part(file: Path, key: str) -> bool:
-    """Whether a part with this key can be read.
+    """Whether a part with this key is there and whole.
 
     Args:
         file: The part's file.
         key: See ``part_key``.
 
     Returns:
-        True where it need not be made anew.
+        True where it need not be made anew; one that is damaged is named in the log.
     """
-    try:
-        with h5py.File(file, "r") as root:
-            return bool(root.attrs["key"] == key)
-    except (OSError, KeyError):
+    if not file.exists():
         return False
+    try:
+        with _opened(file) as root:
+            if root.attrs.get("key") != key:
+                return False
+        read_part(file)  # a checksum shows its damage only where values are read
+    except DamagedFile as error:
+        log.warning("%s; it is made anew", error)
+        return False
+    return True
 
 
 def read_part(file: Path, with_maps: bool = True) -> Part:
@@ -119,14 +136,21 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
 
     Returns:
         The part.
+
+    Raises:
+        AutoSpecError: It cannot be read any more.
     """
-    with h5py.File(file, "r") as root:
+    with _opened(file) as root:
         return Part(
             root["timecourses"][:],
             root["maps"][:] if with_maps and "maps" in root else None,
             root["match"][:] if "match" in root else None,
             **{name: root.attrs[name].item() for name in NUMBERS},
         )
+
+
+def _opened(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
+    return open_as(file, PART, "a subject's part")
 
 
 def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:

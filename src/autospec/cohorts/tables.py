@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
+import csv
+import io
+import logging
 import re
-import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from autospec.cohorts.exclusions import list_names
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import unpacked
+
+log = logging.getLogger(__name__)
 
 MISSING_NUMBERS = frozenset({-9999.0, -999.0})
 """Numbers that programs write where a value is missing: FreeSurfer and COINS, SPSS and REDCap."""
@@ -22,6 +29,9 @@ MISSING_TEXTS = frozenset({"", ".", "na", "n/a", "#n/a", "#na", "nan", "null", "
 
 SEPARATORS = ("\t", ";", ",")
 """What may stand between cells, the rarest within a cell first; where none does, white space."""
+
+MOST_COLUMNS, MOST_BYTES = 20_000, 2**30
+"""No table of subjects has more."""
 
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
@@ -41,10 +51,13 @@ def read_cells(path: Path) -> pd.DataFrame:
     Raises:
         AutoSpecError: It cannot be read.
     """
+    content = unpacked(path, MOST_BYTES)
     try:
-        separator = _separator(path)
+        separator = _separator(content, path)
+        _check_rows(content, separator, path)
+        content.seek(0)
         cells = pd.read_csv(
-            path,
+            content,
             sep=separator,
             header=None,
             dtype=str,
@@ -52,12 +65,38 @@ def read_cells(path: Path) -> pd.DataFrame:
             encoding="utf-8-sig",
             engine="python" if separator == r"\s+" else "c",
         )
-    except FileNotFoundError as error:
-        raise AutoSpecError(f"{path}: there is no such file") from error
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except AutoSpecError:
+        raise
+    except (ValueError, OverflowError, MemoryError, csv.Error) as error:
         raise AutoSpecError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
     cells = cells.fillna("").apply(lambda column: column.str.strip())
     return cells.map(_with_point) if separator == ";" else cells
+
+
+def _check_rows(content: BinaryIO, separator: str, path: Path) -> None:
+    """Refuse what no table holds, and name the lines that have fewer cells than the header: pandas fills them up."""
+    content.seek(0)
+    raw = content.read()
+    if b"\0" in raw:
+        raise AutoSpecError(f"{path}: cannot be read as a table: byte {raw.index(0)} is zero, as in a damaged file")
+    lengths = dict(_cells_by_line(raw.decode("utf-8-sig"), separator))
+    width = next(iter(lengths.values()), 0)
+    short = [line for line, cells in lengths.items() if cells < width]
+    if not short:
+        return
+    if short[-1] == max(lengths) and not raw.endswith((b"\n", b"\r")):
+        raise AutoSpecError(f"{path}: is cut off: its last line has {lengths[short[-1]]} of {width} cells")
+    lines = list_names(map(str, short))
+    log.warning("%s: lines %s have fewer cells than the header, %d; the others are missing", path, lines, width)
+
+
+def _cells_by_line(text: str, separator: str) -> Iterator[tuple[int, int]]:
+    """(line, from 1; its cells) of every line that is not blank."""
+    if separator == r"\s+":
+        yield from ((number, len(line.split())) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    yield from ((reader.line_num, len(row)) for row in reader if row)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -92,27 +131,41 @@ def with_header(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
     if table.empty:
         raise AutoSpecError(f"{path}: has no row below its header")
     header = [str(name) for name in cells.iloc[0]]
-    for name in {name for name in header if header.count(name) > 1}:
+    counts = Counter(header)
+    for name in [name for name, count in counts.items() if count > 1]:
         same = table.loc[:, [other == name for other in header]]
         differing = (same.ne(same.iloc[:, 0], axis=0)).any(axis=1)
         if differing.any():
             row = same[differing].iloc[0]
             raise AutoSpecError(
-                f"{path}: column {name!r} occurs {header.count(name)} times with different values, such as "
+                f"{path}: column {name!r} occurs {counts[name]} times with different values, such as "
                 f"{row.iloc[0]!r} and {next(value for value in row if value != row.iloc[0])!r}"
             )
     table.columns = pd.Index(header)
     return table.loc[:, ~table.columns.duplicated()]
 
 
-def _separator(path: Path) -> str:
+def _separator(content: BinaryIO, path: Path) -> str:
     """What separates the cells of the first line; quoted text does not count."""
-    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as f:
-        line = re.sub(r'"[^"]*"', "", f.readline().strip("\n"))
+    whole = re.split(r"[\r\n]", content.readline().decode("utf-8-sig"), maxsplit=1)[0]
+    content.seek(0)
+    line = re.sub(r'"[^"]*"', "", whole)
     for separator in SEPARATORS:
         if separator in line:
+            _check_columns(line.count(separator) + 1, path)
             return separator
+    if b"\t" in content.read():
+        raise AutoSpecError(f"{path}: cannot be read as a table: its first line is one cell, others have tabs")
+    content.seek(0)
+    _check_columns(len(line.split()), path)
     return r"\s+" if re.search(r"\S\s+\S", line) else ","
+
+
+def _check_columns(columns: int, path: Path) -> None:
+    if columns > MOST_COLUMNS:
+        raise AutoSpecError(
+            f"{path}: has {columns} columns, more than the {MOST_COLUMNS} that are read; keep those that are needed"
+        )
 
 
 def _with_point(text: str) -> str:

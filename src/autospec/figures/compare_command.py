@@ -16,6 +16,7 @@ from autospec.analysis.run_difference import find_parting, list_unshared
 from autospec.errors import AutoSpecError
 from autospec.figures.show_command import spectra_path
 from autospec.figures.terminal import as_text
+from autospec.harmless import visible
 from autospec.store.read import open_spectra
 
 
@@ -34,5 +35,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = find_parting(first, second)
     except AutoSpecError as error:
         sys.exit(str(error))
-    lines = [f"first    {first.where}", f"second   {second.where}", *list_unshared(first, second), "", as_text(table)]
-    sys.stdout.write("\n".join(lines) + "\n")
+    lines = [f"first    {first.where}", f"second   {second.where}", *list_unshared(first, second)]
+    sys.stdout.write("\n".join([*map(visible, lines), "", as_text(table)]) + "\n")

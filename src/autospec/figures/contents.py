@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pandas as pd
 
+from autospec.harmless import in_picture
+
 LONGEST_NAME = 16
 
 
@@ -69,7 +71,7 @@ class LayerTitle:
     outputs: int
 
     def __str__(self) -> str:
-        return f"{short_name(self.name)}   {self.inputs} → {self.outputs}"
+        return f"{in_picture(short_name(self.name))}   {self.inputs} → {self.outputs}"
 
 
 @dataclass(frozen=True)

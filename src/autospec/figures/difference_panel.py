@@ -15,6 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 
 from autospec.figures.contents import DifferencePanel, LayerTitle
 from autospec.figures.style import LEFT_OUT_GREY, Frame, whole_epochs
+from autospec.harmless import in_picture
 
 COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.62
 VERDICT_IN = 0.35
@@ -99,7 +100,7 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
     over_epochs = figure.add_subplot(grid[1, 0], sharex=heat)
     over_indices = figure.add_subplot(grid[2, 1], sharey=heat)
     figure.add_subplot(grid[0, 1], frame_on=False, xticks=[], yticks=[]).text(
-        0, 0.5, block.verdict.replace(", ", "\n"), va="center", fontsize=5.5
+        0, 0.5, in_picture(block.verdict).replace(", ", "\n"), va="center", fontsize=5.5
     )
     cosine.set_title(f"{block.layer}", loc="left", pad=3)
     _draw_cosine(cosine, block.cosines)
@@ -123,7 +124,7 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
 def _name_pair(name: str, top: Axes) -> None:
     """Which groups a row of blocks compares, above its first."""
     top.annotate(
-        name,
+        in_picture(name),
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 13),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from autospec.figures.contents import short_name
 from autospec.figures.saving import save_picture
 from autospec.figures.style import COLUMN_IN, OKABE_ITO, PAGE_IN, TEXT_GREY, print_style
+from autospec.harmless import in_picture
 
 DASHES = ("-", (0, (4, 1)), (0, (4, 1, 1, 1)))
 """Of the groups' lines, one kind for each round of the colours."""
@@ -40,10 +41,10 @@ def draw_tied(layers: Layers, footer: str, path: Path) -> None:
             top = max(float(last.max(skipna=True).fillna(0.0)), 1e-30)
             for axis, group in zip(row, groups, strict=True):
                 image = _draw_positions(axis, last.sel(group=group), LogNorm(top * 1e-6, top))
-                axis.set_title(group)
-            row[0].set_ylabel(f"{short_name(name)}\nindex")
+                axis.set_title(in_picture(group))
+            row[0].set_ylabel(f"{in_picture(short_name(name))}\nindex")
             figure.colorbar(image, ax=list(row), label="singular value", shrink=0.9)
-        figure.supxlabel(f"position\n{footer}", fontsize=5.5, color=TEXT_GREY)
+        figure.supxlabel(f"position\n{in_picture(footer)}", fontsize=5.5, color=TEXT_GREY)
         save_picture(figure, [path])
 
 
@@ -64,17 +65,19 @@ def draw_ranks(layers: Layers, footer: str, path: Path) -> None:
             for (dashes, colour), group in zip(cycle(product(DASHES, OKABE_ITO)), values["group"].values, strict=False):
                 of_group = values.sel(group=group)
                 ranks = of_group["rank_numerical"]
-                axis.plot(values["epoch"], ranks, color=colour, lw=0.9, ls=dashes, label=str(group))
+                axis.plot(values["epoch"], ranks, color=colour, lw=0.9, ls=dashes, label=in_picture(str(group)))
                 axis.plot(values["epoch"], of_group["rank_effective"], color=colour, lw=0.9, ls=":")
                 axis.plot(values["epoch"], of_group["rank_bound"], color=colour, lw=0.5, ls="--")
             if "rank_chain" in values:
                 axis.plot(values["epoch"], values["rank_chain"], color=TEXT_GREY, lw=0.7, ls="-.", label="chain")
-            axis.set_title(short_name(name), loc="left")
+            axis.set_title(in_picture(short_name(name)), loc="left")
             axis.set_ylabel("rank")
             axis.set_ylim(bottom=0)
         axis.legend(frameon=False, ncols=3)
         chain = "; dash-dot: bound by the linear chain that the layer stands in" if chained else ""
-        figure.supxlabel(f"epoch\nline: numerical; dotted: effective; dashed: bound{chain}. {footer}", fontsize=5.5)
+        figure.supxlabel(
+            f"epoch\nline: numerical; dotted: effective; dashed: bound{chain}. {in_picture(footer)}", fontsize=5.5
+        )
         save_picture(figure, [path])
 
 
@@ -97,7 +100,7 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
                 _draw_sides(between, angles, colour, f"{a} / {b}")
             for group, colour in zip(dict.fromkeys(sum(pairs, ())), cycle(OKABE_ITO), strict=False):
                 _draw_sides(along, largest["subspace_epochs"].sel(group=group), colour, group)
-            between.set_title(f"{short_name(name)}: between groups", loc="left")
+            between.set_title(f"{in_picture(short_name(name))}: between groups", loc="left")
             along.set_title("from one record to the next", loc="left")
             between.set_ylabel("degrees")
             between.set(ylim=(-3, 93), yticks=[0, 45, 90])
@@ -106,7 +109,7 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
         directions = layers[0][1].sizes["angle"]
         figure.supxlabel(
             f"epoch\nlargest principal angle of the subspaces of {directions} leading singular vectors; line: among "
-            f"outputs; dotted: among inputs; absent where a subspace is not determined. {footer}",
+            f"outputs; dotted: among inputs; absent where a subspace is not determined. {in_picture(footer)}",
             fontsize=5.5,
             color=TEXT_GREY,
         )
@@ -114,7 +117,7 @@ def draw_subspaces(layers: Layers, pairs: Sequence[tuple[str, str]], footer: str
 
 
 def _draw_sides(axis: Axes, angles: xr.DataArray, colour: str, label: str) -> None:
-    axis.plot(angles["epoch"], angles.sel(side="output"), color=colour, lw=0.9, label=label)
+    axis.plot(angles["epoch"], angles.sel(side="output"), color=colour, lw=0.9, label=in_picture(label))
     axis.plot(angles["epoch"], angles.sel(side="input"), color=colour, lw=0.9, ls=":")
 
 

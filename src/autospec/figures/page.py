@@ -26,6 +26,7 @@ from autospec.figures.style import (
     group_colours,
     print_style,
 )
+from autospec.harmless import in_picture
 
 Panel = SpectraPanel | DifferencePanel
 
@@ -127,8 +128,8 @@ def _columns(panel: Panel, width: float) -> int:
 
 def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> None:
     above = 1 - 0.1 / height
-    part.text(0.05 / width, above, panel.letter, fontsize=9, fontweight="bold", va="center")
-    part.text((0.25 if panel.letter else 0.05) / width, above, panel.title, fontsize=7.5, va="center")
+    part.text(0.05 / width, above, in_picture(panel.letter), fontsize=9, fontweight="bold", va="center")
+    part.text((0.25 if panel.letter else 0.05) / width, above, in_picture(panel.title), fontsize=7.5, va="center")
     if isinstance(panel, SpectraPanel):
         draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24), _columns(panel, width))
     else:
@@ -138,7 +139,7 @@ def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> N
 
 def _head(part: SubFigure, title: str, panels: Sequence[Panel], width: float) -> None:
     if title:
-        part.text(0.007, 0.8, title, fontsize=9, va="center")
+        part.text(0.007, 0.8, in_picture(title), fontsize=9, va="center")
     handles = _legend(panels)
     part.legend(
         handles=handles,
@@ -167,7 +168,7 @@ def _legend(panels: Sequence[Panel]) -> list[Line2D | Patch]:
     if spectra:
         colours = group_colours(spectra[0].groups)
         names = spectra[0].group_labels
-        handles += [Line2D([], [], color=colours[g], lw=2, label=names[g]) for g in spectra[0].groups]
+        handles += [Line2D([], [], color=colours[g], lw=2, label=in_picture(names[g])) for g in spectra[0].groups]
         handles.append(Line2D([], [], color="0.65", lw=0.8, label="all, every index"))
         handles.append(Patch(color=FLOOR_GREY, label="noise"))
     if len(spectra) < len(panels):
@@ -210,7 +211,7 @@ def _footer_lines(panels: Sequence[Panel], width: int) -> list[str]:
         sentences.append(f"Run{'s' * (panels[0].letter != '')}: {', '.join(runs)}.".replace(":  ", ": "))
     wrapped: list[str] = []
     for sentence in sentences:
-        wrapped += textwrap.wrap(sentence, width)
+        wrapped += textwrap.wrap(in_picture(sentence), width)
     return wrapped
 
 

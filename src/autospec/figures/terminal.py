@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from autospec.harmless import visible
+
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
 """Characters of a curve."""
@@ -20,7 +22,7 @@ def as_text(table: pd.DataFrame) -> str:
     Returns:
         Its lines.
     """
-    columns = {str(table.index.name): [str(name) for name in table.index]}
+    columns = {str(table.index.name): [visible(str(name)) for name in table.index]}
     for name, values in table.items():
         columns[str(name)] = [_cell(value) for value in values]
     widths = [max(map(len, (name, *cells))) for name, cells in columns.items()]
@@ -35,7 +37,7 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else f"{value:.3g}"
-    return str(value)
+    return visible(str(value))
 
 
 def sparkline(values: npt.NDArray[np.float64]) -> str:

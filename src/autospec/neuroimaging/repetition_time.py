@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ def repetition_time_s(image: Any) -> float:
     Raises:
         AutoSpecError: Neither tells, a sidecar cannot be read, or the time cannot be meant.
     """
-    import nibabel
+    from autospec.neuroimaging.scans import load_image
 
-    image = nibabel.load(image) if isinstance(image, str | Path) else image
+    image = load_image(image, "scan")
     path = image.get_filename()
     noted, header_s = _from_sidecar(Path(path)) if path else None, _from_header(image)
     if noted is None:
@@ -104,8 +105,8 @@ def _folders(start: Path) -> list[Path]:
 
 def _content(sidecar: Path) -> dict[str, Any]:
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(sidecar))
+    except (ValueError, RecursionError) as error:
         raise AutoSpecError(f"{sidecar}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise AutoSpecError(f"{sidecar}: is a JSON {type(content).__name__}, not a sidecar")

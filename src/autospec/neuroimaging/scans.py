@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
+import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -13,14 +14,19 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import obliquity
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import is_proxy
 
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import check_claim, check_gzip, file_bytes
 
 ImageLike = Any
 """A path, or an image that nibabel has loaded."""
 
 Mask = npt.NDArray[np.bool_]
+
+log = logging.getLogger(__name__)
+
+PACKED = (".gz", ".bz2", ".mgz", ".zst")
 
 SAME_PLACE_MM = 1e-3
 
@@ -82,10 +88,10 @@ def load_image(image: ImageLike, kind: str) -> Any:
         raise AutoSpecError(f"{kind}: a path or a nibabel image is needed, not a {type(image).__name__}")
     name = name_of(image, kind)
     if isinstance(image, str | PathLike):
-        if not Path(image).is_file():
-            raise AutoSpecError(f"{kind} {name}: there is no such file")
         with _readable(kind, name):
+            file_bytes(Path(image))
             image = nibabel.load(image)
+            _check_claim(image)
     return image
 
 
@@ -144,6 +150,7 @@ def read_values(image: Any, kind: str = "scan") -> npt.NDArray[np.floating]:
         AutoSpecError: The file is truncated or damaged.
     """
     with _readable(kind, name_of(image, kind)):
+        _check_checksum(image)
         voxels = np.asanyarray(image.dataobj)
         return voxels.astype(np.result_type(voxels.dtype, np.float32), copy=False)
 
@@ -237,10 +244,51 @@ def _direction(image: Any) -> str:
     return codes if turned < 0.01 else f"{codes} turned by {turned:.2f}°"
 
 
+def _check_claim(image: Any) -> None:
+    """AutoSpecError where the header claims more voxels than the file can hold; nothing is allocated before."""
+    file = _file_of(image)
+    if file is None:
+        return
+    if any(length < 1 for length in image.shape):
+        raise ValueError(f"its header says {' × '.join(map(str, image.shape))} voxels")
+    is_packed, stored = file.suffix in PACKED, file_bytes(file)
+    check_claim(file, _claimed_bytes(image), stored, is_packed)
+    if not is_packed:
+        _note_rest(file, _claimed_bytes(image), stored)
+
+
+def _check_checksum(image: Any) -> None:
+    """AutoSpecError where a gzip file's checksum is another, or it ends early: reading voxels alone does not tell."""
+    file = _file_of(image)
+    if file is not None and file.suffix == ".gz":
+        status = file.stat()
+        _note_rest(file, _claimed_bytes(image), check_gzip(file, status.st_size, status.st_mtime_ns))
+
+
+def _file_of(image: Any) -> Path | None:
+    """The file that an image's voxels are yet to be read from."""
+    file = getattr(getattr(image, "file_map", {}).get("image"), "filename", None)
+    return None if file is None or not is_proxy(image.dataobj) else Path(file)
+
+
+def _claimed_bytes(image: Any) -> int:
+    """The bytes that an image's header explains, itself among them."""
+    proxy = image.dataobj
+    return math.prod(map(int, image.shape)) * int(proxy.dtype.itemsize) + int(getattr(proxy, "offset", 0))
+
+
+def _note_rest(file: Path, claimed: int, held: int) -> None:
+    if held > claimed:
+        log.warning("%s: its header explains %d of %d bytes; the rest is not read", file, claimed, held)
+
+
 @contextmanager
 def _readable(kind: str, name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        reason = " ".join(str(error).split())
+    except AutoSpecError as error:
+        text = str(error)
+        raise AutoSpecError(f"{kind} {text}" if text.startswith(name) else f"{kind} {name}: {text}") from error
+    except Exception as error:  # a damaged header raises whatever its damage leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise AutoSpecError(f"{kind} {name}: is truncated, damaged or no image ({reason})") from error

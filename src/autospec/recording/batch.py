@@ -129,18 +129,23 @@ def sample_groups(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use)
 
     ``first`` is any watched weight: labels come from its device, or from none (a list).
     """
-    labels = _integers(group, grouping)
+    given = labels = _integers(group, grouping)
     device = first.layer.parameter.device
     if isinstance(group, Tensor) and labels.device != device:
         raise AutoSpecError(f"layer {first.name!r} is on {device}, the group labels on {labels.device}")
-    labels = labels.to(device)
+    labels = labels.to(device, torch.int64)
     low, high = int(labels.min()), int(labels.max())
     if low < UNGROUPED or high >= grouping.disjoint:
+        of_none = {torch.uint8: 255, torch.uint16: 65535, torch.uint32: 2**32 - 1}.get(given.dtype)
+        if high == of_none:
+            raise AutoSpecError(
+                f"group label {high} is -1 in {given.dtype}, which knows no negative numbers; give signed integers"
+            )
         raise AutoSpecError(
             f"group label {low if low < UNGROUPED else high} is outside the {grouping.disjoint} groups "
             f"({', '.join(_names(grouping))}); allowed are 0 to {grouping.disjoint - 1}, and -1 for none"
         )
-    return SampleGroups.of(labels.long(), grouping.cells)
+    return SampleGroups.of(labels, grouping.cells)
 
 
 def _integers(group: Tensor | npt.ArrayLike, grouping: Grouping) -> Tensor:
@@ -152,11 +157,24 @@ def _integers(group: Tensor | npt.ArrayLike, grouping: Grouping) -> Tensor:
         raise AutoSpecError(
             f"group labels must be integers, an index into groups for each sample ({indices}; -1 for none)"
         ) from error
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool or not len(labels):
+    if not labels.numel():
+        raise AutoSpecError("group labels are of no sample: leave out a batch without samples (drop_last, or a check)")
+    is_whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype in (torch.bool, torch.uint64))
+    if labels.dim() != 1 or not is_whole:
         raise AutoSpecError(
             f"group labels must be a (batch,) tensor of integers, not {tuple(labels.shape)} of {labels.dtype}"
+            + _mended(labels, is_whole)
         )
     return labels
+
+
+def _mended(labels: Tensor, is_whole: bool) -> str:
+    """How labels of another kind become integers, for the end of a message."""
+    if labels.dim() == 2 and labels.shape[1] > 1:
+        return "; of one-hot rows, labels.argmax(1) are integers" if bool((labels != 0).sum(1).eq(1).all()) else ""
+    if labels.dim() == 2:
+        return "; labels.flatten() has one per sample"
+    return "" if is_whole else "; labels.long() if each is an index into groups"
 
 
 def _names(grouping: Grouping) -> tuple[str, ...]:

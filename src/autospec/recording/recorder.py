@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
 from autospec.capture.checkpoints import name_checkpoints
+from autospec.capture.copies import Uncopied
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -26,6 +28,7 @@ from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
+from autospec.recording.access import Access
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.batch import Batch, LastGroups, loss_weights
 from autospec.recording.epoch_sums import EpochSums, Measured
@@ -49,6 +52,7 @@ from autospec.recording.processes import (
     unwrapped,
 )
 from autospec.recording.record_scalars import OnRecord, record_scalars
+from autospec.recording.resumption import check_state
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
 from autospec.recording.subject_register import GivenSubjects, SubjectRegister
@@ -80,7 +84,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class SpectralRecorder:
+class SpectralRecorder(Uncopied):
     """Records the spectra of every layer's gradient, activations and adjoints by group while a model trains.
 
     Whose a row is, is traced on the first batch and wherever it may change; ``check`` shows it.
@@ -177,9 +181,10 @@ class SpectralRecorder:
         process_group: ProcessGroup | bool | None = None,
     ) -> None:
         _check_model(model)
+        self._access = Access(model, engine)
         if isinstance(statistics, str):
             raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
-        self.path = None if path is None else Path(path)
+        self.path = _checked_path(path)
         floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
         settings = check_settings(
             RecorderSettings,
@@ -330,11 +335,6 @@ class SpectralRecorder:
         self._check_open()
         if self._unclosed is None:  # before its first batch there is nothing to lose
             self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
-        if self._batch is not None:
-            raise AutoSpecError(
-                "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
-                "one that an exception left open)"
-            )
         if self._spoilt:
             raise AutoSpecError(
                 "an earlier batch of this epoch raised after its backward pass had begun, so its sums are spoilt; "
@@ -345,6 +345,18 @@ class SpectralRecorder:
             with answering(self._processes):
                 yield Batch(None)
             return
+        with self._access.one_batch():
+            yield from self._in_turn(group, samples, subject, weight, share)
+
+    def _in_turn(
+        self,
+        group: Tensor | npt.ArrayLike,
+        samples: Tensor | None,
+        subject: Tensor | Iterable[Any] | None,
+        weight: Tensor | npt.ArrayLike | None,
+        share: float,
+    ) -> Iterator[Batch]:
+        """The one open batch."""
         groups = self._groups.of(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
         whose = self._null.subjects_of(samples, subject, groups) if self._null else None
@@ -440,6 +452,7 @@ class SpectralRecorder:
     ) -> None:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
+        self._check_between("end_epoch or record")
         last = self._table.last_epoch
         if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
             raise AutoSpecError(f"step={step!r}: must be a whole number, above the one before")
@@ -502,6 +515,7 @@ class SpectralRecorder:
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        self._access.check_process()
         self._pending.settle()
         self._file.write()
 
@@ -515,14 +529,18 @@ class SpectralRecorder:
         """Take all hooks off the model and write the file; ``complete`` says whether the run ended well."""
         if self._closed:
             return
+        self._access.check_process()
         self._closed = True
         if self._unclosed is not None:
             self._unclosed.detach()
         unrecorded = self._sums.batches
         self._engine.close()
         self._scale_check.end()
-        self._header.attributes["complete"] = complete
+        in_batch = self._batch is not None
+        self._header.attributes["complete"] = complete and not in_batch
         self.write()
+        if in_batch and complete:
+            raise AutoSpecError("recorder.close() came inside recorder.batch(...): the batch is lost, the rest written")
         if unrecorded and complete and self.path is not None:
             self._say_unrecorded(unrecorded)
 
@@ -544,12 +562,14 @@ class SpectralRecorder:
 
         ``drop_open_record`` takes the state of the last record, where batches have come since.
         """
+        if not drop_open_record:
+            self._check_between("state_dict")
         if self._sums.batches and not drop_open_record:
             raise AutoSpecError("a recorder's state is taken between epochs, after end_epoch")
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
         dimensions = {} if self.path else {a.field.path: list(a.field.dimensions) for a in self.table}
-        state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
+        state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions, "of": self._named()}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
         blocks = {} if self._certified is None else {"leading": self._certified.state_dict()}
@@ -559,6 +579,8 @@ class SpectralRecorder:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
+        self._check_open()
+        check_state(state, self._named())
         for path, values in state["arrays"].items():
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
@@ -577,6 +599,7 @@ class SpectralRecorder:
 
     def rewind(self, epoch: int) -> None:
         """Keep so many epochs (or steps), drop the rest and go on there; AutoSpecError where there are not as many."""
+        self._check_open()
         if epoch > self.table.trained:
             held = f"{self.path or 'the recorder'} ends before epoch {self.table.trained}"
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
@@ -606,6 +629,7 @@ class SpectralRecorder:
         return [layer.name for layer in self._layers()]
 
     def __enter__(self) -> SpectralRecorder:
+        self._check_open()
         return self
 
     def __exit__(
@@ -828,7 +852,18 @@ class SpectralRecorder:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise AutoSpecError("the recorder is closed")
+            raise AutoSpecError("the recorder is closed; SpectralRecorder(..., resume=True) goes on with its file")
+        self._access.check_process()
+
+    def _check_between(self, call: str) -> None:
+        """Refuse a call that belongs between batches."""
+        if self._batch is not None:
+            raise AutoSpecError(f"{call} inside recorder.batch(...): call it after the batch")
+
+    def _named(self) -> dict[str, Any]:
+        """The groups and the matrices' shapes, by which a state is told from that of another recorder."""
+        shapes = {use.layer.name: list(use.layer.shape) for use in self._uses}
+        return {"groups": list(self.grouping.names), "layers": shapes}
 
     def _warn(self, layer: str, message: str) -> None:
         self._warn_once(layer, f"layer {layer!r}: {message}")
@@ -837,6 +872,14 @@ class SpectralRecorder:
         if key not in self._warned:
             self._warned.add(key)
             warnings.warn(message, AutoSpecWarning, stacklevel=6)
+
+
+def _checked_path(path: str | Path | None) -> Path | None:
+    if not (path is None or isinstance(path, str | os.PathLike)):
+        raise AutoSpecError(f"path={path!r}: must be a path as text, or None to keep the spectra in memory")
+    if path is not None and Path(path).is_dir():
+        raise AutoSpecError(f"path={str(path)!r} is a folder; name a file in it, such as {Path(path, 'spectra.h5')}")
+    return None if path is None else Path(path)
 
 
 def _say_unclosed(path: Path | None) -> None:

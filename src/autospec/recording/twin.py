@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from autospec.capture.copies import sharing
 from autospec.capture.forward_hooks import random_state
 from autospec.capture.hooks import is_compiled
 from autospec.errors import AutoSpecError
@@ -192,7 +193,8 @@ def double_copy(model: nn.Module) -> nn.Module:
     if is_compiled(model) or any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise AutoSpecError("a compiled model has no float64 copy")
     try:
-        twin: nn.Module = copy.deepcopy(model).double()
+        with sharing():
+            twin: nn.Module = copy.deepcopy(model).double()
     except _FAILURES as error:
         raise AutoSpecError(f"the model has no float64 copy: {str(error).splitlines()[0]}") from error
     for module in twin.modules():

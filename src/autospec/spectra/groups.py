@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.store.schema import ALL, UNGROUPED
+from autospec.store.schema import ALL, UNGROUPED, is_text
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,19 @@ def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Gro
 
 def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
     """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
-    if isinstance(groups, str) or not isinstance(groups, Iterable) or not list(groups):
+    if isinstance(groups, str | set | frozenset | dict) or not isinstance(groups, Iterable):
         raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed, such as ['HC', 'SZ']")
+    groups = list(groups)
+    if not groups:
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed, such as ['HC', 'SZ']")
+    if not isinstance(margins, Mapping):
+        raise AutoSpecError(f"margins={margins!r}: must be a dict of lists of groups")
     names = [*groups, *margins]
     for name in names:
         if not isinstance(name, str) or name == ALL or names.count(name) > 1:
             raise AutoSpecError(f"groups: {name!r} is not a distinct name ({ALL!r} is reserved for the whole batch)")
+        if not name.strip() or "\0" in name or not is_text(name):
+            raise AutoSpecError(f"groups: {name!r} is no name: it must have letters, and be text that a file can hold")
     for margin, parts in margins.items():
         if isinstance(parts, str) or not parts:
             raise AutoSpecError(f"margins: {margin!r}: {parts!r} must be a list of at least one group")

@@ -1,8 +1,8 @@
 """How damage to a file is seen: checksums of values, and digests of what these leave out.
 
-Every dataset is written with HDF5's fletcher32. The digest of the structure covers every path, shape and type, every
-attribute, and text. HDF5 keeps text of attributes in heaps without a checksum, and hangs or crashes on a damaged one:
-a third attribute, of numbers alone, holds their checksums, and is looked at before any text is read.
+Every dataset is written with HDF5's fletcher32, and with gzip's Adler-32. The digest of the structure covers every
+path, shape and type, every attribute, and text. HDF5 keeps text of attributes in heaps without a checksum, and hangs or
+crashes on a damaged one: a third attribute, of numbers alone, holds their checksums, and is looked at before any text.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 import numpy.typing as npt
+
+CHECKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 0, "fletcher32": True}
+"""How values are stored. Gzip packs nothing here, but has Adler-32, which tells zeros from ones; fletcher32 alone takes
+a word of sixteen zeros for one of sixteen ones."""
 
 DIGEST = "structure_digest"
 """The root attribute that holds it. Files of earlier versions have none."""
@@ -114,7 +118,7 @@ def damaged_heap(file: h5py.File, stream: BinaryIO) -> int | None:
         return None
     place = stream.tell()
     try:
-        for begin, size, checksum in file.attrs[HEAPS].tolist():
+        for begin, size, checksum in np.asarray(file.attrs[HEAPS], dtype=np.int64).reshape(-1, 3).tolist():
             stream.seek(begin)
             if zlib.crc32(stream.read(size)) != checksum:
                 return int(begin)

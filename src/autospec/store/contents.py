@@ -113,6 +113,18 @@ SPECTRA = (
 
 SUBJECT = "subject"
 
+PART = (
+    Content("@key", TEXT),
+    Content("@motion_mm", NUMBER),
+    Content("@regressors", WHOLE),
+    Content("@closeness", NUMBER),
+    Content("@mirrored", NUMBER),
+    Content("timecourses", NUMBER, ("_time", "component")),
+    Content("maps", NUMBER, ("component", "_voxel")),
+    Content("match", NUMBER, ("component",)),
+)
+"""One subject's share of a cohort, while the others are prepared; ``cohorts.subject_file`` explains it."""
+
 COHORT = (
     Content("@schema_version", WHOLE),
     Content("@source", TEXT),

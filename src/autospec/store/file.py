@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from autospec.errors import AutoSpecError
 from autospec.store.atomic import remove_leftovers
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import Spectra, open_spectra, read_table
+from autospec.store.schema import ESCAPED_SLASH, USES, is_text
 from autospec.store.table import SpectraTable
 from autospec.store.write import Header, spectra_bytes, write_spectra
 
@@ -35,6 +37,8 @@ class SpectraFile:
         self.path = path
         self.header = header
         self.table = initial_table(path, header, resume, overwrite)
+        check_header(header)
+        self._ours = _identity(path)
         self.is_written_here = True
         self.earlier_design = _earlier_design(path) if self.table.permutation_epochs else None
         self._last_write = time.monotonic()
@@ -54,9 +58,22 @@ class SpectraFile:
         if self.path is None or not self.is_written_here:
             return
         started = time.monotonic()
+        if _identity(self.path) not in (None, self._ours):
+            raise AutoSpecError(self._written_beside())
         write_spectra(self.path, self.table, self.header)
+        self._ours = _identity(self.path)
         self._last_write = time.monotonic()
         self._cost_s = self._last_write - started
+
+    def _written_beside(self) -> str:
+        """Write under another name, since someone else has written the file; returns the message that says so."""
+        assert self.path is not None
+        beside = self.path.with_name(f"{self.path.stem}.{os.getpid()}-{id(self):x}{self.path.suffix}")
+        write_spectra(beside, self.table, self.header)
+        return (
+            f"{self.path} has been written by another recorder or program meanwhile and is left as it is; what this "
+            f"one recorded is in {beside}"
+        )
 
     def spectra(self) -> Spectra:
         """Return everything so far, labelled; with or without a file."""
@@ -91,6 +108,52 @@ def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bo
     if not resume:
         raise AutoSpecError(f"{path} exists; pass resume=True to go on with it or overwrite=True to lose it")
     earlier = open_spectra(path)
-    if earlier.group_names != list(header.groups) or earlier.layers != list(header.layers):
-        raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed")
+    if difference := _difference(earlier, header):
+        raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed: {difference}")
     return read_table(path)
+
+
+def check_header(header: Header) -> None:
+    """Refuse what no file can hold, before a run is trained.
+
+    Args:
+        header: what the file will say.
+
+    Raises:
+        AutoSpecError: names the layer, or says what is wrong.
+    """
+    for name in header.layers:
+        if not is_text(name) or "\0" in name or ESCAPED_SLASH in name or USES in name:
+            raise AutoSpecError(f"layer {name!r} has a name that no file can hold: rename its module")
+    try:
+        spectra_bytes(SpectraTable(), header)
+    except (TypeError, ValueError, OSError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise AutoSpecError(
+            f"attributes: must be text, numbers or arrays of them, which a file can hold ({reason})"
+        ) from error
+
+
+def _difference(earlier: Spectra, header: Header) -> str:
+    """The first thing in which a file is not of these groups and layers, in words; empty where it is."""
+    if earlier.group_names != list(header.groups):
+        return f"groups were {', '.join(earlier.group_names)}, now {', '.join(header.groups)}"
+    for margin, parts in header.margins.items():
+        if earlier.members[margin] != set(parts):
+            return f"margin {margin!r} was of {', '.join(sorted(earlier.members[margin]))}, now {', '.join(parts)}"
+    if earlier.layers != list(header.layers):
+        return f"layers were {', '.join(earlier.layers)}, now {', '.join(header.layers)}"
+    for name, shape in earlier.shapes.items():
+        now = tuple(header.layers[name].get("shape", shape))
+        if shape and shape != now:
+            return f"layer {name!r} was {' × '.join(map(str, shape))}, now {' × '.join(map(str, now))}"
+    return ""
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from one that has taken its place; None where there is none."""
+    try:
+        status = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)

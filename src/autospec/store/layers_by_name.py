@@ -27,8 +27,13 @@ def layers_by_name(spectra: Spectra, names: str | Sequence[str] | None) -> list[
     """
     patterns = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
     for pattern in patterns:
-        if not any(fnmatchcase(layer, pattern) for layer in spectra.layers):
+        if not any(_fits(layer, pattern) for layer in spectra.layers):
             raise AutoSpecError(
                 f"{spectra.where} has no layer {pattern!r}; it has {', '.join(spectra.layers) or 'none'}"
             )
-    return [layer for layer in spectra.layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
+    return [layer for layer in spectra.layers if any(_fits(layer, pattern) for pattern in patterns)]
+
+
+def _fits(layer: str, pattern: str) -> bool:
+    """Whether a layer is named, or fits a pattern; a name may itself have a pattern's characters."""
+    return layer == pattern or fnmatchcase(layer, pattern)

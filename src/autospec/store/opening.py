@@ -29,6 +29,9 @@ from autospec.store.validation import Validation
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
+VERSION = "schema_version"
+"""The root attribute of files that other programs read too."""
+
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 RETRY_S = 2.0
@@ -92,7 +95,8 @@ def open_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> Ite
             raise DamagedFile(f"{name} is not an HDF5 file")
         # a stream, not a path: HDF5 would lock the path, and refuse what another process has open for writing
         with h5py.File(stream, "r") as file:
-            _check_version(file, name, kind)
+            if any(content.path == f"@{VERSION}" for content in contents):
+                _check_version(file, name, kind)
             _check_structure(file, stream, name, contents)
             yield file
 
@@ -177,12 +181,12 @@ def _number(error: OSError) -> int:
 
 
 def _check_version(file: h5py.File, name: str, kind: str) -> None:
-    if "schema_version" not in file.attrs:
+    if VERSION not in file.attrs:
         raise AutoSpecError(f"{name} is an HDF5 file, but not of {kind}: it has no schema_version")
-    attribute = h5py.h5a.open(file.id, b"schema_version")
+    attribute = h5py.h5a.open(file.id, VERSION.encode())
     if attribute.get_type().get_class() != h5py.h5t.INTEGER or attribute.shape != ():
         raise DamagedFile(f"{name}: /@schema_version is not a whole number")
-    version = int(np.asarray(file.attrs["schema_version"]))
+    version = int(np.asarray(file.attrs[VERSION]))
     if version != SCHEMA_VERSION:
         raise AutoSpecError(f"{name} has schema_version {version}; this program reads {SCHEMA_VERSION}")
 

@@ -34,6 +34,7 @@ from autospec.store.schema import (
     TRAINING_CURVES,
     TRAINING_EPOCHS,
     Field,
+    layer_of_folder,
     layer_path,
 )
 from autospec.store.table import SpectraTable
@@ -79,7 +80,7 @@ class Spectra:
         self._loaded_weight: xr.DataArray | None = None
         with open_checked(self.path) if file is None else contextlib.nullcontext(file) as header:
             self.attributes: dict[str, Any] = dict(header.attrs)
-            self.layers: list[str] = list(header.get(LAYERS, ()))
+            self.layers: list[str] = [layer_of_folder(folder) for folder in header.get(LAYERS, ())]
             self.shapes = {
                 name: tuple(map(int, header[layer_path(name)].attrs.get("shape", ()))) for name in self.layers
             }

@@ -106,9 +106,36 @@ PERMUTATION_RATIOS = {
 LAYERS = "layers"
 
 
+SLASH, ESCAPED_SLASH = "/", "%2F"
+"""A layer is one folder of the file, also where its name has a slash."""
+
+
+USES = "/uses/"
+"""Between a layer and one use of it, which lies in the layer's folder."""
+
+
+def layer_folder(layer: str) -> str:
+    """Return the path of the folder of a layer, or of one use of it, below that of all layers.
+
+    >>> layer_folder("net.a/b")
+    'net.a%2Fb'
+    """
+    return USES.join(part.replace(SLASH, ESCAPED_SLASH) for part in layer.split(USES, 1))
+
+
+def layer_of_folder(folder: str) -> str:
+    """Return the layer that a folder is of."""
+    return folder.replace(ESCAPED_SLASH, SLASH)
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name can be stored: UTF-8 knows no halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def layer_path(layer: str, dataset: str = "") -> str:
     """Return the path of a layer's folder in the file, or of one dataset in it."""
-    return f"{LAYERS}/{layer}/{dataset}".rstrip("/")
+    return f"{LAYERS}/{layer_folder(layer)}/{dataset}".rstrip("/")
 
 
 @lru_cache(maxsize=4096)
@@ -126,7 +153,7 @@ def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: 
 
 def permutation_field(layer: str, name: str) -> Field:
     """Return the field of one of a layer's ``PERMUTATION_RATIOS``."""
-    return Field(f"{PERMUTATION_ROOT}/{LAYERS}/{layer}/{name}", PERMUTATION_RATIOS[name], "float32")
+    return Field(f"{PERMUTATION_ROOT}/{LAYERS}/{layer_folder(layer)}/{name}", PERMUTATION_RATIOS[name], "float32")
 
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from autospec.errors import AutoSpecError
 from autospec.store.schema import PERMUTATION_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 AnyArray = npt.NDArray[np.generic]
@@ -99,7 +100,17 @@ class SpectraTable:
         Args:
             values: the slice of each field; a field that is new has gaps before it.
             axis: the first dimension of all of them: recorded epochs, all epochs, or epochs with permutations.
+
+        Raises:
+            AutoSpecError: for a slice of another shape than those before; nothing is added then.
         """
+        for field, value in values.items():
+            array = self._arrays.get(field.path)
+            if array is not None and value is not None and np.shape(value) != array.values.shape[1:]:
+                raise AutoSpecError(
+                    f"/{field.path} holds {array.values.shape[1:]} numbers per record, and now {np.shape(value)} came: "
+                    "it was begun with other settings (leading, bins, directions), or the model has changed"
+                )
         grown = [array for array in self if array.field.dimensions[0] == axis]
         length = len(grown[0]) if grown else 0
         for field, value in values.items():

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 import h5py
 import numpy as np
 
 from autospec.errors import DamagedFile
+from autospec.harmless import visible
 from autospec.store.checksums import axis_names
 from autospec.store.contents import (
     DEEPEST,
@@ -43,6 +45,10 @@ class Validation:
     name: str
     contents: tuple[Content, ...]
     file_bytes: int
+    types: ClassVar[frozenset[int]] = SIMPLE
+    filters: ClassVar[frozenset[int]] = FILTERS
+    complete_chunks: ClassVar[bool] = True
+    """Whether every chunk must be there."""
     _lengths: dict[str, tuple[int, str]] = field(default_factory=dict)
     _chunks: dict[int, str] = field(default_factory=dict)
     _seen: set[int] = field(default_factory=set)
@@ -97,7 +103,7 @@ class Validation:
         for number in range(h5py.h5a.get_num_attrs(item.id)):
             attribute = h5py.h5a.open(item.id, index=number)
             whole = f"{path}@{_text(attribute.name)}"
-            if attribute.get_type().get_class() not in SIMPLE:
+            if attribute.get_type().get_class() not in self.types:
                 if attribute.name in (b"DIMENSION_LIST", b"REFERENCE_LIST"):  # of HDF5's own, and never read
                     continue
                 raise self._misfit(whole, "is neither text nor numbers")
@@ -114,19 +120,20 @@ class Validation:
             raise self._misfit(path, "is a view into other datasets")
         if plan.get_external_count():
             raise self._misfit(path, "lies in another file")
-        if dataset.get_type().get_class() not in SIMPLE:
+        if dataset.get_type().get_class() not in self.types:
             raise self._misfit(path, "is neither text nor numbers")
         filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
-        if not filters <= FILTERS:
-            raise self._misfit(path, f"is packed by filter {max(filters - FILTERS)}, which this program does not use")
+        if not filters <= self.filters:
+            other = max(filters - self.filters)
+            raise self._misfit(path, f"is packed by filter {other}, which this program does not use")
         shape = dataset.shape
         if shape is None or len(shape) > MOST_DIMENSIONS:
             raise self._misfit(path, f"has no values, or more than {MOST_DIMENSIONS} dimensions")
         wanted = math.prod(shape) * dataset.get_type().get_size()
         stored = dataset.get_storage_size()
-        if stored > self.file_bytes or wanted > stored * (MOST_UNPACKED if 1 in filters else 1):
+        if stored > self.file_bytes or wanted > stored * (MOST_UNPACKED if filters - {2, 3} else 1):
             raise self._misfit(path, f"claims {wanted} bytes, of which the file holds {min(stored, self.file_bytes)}")
-        if layout == h5py.h5d.CHUNKED:
+        if layout == h5py.h5d.CHUNKED and self.complete_chunks:
             self._check_chunks(path, dataset, plan.get_chunk(), filters, address)
 
     def _check_chunks(
@@ -188,7 +195,8 @@ class Validation:
                 raise self._misfit(path, f"has {length} entries along {axis}, where /{of} has {expected}")
 
     def _misfit(self, path: str, what: str) -> DamagedFile:
-        return DamagedFile(f"{self.name}: /{path.lstrip('/')} {what}; the file is damaged or not of this program")
+        where = visible(path.lstrip("/"))
+        return DamagedFile(f"{self.name}: /{where} {what}; the file is damaged or not of this program")
 
 
 def _text(raw: bytes) -> str:

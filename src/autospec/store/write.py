@@ -13,6 +13,7 @@ import numpy as np
 
 from autospec.store.atomic import write_atomically
 from autospec.store.checksums import (
+    CHECKED,
     DIGEST,
     FORMAT,
     HEAPS,
@@ -40,6 +41,7 @@ from autospec.store.schema import (
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
+    layer_folder,
     layer_path,
 )
 from autospec.store.table import AnyArray, SpectraTable
@@ -100,7 +102,7 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
         arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
         layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for name, attributes in header.layers.items():
-            layers.create_group(name).attrs.update(attributes)
+            layers.create_group(layer_folder(name)).attrs.update(attributes)
         if header.permutations is not None:
             file.create_group(PERMUTATION_ROOT).attrs.update(
                 {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
@@ -156,7 +158,8 @@ def _members(header: Header) -> AnyArray:
 def _create_dataset(file: h5py.File, path: str, dimensions: tuple[str, ...], values: AnyArray) -> h5py.h5d.DatasetID:
     """A dataset with checksums and labelled axes, whose values are yet to be written."""
     chunks = _chunks(values)
-    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, fletcher32=chunks is not None).id
+    checked = {} if chunks is None else CHECKED  # an empty array has nothing to be checked
+    dataset = file.create_dataset(path, values.shape, values.dtype, chunks=chunks, **checked).id
     for axis, dimension in enumerate(dimensions):
         h5py.h5ds.set_label(dataset, axis, dimension.encode())  # dims[axis].label takes three times as long
     return dataset

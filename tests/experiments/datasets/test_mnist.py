@@ -71,7 +71,7 @@ def test_a_damaged_file_is_named(folder, images, damage):
 def test_a_cut_gzip_file_is_named(folder):
     file = next(folder.rglob("train-images*"))
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(AutoSpecError, match="train-images-idx3-ubyte.gz is truncated or damaged"):
+    with pytest.raises(AutoSpecError, match="train-images-idx3-ubyte.gz: is truncated or damaged"):
         mnist.load(_config(folder))
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import file_bytes
 
 
 def digest(sources: Sequence[Path], simulation: str = "") -> str:
@@ -26,6 +27,7 @@ def digest(sources: Sequence[Path], simulation: str = "") -> str:
     total = hashlib.sha256(simulation.encode())
     for path in sources:
         try:
+            file_bytes(path)  # a pipe would never end
             status = path.stat()
         except OSError as error:
             raise AutoSpecError(f"cannot read {path}: {error.strerror}") from error

@@ -6,7 +6,6 @@ LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
 from __future__ import annotations
 
 import gzip
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,11 +16,15 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import MnistConfig
 from autospec.experiments.datasets.dataset import Dataset, hold_out
 from autospec.experiments.datasets.scaling import grey_values
+from autospec.foreign.files import unpacked
 
 SIDE = 28
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TORCHVISION_FOLDER = Path("MNIST", "raw")
 """Where ``torchvision.datasets.MNIST(root, download=True)`` puts the idx files below its root."""
+
+MOST_BYTES = 2**28
+"""No idx file is larger; the images of the full set have 47 MB."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -135,10 +138,7 @@ def _idx_file(folder: Path, name: str) -> Path:
 
 def _idx(path: Path, dimensions: int) -> Bytes:
     """The array of an idx file of unsigned bytes: a magic number, the lengths as big-endian integers, the values."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise AutoSpecError(f"{path} is truncated or damaged: {error}") from error
+    content = unpacked(path, MOST_BYTES).read()
     head = 4 + 4 * dimensions
     lengths = np.frombuffer(content[4:head], dtype=">u4")
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) != head + int(np.prod(lengths, dtype=np.int64)):

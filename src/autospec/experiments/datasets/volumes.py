@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -20,6 +19,11 @@ OTHER_SCALE = 10.0
 
 SUM_ERROR = 0.05
 """How far from 1 probabilities of tissues may add up to."""
+
+
+class Unreadable(AutoSpecError):
+    """A map that cannot be read, whose subject is left out."""
+
 
 Map = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
@@ -67,10 +71,8 @@ def read_maps(
     for index, (file, subject) in enumerate(zip(files, ids, strict=True)):
         try:
             values, affine = _read(file)
-        except AutoSpecError:
-            raise
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            account.drop(subject, f"{file.name} cannot be read: {' '.join(str(error).split())}")
+        except Unreadable as error:
+            account.drop(subject, f"{file.name} cannot be read: {error}")
             continue
         grid = grid or (file.name, values.shape, affine)
         if values.shape != grid[1] or not np.allclose(affine, grid[2], atol=1e-3):
@@ -112,19 +114,18 @@ def _of_one_scale(maps: Map, ids: Sequence[str], account: Account) -> npt.NDArra
 
 
 def _read(file: Path) -> tuple[Map, Affine]:
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
+    from autospec.neuroimaging.scans import load_image, read_values
 
     try:
-        image = nibabel.load(file)
-        values = np.asarray(image.dataobj, dtype=np.float32)
-    except ImageFileError as error:
-        raise ValueError(str(error)) from error
+        image = load_image(file, "map")
+        values = read_values(image, "map").astype(np.float32, copy=False)
+    except AutoSpecError as error:
+        raise Unreadable(str(error)) from error
     if values.ndim == 4:
         _check_tissues(values, file)
         values = values.max(axis=3)
     if values.ndim != 3:
-        raise ValueError(f"it has {values.ndim} dimensions, a map has 3")
+        raise Unreadable(f"it has {values.ndim} dimensions, a map has 3")
     return values, np.asarray(image.affine, dtype=np.float64)
 
 

@@ -12,10 +12,13 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from types import FrameType
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -114,11 +117,31 @@ def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[P
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
     environment = {**os.environ, TRAINS_ONLY: "1"}
-    with subprocess.Popen([sys.executable, "-m", "autospec.cli", "run", "-m", *sweep], env=environment) as process:
+    command = [sys.executable, "-m", "autospec.cli", "run", "-m", *sweep]
+    with subprocess.Popen(command, env=environment) as process, _passing_on(process):
         if jobs > 1:
             _show_progress(process, runs)
         if process.wait():
             sys.exit(process.returncode)
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A context in which a signal that asks us to stop goes to the sweep, which would train on without us."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    is_main = threading.current_thread() is threading.main_thread()  # elsewhere Python lets nobody handle signals
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP) if is_main}
+    before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show_progress(process: subprocess.Popen[bytes], runs: Collection[Plan]) -> None:

@@ -118,7 +118,7 @@ def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
 
 def _is_current(files: FigureFiles, plans: Mapping[str, Plan], made_from: Mapping[str, str]) -> bool:
     every = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
-    stamped = files.stamp.exists() and files.stamp.read_text() == json.dumps(made_from)
+    stamped = files.stamp.exists() and files.stamp.read_bytes() == json.dumps(made_from).encode()
     return stamped and all(path.exists() for path in every)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.report.methods import methods_paragraph
+from autospec.harmless import visible
 
 
 def main() -> None:
@@ -24,4 +25,4 @@ def main() -> None:
         text = methods_paragraph(parser.parse_args().run_folder)
     except AutoSpecError as error:
         sys.exit(str(error))
-    sys.stdout.write(textwrap.fill(text, 100) + "\n")
+    sys.stdout.write(textwrap.fill(visible(text, keep="\n"), 100) + "\n")

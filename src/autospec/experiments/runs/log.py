@@ -14,6 +14,7 @@ from pathlib import Path
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.runs.folder import RunFolder
+from autospec.harmless import Formatter
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ class _QuietFile(logging.FileHandler):
     """A log file that is made by its first message and never stands in the way of the run, as on a full disk."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True)
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
+        self.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     @property
     def begun(self) -> bool:

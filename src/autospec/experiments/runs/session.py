@@ -81,7 +81,7 @@ def write_description(folder: RunFolder, config: ExperimentConfig, data: Dataset
     for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
         remove_leftovers(path)
     with write_atomically(folder.config) as temporary:
-        temporary.write_text(as_yaml(config))
+        temporary.write_text(as_yaml(config), "utf-8")
     provenance.write(folder.provenance)
     if data.account:  # only the data sets of people have one
         told = {"account": data.account, "balance": data.balance, "facts": data.facts}

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-POSTPONED = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
-"""From SLURM at the end of a job's time, from ``kill``, from the keyboard."""
+POSTPONED = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""From SLURM at the end of a job's time, from ``kill``, from the keyboard, from a terminal that is closed."""
 
 
 class PostponedSignals:

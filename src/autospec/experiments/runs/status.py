@@ -14,6 +14,7 @@ from autospec.errors import AutoSpecError, DamagedFile
 from autospec.experiments.runs.folder import RUNS, RunFolder, ended, holder
 from autospec.experiments.runs.log import last_message
 from autospec.experiments.runs.progress import duration
+from autospec.harmless import visible
 from autospec.store.schema import TRAINING_EPOCHS
 
 STATES = ("done", "running", "failed", "stale")
@@ -79,7 +80,7 @@ def summary(runs: list[Status], output_dir: Path) -> str:
     """Return how many runs there are of each state, and a line for each that is not done."""
     counts = ", ".join(f"{sum(entry.state == state for entry in runs)} {state}" for state in STATES)
     unfinished = sorted((e for e in runs if e.state != "done"), key=lambda e: STATES.index(e.state))
-    lines = [f"{entry.state:8}{entry.run_id}  {entry.detail}" for entry in unfinished]
+    lines = [visible(f"{entry.state:8}{entry.run_id}  {entry.detail}") for entry in unfinished]
     return "\n".join([f"{output_dir}: {len(runs)} runs: {counts}", *lines])
 
 
@@ -95,7 +96,7 @@ def _progress(folder: RunFolder) -> _Progress:
 def _epochs_of(folder: RunFolder) -> int | None:
     """The number of epochs of a run, from its configuration."""
     with contextlib.suppress(OSError):
-        line = re.search(r"^epochs: (\d+)$", folder.config.read_text(), re.MULTILINE)
+        line = re.search(r"^epochs: (\d+)$", folder.config.read_text("utf-8", "replace"), re.MULTILINE)
         return int(line.group(1)) if line else None
     return None
 

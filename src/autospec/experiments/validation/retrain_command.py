@@ -27,6 +27,7 @@ from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import plan_run
 from autospec.experiments.report.retraining import retrained_ratios
+from autospec.harmless import visible
 
 
 def main() -> None:
@@ -52,4 +53,4 @@ def main() -> None:
     whole = table[table["per"] == "trajectory"][
         ["layer", "group_a", "group_b", "test", "p", "p_family", "larger", "note"]
     ]
-    sys.stdout.write(f"{whole.to_string(index=False)}\n{path}\n")
+    sys.stdout.write(visible(f"{whole.to_string(index=False)}\n{path}\n", keep="\n"))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from autospec.cohorts.exclusions import Account, list_names
 from autospec.errors import AutoSpecError
+from autospec.foreign.files import read_text
 
 STATS = "stats"
 ASEG = "aseg.stats"
@@ -112,7 +113,7 @@ def _note(subjects_dir: Path, rows: dict[str, Row], versions: dict[str, list[str
 
 def _read(file: Path) -> tuple[str, Row]:
     """The version that wrote a file, and its values by the table's column names; ValueError for another file."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(file, errors="replace").splitlines()
     header = next((line.split()[2:] for line in lines if line.startswith("# ColHeaders")), None)
     cells = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if header is None or not cells:
