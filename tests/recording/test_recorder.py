@@ -532,7 +532,7 @@ def test_a_checkpoint_goes_on_to_the_same_numbers(tmp_path, on_disk):
     state = (model.state_dict(), optimizer.state_dict(), first.state_dict())
     state = torch.load(_saved(tmp_path, state), weights_only=True)
     _epochs(first, model, optimizer, 5)  # lost, as far as the checkpoint is concerned
-    first.write()
+    first.close()
 
     model = _model()
     model.load_state_dict(state[0])
@@ -544,7 +544,7 @@ def test_a_checkpoint_goes_on_to_the_same_numbers(tmp_path, on_disk):
     _epochs(second, model, optimizer, 6)
     for array in undisturbed.table:
         assert np.array_equal(array.values, second.table[array.field.path], equal_nan=True)
-    for recorder in (undisturbed, first, second):
+    for recorder in (undisturbed, second):
         recorder.close()
 
 
@@ -583,7 +583,7 @@ def test_a_checkpoint_of_steps_goes_on_to_the_same_numbers(tmp_path, on_disk):
     _steps(first, model, optimizer, [10, 20, 30])
     weights, state = {name: value.clone() for name, value in model.state_dict().items()}, first.state_dict()
     _steps(first, model, optimizer, [40])
-    first.write()
+    first.close()
     model.load_state_dict(weights)
     second = SpectralRecorder(model, path, groups=["a", "b"], every=2, resume=True)
     second.load_state_dict(state)
@@ -594,7 +594,6 @@ def test_a_checkpoint_of_steps_goes_on_to_the_same_numbers(tmp_path, on_disk):
     assert second.spectra.training["training_loss"].to_dict() == {10: 10.0, 20: 20.0, 30: 30.0, 40: 40.0, 50: 50.0}
     second.end_epoch()  # without a number, it comes next
     assert second.table.training_epochs[-1] == 51
-    first.close()
     second.close()
 
 

@@ -34,6 +34,7 @@ class PendingRecords:
         self._may_wait = may_wait
         self._waiting: list[tuple[int, EpochSums]] = []
         self._numbers = 0
+        self._is_first = True
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -43,7 +44,9 @@ class PendingRecords:
         self._waiting.append((label, sums))
         self._numbers += sums.numbers
         is_full = self._numbers >= MOST_NUMBERS or len(self) >= MOST_RECORDS
-        if is_full or not self._may_wait or not sums.can_wait:
+        # the first does not wait: what does not fit into a file that is gone on with is said at once
+        if self._is_first or is_full or not self._may_wait or not sums.can_wait:
+            self._is_first = False
             self.settle()
 
     def settle(self) -> None:

@@ -150,10 +150,11 @@ def _difference(earlier: Spectra, header: Header) -> str:
     return ""
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: Path | None) -> tuple[int, ...] | None:
     """What tells a file from one that has taken its place; None where there is none."""
     try:
         status = None if path is None else path.stat()
     except OSError:
         return None
-    return None if status is None else (status.st_dev, status.st_ino)
+    # the time too, since the number of a file that is gone is given to another
+    return None if status is None else (status.st_dev, status.st_ino, status.st_mtime_ns)
