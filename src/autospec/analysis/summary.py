@@ -13,6 +13,8 @@ SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
 """Columns whose names are swapped when a pair is."""
+INTERVAL = ("low", "high")
+"""Columns of an effect's interval, where there is one: turned round, each is the other's with its sign changed."""
 
 
 def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -29,9 +31,17 @@ def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
     for a, b in pairs:
         same = tests[(tests["group_a"] == a) & (tests["group_b"] == b)]
         turned = tests[(tests["group_a"] == b) & (tests["group_b"] == a)]
-        flipped = turned.assign(**{name: -turned[name] for name in SIGNED}).rename(columns=SWAPPED)[tests.columns]
+        flipped = _turn(turned)
         parts += [part for part in (same, flipped) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else tests.iloc[:0]
+
+
+def _turn(tests: pd.DataFrame) -> pd.DataFrame:
+    """The same tests with first and second group swapped."""
+    signed = {name: -tests[name] for name in SIGNED}
+    if set(INTERVAL) <= set(tests.columns):
+        signed |= {one: -tests[other] for one, other in zip(INTERVAL, INTERVAL[::-1], strict=True)}
+    return tests.assign(**signed).rename(columns=SWAPPED)[tests.columns]
 
 
 def drawn_rows(tests: pd.DataFrame) -> pd.DataFrame:

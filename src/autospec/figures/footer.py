@@ -1,0 +1,137 @@
+"""The few lines below a picture: what its data are and what makes it true; the caption beside it says the rest."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from autospec.figures.contents import DifferencePanel, Panel, Provenance, SpectraPanel
+from autospec.figures.data_facts import adjustment_sentence, extent_words, imbalance_sentence
+from autospec.figures.spectra_panel import FEWEST_FOR_BAND
+from autospec.figures.style import COLUMN_IN, PAGE_IN
+
+MOST_LINES = 5
+LINE_CHARACTERS = {COLUMN_IN: 76, PAGE_IN: 156}
+"""So many characters fit into a line of the smallest text."""
+
+
+def footer_lines(panels: Sequence[Panel], width: float, caption: str = "") -> list[str]:
+    """Write the footer of a picture.
+
+    Args:
+        panels: What it shows.
+        width: Its width in inches.
+        caption: The file that says the rest; then the footer has five lines at most. Empty says everything here.
+
+    Returns:
+        Its lines, the most needed first.
+    """
+    characters = LINE_CHARACTERS[width]
+    needed, more = [*_data_sentences(panels)], [*_reading_sentences(panels)]
+    if not caption:
+        return textwrap.wrap(" ".join([*needed, *more, *_rest(panels)]), characters)
+    pointer = f"Caption: {caption}."
+    for count in range(len(more), 0, -1):
+        lines = textwrap.wrap(" ".join([*needed, *more[:count], pointer]), characters)
+        if len(lines) <= MOST_LINES:
+            return lines
+    lines = textwrap.wrap(" ".join([*needed, pointer]), characters)
+    if len(lines) <= MOST_LINES:
+        return lines
+    # what is needed is long here, such as many groups: the pointer stays
+    room = MOST_LINES * characters - len(pointer) - 2 * characters // 3
+    return textwrap.wrap(f"{textwrap.shorten(' '.join(needed), room, placeholder=' …')} {pointer}", characters)
+
+
+def _data_sentences(panels: Sequence[Panel]) -> list[str]:
+    """What the data are, what was taken out of them and how much of them was used."""
+    first = panels[0].provenance
+    sentences = [_source_sentence(first)]
+    words = [] if first.epochs is None else [f"{first.epochs} epochs"]
+    if first.seed is not None:
+        words.append(f"seed {first.seed}")
+    if first.facts is not None:
+        sentences.append(adjustment_sentence(first.facts))
+        sentences.append(imbalance_sentence(first.facts, pairs_of_panels(panels)))
+        words = [*extent_words(first.facts), *words]
+    if words:
+        sentences.append(f"{'; '.join(words)}.".capitalize() if words[0][0].isalpha() else f"{'; '.join(words)}.")
+    if first.layers_shown:
+        sentences.append(first.layers_shown)
+    return sentences
+
+
+def pairs_of_panels(panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    """List the pairs that pictures compare, or, where none does, every pair of the groups that they show.
+
+    Args:
+        panels: The panels.
+
+    Returns:
+        The pairs, each once.
+    """
+    compared = [pair for panel in panels if isinstance(panel, DifferencePanel) for pair in panel.pairs]
+    if compared:
+        return list(dict.fromkeys(compared))
+    groups = dict.fromkeys(group for panel in panels if isinstance(panel, SpectraPanel) for group in panel.groups)
+    in_front = dict.fromkeys(pair for panel in panels if isinstance(panel, SpectraPanel) for pair in panel.pairs)
+    return list(in_front) or [(a, b) for a in groups for b in groups if a != b]
+
+
+def _source_sentence(provenance: Provenance) -> str:
+    few = f" (fewer than {provenance.min_group})"
+    sizes = ", ".join(
+        f"{group}: n = {size:.0f}{few if size < provenance.min_group else ''}"
+        for group, size in provenance.sizes.items()
+        if not math.isnan(size)
+    )
+    kind = {True: "SIMULATED DATA: ", False: "Real data: ", None: "Data: "}[provenance.simulated]
+    return f"{kind}{provenance.source}{'; ' if sizes else ''}{sizes}."
+
+
+def _reading_sentences(panels: Sequence[Panel]) -> list[str]:
+    """How the picture is to be read, the most needed first."""
+    differences = [panel for panel in panels if isinstance(panel, DifferencePanel)]
+    sentences = []
+    if len(differences) < len(panels):
+        sentences.append("Singular values of each group's mean gradient; a paler line is a higher index (σ1, σ4, …).")
+    seeds = max((panel.seeds for panel in panels), default=1)
+    if seeds > 1:
+        band = "mean and standard deviation" if seeds >= FEWEST_FOR_BAND else "a line for each"
+        sentences.append(f"{seeds} seeds: {band} in panels of spectra; maps are of the first, tests of all together.")
+    if differences:
+        sentences += _difference_sentences(differences)
+    return sentences
+
+
+def _difference_sentences(panels: Sequence[DifferencePanel]) -> list[str]:
+    sentences = ["A difference is an association with the label, which need not be its cause."]
+    if any(panel.tested for panel in panels):
+        sentences.insert(0, "p: labels permuted over subjects, family-wise over a panel's layers and pairs.")
+    if any(panel.paper for panel in panels):
+        sentences.append("Margins: medians, dark where the paper's t-test has p < 0.05: descriptive, not calibrated.")
+    elif any(panel.tested for panel in panels):
+        sentences.append("Margins: medians less those of permuted labels, plain medians without a test; exploratory.")
+    else:
+        sentences.append("Margins: medians.")
+    return [*sentences, "Margins are pale where three quarters of the cells cannot be compared."]
+
+
+def _rest(panels: Sequence[Panel]) -> list[str]:
+    """What stands in the caption where there is one: how much is grey, and the runs."""
+    grey = [panel.grey for panel in panels if isinstance(panel, DifferencePanel) and panel.grey]
+    return [*grey, *runs_sentences(panels)]
+
+
+def runs_sentences(panels: Sequence[Panel]) -> list[str]:
+    """Name the runs that panels show.
+
+    Args:
+        panels: The panels.
+
+    Returns:
+        A sentence; none where the runs have no names.
+    """
+    runs = [f"{panel.letter} {panel.provenance.run_id}".strip() for panel in panels if panel.provenance.run_id]
+    return [f"Run{'s' * (len(runs) > 1)}: {', '.join(dict.fromkeys(runs))}."] if runs else []
