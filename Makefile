@@ -30,8 +30,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
-figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 ARGS='key=value ...'
-	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
+figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 OUTPUT=outputs ARGS='key=value ...'
+	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) output_dir=$(OUTPUT) $(ARGS)
 
 status: $(READY) ## say how far a sweep is: done, running, failed, stale: OUTPUT=outputs
 	$(BIN)/autospec status $(OUTPUT)
@@ -76,7 +76,7 @@ faults: $(READY) ## kill a sweep at 100 random moments and see whether anything 
 	$(BIN)/python scripts/faults.py $(ARGS)
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
-	$(BIN)/python scripts/calibrate.py $(ARGS)
+	$(BIN)/python scripts/calibrate.py --output-dir $(OUTPUT) $(ARGS)
 
 benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
 	$(BIN)/python scripts/benchmark.py $(ARGS)

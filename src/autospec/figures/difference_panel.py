@@ -16,7 +16,7 @@ from matplotlib.gridspec import SubplotSpec
 from autospec.figures.contents import DifferencePanel, LayerTitle
 from autospec.figures.style import LEFT_OUT_GREY, SMALLEST_PT, Frame, whole_epochs
 
-COLUMN_GAP_IN, ROW_GAP_IN = 0.35, 0.68
+COLUMN_GAP_IN, ROW_GAP_IN, PAIR_NAME_IN = 0.35, 0.54, 0.14
 COSINE_IN = 0.3
 """The height of a block's cosine; the colour bar begins below it."""
 LARGEST_RATIO = 2.0
@@ -58,7 +58,7 @@ def draw_differences(panel: DifferencePanel, part: SubFigure, frame: Frame, colu
     rows = rows_of_pair * len(panel.pairs)
     gaps = {
         "wspace": frame.gap(COLUMN_GAP_IN, columns, frame.inner_width),
-        "hspace": frame.gap(ROW_GAP_IN, rows, frame.inner_height),
+        "hspace": frame.gap(ROW_GAP_IN + PAIR_NAME_IN * (len(panel.pairs) > 1), rows, frame.inner_height),
     }
     grid = part.add_gridspec(rows, columns, **frame.fractions(), **gaps)
     for number, block in enumerate(blocks_of(panel)):

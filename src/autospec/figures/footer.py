@@ -56,7 +56,8 @@ def _data_sentences(panels: Sequence[Panel]) -> list[str]:
         sentences.append(imbalance_sentence(first.facts, pairs_of_panels(panels)))
         words = [*extent_words(first.facts), *words]
     if words:
-        sentences.append(f"{'; '.join(words)}.".capitalize() if words[0][0].isalpha() else f"{'; '.join(words)}.")
+        text = "; ".join(words)
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
     if first.layers_shown:
         sentences.append(first.layers_shown)
     return sentences
@@ -133,5 +134,8 @@ def runs_sentences(panels: Sequence[Panel]) -> list[str]:
     Returns:
         A sentence; none where the runs have no names.
     """
-    runs = [f"{panel.letter} {panel.provenance.run_id}".strip() for panel in panels if panel.provenance.run_id]
-    return [f"Run{'s' * (len(runs) > 1)}: {', '.join(dict.fromkeys(runs))}."] if runs else []
+    letters: dict[str, list[str]] = {}
+    for panel in panels:
+        letters.setdefault(panel.provenance.run_id, []).append(panel.letter)
+    runs = [f"{', '.join(of_run)} {run_id}".strip() for run_id, of_run in letters.items() if run_id]
+    return [f"Run{'s' * (len(runs) > 1)}: {'; '.join(runs)}."] if runs else []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
@@ -45,9 +47,13 @@ def legend_rows(handles: Sequence[Handle], width: float) -> int:
     Returns:
         The number of rows.
     """
-    words = [TextPath((0, 0), str(handle.get_label()), size=LEGEND_PT) for handle in handles]
-    needed = sum(text.get_extents().width + HANDLE_EM * LEGEND_PT for text in words) / 72
+    needed = sum(_width_pt(str(handle.get_label())) + HANDLE_EM * LEGEND_PT for handle in handles) / 72
     return max(1, math.ceil(needed / width))
+
+
+@cache
+def _width_pt(words: str) -> float:
+    return float(TextPath((0, 0), words, size=LEGEND_PT).get_extents().width)
 
 
 def _of_spectra(panels: Sequence[SpectraPanel]) -> list[Handle]:
@@ -61,7 +67,7 @@ def _of_spectra(panels: Sequence[SpectraPanel]) -> list[Handle]:
     return handles
 
 
-def _shown(panel: SpectraPanel):  # type: ignore[no-untyped-def]
+def _shown(panel: SpectraPanel) -> pd.DataFrame:
     return panel.frame[panel.frame["layer"].isin([layer.name for layer in panel.layers])]
 
 

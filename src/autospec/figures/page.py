@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
 
 from autospec.figures.contents import DifferencePanel, Panel, SpectraPanel
-from autospec.figures.difference_panel import draw_differences
+from autospec.figures.difference_panel import PAIR_NAME_IN, draw_differences
 from autospec.figures.difference_panel import rows_needed as difference_rows
 from autospec.figures.footer import LINE_CHARACTERS, footer_lines
 from autospec.figures.legend import LEGEND_PT, legend_handles, legend_rows
@@ -19,7 +20,7 @@ from autospec.figures.spectra_panel import draw_spectra, rows_needed
 from autospec.figures.style import COLUMN_IN, PAGE_IN, SMALLEST_PT, TALLEST_IN, TEXT_GREY, Frame, print_style
 
 SPECTRA_ROW_IN, MORE_SPECTRA_IN = 1.5, 1.2
-DIFFERENCE_ROW_IN, MORE_DIFFERENCE_IN = 1.85, 1.8
+DIFFERENCE_ROW_IN, MORE_DIFFERENCE_IN = 1.85, 1.64
 TITLE_IN, TITLE_LINE_IN, LINE_IN, LEGEND_ROW_IN = 0.26, 0.14, 0.115, 0.13
 FLATTEST = 0.86
 """Rows are drawn so much flatter at most where that lets a figure fit on one page."""
@@ -71,23 +72,23 @@ class _Page:
     rows: Sequence[Row]
     caption: str
 
-    @property
+    @cached_property
     def panels(self) -> list[Panel]:
         return [panel for row in self.rows for panel in row]
 
-    @property
+    @cached_property
     def head_in(self) -> float:
         return TITLE_IN + LEGEND_ROW_IN * legend_rows(legend_handles(self.panels), PAGE_IN)
 
-    @property
+    @cached_property
     def foot_in(self) -> float:
         return LINE_IN * len(footer_lines(self.panels, PAGE_IN, self.caption)) + MARGIN_IN
 
-    @property
+    @cached_property
     def heights(self) -> list[float]:
         return [max(_height(panel, PAGE_IN / len(row)) for panel in row) for row in self.rows]
 
-    @property
+    @cached_property
     def flatness(self) -> float:
         """How much flatter than they would be rows must be drawn."""
         return min(1.0, (TALLEST_IN - self.head_in - self.foot_in) / sum(self.heights))
@@ -213,8 +214,9 @@ def _height(panel: Panel, width: float) -> float:
     columns, above = _columns(panel, width), _above(panel, width)
     if isinstance(panel, SpectraPanel):
         return above + SPECTRA_ROW_IN - TITLE_IN + (rows_needed(panel, columns) - 1) * MORE_SPECTRA_IN
-    names = 0.14 * (len(panel.pairs) > 1)
-    return above + names + DIFFERENCE_ROW_IN - TITLE_IN + (difference_rows(panel, columns) - 1) * MORE_DIFFERENCE_IN
+    names = PAIR_NAME_IN * (len(panel.pairs) > 1)
+    more = (difference_rows(panel, columns) - 1) * (MORE_DIFFERENCE_IN + names)
+    return above + names + DIFFERENCE_ROW_IN - TITLE_IN + more
 
 
 def _above(panel: Panel, width: float) -> float:
@@ -261,7 +263,7 @@ def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> N
     if isinstance(panel, SpectraPanel):
         draw_spectra(panel, part, Frame(width, height, left=0.5, right=0.24, top=above + 0.16), _columns(panel, width))
         return
-    names = 0.14 * (len(panel.pairs) > 1)
+    names = PAIR_NAME_IN * (len(panel.pairs) > 1)
     frame = Frame(width, height, left=0.8, right=0.55, top=above + names + 0.26)
     draw_differences(panel, part, frame, _columns(panel, width))
 

@@ -133,7 +133,7 @@ def _limit(axis: Axes, table: pd.DataFrame) -> None:
     if np.isfinite(top) and top > 0 and len(floor):
         axis.set_ylim(floor.median() / 6, top * 3)
     low, high = np.log10(axis.get_ylim())
-    axis.yaxis.set_major_locator(LogLocator(numticks=max(3, min(6, int(high - low) + 1))))
+    axis.yaxis.set_major_locator(LogLocator(numticks=max(3, min(5, int(high - low) + 1))))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
 
@@ -157,7 +157,8 @@ def decade(value: float) -> str:
 
 def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
     """What lies below the whole batch's noise floor is shade."""
-    floor = whole.groupby("epoch")["scaled_floor"].first()
+    # a floor that was measured is lower than those between two measured ones: its neighbours', or the shade has slits
+    floor = whole.groupby("epoch")["scaled_floor"].first().rolling(3, center=True, min_periods=1).max()
     if len(floor) == 1:  # a single epoch is in the middle of its axis
         axis.axhspan(axis.get_ylim()[0], floor.iloc[0], color=FLOOR_GREY, lw=0, zorder=2)
         return
