@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
@@ -101,8 +102,19 @@ def pages():
 
 
 def _texts(figure):
+    beyond = _beyond_the_axes(figure)
     found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [text for text in found if _extent(text).width > 0]
+    return [text for text in found if _extent(text).width > 0 and text not in beyond]
+
+
+def _beyond_the_axes(figure):
+    """Labels of ticks outside their axis's limits, which exist but are not drawn."""
+    beyond = set()
+    for axis in (axis for axes in figure.findobj(Axes) for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        beyond |= {tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9}
+    return beyond
 
 
 def _extent(text):
