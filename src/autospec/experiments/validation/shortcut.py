@@ -1,0 +1,152 @@
+"""A planted shortcut, and how often it is found: sex stands in the inputs, and goes with the diagnosis to be learned.
+
+Of 80 simulated subjects three in four patients are men and three in four controls women, and every volume of men is
+``d`` standard deviations larger than that of women. A classifier of the diagnosis can learn the sex instead. Sex is no
+label that it is given, so the labels of men and women are permuted within controls and within patients at fixed weights;
+without the shortcut (``d = 0``) the test is exact.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from autospec.analysis.permutation import permutation_tests
+from autospec.experiments import datasets, models
+from autospec.experiments.config.schema import (
+    ExperimentConfig,
+    FreesurferConfig,
+    PeopleConfig,
+    SexesConfig,
+    Task,
+)
+from autospec.experiments.permutation_design import run_permutations
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
+from autospec.experiments.training.tasks import TASKS
+from autospec.experiments.validation.rates import clopper_pearson
+from autospec.recording.recorder import SpectralRecorder
+
+D, SUBJECTS = 0.8, 80
+TISSUES = ("subcortical", "cortex", "white", "cerebellum", "fluid", "callosum", "trace")
+PAIRS = (("HC/men", "HC/women"), ("SZ/men", "SZ/women"))
+EPOCHS, EVERY, PERMUTED, PERMUTATIONS = 60, 6, 6, 199
+ALPHA = 0.05
+COLUMNS = {
+    "d": "How far men lie above women in every input, in standard deviations; 0 is no shortcut.",
+    "test": "permutation: the primary test, p_family over the layers; the others say what it is made of.",
+    "rate": "The share of studies with p_family up to alpha: power, or false positives at d = 0.",
+    "low": "Lower end of its exact (Clopper-Pearson) 95 % interval.",
+    "high": "Upper end of that interval.",
+    "alpha": "The level.",
+    "subjects": "Subjects in a study.",
+    "runs": "Studies, each with subjects, network and permutations of its own.",
+}
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A kind of study.
+
+    Attributes:
+        d: How far men lie above women in every input, in standard deviations.
+        subjects: Half of them patients; a multiple of eight.
+    """
+
+    d: float = D
+    subjects: int = SUBJECTS
+
+    def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
+        """Return the configuration of one study.
+
+        Args:
+            base: The configuration of a perceptron on FreeSurfer volumes.
+            seed: The seed of subjects, network and permutations.
+
+        Returns:
+            The configuration; ``autospec run`` would take the same values.
+        """
+        assert isinstance(base.dataset, FreesurferConfig)
+        many, few = 3 * self.subjects // 8, self.subjects // 8
+        dataset = replace(
+            base.dataset,
+            seed=seed,
+            group_by=["diagnosis", "sex"],
+            people=PeopleConfig(HC=SexesConfig(men=few, women=many), SZ=SexesConfig(men=many, women=few)),
+            # sex stands in every value alike, and in nothing else
+            sex_effects=dict.fromkeys(TISSUES, self.d),
+            diagnosis_effects={**base.dataset.diagnosis_effects, "head_size": 0.0},
+        )
+        introspection = replace(
+            base.introspection,
+            every=EVERY,
+            permutations=PERMUTATIONS,
+            permutation_epochs=PERMUTED,
+            permutation_pairs=[list(pair) for pair in PAIRS],
+            permutation_seed=seed,
+        )
+        return replace(
+            base, dataset=dataset, introspection=introspection, task=Task.classification, seed=seed, epochs=EPOCHS
+        )
+
+
+def shortcut_study(kind: Shortcut, base: ExperimentConfig, seed: int) -> dict[str, float]:
+    """Make one study: simulate subjects, train a classifier of the diagnosis, test men against women.
+
+    Args:
+        kind: The kind of study.
+        base: The configuration of a perceptron on FreeSurfer volumes.
+        seed: The seed of everything.
+
+    Returns:
+        By test the smallest family-wise p over the layers.
+    """
+    config = kind.config(base, seed)
+    logger = logging.getLogger("autospec.experiments.datasets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # hundreds of cohorts need no account
+    try:
+        data = datasets.load(config.dataset)
+    finally:
+        logger.setLevel(level)
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    with SpectralRecorder(
+        model,
+        groups=data.groups,
+        margins=data.margins,
+        every=EVERY,
+        epochs=EPOCHS,
+        permutation_design=run_permutations(config, data),
+    ) as recorder:
+        samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
+        rate = config.learning_rate
+        Training(model, TASKS[config.task], samples, None, recorder, rate, None, seed).run(EPOCHS, lambda loss: None)
+    spectra = recorder.spectra
+    tests = permutation_tests([spectra.permutations], spectra.layers, list(PAIRS), finer=False)
+    return {str(test): float(rows["p_family"].min()) for test, rows in tests.groupby("test", sort=False)}
+
+
+def shortcut_rates(studies: pd.DataFrame) -> pd.DataFrame:
+    """Count how often each test finds the shortcut.
+
+    Args:
+        studies: Columns d, subjects, test, p: a row for each study and test.
+
+    Returns:
+        A row for each d and test, with the columns of ``COLUMNS``.
+    """
+    return pd.DataFrame(_rates(studies), columns=list(COLUMNS))
+
+
+def _rates(studies: pd.DataFrame) -> Iterator[dict[str, float | str]]:
+    for (d, subjects, test), rows in studies.groupby(["d", "subjects", "test"], sort=False):
+        # a share of 1 + P partitions, such as 10/200: rounding must not decide
+        found, runs = int(np.sum(rows["p"] <= ALPHA + 1e-9)), len(rows)
+        low, high = clopper_pearson(found, runs, 0.95)
+        row: dict[str, float | str] = {"d": d, "test": test, "rate": found / runs, "low": low, "high": high}
+        yield row | {"alpha": ALPHA, "subjects": subjects, "runs": runs}
