@@ -65,6 +65,14 @@ def test_the_components_are_those_of_the_same_layer_and_pair():
     assert _summary(_row(p_family=0.02), other).verdict.tolist() == ["differs: SZ larger"]
 
 
+def test_a_group_is_called_larger_only_where_the_singular_values_agree():
+    def indices(*excess):
+        return [_row(per="index", excess_log2_ratio=value) for value in excess]
+
+    assert _summary(_row(p_family=0.02), *indices(-1, -2, -1, 3)).verdict.tolist() == ["differs: SZ larger"]
+    assert _summary(_row(p_family=0.02), *indices(-1, -2, 1, 3)).verdict.tolist() == ["differs: mixed signs"]
+
+
 def test_without_a_small_p_there_is_no_evidence():
     few = _row(p_family=0.4, panel="H", small_group=True)
     assert _summary(_row(p_family=0.05), few).verdict.tolist() == ["no evidence", "no evidence, few subjects"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.summary import orient
+from autospec.analysis.summary import direction, orient
 from autospec.store.groups import Pair
 from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.schema import GRADIENT
@@ -25,7 +25,7 @@ COLUMNS = {
     "high": "Upper end of its 95 % interval.",
     "p": "p of the primary test (permutation, whole trajectory); NaN where there is none.",
     "p_family": "The same, family-wise over the layers and pairs of the panel: the one that the verdict goes by.",
-    "verdict": "no evidence; differs: which group is larger, and whether in scale (all singular values alike) or in shape; "
+    "verdict": "no evidence; differs: which group is larger (mixed signs: three in four singular values do not agree), whether in scale (all singular values alike) or in shape; "
     "or not tested, and why.",
 }
 """Every column of the summary and what it means."""
@@ -42,33 +42,34 @@ def summarise(tests: pd.DataFrame, label: Callable[[str], str] = str) -> pd.Data
         A row for each panel, layer and pair, with the columns of ``COLUMNS``; pairs that nobody asked to test are left
         out where others were asked for.
     """
-    whole = tests[(tests["per"] == "trajectory") & (tests["statistic"] == GRADIENT)]
-    primary = whole[whole["test"] == "permutation"]
+    of_gradient = tests[tests["statistic"] == GRADIENT]
+    primary = of_gradient[(of_gradient["test"] == "permutation") & (of_gradient["per"] == "trajectory")]
     asked = primary[primary["note"] != NOT_ASKED]
-    rows = [_row(row, whole, label) for row in (asked if len(asked) else primary).to_dict("records")]
+    rows = [_row(row, of_gradient, label) for row in (asked if len(asked) else primary).to_dict("records")]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(row: dict[Any, Any], whole: pd.DataFrame, label: Callable[[str], str]) -> dict[str, Any]:
-    same = np.logical_and.reduce([whole[name] == row[name] for name in ("panel", "layer", "group_a", "group_b")])
-    p_family = whole[same].set_index("test")["p_family"]
+def _row(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], str]) -> dict[str, Any]:
+    of_panel = tests[tests["panel"] == row["panel"]]
     values = {name: row[name] for name in ("panel", "layer", "group_a", "group_b", "p", "p_family")}
     interval = {name: row.get(name, np.nan) for name in ("low", "high")}
-    return {**values, **interval, "effect": row["excess_log2_ratio"], "verdict": _verdict(row, p_family, label)}
+    return {**values, **interval, "effect": row["excess_log2_ratio"], "verdict": _verdict(row, of_panel, label)}
 
 
-def _verdict(row: dict[Any, Any], p_family: pd.Series, label: Callable[[str], str]) -> str:
+def _verdict(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], str]) -> str:
     """The result in words; whether scale or shape by the family-wise p of the two component tests."""
     few = ", few subjects" if row.get("small_group") else ""
     if not np.isfinite(row["p_family"]):
         return f"not tested: {row['note']}" if row["note"] else "not tested"
     if row["p_family"] >= ALPHA:
         return f"no evidence{few}"
+    key = row["layer"], row["group_a"], row["group_b"]
+    same = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["per"] == "trajectory")
+    p_family = tests[same].set_index("test")["p_family"]
     found = {kind: p_family.get(f"permutation_{kind}", np.nan) < ALPHA for kind in ("scale", "shape")}
     made_of = {(True, True): ", scale and shape", (True, False): ", scale rather than shape"}
     made_of |= {(False, True): ", shape rather than scale", (False, False): ""}
-    larger = f": {label(row['larger'])} larger" if row["larger"] else ""
-    return f"differs{larger}{made_of[found['scale'], found['shape']]}{few}"
+    return f"differs: {direction(tests, key, label)}{made_of[found['scale'], found['shape']]}{few}"
 
 
 def as_drawn(tests: pd.DataFrame, in_front: Sequence[Pair]) -> pd.DataFrame:

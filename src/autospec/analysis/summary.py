@@ -13,6 +13,8 @@ SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
 """Columns whose names are swapped when a pair is."""
+AGREEMENT = 0.75
+"""A group is called larger where so many of the singular values say so."""
 INTERVAL = ("low", "high")
 """Columns of an effect's interval, where there is one: turned round, each is the other's with its sign changed."""
 
@@ -77,11 +79,32 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     words: dict[Key, str] = {}
     for row in primary.to_dict("records"):
-        text = "not tested"
+        key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
+        words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            text = f"p = {row['p_family']:.3f}" + (f", {label(row['larger'])} larger" if row["p_family"] < 0.05 else "")
-        words[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
+            found = f", {direction(tests, key, label)}" if row["p_family"] < 0.05 else ""
+            words[key] = f"p = {row['p_family']:.3f}{found}"
     return words
+
+
+def direction(tests: pd.DataFrame, key: Key, label: Callable[[str], str] = str) -> str:
+    """Say which group is larger, where the singular values agree on it.
+
+    Args:
+        tests: The tests of one panel, with the columns of ``figure_table.COLUMNS``.
+        key: Layer, first and second group.
+        label: Names a group for readers.
+
+    Returns:
+        Such as ``SZ larger``, or ``mixed signs`` where fewer than three in four indices have the sign of the median.
+    """
+    of_key = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["test"] == "permutation")
+    excess = tests.loc[of_key & (tests["per"] == "index"), "excess_log2_ratio"].dropna()
+    (larger,) = tests.loc[of_key & (tests["per"] == "trajectory"), "larger"]
+    sign = 1 if larger == key[1] else -1
+    if not larger or (len(excess) and (np.sign(excess) == sign).mean() < AGREEMENT):
+        return "mixed signs"
+    return f"{label(larger)} larger"
 
 
 def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[str, ...]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 from autospec.figures.contents import DifferencePanel, Panel, Provenance, SpectraPanel
 from autospec.figures.data_facts import adjustment_sentence, extent_words, imbalance_sentence
 from autospec.figures.spectra_panel import FEWEST_FOR_BAND
-from autospec.figures.style import COLUMN_IN, PAGE_IN
+from autospec.figures.style import SMALLEST_PT
+from autospec.figures.wrapping import wrap
 
 MOST_LINES = 5
-LINE_CHARACTERS = {COLUMN_IN: 76, PAGE_IN: 156}
-"""So many characters fit into a line of the smallest text."""
+MARGIN_IN = 0.1
 
 
 def footer_lines(panels: Sequence[Panel], width: float, caption: str = "") -> list[str]:
@@ -27,21 +26,20 @@ def footer_lines(panels: Sequence[Panel], width: float, caption: str = "") -> li
     Returns:
         Its lines, the most needed first.
     """
-    characters = LINE_CHARACTERS[width]
     needed, more = [*_data_sentences(panels)], [*_reading_sentences(panels)]
     if not caption:
-        return textwrap.wrap(" ".join([*needed, *more, *_rest(panels)]), characters)
+        return _wrap([*needed, *more, *_rest(panels)], width)
     pointer = f"Caption: {caption}."
-    for count in range(len(more), 0, -1):
-        lines = textwrap.wrap(" ".join([*needed, *more[:count], pointer]), characters)
+    for count in range(len(more), -1, -1):
+        lines = _wrap([*needed, *more[:count], pointer], width)
         if len(lines) <= MOST_LINES:
             return lines
-    lines = textwrap.wrap(" ".join([*needed, pointer]), characters)
-    if len(lines) <= MOST_LINES:
-        return lines
-    # what is needed is long here, such as many groups: the pointer stays
-    room = MOST_LINES * characters - len(pointer) - 2 * characters // 3
-    return textwrap.wrap(f"{textwrap.shorten(' '.join(needed), room, placeholder=' …')} {pointer}", characters)
+    # what is needed is long here, such as many groups: the pointer has a line of its own
+    return [*wrap(" ".join(needed), width - MARGIN_IN, SMALLEST_PT, MOST_LINES - 1), pointer]
+
+
+def _wrap(sentences: Sequence[str], width: float) -> list[str]:
+    return wrap(" ".join(sentences), width - MARGIN_IN, SMALLEST_PT)
 
 
 def _data_sentences(panels: Sequence[Panel]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,21 +12,22 @@ from matplotlib.figure import Figure, SubFigure
 from autospec.figures.contents import DifferencePanel, Panel, SpectraPanel
 from autospec.figures.difference_panel import PAIR_NAME_IN, draw_differences
 from autospec.figures.difference_panel import rows_needed as difference_rows
-from autospec.figures.footer import LINE_CHARACTERS, footer_lines
+from autospec.figures.footer import footer_lines
 from autospec.figures.legend import LEGEND_PT, legend_handles, legend_rows
 from autospec.figures.saving import Picture, save_pages, save_picture
 from autospec.figures.spectra_panel import draw_spectra, rows_needed
 from autospec.figures.style import COLUMN_IN, PAGE_IN, SMALLEST_PT, TALLEST_IN, TEXT_GREY, Frame, print_style
+from autospec.figures.wrapping import wrap
 
 SPECTRA_ROW_IN, MORE_SPECTRA_IN = 1.5, 1.2
 DIFFERENCE_ROW_IN, MORE_DIFFERENCE_IN = 1.85, 1.64
 TITLE_IN, TITLE_LINE_IN, LINE_IN, LEGEND_ROW_IN = 0.26, 0.14, 0.115, 0.13
 FLATTEST = 0.86
 """Rows are drawn so much flatter at most where that lets a figure fit on one page."""
-MARGIN_IN = 0.08
+MARGIN_IN = 0.1
 TITLE_PT = 7.5
-TITLE_CHARACTERS = {COLUMN_IN: 50, PAGE_IN: 110}
-"""So many characters of a panel's title fit into a line."""
+LETTER_IN = 0.25
+"""The room of a panel's letter, left of its title."""
 NOTE_LINES = {COLUMN_IN: 4, PAGE_IN: 2}
 """Lines that say why a panel is not tested; the caption says it whole."""
 
@@ -226,21 +226,15 @@ def _above(panel: Panel, width: float) -> float:
 
 
 def _title_lines(panel: Panel, width: float) -> list[str]:
-    return textwrap.wrap(panel.title, TITLE_CHARACTERS[_class_of(width)]) or [""]
+    return wrap(panel.title, width - LETTER_IN - MARGIN_IN, TITLE_PT) or [""]
 
 
 def _note_lines(panel: Panel, width: float) -> list[str]:
     """Why the groups of a panel are not tested."""
     if not isinstance(panel, DifferencePanel) or not panel.left_out:
         return []
-    broad = _class_of(width)
-    return textwrap.wrap(
-        " ".join(panel.left_out), LINE_CHARACTERS[broad] - 4, max_lines=NOTE_LINES[broad], placeholder=" … (caption)"
-    )
-
-
-def _class_of(width: float) -> float:
-    return COLUMN_IN if width < PAGE_IN else PAGE_IN
+    most = NOTE_LINES[COLUMN_IN if width < PAGE_IN else PAGE_IN]
+    return wrap(" ".join(panel.left_out), width - LETTER_IN - MARGIN_IN, SMALLEST_PT, most)
 
 
 def _columns(panel: Panel, width: float) -> int:
@@ -251,7 +245,7 @@ def _columns(panel: Panel, width: float) -> int:
 
 
 def _draw_panel(panel: Panel, part: SubFigure, width: float, height: float) -> None:
-    left = (0.25 if panel.letter else 0.05) / width
+    left = (LETTER_IN if panel.letter else 0.05) / width
     part.text(0.05 / width, 1 - 0.02 / height, panel.letter, fontsize=9, fontweight="bold", va="top")
     titles, notes = _title_lines(panel, width), _note_lines(panel, width)
     part.text(left, 1 - 0.03 / height, "\n".join(titles), fontsize=TITLE_PT, va="top")
