@@ -33,6 +33,7 @@ def _row(test="permutation", p_family=np.nan, a="HC", b="SZ", panel="G", **value
         "mean_a": np.nan,
         "mean_b": np.nan,
         "small_group": False,
+        "q": np.nan,
     }
     return row | values
 
@@ -66,11 +67,13 @@ def test_the_components_are_those_of_the_same_layer_and_pair():
 
 
 def test_a_group_is_called_larger_only_where_the_singular_values_agree():
-    def indices(*excess):
-        return [_row(per="index", excess_log2_ratio=value) for value in excess]
+    def indices(*excess, q=0.5):
+        return [_row(per="index", excess_log2_ratio=value, q=q) for value in excess]
 
     assert _summary(_row(p_family=0.02), *indices(-1, -2, -1, 3)).verdict.tolist() == ["differs: SZ larger"]
     assert _summary(_row(p_family=0.02), *indices(-1, -2, 1, 3)).verdict.tolist() == ["differs: mixed signs"]
+    marked = [*indices(-1, -2, -1, -1), *indices(3, q=0.01)]
+    assert _summary(_row(p_family=0.02), *marked).verdict.tolist() == ["differs: mixed signs"]
 
 
 def test_without_a_small_p_there_is_no_evidence():

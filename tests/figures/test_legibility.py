@@ -102,6 +102,7 @@ def pages():
 
 
 def _texts(figure):
+    figure.draw_without_rendering()  # saving to a PDF has laid it out at another resolution
     beyond = _beyond_the_axes(figure)
     found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
     return [text for text in found if _extent(text).width > 0 and text not in beyond]
