@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate benchmark lock
+.PHONY: help setup figures status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate shortcut statements benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ faults: $(READY) ## kill a sweep at 100 random moments and see whether anything 
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
 	$(BIN)/python scripts/calibrate.py --output-dir $(OUTPUT) $(ARGS)
+
+shortcut: $(READY) ## plant a shortcut in simulated data and see how often it is found (ten minutes)
+	$(BIN)/python scripts/shortcut.py --output-dir $(OUTPUT) $(ARGS)
+
+statements: $(READY) ## put the paper's statements to the test over 20 seeds (ten minutes)
+	$(BIN)/python scripts/statements.py --output-dir $(OUTPUT) $(ARGS)
 
 benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
 	$(BIN)/python scripts/benchmark.py $(ARGS)

@@ -26,7 +26,7 @@ NAMES = ("embedding", "bert.encoder.layer.0.attention.self.query", "bert.encoder
 EPOCHS, WIDTH = (0, 1, 2, 3), 12
 REASON = (
     "SZ/men / HC/men and SZ/women / HC/women are not tested: diagnosis is what the network is trained to tell apart, "
-    "so weights depend on the compared labels; only retraining with permuted labels would test it, and that was left out."
+    "so weights depend on the compared labels; only retraining with permuted labels would test it, which was left out."
 )
 IMBALANCE = {"covariate": "age", "one": "HC/men", "other": "SZ/men", "standardised": -0.41, "adjusted": True}
 FACTS = DataFacts(
@@ -228,10 +228,18 @@ def test_legends_explain_what_is_drawn_alone(pages):
 
 def test_a_margin_is_pale_where_nearly_all_cells_are_grey():
     panel = _differences("G", 1, PAIRS[:1])
-    few = panel.ratios.assign(log2_ratio=np.where((panel.ratios["index"] > 4) & (panel.ratios["epoch"] > 0), np.nan, 0.5))
+    few = panel.ratios.assign(
+        log2_ratio=np.where((panel.ratios["index"] > 4) & (panel.ratios["epoch"] > 0), np.nan, 0.5)
+    )
     tests = panel.tests.assign(p=0.9, median_log2_ratio=np.where(panel.tests["at"] > 4, 9.0, 0.5))
     for share, expected in ((few, 0), (few[(few["index"] <= 4) | (few["epoch"] != 0)], WIDTH - 4)):
         figure = panel_picture(replace(panel, ratios=share, tests=tests), COLUMN_IN, "c")
-        bars = [bar for axis in figure.findobj() if type(axis).__name__ == "Axes" for bars in axis.containers for bar in bars]
+        bars = [
+            bar
+            for axis in figure.findobj()
+            if type(axis).__name__ == "Axes"
+            for bars in axis.containers
+            for bar in bars
+        ]
         faded = [bar for bar in bars if np.allclose(bar.get_facecolor()[:3], to_rgb(FADED), atol=0.01)]
         assert len(faded) == expected

@@ -12,9 +12,9 @@ from autospec.figures.spectra_panel import FEWEST_FOR_BAND
 
 READING_SPECTRA = (
     "Singular values of each group's mean gradient over training, layer by layer (above each axis: the layer, inputs → "
-    "outputs of its weight). Colour tells the group; of each the first, fourth and eighth singular value are drawn "
-    "(of narrow layers the first, second and fourth), a paler line for a higher index. Grey lines: every singular value "
-    "of the whole batch. Light shade: below the whole batch's noise floor, where values are rounding; values of a group "
+    "outputs of its weight). Colour tells the group; of each the first, fourth and eighth singular value are drawn (of "
+    "narrow layers the first, second and fourth), a paler line for a higher index. Grey lines: every singular value of "
+    "the whole batch. Light shade: below the whole batch's noise floor, where values are rounding; values of a group "
     "below its own floor are not drawn."
 )
 READING_DIFFERENCES = (
@@ -26,7 +26,9 @@ READING_COSINE = (
     "Above the map: the cosine of the two groups' gradients (line) and their cancellation, ‖∇a + ∇b‖ / (‖∇a‖ + ‖∇b‖) "
     "(dotted, near 0 where they are opposite and cannot be told apart)."
 )
-READING_MARGINS = "Margins over epochs and indices: medians{}; pale where three quarters of the cells cannot be compared."
+READING_MARGINS = (
+    "Margins over epochs and indices: medians{}; pale where three quarters of the cells cannot be compared."
+)
 EXCESS = (
     " of the log-ratio less its mean over permuted labels (plain where a pair is not tested), dark where q < 0.05 "
     "(Benjamini-Hochberg, exploratory)"

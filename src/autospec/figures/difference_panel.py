@@ -120,7 +120,12 @@ def _draw_block(block: Block, figure: SubFigure, place: SubplotSpec, first: bool
     over_indices = figure.add_subplot(grid[2, 1], sharey=heat)
     cosine.set_title(f"{block.layer}", loc="left", pad=3 if not block.verdict else 11)
     cosine.annotate(
-        block.verdict, (0, 1), xycoords="axes fraction", xytext=(0, 3.5), textcoords="offset points", fontsize=SMALLEST_PT
+        block.verdict,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 3.5),
+        textcoords="offset points",
+        fontsize=SMALLEST_PT,
     )
     _draw_cosine(cosine, block.cosines)
     shares = _shares(block.ratios)

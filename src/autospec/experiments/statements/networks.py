@@ -136,12 +136,14 @@ def variant_config(variant: Variant, seed: int, overrides: Sequence[str] = ()) -
         of_network += overrides
     if "mnist" not in network:
         of_network.append(f"dataset.seed={seed}")
-    if network in PAIRS and (task, activation) == ("autoencoder", "relu"):  # the only ones whose p is valid and asked for
+    if network in PAIRS and (task, activation) == (
+        "autoencoder",
+        "relu",
+    ):  # the only ones whose p is valid and asked for
         pair = ",".join(PAIRS[network])
         of_network += [f"introspection.permutations={PERMUTATIONS}", f"introspection.permutation_pairs=[[{pair}]]"]
         of_network += ["introspection.permutation_epochs=4"]
     return check_config(compose_config(CONF, of_network))
-
 
 
 def _record(variant: Variant, seed: int, overrides: Sequence[str]) -> RunRecord:
@@ -156,7 +158,9 @@ def _record(variant: Variant, seed: int, overrides: Sequence[str]) -> RunRecord:
     if pair is not None:
         ratios = {one.layer: one.log_ratio() for one in compare(frame, [pair])}
     whole = frame[frame["group"] == ALL]
-    layers = {str(name): _layer(of_layer, ratios.get(str(name))) for name, of_layer in whole.groupby("layer", sort=False)}
+    layers = {
+        str(name): _layer(of_layer, ratios.get(str(name))) for name, of_layer in whole.groupby("layer", sort=False)
+    }
     return RunRecord(layers, tests, permutations)
 
 

@@ -203,7 +203,9 @@ def _task_excess(seeds: Seeds, network: str, place: int) -> Floats:
 def _by_activation(seeds: Seeds, network: str, stage=lambda records: records) -> Floats:  # type: ignore[no-untyped-def]
     """(seed,) the median over layers of a network's distance between activations less that between seeds."""
     names = list(seeds[0][network, AE, "tanh"].layers)
-    runs = [[[seed[network, AE, kind].layers[name] for seed in seeds] for kind in ("tanh", "sigmoid")] for name in names]
+    runs = [
+        [[seed[network, AE, kind].layers[name] for seed in seeds] for kind in ("tanh", "sigmoid")] for name in names
+    ]
     return np.median([_excess_distance(one, other, stage) for one, other in runs], axis=0)
 
 
@@ -274,8 +276,6 @@ def _group_p(seeds: Seeds, variant: Variant, layer: str, found: Sequence[bool]) 
     if len(designs) != 1 or len(seeds) == 1:
         return binomial_p(found, ALPHA), BINOMIAL
     layers = list(seeds[0][variant].layers)
-    tests = permutation_tests(
-        [seed[variant].permutations for seed in seeds], layers, [PAIRS[variant[0]]], finer=False
-    )
+    tests = permutation_tests([seed[variant].permutations for seed in seeds], layers, [PAIRS[variant[0]]], finer=False)
     rows = tests[(tests["test"] == "permutation") & (tests["layer"] == layer)]
     return float(pd.to_numeric(rows["p_family"]).iloc[0]), "permutation of labels, seeds averaged (one table)"
