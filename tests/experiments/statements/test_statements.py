@@ -79,7 +79,7 @@ def test_sign_flips_find_a_shift_and_are_valid_without_one():
 
 
 def test_findings_are_counted_against_chance():
-    # scipy.stats.binomtest(3, 20, 0.05, alternative="greater").pvalue
+    # of scipy.stats.binomtest, 3 of 20 at 0.05, alternative greater
     assert binomial_p([True] * 3 + [False] * 17, 0.05) == pytest.approx(0.0754837)
 
 

@@ -53,7 +53,7 @@ def test_rates_count_studies(base):
     assert list(table.columns) == list(COLUMNS)
     row = table.iloc[0]
     assert (row.rate, row.runs) == (0.5, 4)
-    # scipy.stats.binomtest(2, 4).proportion_ci(0.95, "exact")
+    # the exact interval of scipy.stats.binomtest, 2 of 4 at 0.95
     assert (row.low, row.high) == pytest.approx((0.0675860, 0.9324140), abs=1e-6)
 
 

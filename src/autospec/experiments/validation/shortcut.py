@@ -35,7 +35,7 @@ NETWORK = ["dataset=freesurfer", "architecture=mlp", "width=32", "activation=rel
 """The perceptron of figure 4, learning three times as fast."""
 COLUMNS = {
     "d": "How far men lie above women in every input, in standard deviations; 0 is no shortcut.",
-    "test": "permutation: the primary test, the smallest p_family of a study's layers and pairs; the others say what it is made of.",
+    "test": "permutation: the primary test, the smallest p_family of a study; the others say what it is made of.",
     "rate": "The share of studies with p_family up to alpha: power, or false positives at d = 0.",
     "low": "Lower end of its exact (Clopper-Pearson) 95 % interval.",
     "high": "Upper end of that interval.",

@@ -25,7 +25,6 @@ from autospec.experiments.config.checks import check_config
 from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
-from autospec.experiments.validation.shortcut_picture import draw_shortcut
 from autospec.experiments.validation.shortcut import (
     COLUMNS,
     NETWORK,
@@ -35,6 +34,7 @@ from autospec.experiments.validation.shortcut import (
     shortcut_rates,
     shortcut_study,
 )
+from autospec.experiments.validation.shortcut_picture import draw_shortcut
 from autospec.figures.terminal import as_text
 
 log = logging.getLogger("autospec.experiments.validation")
