@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate shortcut statements benchmark lock
+.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults calibrate shortcut statements benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ $(READY): requirements.lock pyproject.toml
 figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 OUTPUT=outputs ARGS='key=value ...'
 	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) output_dir=$(OUTPUT) $(ARGS)
 
+report: $(READY) ## write one page of all runs, figures and tests: OUTPUT=outputs
+	$(BIN)/autospec report $(OUTPUT)
+
 status: $(READY) ## say how far a sweep is: done, running, failed, stale: OUTPUT=outputs
 	$(BIN)/autospec status $(OUTPUT)
 
@@ -40,12 +43,14 @@ test: $(READY) ## run the tests, but for the slow ones, in WORKERS=2 processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not slurm" $(ARGS)
 
 test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in WORKERS=2 processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow or slurm" --ignore=tests/survey $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "slow or slurm" --ignore=tests/survey $(ARGS)
+
+docs: $(READY) ## build the documentation into site/, and stop at a broken link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 survey: $(READY) ## record foreign architectures and write docs/survey.md (installs their packages)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-survey.lock
-	$(BIN)/python -m pytest tests/survey $(ARGS)
-	PYTHONPATH=tests $(BIN)/python -m survey.page docs/survey.md
+	$(BIN)/python -m pytest tests/survey -m slow --survey-page docs/survey.md $(ARGS)
 
 test-grid: $(READY) ## run every cell of the grid for two epochs (long)
 	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py
@@ -84,7 +89,7 @@ shortcut: $(READY) ## plant a shortcut in simulated data and see how often it is
 statements: $(READY) ## put the paper's statements to the test over 20 seeds (ten minutes)
 	$(BIN)/python scripts/statements.py --output-dir $(OUTPUT) $(ARGS)
 
-benchmark: $(READY) ## time every engine against plain training and what a user would write (an hour): ARGS='--models mlp'
+benchmark: $(READY) ## time every engine against plain training, other libraries and what a user would write (hours): ARGS='--models mlp'
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml, in an environment of its own

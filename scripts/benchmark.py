@@ -1,10 +1,11 @@
-"""Time training with and without spectra: every engine, and what a user would write instead.
+"""Time training with and without spectra: every engine, what a user would write instead, and other libraries.
 
     python scripts/benchmark.py
-    python scripts/benchmark.py --models mlp,bert --methods fast,hooks --rounds 5 --no-memory
+    python scripts/benchmark.py --models mlp,bert --methods 'fast;hooks' --rounds 5 --no-memory --no-growth
 
 One thread, the arms interleaved in one process, processor time over that of plain training, which is timed twice in
-each round; the peak memory of each arm in a process of its own. Writes outputs/benchmark/benchmark.json and .md.
+each round; the peak memory of each arm in a process of its own. Writes benchmark.json, benchmark.md and benchmark.png
+below outputs/benchmark/. Opacus and BackPACK: pip install 'autospec-torch[benchmark]'.
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.benchmark.arms import ARMS, PLAIN, PLAIN_AGAIN
-from autospec.experiments.benchmark.problems import SHAPES, problem
+from autospec.experiments.benchmark.growth import AXES, Point, curve
+from autospec.experiments.benchmark.page import page
+from autospec.experiments.benchmark.picture import draw_bars
+from autospec.experiments.benchmark.problems import NAMES, problem
 from autospec.experiments.benchmark.rounds import peak_memory, time_ratios
-from autospec.experiments.benchmark.table import Row, markdown, write_json
+from autospec.experiments.benchmark.table import Row, read_json, time_table, write_json
 
 log = logging.getLogger("autospec.experiments.benchmark")
 
 
 def main() -> None:
-    """Measure and write the table after each model; exits with 1 after a mistake."""
+    """Measure and write the page after each model; exits with 1 after a mistake."""
     arguments = _parser().parse_args()
+    warnings.simplefilter("ignore")  # of what is left out of a model, and of other libraries
     if arguments.memory_of:
         model, method = arguments.memory_of
         sys.stdout.write(json.dumps(peak_memory(problem(model), method)))
@@ -41,10 +47,13 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}")
+    parser.add_argument("--models", default=",".join(NAMES), help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--methods", default="", help=f"some of {'; '.join(ARMS)}; separated by ;")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default: 15)")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
+    parser.add_argument("--no-growth", action="store_true", help="leave the growth curves out")
+    parser.add_argument("--keep", action="store_true", help="keep the rows of other models that are there already")
+    parser.add_argument("--note", default="", help="a sentence for the page on how it was measured")
     parser.add_argument("--output-dir", default="outputs", help="as output_dir of run.py")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     return parser
@@ -57,15 +66,34 @@ def _measure(arguments: argparse.Namespace) -> None:
         raise AutoSpecError(f"--methods {unknown}: allowed are {'; '.join(ARMS)}; --rounds must be 1 or more")
     folder = Path(arguments.output_dir) / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for model in arguments.models.split(","):
-        ratios = time_ratios(problem(model), methods, arguments.rounds)
-        memory = {} if arguments.no_memory else _memory_ratios(model, list(ratios))
-        rows += [Row.of(model, name, of_arm, memory.get(name)) for name, of_arm in ratios.items() if name != PLAIN]
-        log.info("%s: %s", model, ", ".join(f"{row.method} {row.time_ratio:.2f}" for row in rows if row.model == model))
-        write_json(rows, folder / "benchmark.json")
-        (folder / "benchmark.md").write_text(f"{markdown(rows)}\n")
-    log.info("%s", markdown(rows))
+    models = arguments.models.split(",")
+    kept = read_json(folder / "benchmark.json") if arguments.keep and (folder / "benchmark.json").exists() else []
+    rows = [row for row in kept if row.model not in models]
+    for model in models:
+        rows += _rows_of(model, methods, arguments.rounds, not arguments.no_memory)
+        rows.sort(key=lambda row: NAMES.index(row.model))
+        _write(folder, rows, [], arguments)
+    points: list[Point] = []
+    for axis in () if arguments.no_growth else AXES:
+        points += curve(axis)
+        _write(folder, rows, points, arguments)
+    log.info("%s", time_table(rows))
+
+
+def _rows_of(model: str, methods: list[str], rounds: int, with_memory: bool) -> list[Row]:
+    ratios, reasons = time_ratios(problem(model), methods, rounds)
+    memory = _memory_ratios(model, list(ratios)) if with_memory else {}
+    rows = [Row.of(model, name, of_arm, memory.get(name)) for name, of_arm in ratios.items() if name != PLAIN]
+    rows += [Row(model, name, None, reason=reason) for name, reason in reasons.items()]
+    rows.sort(key=lambda row: list(ARMS).index(row.method))
+    log.info("%s: %s", model, ", ".join(f"{row.method} {row.time_ratio:.2f}" for row in rows if row.time_ratio))
+    return rows
+
+
+def _write(folder: Path, rows: list[Row], points: list[Point], arguments: argparse.Namespace) -> None:
+    write_json(rows, folder / "benchmark.json")
+    (folder / "benchmark.md").write_text(page(rows, points, arguments.rounds, arguments.note))
+    draw_bars(rows, folder / "benchmark.png")
 
 
 def _memory_ratios(model: str, methods: list[str]) -> dict[str, float]:

@@ -75,3 +75,15 @@ def test_help_cut_off_by_a_pipe_is_no_error():
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("usage: autospec run")
+
+
+def test_ctrl_c_is_one_line(monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupt)
+    monkeypatch.setattr(sys, "argv", ["autospec", "show", "spectra.h5", "--live"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

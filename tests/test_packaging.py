@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_runs import record
 
 from autospec.cli import COMMANDS
 
@@ -47,7 +48,10 @@ print(len(modules))
 
 def test_the_snippet_of_the_readme_runs_with_the_base_package(tmp_path):
     """The first Python block of the README, with a model and two batches, then the reading of what it wrote."""
-    recording, reading = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:2]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    recording, reading = (next(block for block in blocks if text in block) for text in ("with recorder", "summary()"))
+    assert len([line for line in recording.splitlines() if line]) == 10
+    recording = "\n".join(line for line in recording.splitlines() if "plot_differences" not in line) + "\n"
     setting = """
 import torch
 from torch import nn
@@ -93,6 +97,25 @@ except MissingExtra as error:
     assert ended.stdout == "autospec.analysis needs scipy: pip install 'autospec-torch[figures]'\n", ended.stderr
 
 
+def test_exports_name_the_extra_that_they_need(tmp_path):
+    record(tmp_path / "a.h5", epochs=1, attributes={"config": "width: 1"})
+    code = """
+import autospec
+spectra = autospec.open_spectra("a.h5")
+for export in (lambda: spectra.to_netcdf("a.nc"), lambda: spectra.to_parquet("a"), lambda: autospec.open_sweep(".")):
+    try:
+        export()
+    except autospec.AutoSpecError as error:
+        print(error)
+"""
+    ended = _with_base_package(code, cwd=tmp_path)
+    assert ended.stdout.splitlines() == [
+        "Spectra.to_netcdf needs h5netcdf: pip install 'autospec-torch[export]'",
+        "Spectra.to_parquet needs pyarrow: pip install 'autospec-torch[export]'",
+        "autospec.open_sweep needs yaml: pip install 'autospec-torch[export]'",
+    ], ended.stderr
+
+
 def test_a_command_whose_extra_is_missing_says_so_in_one_line():
     code = """
 import sys
@@ -109,6 +132,7 @@ for name in COMMANDS:
     lines = ended.stdout.splitlines()
     assert len(lines) == len(COMMANDS)
     assert all(re.search(r"needs .*: pip install 'autospec-torch\[\w+\]'$", line) for line in lines)
+    assert "autospec report needs matplotlib, scipy, plotly: pip install 'autospec-torch[report]'" in lines
 
 
 def test_another_hydra_application_sees_nothing_of_autospec(tmp_path):

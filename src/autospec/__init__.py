@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from autospec.recording.recorder import SpectralRecorder
     from autospec.spectra.factors import GradientFactors
     from autospec.spectra.gradient import group_gradients
+    from autospec.spectra.layer_record import LayerRecord
+    from autospec.spectra.registered import register_statistic
     from autospec.spectra.singular import singular_values
     from autospec.store.read import Spectra, open_spectra
+    from autospec.store.sweep import open_sweep
 
 _HOMES = {
     "SpectralRecorder": "autospec.recording.recorder",
@@ -25,10 +28,13 @@ _HOMES = {
     "singular_values": "autospec.spectra.singular",
     "group_gradients": "autospec.spectra.gradient",
     "open_spectra": "autospec.store.read",
+    "open_sweep": "autospec.store.sweep",
     "Spectra": "autospec.store.read",
     "GradientFactors": "autospec.spectra.factors",
     "LayerCall": "autospec.capture.rules.registry",
     "register_rule": "autospec.capture.rules.registry",
+    "LayerRecord": "autospec.spectra.layer_record",
+    "register_statistic": "autospec.spectra.registered",
     "AutoSpecError": "autospec.errors",
     "AutoSpecWarning": "autospec.errors",
 }

@@ -11,12 +11,14 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, require_extra
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the module whose ``main()`` reads ``sys.argv``, one line of help, and an example.
+    """A subcommand: the module whose ``main()`` reads ``sys.argv``, one line of help, an example, what it needs.
+
+    ``needs`` is an extra and its modules, where the command needs more than the part of the package that it is in.
 
     To add one, add an entry to ``COMMANDS``; the module's own parser explains it in full.
     """
@@ -24,6 +26,7 @@ class Command:
     module: str
     help: str
     example: str
+    needs: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -46,6 +49,12 @@ COMMANDS = {
         "autospec.figures.compare_command",
         "say where two runs part, layer by layer",
         "first/spectra.h5 second/spectra.h5",
+    ),
+    "report": Command(
+        "autospec.figures.report_command",
+        "write one page of HTML of a run, or of all runs and figures of a folder",
+        "outputs",
+        ("report", "matplotlib", "scipy", "plotly"),
     ),
     "status": Command(
         "autospec.experiments.runs.status_command",
@@ -83,11 +92,16 @@ def main() -> None:
         return
     try:
         command = _find_command(name)
+        if command.needs:
+            require_extra(f"autospec {name}", *command.needs)
         sys.argv = [f"autospec {name}", *arguments]
         import_module(command.module).main()
         sys.stdout.flush()
     except AutoSpecError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     except BrokenPipeError:  # `autospec run --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

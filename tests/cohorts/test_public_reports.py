@@ -73,7 +73,7 @@ def test_harmonising_one_feature(config: Make) -> None:
     })  # fmt: skip
     values = rng.normal(size=(40, 1)) + 3 * (people["site"] == "B").to_numpy()[:, None]
     settings = config("freesurfer", "dataset.harmonize=[site]")
-    found = harmonize(values, people, np.ones(40, dtype=bool), settings, Account())
+    found, _ = harmonize(values, people, np.ones(40, dtype=bool), settings, Account())
     assert np.isfinite(found).all()
     at_b = (people["site"] == "B").to_numpy()
     assert abs(found[at_b].mean() - found[~at_b].mean()) < 0.3

@@ -19,6 +19,8 @@ from autospec.store.read import open_spectra
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "data"
 
+pytestmark = pytest.mark.xdist_group("real cohort")  # prepared once, for all
+
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from small_runs import record
+from small_runs import design, record
 
 from autospec.figures import compare_command, show_command
 from autospec.figures.terminal import as_text, sparkline
@@ -38,6 +38,17 @@ def test_show_draws(runs, tmp_path, capsys):
     assert str(tmp_path / "a.png") in out
 
 
+def test_show_tests_two_groups(tmp_path, runs, capsys):
+    record(tmp_path / "tested.h5", epochs=3, permutation_design=design((0, 1)))
+    show_command.main([str(tmp_path / "tested.h5"), "--differences", "HC", "SZ", "--layers", "2"])
+    lines = capsys.readouterr().out.partition("labels of subjects permuted\n")[2].splitlines()
+    assert lines[0].split()[:4] == ["layer", "p", "p_family", "excess_log2_ratio"]
+    assert len(lines) == 2
+    assert 0 < float(lines[1].split()[1]) <= 1
+    show_command.main([str(runs[0]), "--differences", "SZ", "HC"])
+    assert "the file holds no permutations (the recorder's" in capsys.readouterr().out
+
+
 def test_compare_says_where_runs_part(runs, capsys):
     folder, other = runs
     compare_command.main([str(folder), str(other)])
@@ -49,7 +60,7 @@ def test_compare_says_where_runs_part(runs, capsys):
 
 MISTAKES = {
     "no file": (show_command, ["absent.h5"], "absent.h5: no such file"),
-    "no picture": (show_command, ["{run}", "--differences", "SZ", "HC"], "--differences draws a picture; say where"),
+    "pair": (show_command, ["{run}", "--differences", "SZ", "XX"], "has no pair 'SZ' and 'XX' of groups that share no"),
     "layer": (show_command, ["{run}", "--layers", "x*"], "has no layer 'x*'; it has 0, 2"),
     "second": (compare_command, ["{run}", "absent.h5"], "absent.h5: no such file"),
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autospec import open_spectra
+from autospec.figures.report.page import write_report
 from autospec.store.schema import GROUP_IS_MARGIN, GROUP_MEMBERS, GROUP_NAMES, LAYERS
 
 EPOCHS, LAYER_COUNT, GROUPS, WIDTH = 10_000, 100, 8, 16
@@ -45,6 +46,21 @@ def path(tmp_path_factory):
         for number in range(1, LAYER_COUNT):
             file[f"layers/layer.{number}"] = file["layers/layer.0"]
     return path
+
+
+@pytest.mark.slow
+def test_the_report_of_a_large_file_is_bounded(path, tmp_path):
+    page = tmp_path / "report.html"
+    tracemalloc.start()
+    try:
+        write_report(path, page)
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 0.2 * LAYER_COUNT * LAYER_BYTES
+    assert page.stat().st_size < 12e6
+    text = page.read_text()
+    assert "of 10000 recorded epochs; the first 24 of 100 layers. The file holds all." in text
 
 
 def _cost(ask):

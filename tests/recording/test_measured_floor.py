@@ -402,6 +402,7 @@ def test_a_recorder_without_its_earlier_measurements_measures_at_once(tmp_path):
     resumed = SpectralRecorder(model, tmp_path / "s.h5", groups=["a", "b"], resume=True)
     _recorded_epochs(resumed, model, inputs, 3)
     assert resumed.table["layers/first/floor/measured"][5:].tolist() == [1, 1, 0, 1]
+    resumed.close()
 
 
 def test_a_record_that_should_be_measured_and_cannot_takes_the_last_measurements():

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from references import full_spectrum
 from torch import nn
 from torch.func import functional_call, grad, vmap
+from torch.utils.checkpoint import checkpoint
 
 from autospec import AutoSpecError, AutoSpecWarning, SpectralRecorder
 
@@ -285,6 +286,46 @@ def test_a_grad_scaler_that_the_recorder_does_not_know_is_asked_for_by_name():
     scaler.step(optimizer)
     with pytest.raises(AutoSpecError, match="1/65536 of the gradients .* GradScaler .*scaler=scaler"):
         recorder.end_epoch()
+
+
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
+@pytest.mark.parametrize("unscaled", [True, False])
+def test_a_grad_scaler_is_found_where_its_step_is_within_the_batch(engine, unscaled):
+    model, (x, y) = _net().float(), _data()
+    scaler, optimizer = torch.amp.GradScaler("cpu"), torch.optim.SGD(model.parameters(), 0.1)
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with recorder.batch(LABELS):
+        scaler.scale(F.cross_entropy(model(x.float()), y)).backward()
+        if unscaled:
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+    with pytest.raises(AutoSpecError, match="1/65536 of the gradients .* GradScaler .*scaler=scaler"):
+        recorder.end_epoch()
+
+
+class _Checkpointed(nn.Module):
+    """A checkpoint within a checkpoint."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return checkpoint(self._outer, x, use_reentrant=False)
+
+    def _outer(self, x):
+        return self.second(checkpoint(self.first, x, use_reentrant=False).tanh())
+
+
+@pytest.mark.parametrize("engine", ["per_group", "passes"])
+def test_checkpoints_within_checkpoints_are_one_line(engine):
+    model = _Checkpointed()
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    with (
+        pytest.raises(AutoSpecError, match=r"saved other tensors when it was computed again.*use engine='hooks'"),
+        recorder.batch(torch.tensor([0, 0, 1, 1])),
+    ):
+        model(torch.randn(4, 4)).square().mean().backward()
 
 
 @pytest.mark.parametrize("clip", [None, 1e-3])

@@ -544,6 +544,8 @@ def test_a_checkpoint_goes_on_to_the_same_numbers(tmp_path, on_disk):
     _epochs(second, model, optimizer, 6)
     for array in undisturbed.table:
         assert np.array_equal(array.values, second.table[array.field.path], equal_nan=True)
+    for recorder in (undisturbed, first, second):
+        recorder.close()
 
 
 def _saved(folder, state):
@@ -592,6 +594,8 @@ def test_a_checkpoint_of_steps_goes_on_to_the_same_numbers(tmp_path, on_disk):
     assert second.spectra.training["training_loss"].to_dict() == {10: 10.0, 20: 20.0, 30: 30.0, 40: 40.0, 50: 50.0}
     second.end_epoch()  # without a number, it comes next
     assert second.table.training_epochs[-1] == 51
+    first.close()
+    second.close()
 
 
 def test_steps_instead_of_epochs():

@@ -8,7 +8,7 @@ from annotated_types import Ge, Lt
 from autospec.errors import AutoSpecError
 from autospec.spectra.settings import Allowed, Count, RecorderSettings, check_settings, mistakes
 from autospec.spectra.statistics import STATISTICS
-from autospec.store.schema import STATISTIC_NAMES
+from autospec.store.schema import MEASURE_NAMES, STATISTIC_NAMES
 
 DEFAULTS = asdict(RecorderSettings())
 
@@ -27,7 +27,7 @@ def test_every_mistake_is_named_at_once():
         "leading=-1: must be 1 or more, or None",
         "reduction=max: allowed are mean, sum",
         "statistics=['gradient', 'colour']: unknown colour; allowed are gradient, activation, adjoint, rank, tied, "
-        "subspace",
+        f"subspace, {', '.join(MEASURE_NAMES)}",
     ]
 
 

@@ -1,16 +1,13 @@
-"""Writes docs/survey.md: what the recorder makes of every foreign architecture, counted.
-
-PYTHONPATH=tests python -m survey.page docs/survey.md      (make survey)
-"""
+"""docs/survey.md: what the recorder makes of every foreign architecture, counted."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from pathlib import Path
+from multiprocessing import get_context
 
 import torch
 from survey.architectures import ARCHITECTURES
@@ -36,17 +33,27 @@ is given). *Shared* are those among the exact ones that all samples share (table
 """
 
 
-def main(path: Path) -> None:
-    """Judge every architecture with both engines and write the page.
+Verdicts = Mapping[str, Mapping[str, Verdict]]
+"""Per architecture and engine."""
 
-    Args:
-        path: where to write it.
-    """
+
+def judge_all(processes: int) -> Verdicts:
+    """Every architecture's verdicts with both engines."""
+    # spawned: a fork would take along torch's threads and whatever the tests before it have imported
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return dict(zip(ARCHITECTURES, pool.map(_judge_one, ARCHITECTURES), strict=True))
+
+
+def _judge_one(name: str) -> Mapping[str, Verdict]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    verdicts = {name: {engine: judge(a, engine) for engine in ENGINES} for name, a in ARCHITECTURES.items()}
+    return {engine: judge(ARCHITECTURES[name], engine) for engine in ENGINES}
+
+
+def page(verdicts: Verdicts) -> str:
+    """The text of docs/survey.md."""
     rows = [_row(name, of_engine) for name, of_engine in verdicts.items()]
-    path.write_text(HEAD.format(models=len(rows), summary=_summary(verdicts)) + "\n".join(rows) + "\n")
+    return HEAD.format(models=len(rows), summary=_summary(verdicts)) + "\n".join(rows) + "\n"
 
 
 def _row(name: str, of_engine: Mapping[str, Verdict]) -> str:
@@ -62,7 +69,7 @@ def _short(reason: str) -> str:
     return line if len(line) < 140 else line[:137] + "..."
 
 
-def _summary(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:
+def _summary(verdicts: Verdicts) -> str:
     counts: Counter[str] = Counter()
     for of_engine in verdicts.values():
         counts["matrices"] += of_engine["hooks"].matrices
@@ -79,7 +86,3 @@ def _summary(verdicts: Mapping[str, Mapping[str, Verdict]]) -> str:
         f'`engine="per_group"` ({counts["per_group whole"]} whole), {counts["by either"]} with one of the two; '
         f"{counts['wrong']} are wrong. Versions: {versions}, torch {torch.__version__}."
     )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -36,6 +36,7 @@ less than 5 % of ``‖∇_a‖ + ‖∇_b‖``, the raw norms agree within a fac
 scaled ones differ by the ratio of group sizes.
 """
 CANCEL = "not testable: gradients cancel"
+NO_LOSSES = "the losses of samples were not given (batch.losses)"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def distances(permutations: PermutationRatios, layer: str, pair: Pair, test: str
     z, excess = studentise(np.where(comparable, ratio, np.nan), 1)
     used = np.isfinite(z).any(1)
     note = "" if used.any() else _explain(ratio, comparable, cancels)
+    if test == "permutation_loss" and loss is None:
+        note = NO_LOSSES
     observed = np.where(used, ratio[:, 0], np.nan)
     return Distances(layer, pair, test, z**2, observed, np.where(used, excess[:, 0], np.nan), cancellation, note)
 

@@ -18,7 +18,7 @@ from autospec.analysis.p_values import benjamini_hochberg, p_values, studentise
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 
-NO_PERMUTATIONS = "the file holds no permutations"
+NO_PERMUTATIONS = "the file holds no permutations (the recorder's permutations=1000 takes them)"
 
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",

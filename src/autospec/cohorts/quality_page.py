@@ -6,7 +6,6 @@ The page is one file without links, so that it can be sent; everything that come
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +22,14 @@ from autospec.cohorts.quality import Quality, read_quality
 from autospec.cohorts.subject_file import POOR_MATCH
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.domains import COMPONENT_NAMES
+from autospec.webpage.document import document, escape
+from autospec.webpage.table import PAGE_STYLE, TABLE_SCRIPT, cell
 
 COLUMNS = (
     ("subject", "Subject"), ("match", "Match (median r)"), ("worst", "Lowest map (r)"), ("which", "which"),
     ("motion", "Motion (mm)"), ("time", "Repetition time (s)"), ("left", "At these cuts"),
 )  # fmt: skip
 """Columns of the table, by key and heading."""
-
-NUMBERS = frozenset({"match", "worst", "motion", "time"})
 
 
 @dataclass(frozen=True)
@@ -108,27 +107,25 @@ def _thumbnail(volume: npt.NDArray) -> str:
 def _page(quality: Quality, rows: Sequence[Row]) -> str:
     """The whole page."""
     match_cut, motion_cut = f"{POOR_MATCH:g}", "0.5"
-    title = html.escape(f"{quality.name}: {len(rows)} subjects")
+    title = f"{quality.name}: {len(rows)} subjects"
     facts = [quality.source, f"{quality.volumes} volumes"]
     if quality.mask is not None:
         facts.append(f"mask of {int(quality.mask.sum())} voxels")
-    head = "".join(f'<th data-key="{key}">{heading}</th>' for key, heading in COLUMNS)
-    body = "\n".join(_table_row(row) for row in rows)
-    account = "\n".join(f"<li>{html.escape(line)}</li>" for line in quality.account)
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head><body>
-<h1>{title}</h1>
-<p>{html.escape(" · ".join(facts))}</p>
+    head = "".join(f"<th>{heading}</th>" for _, heading in COLUMNS)
+    table = "\n".join(_table_row(row) for row in rows)
+    account = "\n".join(f"<li>{escape(line)}</li>" for line in quality.account)
+    body = f"""<h1>{escape(title)}</h1>
+<p>{escape(" · ".join(facts))}</p>
 <p>Cuts: leave out whose lowest map correlates below <input id="match" type="number" step="0.05" value="{match_cut}">
 with the template's, or who moved more than <input id="motion" type="number" step="0.05" value="{motion_cut}"> mm:
 <b id="count"></b>. (<code>dataset.motion_cut</code> cuts by motion.) A click on a heading sorts.</p>
-<table id="subjects"><thead><tr>{head}<th>Labels</th><th>Map</th></tr></thead><tbody>
-{body}
-</tbody></table>
+<div class="wide"><table id="subjects" class="sortable"><thead><tr>{head}<th>Labels</th><th>Map</th></tr></thead><tbody>
+{table}
+</tbody></table></div>
 <h2>Account</h2><ul>
 {account}
-</ul><script>{SCRIPT}</script></body></html>
-"""
+</ul>"""
+    return document(title, body, [PAGE_STYLE, STYLE], [f"{SCRIPT}{TABLE_SCRIPT}"])
 
 
 def _table_row(row: Row) -> str:
@@ -136,25 +133,14 @@ def _table_row(row: Row) -> str:
         "subject": row.subject, "match": row.match, "worst": row.worst, "which": row.which, "motion": row.motion,
         "time": row.time_s, "left": "",
     }  # fmt: skip
-    texts = "".join(_cell(key, cells[key]) for key, _ in COLUMNS)
+    texts = "".join(cell(cells[key], key) for key, _ in COLUMNS)
     picture = f'<img src="{row.thumbnail}" alt="map">' if row.thumbnail else ""
-    return f"<tr>{texts}<td>{html.escape(', '.join(row.labels))}</td><td>{picture}</td></tr>"
-
-
-def _cell(key: str, value: object) -> str:
-    """A cell with the value that it is sorted by."""
-    if key in NUMBERS:
-        sort, shown = ("", "not known") if value is None else (f"{value:.6g}", f"{value:.3g}")
-        return f'<td data-key="{key}" data-value="{sort}" class="number">{shown}</td>'
-    text = html.escape(str(value))
-    return f'<td data-key="{key}" data-value="{text}">{text}</td>'
+    return f"<tr>{texts}<td>{escape(', '.join(row.labels))}</td><td>{picture}</td></tr>"
 
 
 STYLE = """
-body { font-family: sans-serif; font-size: 14px; margin: 2em; color: #222 }
-table { border-collapse: collapse } th, td { padding: 3px 10px; border-bottom: 1px solid #ddd; text-align: left }
-th { cursor: pointer; background: #f4f4f4; position: sticky; top: 0 } td.number { text-align: right }
-tr.out { background: #fbe9e2 } input { width: 5em } img { image-rendering: pixelated; height: 64px }
+body { max-width: none } tr.out { background: #fbe9e2 } input { width: 5em }
+img { image-rendering: pixelated; height: 64px }
 """
 
 SCRIPT = """
@@ -175,17 +161,6 @@ function cut() {
   }
   document.getElementById('count').textContent = `${out} of ${body.rows.length} subjects`;
 }
-let last = null, up = true;
-for (const head of document.querySelectorAll('th[data-key]')) head.addEventListener('click', () => {
-  const key = head.dataset.key;
-  up = key === last ? !up : true; last = key;
-  const order = (a, b) => {
-    const one = value(a, key), other = value(b, key);
-    if (known(one) && known(other)) return Number(one) - Number(other);
-    return known(one) ? -1 : known(other) ? 1 : one.localeCompare(other);
-  };
-  for (const row of [...body.rows].sort((a, b) => up ? order(a, b) : order(b, a))) body.append(row);
-});
 for (const id of ['match', 'motion']) document.getElementById(id).addEventListener('input', cut);
 cut();
 """

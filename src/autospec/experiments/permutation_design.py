@@ -6,27 +6,22 @@ whose samples move together; labels are permuted within the compared pair and wi
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from autospec.analysis.relabelling import MIXED, observed_partition, permute_labels, pick_evenly
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, IntrospectionConfig, Task
+from autospec.experiments.config.schema import ExperimentConfig, IntrospectionConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
-from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import NOT_ASKED, PairPermutations, PermutationDesign
 
 DEFAULT_STRATA = ("sex", "site")
 """Columns within which labels are permuted, as far as a data set has them."""
-FEWEST_SUBJECTS = 3
-"""The spectrum of one or two subjects is theirs, not their group's."""
-FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
-"""With fewer distinct ways to hand out the labels, the observed one included, no p could reach 0.05."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +107,6 @@ def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesi
     return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
 
 
-def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
-    """Return ``count`` of some epochs, evenly spaced, the first and the last among them; all where there are fewer."""
-    places = np.linspace(0, len(epochs) - 1, min(count, len(epochs))).round().astype(int)
-    return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
-
-
 def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _Subjects:
     """The subjects, each described by the first of their samples, whose places are ``first``."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
@@ -168,7 +157,7 @@ def _refusal(
     if taken_out:
         return f"the effect of {taken_out[0]} was taken out of the data (dataset.residualize)"
     if mixed:
-        return "a subject has samples in several groups, so subjects' labels cannot be permuted"
+        return MIXED
     return "" if permutations else "no permutations were recorded (introspection.permutations=0)"
 
 
@@ -181,41 +170,10 @@ def _permute(
     group_by: list[str],
 ) -> PairPermutations | str:
     """The permuted partitions of one pair, the observed one first, or why there are none."""
-    observed = np.zeros(len(subjects.group), dtype=np.int8)
-    for code, parts in enumerate(question.parts, start=1):
-        observed[np.isin(subjects.group, [groups.index(part) for part in parts])] = code
-    sizes = [int((observed == code).sum()) for code in (1, 2)]
-    if min(sizes) < FEWEST_SUBJECTS:
-        return f"a group of {min(sizes)} subjects; {FEWEST_SUBJECTS} are needed"
+    a, b = ([groups.index(part) for part in parts] for parts in question.parts)
+    observed = observed_partition(subjects.group, a, b)
     # what else the groups are made of, and what a classifier learns, must stay with each subject
     names = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
     columns = {name: subjects.columns[name] for name in fixed}
-    strata = _strata(observed, columns)
-    distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
-    if distinct < math.log(FEWEST_PARTITIONS):
-        return (
-            f"only {round(math.exp(distinct))} distinct permutations within {', '.join(columns) or 'the pair'}; "
-            f"{FEWEST_PARTITIONS} are needed"
-        )
-    members = np.tile(observed, (1 + config.permutations, 1))
-    random = np.random.default_rng([config.permutation_seed, zlib.crc32(f"{question.a} {question.b}".encode())])
-    for row in members[1:]:
-        for stratum in strata:
-            row[stratum] = random.permutation(row[stratum])
-    varying = tuple(name for name, values in columns.items() if len(set(values[observed > 0])) > 1)
-    return PairPermutations(question.a, question.b, varying, members)
-
-
-def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:
-    """The places of the pair's subjects, stratum by stratum."""
-    keys: dict[tuple[str, ...], list[int]] = {}
-    for place in np.flatnonzero(observed):
-        keys.setdefault(tuple(str(values[place]) for values in columns.values()), []).append(int(place))
-    return [np.array(places) for places in keys.values()]
-
-
-def _log_choices(labels: Members) -> float:
-    """The logarithm of the number of ways to hand out the labels of a stratum."""
-    a = int((labels == 1).sum())
-    return math.lgamma(len(labels) + 1) - math.lgamma(a + 1) - math.lgamma(len(labels) - a + 1)
+    return permute_labels(question.a, question.b, observed, columns, config.permutations, config.permutation_seed)

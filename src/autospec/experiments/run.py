@@ -9,6 +9,7 @@ from torch import nn
 from autospec.experiments import datasets, models
 from autospec.experiments.config.pairs import check_pairs
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.parts import optimizer_of, schedule_of, task_of
 from autospec.experiments.permutation_design import run_permutations
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.checkpoint import Checkpoints
@@ -21,7 +22,6 @@ from autospec.experiments.training.determinism import make_deterministic
 from autospec.experiments.training.devices import device_name, gpu_name, name_memory_shortage
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import samples_of
-from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 
 log = logging.getLogger(__name__)
@@ -52,17 +52,21 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
 
         model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
 
+        optimizer = optimizer_of(config, model)
+        schedule, task = schedule_of(config, optimizer), task_of(config)
+
         set_damaged_spectra_aside(folder, config)
         provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device))
         recorder = _recorder(plan, data, model, provenance)
 
         training = Training(
             model,
-            TASKS[config.task],
+            task,
             samples_of(data, data.training, device),
             samples_of(data, ~data.training, device) if not data.training.all() else None,
             recorder,
-            config.learning_rate,
+            optimizer,
+            schedule,
             config.batch_size,
             config.seed,
         )
@@ -94,6 +98,7 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         engine=introspection.engine,
         floor=introspection.floor,
         leading=introspection.leading,
+        tolerance=introspection.tolerance,
         directions=introspection.directions,
         bins=introspection.bins,
         group_sizes=data.group_sizes(),

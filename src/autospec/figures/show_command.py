@@ -3,6 +3,7 @@
     autospec show spectra.h5
     autospec show spectra.h5 --layers 'encoder.*' --picture spectra.png
     autospec show spectra.h5 --differences SZ HC --picture differences.pdf
+    autospec show spectra.h5 --live          # redrawn while a run writes it; Ctrl-C ends
 
 Values are of each group's mean gradient, so that groups of unequal size can be compared.
 """
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from autospec.analysis.layer_summary import summarise
 from autospec.errors import AutoSpecError
+from autospec.figures.live import watch
 from autospec.figures.terminal import SPARK_WIDTH, as_text, sparkline
 from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra, open_spectra
@@ -45,19 +47,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--groups", nargs="+", metavar="NAME", help="groups drawn in the picture (default: the disjoint)"
     )
-    parser.add_argument("--differences", nargs=2, metavar=("A", "B"), help="draw where two groups differ")
+    parser.add_argument(
+        "--differences", nargs=2, metavar=("A", "B"), help="test two groups, and draw where they differ"
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw: .png, .pdf or .svg")
+    parser.add_argument("--live", action="store_true", help="redraw in the terminal while a run writes the file")
     return parser
 
 
 def _show(options: argparse.Namespace) -> None:
+    if options.live:
+        watch(spectra_path(options.file), options.layers)
+        return
     spectra = open_spectra(spectra_path(options.file))
-    if options.differences and options.picture is None:
-        raise AutoSpecError("--differences draws a picture; say where by --picture FILE")
     layers = layers_by_name(spectra, options.layers)
     table = summarise(spectra, layers)
     table.insert(0, "σ₁ over training", [sparkline(_course(spectra, layer)) for layer in layers])
     sys.stdout.write(f"{spectra}\n\n{as_text(table)}\n")
+    if options.differences:
+        sys.stdout.write(f"\n{_tests(spectra, options.differences, layers)}\n")
     if options.picture is None:
         return
     if options.differences:
@@ -66,6 +74,15 @@ def _show(options: argparse.Namespace) -> None:
     else:
         spectra.plot(layers=options.layers, groups=options.groups, path=options.picture)
     sys.stdout.write(f"\n{options.picture}\n")
+
+
+def _tests(spectra: Spectra, pair: Sequence[str], layers: Sequence[str]) -> str:
+    """The primary test of two groups in some layers, or why there is none."""
+    first, second = pair
+    tests = spectra.tests(first, second)
+    primary = tests[(tests["test"] == "permutation") & tests["layer"].isin(layers)].set_index("layer")
+    shown = primary[["p", "p_family", "excess_log2_ratio", "larger", "note"]]
+    return f"{first} against {second}, labels of subjects permuted\n{as_text(shown)}"
 
 
 def spectra_path(path: Path) -> Path:

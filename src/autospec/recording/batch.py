@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,21 +21,32 @@ class Batch:
     Attributes:
         groups: the samples of each group; None at an epoch at which no spectra are taken.
         weight: (n,) float64, what each sample's loss is multiplied by; all ones where none was given.
+        share: what the batch's loss is multiplied by as a whole.
         subject: (n,) whose each sample is, where partitions of people are recorded.
         heard: whether a backward pass reached a watched layer.
         loss_shares: (n,) the derivative of the loss by each sample's, where ``losses`` came before backward.
     """
 
     def __init__(
-        self, groups: SampleGroups | None, subject: Tensor | None = None, weight: Tensor | None = None
+        self,
+        groups: SampleGroups | None,
+        subject: Tensor | None = None,
+        weight: Tensor | None = None,
+        share: float = 1.0,
     ) -> None:
         self.groups = groups
         self.weight = weight
         self.subject = subject
+        self.share = checked_share(share)
         self.heard = False
         self.sample_losses: Tensor | None = None
         self.loss_sums: Tensor | None = None
         self.loss_shares: Tensor | None = None
+
+    def entered_weights(self, mean_loss: bool) -> Tensor:
+        """(n,) float64: what each sample's loss is multiplied by in the loss that backward is called on."""
+        assert self.weight is not None
+        return self.weight / (self.weight.sum() if mean_loss else 1) * self.share
 
     def losses(self, losses: Tensor) -> None:
         """Give the loss of each sample, from which the groups' mean losses are stored.
@@ -60,6 +73,13 @@ class Batch:
 
     def _take_shares(self, shares: Tensor) -> None:
         self.loss_shares = shares.detach().double()
+
+
+def checked_share(share: float) -> float:
+    """The share as a float; AutoSpecError for what is no positive number."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+        raise AutoSpecError(f"share={share!r}: must be a positive number, 1/k where k batches are accumulated")
+    return float(share)
 
 
 def loss_weights(weight: Tensor | npt.ArrayLike | None, groups: SampleGroups) -> Tensor:

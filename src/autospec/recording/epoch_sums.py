@@ -13,11 +13,13 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.gradient import settle_spectra
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
+from autospec.spectra.registered import WEIGHT
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.store.schema import (
@@ -48,7 +50,6 @@ class EpochSums:
         grouping: Grouping,
         statistics: Sequence[Statistic],
         *,
-        mean_loss: bool,
         bins: int | None,
         chains: Mapping[int, int],
         warn: Warn,
@@ -68,7 +69,6 @@ class EpochSums:
         self._layers = {use.name: begun(use) for use in uses}
         self._grouping = grouping
         self._statistics = statistics
-        self._mean_loss = mean_loss
         self._warn = warn
         self.batches = 0
         self._samples = torch.zeros(grouping.cells, dtype=torch.int64)
@@ -108,7 +108,7 @@ class EpochSums:
             )
         if use.name not in self._layers:  # a function's use of a weight that is known from the call alone
             self._layers[use.name] = self._begun(use)
-        self._layers[use.name].add(factors, groups)
+        self._layers[use.name].add(factors, groups, self.batches)
         if use.name != use.layer.name:
             self._layers[use.layer.name].add_gradient(factors, groups)
 
@@ -127,10 +127,10 @@ class EpochSums:
         self._layers[layer.name].add_matrices(gradients, eps)
 
     def count(self, groups: SampleGroups, weight: Tensor, loss_sums: Tensor | None) -> None:
-        """Count the samples of one batch, their loss weights (n,) and, where given, each group's summed loss."""
+        """Count the samples of one batch, what each one's loss was multiplied by (n,), and the groups' summed loss."""
         self.batches += 1
         self._samples += torch.tensor(groups.counts)
-        self._weight += groups.sums(weight / (weight.sum() if self._mean_loss else 1)).cpu()
+        self._weight += groups.sums(weight).cpu()
         if loss_sums is not None:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
@@ -167,8 +167,11 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None) -> Measured:
-        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices."""
+    def measured(self, epoch: int, leading: int | None, certified: LeadingSpectra | None = None) -> Measured:
+        """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
+
+        Gradient spectra come from ``certified``, with their bounds, where it is given.
+        """
         samples = self._grouping.sums(self._samples)
         found: Measured = {
             GROUP_ROWS: samples.numpy(),
@@ -176,6 +179,8 @@ class EpochSums:
         }
         if self._losses_given == self.batches:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
+        if certified is not None:
+            self._certify(certified, epoch)
         settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
         for name, sums in self._layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
@@ -184,6 +189,13 @@ class EpochSums:
                 self._warn(name, f"no gradient arrived at epoch {epoch}; stored as NaN")
             found |= self._measured_layer(name, sums, epoch, leading)
         return found
+
+    def _certify(self, certified: LeadingSpectra, epoch: int) -> None:
+        """Have the leading singular values of every gradient, and their bounds."""
+        for name, sums in self._layers.items():
+            if GRADIENT in sums.keep:
+                nothing = torch.empty(0)  # of a layer that no gradient reached
+                sums.bounds = certified.settle(name, sums.gradient, epoch) if sums.arrived else nothing
 
     def _absent(
         self, name: str, statistic: Statistic, sums: LayerSums, leading: int | None
@@ -214,20 +226,30 @@ class EpochSums:
     def _measured_layer(self, name: str, sums: LayerSums, epoch: int, leading: int | None) -> Measured:
         found: Measured = {}
         for statistic in self._statistics:
-            if not statistic.needs <= sums.keep or not statistic.known(sums):
+            if not statistic.needs <= sums.keep:
+                continue
+            if not statistic.known(sums):
+                self._say_unknown(name, statistic, sums)
                 continue
             if not sums.arrived or not _has_rows(statistic, sums):
                 value = self._absent(name, statistic, sums, leading)
                 if value is not None:
                     found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
                 continue
-            value = sums.told_apart(statistic.value(sums), statistic.dimensions).cpu().numpy()
+            computed = statistic.value(sums)
+            if statistic.needs != {WEIGHT}:  # whose weight is nobody's: rows that samples share do not matter to it
+                computed = sums.told_apart(computed, statistic.dimensions)
+            value = computed.cpu().numpy()
             if statistic.name == GRADIENT and np.isnan(value[0]).any():
                 self._warn(name, f"NaN or infinity in its gradient at epoch {epoch}; stored as NaN")
             if statistic.dimensions[-1:] == (INDEX,):
                 value = value[..., :leading]
             found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
         return found
+
+    def _say_unknown(self, name: str, statistic: Statistic, sums: LayerSums) -> None:
+        for need in statistic.needs & set(sums.moments.unknown):
+            self._warn(name, f"{statistic.name} is left out: {sums.moments.unknown[need]}")
 
 
 def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:

@@ -128,6 +128,7 @@ class GradientCheck(ArrivalListener):
         elif unseen.is_nonzero and not self._is_in_step and _is_zero(layer.parameter.grad):
             self._take_back(layer.name, unseen)
         unseen.is_nonzero |= not _is_zero(gradient)
+        self._remember(layer, gradient)
 
     def stepped(self, layers: Sequence[Layer]) -> None:
         """The step is over: it took what arrived in it as well."""

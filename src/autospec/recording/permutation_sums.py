@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy.typing as npt
 import torch
@@ -13,10 +15,10 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.recording.subject_register import Subjects
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
 from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
-from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import PERMUTATION_EPOCHS, PERMUTATION_LOSS, PERMUTATION_RATIOS, Field, permutation_field
 
 
@@ -26,25 +28,31 @@ class PermutationSums:
     Nothing here touches the model, its graph or a random state: training goes on as it would.
     """
 
-    def __init__(self, permutation_design: PermutationDesign, uses: Sequence[Use], mean_loss: bool) -> None:
-        self._permutation_design = permutation_design
-        self._mean_loss = mean_loss
-        self._layers = {use.layer.name: SubjectSums(use.layer.shape, permutation_design.subjects) for use in uses}
-        self._weight = torch.zeros(permutation_design.subjects, dtype=torch.float64)
-        self._counts = torch.zeros(permutation_design.subjects, dtype=torch.float64)
-        self._losses: Tensor | None = torch.zeros(permutation_design.subjects, dtype=torch.float64)
+    def __init__(self, subjects: Subjects, uses: Sequence[Use]) -> None:
+        self._subjects = subjects
+        self._room = subjects.count
+        self._layers = {use.layer.name: SubjectSums(use.layer.shape, self._room) for use in uses}
+        self._weight = torch.zeros(self._room, dtype=torch.float64)
+        self._counts = torch.zeros(self._room, dtype=torch.float64)
+        self._losses: Tensor | None = torch.zeros(self._room, dtype=torch.float64)
         self.cost_s = 0.0
 
-    def subjects_of(self, samples: Tensor | None, groups: SampleGroups) -> Tensor:
-        """(n,): whose each sample of a batch is; AutoSpecError where ``samples`` do not say it."""
-        subject = torch.from_numpy(self._permutation_design.subject)
-        subject = subject if samples is None else subject[samples.cpu()]
-        if len(subject) != len(groups.of_sample):
-            raise AutoSpecError(
-                f"{len(groups.of_sample)} labels, but relabellings of {len(subject)} samples; "
-                "recorder.batch(group, samples=...) says which samples a batch holds"
-            )
-        return subject.to(groups.of_sample.device)
+    def subjects_of(self, samples: Tensor | None, subject: Any, groups: SampleGroups) -> Tensor:
+        """(n,): whose each sample of a batch is; AutoSpecError where nothing says it."""
+        found = self._subjects.of_batch(samples, subject, groups)
+        if self._subjects.count > self._room:
+            self._grow(max(self._subjects.count, 2 * self._room))
+        return found
+
+    def _grow(self, room: int) -> None:
+        """Make room for people who were not met before."""
+        check_memory(self._layers.values(), self._subjects.count)
+        for sums in self._layers.values():
+            sums.grow(room)
+        more = torch.zeros(room - self._room, dtype=torch.float64)
+        self._weight, self._counts = torch.cat([self._weight, more]), torch.cat([self._counts, more])
+        self._losses = None if self._losses is None else torch.cat([self._losses, more])
+        self._room = room
 
     def add(self, use: Use, factors: GradientFactors, subject: Tensor, owners: RowOwners) -> None:
         """Add one weight's factors from one backward pass; ``owners`` says which sample each row is."""
@@ -66,10 +74,10 @@ class PermutationSums:
         return put_back
 
     def count(self, subject: Tensor, weight: Tensor, losses: Tensor | None) -> None:
-        """Count the samples of one batch, their loss weights (n,), and their losses where given."""
+        """Count the samples of one batch, what their losses were multiplied by (n,), and these where given."""
         subject, weight = subject.cpu(), weight.cpu()
         self._counts.index_add_(0, subject, torch.ones(len(subject), dtype=torch.float64))
-        self._weight.index_add_(0, subject, weight / (weight.sum() if self._mean_loss else 1))
+        self._weight.index_add_(0, subject, weight)
         if losses is None or self._losses is None:
             self._losses = None
         else:
@@ -81,8 +89,10 @@ class PermutationSums:
         ``floors``: the noise floor of each group's gradient relative to its factors' norms, by layer and group.
         """
         started = time.monotonic()
-        pairs = self._permutation_design.pairs
-        members = [torch.from_numpy(pair.members) for pair in pairs]
+        pairs = self._subjects.design().pairs
+        if not pairs:
+            return {}
+        members = [self._padded(self._subjects.members(pair)) for pair in pairs]
         found: dict[Field, npt.ArrayLike | None] = {PERMUTATION_EPOCHS: epoch}
         for layer, sums in self._layers.items():
             of_groups = floors[layer]
@@ -96,6 +106,21 @@ class PermutationSums:
             found[PERMUTATION_LOSS] = torch.stack([loss_ratios(losses, self._counts, own) for own in members]).numpy()
         self.cost_s += time.monotonic() - started
         return found
+
+    def _padded(self, members: Tensor) -> Tensor:
+        """(1 + P, room): the room for people who never came is on neither side."""
+        return torch.nn.functional.pad(members, (0, self._room - members.shape[1]))
+
+
+def check_memory(layers: Iterable[SubjectSums], subjects: int) -> None:
+    """AutoSpecError where the gradients of so many people would take more than half of the machine's memory."""
+    needed = 4 * subjects * sum(sums.shape[0] * sums.shape[1] for sums in layers)
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if needed > room:
+        raise AutoSpecError(
+            f"permutations keep every subject's gradient: {needed / 1e9:.0f} GB for {subjects} subjects, of "
+            f"{room / 1e9:.0f} GB that may be taken; choose fewer weights by layers=[...], or permutations=0"
+        )
 
 
 _RATIOS = {

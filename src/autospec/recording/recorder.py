@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.chains import chain_bounds
+from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
@@ -27,14 +30,20 @@ from autospec.recording.batch import Batch, loss_weights, sample_groups
 from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.layer_table import LayerTable, layer_table
+from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
+from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
+from autospec.recording.previous_weights import PreviousWeights
+from autospec.recording.record_scalars import OnRecord, record_scalars
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
+from autospec.recording.subject_register import GivenSubjects, SubjectRegister
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.registered import WEIGHT
 from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
@@ -71,6 +80,8 @@ class SpectralRecorder:
         epochs: the number of epochs of the run, where it is known.
         layers: name patterns and module types; ``!pattern`` leaves out; None is every trained weight matrix.
         leading: store only so many singular values, the largest; None stores all.
+        tolerance: with ``leading``, take those of gradients by block iteration from the record before, where each is
+            certified to lie within ``tolerance`` times the group's first; all others exactly. Bounds are stored.
         directions: how many leading singular vectors ``subspace`` compares.
         bins: how many stretches the positions of ``tied`` spectra are split into; None keeps each.
         engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
@@ -86,10 +97,23 @@ class SpectralRecorder:
             with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
-        resume, overwrite: what to do with an existing file; without either it is an error.
+        resume: go on with an existing file; without this or ``overwrite`` it is an error.
+        overwrite: replace an existing file.
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
-        relabellings: partitions of people, whose spectra are taken at their epochs from the same backward passes.
+        permutations: how many times labels of subjects are exchanged, which gives ``spectra.tests()`` a valid p; 0 is
+            no test. It takes memory for the gradient of every subject.
+        target_is_group: must be said with ``permutations``: whether the groups are what the model learns to tell apart.
+        subjects: whose each sample of the data set is, in its order, where ``batch`` is given ``samples``; None where
+            it is given ``subject``.
+        strata: columns within which labels are exchanged, ``{"sex": {subject: level}}``, or a level for each sample
+            beside ``subjects``; the class that the model learns, where it learns one, belongs here.
+        pairs: the pairs of groups that are tested; None is every pair that shares no sample.
+        permutation_epochs: at how many epochs labels are exchanged, where ``epochs`` is given; else it is done at
+            records 0, 1, 2, 4, 8 and so on.
+        permutation_seed: the seed of the exchanges.
+        on_record: called after each record with a dict of numbers, per layer and group, for any logger.
+        permutation_design: permutations that were designed beforehand, in place of the six arguments above.
         attributes: root attributes of the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
@@ -107,6 +131,7 @@ class SpectralRecorder:
         epochs: int | None = None,
         layers: Selection = None,
         leading: int | None = None,
+        tolerance: float | None = None,
         directions: int = 3,
         bins: int | None = None,
         engine: str = "hooks",
@@ -118,9 +143,20 @@ class SpectralRecorder:
         overwrite: bool = False,
         periodic: bool = True,
         group_sizes: Sequence[int] | None = None,
+        permutations: int = 0,
+        target_is_group: bool | None = None,
+        subjects: Iterable[Any] | None = None,
+        strata: Mapping[str, Any] | None = None,
+        pairs: Sequence[Sequence[str]] | None = None,
+        permutation_epochs: int = 10,
+        permutation_seed: int = 314159,
+        on_record: OnRecord | None = None,
         permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
+        _check_model(model)
+        if isinstance(statistics, str):
+            raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
         self.path = None if path is None else Path(path)
         floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
         settings = check_settings(
@@ -130,12 +166,15 @@ class SpectralRecorder:
                 "every": every,
                 "epochs": epochs,
                 "leading": leading,
+                "tolerance": tolerance,
                 "directions": directions,
                 "bins": bins,
                 "engine": engine,
                 "check_every": check_every,
                 "floor": floor,
                 "reduction": reduction,
+                "permutations": permutations,
+                "permutation_epochs": permutation_epochs,
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
@@ -143,8 +182,27 @@ class SpectralRecorder:
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
         self.statistics = chosen_statistics(settings.statistics)
+        self._certified = leading_spectra(settings)
         check_engine(engine, settings.statistics, check_every)
         _check_group_sizes(group_sizes, self.grouping)
+        if permutations:
+            if permutation_design is not None or engine != HOOKS:
+                other = f"engine={engine!r}" if permutation_design is None else "permutation_design=..."
+                raise AutoSpecError(f"permutations={permutations} and {other} do not go together")
+            request = permutation_request(
+                permutations,
+                self.grouping,
+                self.schedule,
+                target_is_group=target_is_group,
+                subjects=subjects,
+                strata=strata,
+                pairs=pairs,
+                count=permutation_epochs,
+                seed=permutation_seed,
+            )
+        if on_record is not None and not callable(on_record):
+            raise AutoSpecError(f"on_record={on_record!r}: must be a function of a dict of numbers")
+        self._on_record = on_record
         self._mean_loss = reduction == "mean"
         self._leading, self._directions, self._bins = settings.leading, settings.directions, settings.bins
         self._earlier = EarlierSubspaces(wanted=SUBSPACE in settings.statistics)
@@ -160,6 +218,9 @@ class SpectralRecorder:
         if self._hooks is not None:
             self._hooks.arrival_listener = self._check
         self._scale_check = ScaleCheck(self._layers(), wanted=scaler is None, check=self._check)
+        wanted = any(WEIGHT in statistic.needs for statistic in self.statistics)
+        watched = list({use.layer.name: use.layer for use in self._uses}.values())  # frozen ones, too
+        self._previous_weights = PreviousWeights(watched, wanted)
         self._chains = chain_bounds(model)
         self._selection = layers
         self._floor = measured_floor(floor, model, self._layers(), self._hearing)
@@ -171,10 +232,17 @@ class SpectralRecorder:
             layers={layer.name: layer_attributes(layer, engine, self._floor is not None) for layer in self._layers()},
             permutations=permutation_design,
         )
-        self._permutation_design = permutation_design
         self.permutation_s = 0.0
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
         self.table = self._file.table
+        self._subjects: GivenSubjects | SubjectRegister | None = None
+        if permutation_design is not None:
+            self._subjects = GivenSubjects(permutation_design)
+        elif permutations:
+            self._subjects = SubjectRegister(request, self._file.earlier_design)
+            self._header.permutations = self._subjects.known_design
+        else:
+            self._header.permutations = self._file.earlier_design
         self.epoch = self.table.trained
         self._periodic = periodic
         self._closed = False
@@ -185,21 +253,26 @@ class SpectralRecorder:
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
         self._begin_sums()
+        self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
 
     def batch(
         self,
         group: Tensor | npt.ArrayLike,
         samples: Tensor | None = None,
         *,
+        subject: Tensor | Iterable[Any] | None = None,
         weight: Tensor | npt.ArrayLike | None = None,
+        share: float = 1.0,
     ) -> contextlib.AbstractContextManager[Batch]:
         """A context for the forward and backward pass of one batch.
 
         Args:
             group: (n,) the label of each sample, an index into groups; -1 for none.
-            samples: (n,) which of all samples the batch holds, where a permutation design was given; None is all, in
-                order.
+            samples: (n,) which of all samples the batch holds, where ``subjects`` or a permutation design was given;
+                None is all, in order.
+            subject: (n,) whose each sample is, numbers or names, where labels of subjects are permuted.
             weight: (n,) what each sample's loss is multiplied by (class weights, numbers of counted tokens); None is 1.
+            share: what the batch's loss is multiplied by as a whole, 1/k where gradients of k batches are accumulated.
 
         Returns:
             The context; in it stands the batch, which takes per-sample losses: ``batch.losses(losses)``.
@@ -208,14 +281,19 @@ class SpectralRecorder:
             AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
                 explain.
         """
-        context = self._recording(group, samples, weight)
+        context = self._recording(group, samples, subject, weight, share)
         if self._batch is None:
             self._context = context
         return context
 
     @contextlib.contextmanager
     def _recording(
-        self, group: Tensor | npt.ArrayLike, samples: Tensor | None, weight: Tensor | npt.ArrayLike | None
+        self,
+        group: Tensor | npt.ArrayLike,
+        samples: Tensor | None,
+        subject: Tensor | Iterable[Any] | None,
+        weight: Tensor | npt.ArrayLike | None,
+        share: float,
     ) -> Iterator[Batch]:
         self._check_open()
         if self._batch is not None:
@@ -234,8 +312,8 @@ class SpectralRecorder:
             return
         groups = sample_groups(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
-        subject = self._null.subjects_of(samples, groups) if self._null else None
-        self._batch = batch = Batch(groups, subject, weights)
+        whose = self._null.subjects_of(samples, subject, groups) if self._null else None
+        self._batch = batch = Batch(groups, whose, weights, share)
         # factors are compared as they arrive; gradients that an engine splits, here
         unchecked = self._layers() if self._hooks is None and not self._checked else []
         self._check.begin()
@@ -243,6 +321,7 @@ class SpectralRecorder:
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
                 self._following(),
@@ -252,14 +331,14 @@ class SpectralRecorder:
             if not batch.heard:
                 raise AutoSpecError(self._nothing_heard())
             self._check.end()
-            self._scale_check.keep()
             if unchecked and any(GRADIENT in statistic.needs for statistic in self.statistics):
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
             self._check_reduction(batch)
-            self._sums.count(groups, weights, batch.loss_sums)
+            entered = batch.entered_weights(self._mean_loss)
+            self._sums.count(groups, entered, batch.loss_sums)
             if self._null is not None and batch.subject is not None:
-                self._null.count(batch.subject, weights, batch.sample_losses)
+                self._null.count(batch.subject, entered, batch.sample_losses)
         except BaseException:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
@@ -302,7 +381,9 @@ class SpectralRecorder:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
         last = self.table.last_epoch
-        label = last + 1 if step is None else step
+        if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
+            raise AutoSpecError(f"step={step!r}: must be a whole number, above the one before")
+        label = last + 1 if step is None else int(step)
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
         if self.schedule.takes(self.epoch):
@@ -317,17 +398,39 @@ class SpectralRecorder:
                 )
             self._check_loss(loss)
             self._settle_floor()
-            self.table.append({RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading)}, EPOCH)
+            self._previous_weights.give(self._sums)
+            self.table.append(
+                {RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading, self._certified)}, EPOCH
+            )
             self._earlier.replace(self._sums, self.epoch)
+            self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
-            self.table.append(self._null.measured(label, self._sums.relative_floors()), PERMUTATION_EPOCH)
-            self.permutation_s += self._null.cost_s
+            self._permute(label)
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
         self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
         self._begin_sums()
         if self._periodic and self._file.is_due:
             self.write()
+        if self._on_record is not None and self.table.epochs[-1:] == [label]:
+            self._on_record(record_scalars(self.table, self.grouping))
+
+    def _permute(self, label: int) -> None:
+        """Store what the permuted partitions of the record that ends give."""
+        assert self._null is not None
+        assert self._subjects is not None
+        found = self._null.measured(label, self._sums.relative_floors())
+        self._header.permutations = self._subjects.design()
+        if found:
+            self.table.append(found, PERMUTATION_EPOCH)
+        self.permutation_s += self._null.cost_s
+        late = getattr(self._subjects, "late", [])
+        if late:
+            self._warn_once(
+                "late subjects",
+                f"subject {late[0]!r} came after labels were permuted (and {len(late) - 1} more); the tests are of the "
+                "subjects of the first epoch",
+            )
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
@@ -343,14 +446,34 @@ class SpectralRecorder:
         if self._closed:
             return
         self._closed = True
+        self._unclosed.detach()
+        unrecorded = self._sums.batches
         self._engine.close()
         self._scale_check.end()
         self._header.attributes["complete"] = complete
         self.write()
+        if unrecorded and complete and self.path is not None:
+            self._say_unrecorded(unrecorded)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on from here; the file is written, so that it is never behind it."""
-        if self._sums.batches:
+    def _say_unrecorded(self, batches: int) -> None:
+        """Say that the last batches are in no record: an error where there is none at all."""
+        if not self.table.trained:
+            raise AutoSpecError(
+                f"nothing was recorded: {batches} batches, but no recorder.end_epoch() (or recorder.record(step)) "
+                "after them, which stores the spectra"
+            )
+        warnings.warn(
+            f"{batches} batches came after the last recorder.end_epoch() and are not in the file",
+            AutoSpecWarning,
+            stacklevel=3,
+        )
+
+    def state_dict(self, drop_open_record: bool = False) -> dict[str, Any]:
+        """What a checkpoint needs to go on from here; the file is written, so that it is never behind it.
+
+        ``drop_open_record`` takes the state of the last record, where batches have come since.
+        """
+        if self._sums.batches and not drop_open_record:
             raise AutoSpecError("a recorder's state is taken between epochs, after end_epoch")
         self.write()
         arrays = {} if self.path else {a.field.path: torch.as_tensor(a.values.copy()) for a in self.table}
@@ -358,7 +481,10 @@ class SpectralRecorder:
         state = {"epoch": self.epoch, "arrays": arrays, "dimensions": dimensions}
         way = {"way": self._engine.chosen} if isinstance(self._engine, FastEngine) else {}
         floor = {} if self._floor is None else self._floor.state_dict()
-        return {**state, **way, "subspaces": self._earlier.state_dict(), "floor": floor}
+        blocks = {} if self._certified is None else {"leading": self._certified.state_dict()}
+        subjects = self._subjects.state_dict() if isinstance(self._subjects, SubjectRegister) else {}
+        before = {"subspaces": self._earlier.state_dict(), "weights": self._previous_weights.state_dict()}
+        return {**state, **way, **blocks, **before, "floor": floor, "subjects": subjects}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: what the file holds beyond it is dropped, and will be recomputed."""
@@ -366,10 +492,16 @@ class SpectralRecorder:
             array = values.numpy()
             self.table.restore(Field(path, tuple(state["dimensions"][path]), array.dtype.name), array)
         self._earlier.load_state_dict(state.get("subspaces", {}))
+        if self._certified is not None:
+            self._certified.load_state_dict(state.get("leading", {}))
+        self._previous_weights.load_state_dict(state.get("weights", {}))
         if isinstance(self._engine, FastEngine):
             self._engine.choose(state.get("way"))  # another would differ in the last digits
         if self._floor is not None:
             self._floor.load_state_dict(state.get("floor", {}))
+        if isinstance(self._subjects, SubjectRegister) and state.get("subjects"):
+            self._subjects.load_state_dict(state["subjects"])
+            self._header.permutations = self._subjects.known_design
         self.rewind(int(state["epoch"]))
 
     def rewind(self, epoch: int) -> None:
@@ -379,6 +511,9 @@ class SpectralRecorder:
             raise AutoSpecError(f"{held}, but the checkpoint is of epoch {epoch}")
         self.table.keep_first(epoch)
         self._earlier.forget(epoch)
+        if self._certified is not None:
+            self._certified.forget(epoch)
+        self._previous_weights.forget(epoch)
         if self._floor is not None:
             self._floor.forget(epoch)
         self.epoch = epoch
@@ -412,16 +547,15 @@ class SpectralRecorder:
         self._sums = self._new_sums(self._constant)
         if self._floor is not None:
             self._floor.begin(len(self.table.epochs), self._new_sums)
-        chosen = self._permutation_design
-        due = chosen is not None and self.epoch in chosen.epochs
-        self._null = PermutationSums(chosen, self._uses, self._mean_loss) if chosen is not None and due else None
+        subjects = self._subjects
+        due = subjects is not None and subjects.is_due(self.epoch)
+        self._null = PermutationSums(subjects, self._uses) if subjects is not None and due else None
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
             self._uses,
             self.grouping,
             self.statistics,
-            mean_loss=self._mean_loss,
             bins=self._bins,
             chains=self._chains,
             warn=self._warn,
@@ -537,14 +671,15 @@ class SpectralRecorder:
         if batch.loss_shares is None or batch.weight is None:
             return
         shares = batch.loss_shares / self._loss_scale
-        told = batch.weight / (batch.weight.sum() if self._mean_loss else 1)
+        told = batch.entered_weights(self._mean_loss)
         if bool(((shares - told).abs() > 1e-3 * told.max()).any()):
             worst = int((shares - told).abs().argmax())
             self._warn_once(
                 "reduction",
                 f"the loss of sample {worst} enters the loss with weight {float(shares[worst]):.4g}, but "
                 f"reduction={self._reduction!r} says {float(told[worst]):.4g}; scaled spectra use the latter. Choose "
-                "the other reduction, or give recorder.batch(group, weight=...)",
+                "the other reduction, or give recorder.batch(group, weight=...), or share=1/k where gradients of k "
+                "batches are accumulated",
             )
 
     def _check_loss(self, loss: float | None) -> None:
@@ -576,6 +711,24 @@ class SpectralRecorder:
         if key not in self._warned:
             self._warned.add(key)
             warnings.warn(message, AutoSpecWarning, stacklevel=6)
+
+
+def _say_unclosed(path: Path | None) -> None:
+    """Said where a recorder is dropped, or the program ends, before ``close``."""
+    if path is not None:
+        warnings.warn(
+            f"the recorder of {path} was never closed, so that its last epochs may be missing; use "
+            "`with SpectralRecorder(...) as recorder:` or recorder.close()",
+            AutoSpecWarning,
+            stacklevel=2,
+        )
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise AutoSpecError(
+            f"model={type(model).__module__}.{type(model).__name__}: the model itself is needed, a torch.nn.Module"
+        )
 
 
 def _check_group_sizes(group_sizes: Sequence[int] | None, grouping: Grouping) -> None:

@@ -50,14 +50,6 @@ class ScaleCheck:
         while self._handles:
             self._handles.pop().remove()
 
-    def keep(self) -> None:
-        """A batch is over: keep what backward left, where an engine that splits has told of no arrivals."""
-        if self._check.splits and self._check.remembers:
-            for layer in self._layers.values():
-                gradient = layer.parameter.grad
-                if gradient is not None and not gradient.is_sparse:
-                    self._check.left[layer.name] = gradient.detach().to(torch.float64, copy=True)
-
     @property
     def is_undecided(self) -> bool:
         """Whether no step has been seen yet that would tell."""

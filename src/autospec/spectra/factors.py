@@ -81,6 +81,11 @@ class GradientFactors:
         return self.activation.shape[2]
 
     @property
+    def has_padding(self) -> bool:
+        """Whether samples have fewer rows than positions, the others being zero."""
+        return self._row_counts is not None
+
+    @property
     def height(self) -> int:
         """The number of rows of the weight's matrix that the product fills."""
         return self.blocks * (self.activation if self.transposed else self.adjoint).shape[-1]

@@ -108,6 +108,10 @@ class GradientSum:
         """Take spectra and inner products that were had from the matrices together with those of other weights."""
         self._spectra, self._between_cells, self._between_groups = spectra, between_cells, between_groups
 
+    def take_spectra(self, spectra: Tensor) -> None:
+        """Take leading spectra (reported, k) that were had in another way."""
+        self._spectra = spectra
+
     def gradients(self) -> Tensor:
         """(reported, out, in) float64: every reported group's gradient."""
         self._form(torch.device("cpu"))

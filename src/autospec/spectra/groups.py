@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,8 +101,8 @@ def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Gro
 
 def checked_grouping(groups: Sequence[str], margins: Mapping[str, Sequence[str]]) -> Grouping:
     """The grouping of disjoint groups and margins; AutoSpecError for names that clash or do not exist."""
-    if isinstance(groups, str) or not groups:
-        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed")
+    if isinstance(groups, str) or not isinstance(groups, Iterable) or not list(groups):
+        raise AutoSpecError(f"groups={groups!r}: a list of at least one group name is needed, such as ['HC', 'SZ']")
     names = [*groups, *margins]
     for name in names:
         if not isinstance(name, str) or name == ALL or names.count(name) > 1:

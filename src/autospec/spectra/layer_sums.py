@@ -14,6 +14,7 @@ from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors, at_least_float32
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.groups import Grouping, SampleGroups
+from autospec.spectra.moments import Moments
 from autospec.spectra.positions import PositionSums
 from autospec.spectra.rows import RowStack
 from autospec.spectra.subspace import Subspaces, subspaces_of
@@ -29,7 +30,8 @@ class LayerSums:
     ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
     bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
     ``earlier`` are those at the record before, where they are known. ``constant`` remembers what stays the same, under
-    the layer's ``name``.
+    the layer's ``name``. ``bounds`` (reported, k) say how far leading singular values may be off, where they were asked
+    for with a tolerance.
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class LayerSums:
         self.gradient = GradientSum(shape, grouping)
         self.positions = PositionSums(shape, grouping, bins)
         self.stacks: dict[str, RowStack] = {}
+        self.moments = Moments(self.keep, grouping.cells)
+        self.weight: Tensor | None = None
+        self.weight_before: Tensor | None = None
         self._rows = torch.zeros(grouping.cells, dtype=torch.int64)
         self._own_rows = self._rows
         self.used_elsewhere = False
@@ -62,14 +67,16 @@ class LayerSums:
         self.eps = 0.0
         self.floors: Mapping[str, Tensor] = {}
         self.floors_are_measured = False
+        self.bounds: Tensor | None = None
         self.arrived = False
         self.shared = False
         self.only_gradients = False
         self.has_rows = True
 
-    def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
-        """Add one use of the weight in one batch."""
+    def add(self, factors: GradientFactors, cells: SampleGroups, batch: int = 0) -> None:
+        """Add one use of the weight in the ``batch``-th batch."""
         rows = self._added(factors, cells)
+        self.moments.add(factors, cells, batch)
         self._own_rows = self._own_rows.to(rows.device) + rows
         self.has_rows &= factors.has_rows
         for name in (ACTIVATION, ADJOINT):
@@ -79,6 +86,7 @@ class LayerSums:
     def add_gradient(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use to the gradient alone: that of a shared weight under another module."""
         self.used_elsewhere = True
+        self.moments.add_elsewhere()
         self._added(factors, cells)
 
     def _added(self, factors: GradientFactors, cells: SampleGroups) -> Tensor:

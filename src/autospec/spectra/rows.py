@@ -89,6 +89,24 @@ class RowStack:
             self._spectra = values.flatten(1).sort(dim=1, descending=True).values
         return self._spectra
 
+    def grams(self) -> Tensor:
+        """(reported, width, width) float64: the Gram matrix of every reported group's rows."""
+        if self._float64:
+            lower = torch.stack([self._gram_of_triangles(parts) for parts in self._triangles])
+        elif self._grams is None:
+            lower = torch.zeros(self.grouping.cells, self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
+        else:
+            lower = self._grams.tril()  # of which alone is known what it holds
+        whole = lower + lower.tril(-1).mT
+        return torch.stack([torch.block_diag(*blocks) for blocks in self.grouping.sums(whole)])
+
+    def _gram_of_triangles(self, parts: list[Tensor]) -> Tensor:
+        """(blocks, width, width): the lower half of one cell's Gram matrix."""
+        if not parts:
+            return torch.zeros(self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
+        joined = torch.cat(parts, dim=1)
+        return (joined.mT @ joined).tril()
+
     def _of_grams(self) -> Tensor:
         if self._grams is None:
             return torch.zeros(self.grouping.reported, self.blocks, self._block_width, dtype=torch.float64)

@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autospec.errors import AutoSpecError
-from autospec.store.schema import GRADIENT, STATISTIC_NAMES
+from autospec.spectra.registered import statistic_names
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS
+from autospec.store.schema import ACTIVATION, ADJOINT, GRADIENT, SUBSPACE, TIED
 
 ENGINES = ("hooks", "fast", "per_group", "passes", "fused")
 FORMER_ENGINES = {"aliased": "per_group"}
 """Names that engines had before, and still go by."""
 REDUCTIONS = ("mean", "sum")
+WITHOUT_THE_REST = (GRADIENT, ACTIVATION, ADJOINT, TIED, SUBSPACE)
+"""Statistics that do not need the small singular values of gradients."""
 CALIBRATED, MEASURED, FORMULA = FLOORS = ("calibrated", "measured", "formula")
 """How a noise floor is had; see ``SpectralRecorder``."""
 
@@ -28,15 +32,19 @@ T = TypeVar("T")
 class Allowed:
     """In an annotation: what a value must be, in words, for ranges that their bounds one by one do not explain."""
 
-    text: str
+    text: str | Callable[[], str]
+    """A function, where it depends on what was registered meanwhile."""
+
+    def __str__(self) -> str:
+        return self.text if isinstance(self.text, str) else self.text()
 
 
-def must(hold: Callable[[Any], bool], text: str) -> AfterValidator:
+def must(hold: Callable[[Any], bool], text: str | Callable[[], str]) -> AfterValidator:
     """In an annotation: what must hold of a value beyond its bounds, and the words for a value of which it does not."""
 
     def check(value: Any) -> Any:
         if not hold(value):
-            raise PydanticCustomError("must", "{text}", {"text": text})
+            raise PydanticCustomError("must", "{text}", {"text": text if isinstance(text, str) else text()})
         return value
 
     return AfterValidator(check)
@@ -54,14 +62,28 @@ def _whole_number(value: Any) -> int:
     return int(value)
 
 
+def _all_statistics() -> str:
+    return ", ".join(statistic_names())
+
+
 Count = Annotated[int, BeforeValidator(_whole_number), Ge(1)]
 StatisticNames = Annotated[
-    list[Annotated[str, one_of(STATISTIC_NAMES)]],
+    list[Annotated[str, must(lambda name: name in statistic_names(), lambda: f"allowed are {_all_statistics()}")]],
     MinLen(1),
-    Allowed(f"must be one or more of {', '.join(STATISTIC_NAMES)}"),
+    Allowed(lambda: f"must be one or more of {_all_statistics()}"),
 ]
 EngineName = Annotated[str, must(lambda name: name in (*ENGINES, *FORMER_ENGINES), f"allowed are {', '.join(ENGINES)}")]
+Tolerance = Annotated[float, Gt(0), Allowed("must be above 0, such as 1e-6")]
+"""How far a certified singular value may be off, in units of the first."""
 FloorName = Annotated[str, one_of(FLOORS)]
+Permutations = Annotated[
+    int,
+    Ge(0),
+    must(
+        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
+        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
+    ),
+]
 ReductionName = Annotated[str, one_of(REDUCTIONS)]
 
 
@@ -73,12 +95,36 @@ class RecorderSettings:
     every: Count = 1
     epochs: Count | None = None
     leading: Count | None = None
+    tolerance: Tolerance | None = None
     directions: Count = 3
     bins: Count | None = None
     engine: EngineName = ENGINES[0]
     check_every: Count | None = None
     floor: FloorName = CALIBRATED
     reduction: ReductionName = REDUCTIONS[0]
+    permutations: Permutations = 0
+    permutation_epochs: Count = 10
+
+
+def tolerance_mistake(tolerance: float | None, leading: int | None, statistics: Sequence[str]) -> str:
+    """What is wrong about asking for certified leading singular values; empty where nothing is.
+
+    Args:
+        tolerance: how far they may be off.
+        leading: how many.
+        statistics: what else is recorded.
+
+    Returns:
+        One line that names the keys.
+    """
+    if tolerance is None:
+        return ""
+    if leading is None:
+        return f"tolerance={tolerance}: leading must say how many singular values are certified, such as leading=16"
+    others = [name for name in statistics if name not in WITHOUT_THE_REST]
+    if others:
+        return f"tolerance={tolerance}: statistics={others[0]} may need all singular values; leave out one of the two"
+    return ""
 
 
 def check_settings(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -147,7 +193,7 @@ def _words(annotation: Any) -> str:
     """What an annotation itself says is allowed; empty where it leaves that to its bounds."""
     parts = [annotation, *get_args(annotation)]
     extras = [extra for part in parts if get_origin(part) is Annotated for extra in part.__metadata__]
-    return next((extra.text for extra in extras if isinstance(extra, Allowed)), "")
+    return next((str(extra) for extra in extras if isinstance(extra, Allowed)), "")
 
 
 _TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autospec.errors import AutoSpecError
+from autospec.spectra import measures  # noqa: F401 (registers them)
+from autospec.spectra.layer_record import LayerRecord
 from autospec.spectra.layer_sums import POSITIONS, LayerSums, gradient_floor, relative_floor
 from autospec.spectra.rank import effective_rank, numerical_rank
+from autospec.spectra.registered import REGISTERED, RegisteredStatistic
 from autospec.spectra.subspace import principal_angles
 from autospec.store.schema import (
     ACTIVATION,
@@ -106,6 +110,11 @@ def between_epochs(sums: LayerSums) -> Tensor:
     return torch.stack([principal_angles(own, other.to(own)) for own, other in pairs], dim=1)
 
 
+def _bounds(sums: LayerSums) -> Tensor:
+    assert sums.bounds is not None
+    return sums.bounds
+
+
 def _of_rows(name: str) -> tuple[Statistic, Statistic]:
     needs = frozenset({name})
 
@@ -155,6 +164,7 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
     GRADIENT: (
         Statistic(GRADIENT, (GROUP, INDEX), _OF_GRADIENT, lambda sums: sums.gradient.spectra()),
         Statistic("floor/gradient", (GROUP,), _OF_GRADIENT, gradient_floor),
+        Statistic("bound/gradient", (GROUP, INDEX), _OF_GRADIENT, _bounds, known=lambda sums: sums.bounds is not None),
         Statistic("cosine", (GROUP, OTHER_GROUP), _OF_GRADIENT, cosines),
         Statistic("cancellation", (), _OF_GRADIENT, cancellation),
     ),
@@ -184,5 +194,34 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
 
 
 def chosen_statistics(names: Iterable[str]) -> tuple[Statistic, ...]:
-    """The statistics stored for the families that a user names."""
-    return (*_ROWS, *(statistic for name in dict.fromkeys(names) for statistic in STATISTICS[name]))
+    """The statistics stored for the families that a user names, and those registered from outside."""
+    chosen: list[Statistic] = [*_ROWS]
+    for name in dict.fromkeys(names):
+        chosen += STATISTICS[name] if name in STATISTICS else [_registered(REGISTERED[name])]
+    return tuple(chosen)
+
+
+def _registered(statistic: RegisteredStatistic) -> Statistic:
+    """A statistic of someone's own as the recorder takes it."""
+    name, function = statistic.name, statistic.function
+
+    def value(sums: LayerSums) -> Tensor:
+        try:
+            values = torch.as_tensor(function(LayerRecord(sums)), dtype=torch.float64)
+        except AutoSpecError:
+            raise
+        except Exception as error:
+            raise AutoSpecError(f"statistic {name!r} raised {type(error).__name__}: {error}") from error
+        lengths = {GROUP: sums.grouping.reported, OTHER_GROUP: sums.grouping.reported}
+        wanted = tuple(lengths.get(axis, length) for axis, length in zip(statistic.dimensions, values.shape))  # noqa: B905
+        if values.dim() != len(statistic.dimensions) or tuple(values.shape) != wanted:
+            raise AutoSpecError(
+                f"statistic {name!r} returned the shape {tuple(values.shape)}, which is not that of its dimensions "
+                f"{statistic.dimensions}" + f" with {sums.grouping.reported} groups" * (GROUP in statistic.dimensions)
+            )
+        return values
+
+    def known(sums: LayerSums) -> bool:
+        return not statistic.needs & set(sums.moments.unknown)
+
+    return Statistic(name, statistic.dimensions, statistic.needs, value, known)

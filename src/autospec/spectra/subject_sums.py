@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from autospec.spectra.factors import GradientFactors
+from autospec.spectra.partition_sums import PartitionSums, of_gradients, of_rows
 from autospec.spectra.rank import effective_rank
-from autospec.spectra.singular import of_matrix, on_capable_device
+from autospec.spectra.singular import on_capable_device
 
-CHUNK_NUMBERS = 1 << 24
-"""So many float64 numbers of relabelled gradients are held at a time: 128 MiB."""
+CHUNK_NUMBERS = 1 << 22
+"""So many numbers of single samples' gradients are held at a time: 16 MiB in float32."""
+
+ROWS_PER_SUBJECT = 2
+"""Up to so many rows a subject on average, factors are kept as they came: less memory than people's gradients."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class SubjectSums:
     """What each person adds to one weight's gradient, summed over the batches of an epoch.
 
     By linearity the gradient of any group of people is a sum of these, so that all relabellings of a pair are one
-    product of matrices. Memory: people × weights, in the precision of the factors.
+    product of matrices. Factors of one row a sample are kept as they came, in the memory of the batch; others are
+    multiplied: people × weights, in the precision of the factors.
     """
 
     def __init__(self, shape: tuple[int, int], subjects: int) -> None:
@@ -43,25 +48,33 @@ class SubjectSums:
         self.subjects = subjects
         self.told_apart = True
         self.eps = 0.0
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
         self._gradients: Tensor | None = None
         self._squared_norms: Tensor | None = None
 
     def add(self, factors: GradientFactors, subject: Tensor) -> None:
-        """Add one use of the weight in one batch; ``person`` (n,) says whose each sample is."""
+        """Add one use of the weight in one batch; ``subject`` (n,) says whose each sample is."""
         if factors.samples != len(subject):
             self.told_apart = False  # one row that all samples share
             return
         self.eps = max(self.eps, factors.eps)
-        if self._gradients is None or self._squared_norms is None:
-            precise = torch.promote_types(factors.dtype, torch.float32)
-            self._gradients = torch.zeros((self.subjects, *self.shape), dtype=precise, device=factors.device)
+        if self._squared_norms is None:
             self._squared_norms = torch.zeros((self.subjects, 2), dtype=torch.float64, device=factors.device)
-        rows = slice(factors.first_row, factors.first_row + factors.height)
         self._squared_norms.index_add_(0, subject, torch.stack(factors.squared_norms(), 1))
-        for samples in torch.arange(len(subject), device=subject.device).split(self._at_once(factors)):
-            self._gradients[:, rows].index_add_(
-                0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
-            )
+        if self._keeps_rows_of(factors):
+            self._rows.append((*sides_of_rows(factors), subject))
+            return
+        self._multiply_rows(factors.device)
+        self._multiply(factors, subject)
+
+    def grow(self, subjects: int) -> None:
+        """Make room for more people, who have added nothing yet."""
+        more = subjects - self.subjects
+        self.subjects = subjects
+        if self._gradients is not None:
+            self._gradients = torch.cat([self._gradients, self._gradients.new_zeros((more, *self.shape))])
+        if self._squared_norms is not None:
+            self._squared_norms = torch.cat([self._squared_norms, self._squared_norms.new_zeros((more, 2))])
 
     def ratios(self, members: Tensor, weight: Tensor, relative_floor: float | None = None) -> Ratios:
         """The ratios of P partitions, ``members`` (P, people) with 1 for a and 2 for b, of people's loss weights.
@@ -71,48 +84,77 @@ class SubjectSums:
         """
         if relative_floor is None:
             relative_floor = self.eps * math.sqrt(min(self.shape))
-        if self._gradients is None or self._squared_norms is None or not self.told_apart:
+        if self._squared_norms is None or not self.told_apart:
             return _unknown(len(members), min(self.shape))
-        concerned = (members[0] > 0).nonzero()[:, 0].to(self._gradients.device)
-        flat = on_capable_device(self._gradients[concerned]).double().flatten(1)
+        concerned = (members[0] > 0).nonzero()[:, 0].to(self._squared_norms.device)
+        sums = self._sums_of(concerned)
         norms = on_capable_device(self._squared_norms[concerned])
-        chosen = members.to(flat.device)[:, concerned.to(flat.device)]
-        weight = weight.to(flat.device)[concerned.to(flat.device)]
-        whole = flat.sum(0).norm()
-        parts = [
-            self._of_part(part, flat, norms, weight, whole, relative_floor)
-            for part in chosen.split(max(1, CHUNK_NUMBERS // (2 * flat.shape[1])))
-        ]
-        return Ratios(*(torch.cat(found) for found in zip(*parts, strict=True)))
+        members = members.to(norms.device)[:, concerned.to(norms.device)]
+        weight = weight.to(norms.device)[concerned.to(norms.device)]
+        sides = [(members == code).double() for code in (1, 2)]
+        spectra = sums.spectra_of_sides(sides[0], min(self.shape))
+        floors = [relative_floor * (side @ norms).clamp_min(0.0).prod(1).sqrt() for side in sides]
+        return _ratios(spectra, floors, [side @ weight for side in sides], sums.whole.norm())
 
-    def _of_part(
-        self, members: Tensor, flat: Tensor, squared_norms: Tensor, weight: Tensor, whole: Tensor, relative_floor: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        sides = []
-        for code in (1, 2):
-            side = (members == code).double()
-            spectra = of_matrix((side @ flat).unflatten(1, self.shape), self._precision)
-            floor = relative_floor * (side @ squared_norms).clamp_min(0.0).prod(1).sqrt()
-            sides.append((spectra, floor, side @ weight))
-        (a, floor_a, weight_a), (b, floor_b, weight_b) = sides
-        scale = (weight_b / weight_a).log2()
-        above = (a > floor_a[:, None]) & (b > floor_b[:, None])
-        spectrum = (_log2(a) - _log2(b) + scale[:, None]).where(above, torch.nan)
-        norm_a, norm_b = a.square().sum(1).sqrt(), b.square().sum(1).sqrt()
-        return (
-            spectrum,
-            (_log2(norm_a) - _log2(norm_b) + scale).where(above[:, 0], torch.nan),
-            _log2(effective_rank(a, floor_a)) - _log2(effective_rank(b, floor_b)),
-            whole / (norm_a + norm_b),
-        )
+    def _sums_of(self, concerned: Tensor) -> PartitionSums:
+        """The sums over some people, by whichever way their parts are kept."""
+        if self._gradients is not None:
+            return of_gradients(on_capable_device(self._gradients[concerned]))
+        place = torch.full((self.subjects,), -1, device=concerned.device)
+        place[concerned] = torch.arange(len(concerned), device=concerned.device)
+        adjoint, activation, subject = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
+        kept = place[subject] >= 0
+        return of_rows(*(on_capable_device(part[kept]) for part in (adjoint, activation, place[subject])))
 
-    @property
-    def _precision(self) -> torch.dtype:
-        assert self._gradients is not None
-        return self._gradients.dtype
+    def _keeps_rows_of(self, factors: GradientFactors) -> bool:
+        """Whether factors are kept as they came; never again once anything was multiplied."""
+        if self._gradients is not None or type(factors) is not GradientFactors:
+            return False
+        if factors.blocks > 1 or factors.positions > 1 or factors.height < self.shape[0]:
+            return False
+        held = sum(len(subject) for _, _, subject in self._rows)
+        return held + factors.samples <= ROWS_PER_SUBJECT * self.subjects
+
+    def _multiply_rows(self, device: torch.device) -> None:
+        """Go over from kept rows to people's gradients."""
+        kept, self._rows = self._rows, []
+        for adjoint, activation, subject in kept:
+            self._multiply(GradientFactors(activation, adjoint), subject)
+
+    def _multiply(self, factors: GradientFactors, subject: Tensor) -> None:
+        """Add each sample's gradient to its person's."""
+        if self._gradients is None:
+            precise = torch.promote_types(factors.dtype, torch.float32)
+            self._gradients = torch.zeros((self.subjects, *self.shape), dtype=precise, device=factors.device)
+        rows = slice(factors.first_row, factors.first_row + factors.height)
+        for samples in torch.arange(len(subject), device=subject.device).split(self._at_once(factors)):
+            self._gradients[:, rows].index_add_(
+                0, subject[samples], sample_gradients(factors, samples).to(self._gradients)
+            )
 
     def _at_once(self, factors: GradientFactors) -> int:
         return max(1, min(factors.samples_at_once, CHUNK_NUMBERS // (self.shape[0] * self.shape[1])))
+
+
+def _ratios(spectra: tuple[Tensor, Tensor], floors: list[Tensor], weights: list[Tensor], whole: Tensor) -> Ratios:
+    """What two sides of P partitions differ in, from their spectra (P, K), noise floors and loss weights (P,)."""
+    (a, b), (floor_a, floor_b) = spectra, floors
+    scale = (weights[1] / weights[0]).log2()
+    above = (a > floor_a[:, None]) & (b > floor_b[:, None])
+    norm_a, norm_b = a.square().sum(1).sqrt(), b.square().sum(1).sqrt()
+    return Ratios(
+        (_log2(a) - _log2(b) + scale[:, None]).where(above, torch.nan),
+        (_log2(norm_a) - _log2(norm_b) + scale).where(above[:, 0], torch.nan),
+        _log2(effective_rank(a, floor_a)) - _log2(effective_rank(b, floor_b)),
+        whole / (norm_a + norm_b),
+    )
+
+
+def sides_of_rows(factors: GradientFactors) -> tuple[Tensor, Tensor]:
+    """(n, out) and (n, in) of factors of one row a sample, at least in float32."""
+    precise = torch.promote_types(factors.dtype, torch.float32)
+    activation, adjoint = (factor[0, :, 0].to(precise) for factor in (factors.activation, factors.adjoint))
+    return (activation, adjoint) if factors.transposed else (adjoint, activation)
 
 
 def sample_gradients(factors: GradientFactors, samples: Tensor) -> Tensor:

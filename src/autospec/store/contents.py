@@ -86,6 +86,7 @@ SPECTRA = (
     *(Content(field.path, NUMBER, field.dimensions) for field in (GROUP_ROWS, GROUP_WEIGHT, GROUP_LOSS)),
     Content(f"{LAYERS}/*@shape", WHOLE, None),
     *(Content(f"{LAYERS}/*/floor/{name}", NUMBER, (EPOCH, GROUP)) for name in SPECTRUM_NAMES),
+    Content(f"{LAYERS}/*/bound/*", NUMBER, (EPOCH, GROUP, f"_{INDEX}")),
     *(Content(f"{LAYERS}/*/uses/*/{name}", NUMBER, (EPOCH, GROUP, f"_{INDEX}")) for name in SPECTRUM_NAMES),
     Content(f"{LAYERS}/*/tied/*", NUMBER, None),
     *(Content(f"{LAYERS}/*/{name}", NUMBER, (EPOCH, GROUP, f"_{INDEX}")) for name in SPECTRUM_NAMES),

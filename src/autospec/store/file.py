@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autospec.errors import AutoSpecError
 from autospec.store.atomic import remove_leftovers
+from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.read import Spectra, open_spectra, read_table
 from autospec.store.table import SpectraTable
 from autospec.store.write import Header, spectra_bytes, write_spectra
@@ -32,6 +33,7 @@ class SpectraFile:
         self.path = path
         self.header = header
         self.table = initial_table(path, header, resume, overwrite)
+        self.earlier_design = _earlier_design(path) if self.table.permutation_epochs else None
         self._last_write = time.monotonic()
         self._cost_s = 0.0
 
@@ -56,6 +58,12 @@ class SpectraFile:
     def spectra(self) -> Spectra:
         """Return everything so far, labelled; with or without a file."""
         return Spectra(spectra_bytes(self.table, self.header))
+
+
+def _earlier_design(path: Path | None) -> PermutationDesign | None:
+    """What a file that is gone on with says of its permutations."""
+    permutations = None if path is None else open_spectra(path).permutations
+    return None if permutations is None else permutations.stored_design
 
 
 def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -71,19 +71,30 @@ def read_layer(
     from autospec.store.layer_spectra import LayerSpectra
 
     folder = file[layer_path(layer)]
-    arrays: dict[str, xr.DataArray] = {}
+    arrays = {
+        name: _labelled(file, item, group_names, most_epochs)
+        for name, item in statistics_of(folder).items()
+        if names is None or name in names
+    }
+    return LayerSpectra(with_own_indices(arrays), attrs=dict(folder.attrs))
+
+
+def statistics_of(folder: h5py.Group) -> dict[str, h5py.Dataset]:
+    """List the datasets of a layer but those of single uses of its weight; a folder's name goes first: ``floor_…``."""
+    found: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Dataset | h5py.Group) -> None:
-        name = path.replace("/", "_")
-        wanted = names is None or name in names
-        if isinstance(item, h5py.Dataset) and wanted and not path.startswith("uses/"):
-            arrays[name] = _labelled(file, item, group_names, most_epochs)
+        if isinstance(item, h5py.Dataset) and not path.startswith("uses/"):
+            found[path.replace("/", "_")] = item
 
     folder.visititems(visit)
-    for name in (ACTIVATION, ADJOINT):
-        if name in arrays:
-            arrays[name] = arrays[name].rename({INDEX: f"{name}_{INDEX}"})
-    return LayerSpectra(arrays, attrs=dict(folder.attrs))
+    return found
+
+
+def with_own_indices(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Give activation and adjoint spectra, among the statistics of a layer, an index of their own."""
+    own = [name for name in (ACTIVATION, ADJOINT) if name in arrays]
+    return arrays | {name: arrays[name].rename({INDEX: f"{name}_{INDEX}"}) for name in own}
 
 
 def spectra_of(values: xr.Dataset, statistic: str) -> xr.DataArray:
@@ -138,6 +149,26 @@ def rank_bound_of(values: xr.Dataset, statistic: str, most: int) -> xr.DataArray
 def _labelled(
     file: h5py.File, dataset: h5py.Dataset, group_names: Sequence[str], most_epochs: int | None
 ) -> xr.DataArray:
+    if axis_names(dataset)[:1] != [EPOCH]:
+        return labelled(dataset, dataset[()], group_names)
+    epochs = _every_nth(file[RECORDED_EPOCHS.path], most_epochs)
+    return labelled(dataset, _every_nth(dataset, most_epochs), group_names, epochs)
+
+
+def labelled(
+    dataset: h5py.Dataset, values: Any, group_names: Sequence[str], epochs: npt.NDArray | None = None
+) -> xr.DataArray:
+    """Give values the axes of the dataset that they are of, with coordinates.
+
+    Args:
+        dataset: A dataset below a layer, or the groups' weights.
+        values: Its values, or those of some epochs; whatever ``xarray.Variable`` takes.
+        group_names: The file's groups.
+        epochs: The epochs, where the first axis is of them.
+
+    Returns:
+        The values by epoch, group and index, as far as the dataset has these axes; indices count from 1.
+    """
     import xarray as xr
 
     dimensions = axis_names(dataset)
@@ -149,10 +180,9 @@ def _labelled(
     coordinates: dict[str, object] = {name: labels[name] for name in dimensions if name in labels}
     if INDEX in dimensions:
         coordinates[INDEX] = np.arange(1, dataset.shape[dimensions.index(INDEX)] + 1)
-    if dimensions[:1] != [EPOCH]:
-        return xr.DataArray(dataset[()], dims=dimensions, coords=coordinates)
-    coordinates[EPOCH] = _every_nth(file[RECORDED_EPOCHS.path], most_epochs)
-    return xr.DataArray(_every_nth(dataset, most_epochs), dims=dimensions, coords=coordinates)
+    if epochs is not None:
+        coordinates[EPOCH] = epochs
+    return xr.DataArray(xr.Variable(dimensions, values), coords=coordinates)
 
 
 def _every_nth(dataset: h5py.Dataset, most: int | None) -> npt.NDArray:

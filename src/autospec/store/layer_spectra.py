@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from autospec.errors import AutoSpecError
-from autospec.store.schema import GROUP, OTHER_GROUP, STATISTIC_NAMES
+from autospec.store.schema import GROUP, MEASURE_NAMES, OTHER_GROUP, STATISTIC_NAMES
 
 
 class NotRecorded(AutoSpecError, AttributeError, KeyError):
@@ -19,7 +19,11 @@ class NotRecorded(AutoSpecError, AttributeError, KeyError):
 
 def _statistic(name: str) -> str:
     """What the recorder calls the statistic whose arrays are named so, such as rank for ``rank_bound``."""
-    return name.split("_")[0]
+    return name if name in MEASURE_NAMES else name.split("_")[0]
+
+
+def _can_be_asked_for(name: str) -> bool:
+    return _statistic(name) in (*STATISTIC_NAMES, *MEASURE_NAMES)
 
 
 class LayerArray(xr.DataArray):
@@ -55,13 +59,13 @@ class LayerSpectra(xr.Dataset):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if _statistic(name) in STATISTIC_NAMES:
+            if _can_be_asked_for(name):
                 raise self._not_recorded(name) from None
             raise
 
     def __getitem__(self, key: Any) -> Any:
         """Return a statistic by its name, or a data set of several."""
-        if isinstance(key, str) and key not in self and _statistic(key) in STATISTIC_NAMES:
+        if isinstance(key, str) and key not in self and _can_be_asked_for(key):
             raise self._not_recorded(key)
         item = super().__getitem__(key)
         return LayerArray(item) if type(item) is xr.DataArray and GROUP in item.dims else item
@@ -85,7 +89,7 @@ class LayerSpectra(xr.Dataset):
 
     def _not_recorded(self, name: str) -> NotRecorded:
         recorded = dict.fromkeys(_statistic(str(key)) for key in self.data_vars)
-        names = [statistic for statistic in recorded if statistic in STATISTIC_NAMES]
+        names = [statistic for statistic in recorded if _can_be_asked_for(statistic)]
         return NotRecorded(
             f"{name} was not recorded in this layer, which has {', '.join(names) or 'no spectra yet'}; "
             f"the recorder takes it with statistics={(*names, _statistic(name))}"

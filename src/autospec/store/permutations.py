@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.store.groups import Pair
+from autospec.store.permuted_pairs import Members, PairPermutations, PermutationDesign
 from autospec.store.schema import (
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
@@ -55,6 +56,22 @@ class PermutationRatios:
         """The number P of permutations of each pair, the observed partition not counted."""
         first = next(iter(self.ratios.values()), None)
         return 0 if first is None else first["log_norm"].shape[2] - 1
+
+    @property
+    def stored_design(self) -> PermutationDesign:
+        """The design as far as the file tells: all that a file says of it, but not who changed groups when."""
+
+        def sides(counts: npt.NDArray[np.int64]) -> Members:
+            members = np.zeros((1 + self.permutations, int(counts.sum())), dtype=np.int8)
+            members[0] = np.repeat([1, 2], counts)
+            return members
+
+        pairs = [
+            PairPermutations(a, b, tuple(strata.split(", ")) if strata else (), sides(counts))
+            for (a, b), strata, counts in zip(self.pairs, self.strata, self.subjects, strict=True)
+        ]
+        nobody = np.empty(0, dtype=np.int64)
+        return PermutationDesign(tuple(pairs), self.refused, nobody, stored_digest=self.permutation_design)
 
 
 def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios | None:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Members = npt.NDArray[np.int8]
 
+FEWEST_PERMUTATIONS = 19
+"""With the observed partition 20, so that p can reach 0.05."""
+
 NOT_ASKED = "not among introspection.permutation_pairs"
 """Why a pair that the configuration does not name has no permutations."""
 
@@ -41,17 +44,19 @@ class PermutationDesign:
         refused: Why each other pair cannot be tested.
         subject: (sample,) each training sample's subject, an index into the columns of ``PairPermutations.members``.
         epochs: The epochs at which permutations are taken.
+        stored_digest: The digest of a design of which a file has kept nothing more; empty where it is known whole.
     """
 
     pairs: tuple[PairPermutations, ...]
     refused: Mapping[tuple[str, str], str]
     subject: npt.NDArray[np.int64]
     epochs: tuple[int, ...] = ()
+    stored_digest: str = ""
 
     @property
     def subjects(self) -> int:
         """The number of subjects."""
-        return int(self.subject.max()) + 1
+        return int(self.subject.max()) + 1 if len(self.subject) else 0
 
     @property
     def permutations(self) -> int:
@@ -60,6 +65,8 @@ class PermutationDesign:
 
     def digest(self) -> str:
         """Return a digest that is the same for runs that permute the same subjects in the same way."""
+        if self.stored_digest:
+            return self.stored_digest
         total = hashlib.sha256(self.subject.tobytes())
         for pair in self.pairs:
             total.update(f"{pair.a} {pair.b} {pair.members.shape}".encode() + pair.members.tobytes())

@@ -20,11 +20,14 @@ from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, 
 from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in
 from autospec.store.schema import (
+    EPOCH,
     GRADIENT,
+    GROUP,
     GROUP_IS_MARGIN,
     GROUP_MEMBERS,
     GROUP_NAMES,
     GROUP_SIZES,
+    INDEX,
     LAYERS,
     RECORDED_EPOCHS,
     SPECTRUM_NAMES,
@@ -203,10 +206,58 @@ class Spectra:
 
         weight = self.weight
         parts = [
-            _layer_table(self._layer_with(layer, statistic), weight, statistic, leading).assign(layer=layer)
+            layer_table(self._layer_with(layer, statistic), weight, statistic, leading).assign(layer=layer)
             for layer in self.layers
         ]
         return pd.concat(parts, ignore_index=True)[list(FRAME_COLUMNS)]
+
+    def lazy(self, layer: str) -> xr.Dataset:
+        """Return a layer's statistics whose values are read when they are used, and only as far as they are.
+
+        For a layer that does not fit into memory: ``spectra.lazy("encoder.0").gradient.isel(index=0)``.
+
+        Args:
+            layer: One of ``layers``.
+
+        Returns:
+            As ``spectra[layer]``. Reading raises an AutoSpecError where the file was written anew in between.
+
+        Raises:
+            AutoSpecError: There is no such layer.
+        """
+        from autospec.store.lazy import lazy_layer
+
+        self._check_layer(layer)
+        if layer in self._loaded_layers or isinstance(self.path, bytes):
+            return self[layer]
+        return lazy_layer(self.path, layer, self.group_names)
+
+    def to_netcdf(self, path: str | Path) -> None:
+        """Write every layer's statistics as NetCDF 4, which other languages and ``xarray.open_datatree`` read.
+
+        The file is copied in pieces, so that its size does not matter.
+
+        Args:
+            path: The file, such as ``spectra.nc``; one that is there is replaced.
+
+        Raises:
+            AutoSpecError: The file cannot be written, or h5netcdf is not installed.
+        """
+        import_module("autospec.store.netcdf").write_netcdf(self, Path(path))
+
+    def to_parquet(self, path: str | Path, statistic: str = GRADIENT, leading: int | None = None) -> None:
+        """Write the table of ``to_frame`` as Parquet, piece by piece, so that its size does not matter.
+
+        Args:
+            path: The file, such as ``spectra.parquet``; one that is there is replaced.
+            statistic: gradient, activation or adjoint.
+            leading: So many of the largest singular values; None takes all.
+
+        Raises:
+            AutoSpecError: The statistic has no scale or was not recorded, the file cannot be written, or pyarrow is
+                not installed.
+        """
+        import_module("autospec.store.parquet").write_parquet(self, Path(path), statistic, leading)
 
     # What follows is made by rooms above this one, which import it: they are named, and loaded when they are used, so
     # that reading stands below drawing and needs neither matplotlib nor scipy.
@@ -263,6 +314,22 @@ class Spectra:
         """
         return import_module("autospec.analysis.layer_summary").summarise(self)
 
+    def tests(self, a: str | None = None, b: str | None = None, finer: bool = False) -> pd.DataFrame:
+        """Test groups against each other by permuting the labels of subjects, in every layer.
+
+        Args:
+            a: The first group of a pair whose rows alone are wanted; None takes every pair.
+            b: The second.
+            finer: Whether epochs and indices have exploratory rows of their own.
+
+        Returns:
+            A row per test; ``analysis.permutation.COLUMNS`` explains the columns, and ``note`` says why a p is missing.
+
+        Raises:
+            AutoSpecError: There is no such pair.
+        """
+        return import_module("autospec.analysis.permutation_table").permutation_table(self, a, b, finer)
+
     def _layer_with(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
         if statistic not in SPECTRUM_NAMES:
@@ -302,8 +369,13 @@ def _read_training(file: h5py.File) -> pd.DataFrame:
     return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
 
 
-def _layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leading: int | None) -> pd.DataFrame:
-    """The columns of ``FRAME_COLUMNS`` but the layer's name."""
+def frame_needs(statistic: str) -> tuple[str, ...]:
+    """Return the names of what ``layer_table`` makes its columns of."""
+    return (statistic, f"floor_{statistic}", "rows", "own_rows", "rank_bound")
+
+
+def layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leading: int | None) -> pd.DataFrame:
+    """Return the columns of ``FRAME_COLUMNS``, but the layer's name, of some or all epochs of a layer."""
     spectra = spectra_of(values, statistic)
     width = spectra.sizes["index"]
     table = spectra.isel(index=slice(leading)).to_dataset(name="value")
@@ -312,7 +384,7 @@ def _layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leadi
     table["floor"] = values[f"floor_{statistic}"]
     table["scaled_floor"] = table["floor"] * scale
     table["rank_bound"] = rank_bound_of(values, statistic, width)
-    return table.to_dataframe().reset_index()
+    return table.to_dataframe(dim_order=[EPOCH, GROUP, INDEX]).reset_index()
 
 
 def open_spectra(path: str | Path) -> Spectra:

@@ -67,6 +67,8 @@ SPECTRUM_NAMES = (GRADIENT, ACTIVATION, ADJOINT)
 SUBSPACE = "subspace"
 STATISTIC_NAMES = (*SPECTRUM_NAMES, RANK, TIED, SUBSPACE)
 """What a user may ask for."""
+MEASURE_NAMES = ("collapse", "alignment", "diffusion_entropy", "noise_scale", "tail_exponent", "weight_update")
+"""And these, which are registered as a user's own statistics are."""
 
 RECORDED_EPOCHS = Field("epoch", (EPOCH,), "int64")
 GROUP_ROWS = Field("groups/rows", (EPOCH, GROUP), "int64")

@@ -75,13 +75,14 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(config, key, valu
 def test_the_recorder_and_the_configuration_have_the_same_defaults(config):
     given = asdict(RecorderSettings())
     shared = {entry.name for entry in fields(config.introspection)} & given.keys()
-    assert shared == {"statistics", "every", "engine", "floor", "leading", "directions", "bins"}
+    assert shared == {"statistics", "every", "engine", "floor", "leading", "tolerance", "directions", "bins"}
     assert {name: getattr(type(config.introspection)(), name) for name in shared} == {key: given[key] for key in shared}
 
 
 @pytest.mark.parametrize("name", DATASET_SCHEMAS)
 def test_a_configuration_is_checked_as_it_is_written(name):
-    config = check_config(compose_config(CONF, [f"dataset={name}", "architecture=mlp"]))
+    own = ["dataset.name=custom", "dataset._target_=a.b"] if name == "custom" else []
+    config = check_config(compose_config(CONF, [f"dataset={name}", "architecture=mlp", *own]))
     again = check_config(OmegaConf.structured(config))
     assert again == config
     assert is_dataclass(again.dataset)
@@ -106,3 +107,12 @@ def test_pairs_are_checked_where_something_needs_them(config):
 def test_pairs_in_front_are_those_that_are_named_or_the_first_group_and_the_last():
     assert pairs_in_front([["1", "0"]], ["all", "0", "1", "2"]) == (("1", "0"),)
     assert pairs_in_front([], ["all", "0", "1", "2"]) == (("0", "2"),)
+
+
+def test_a_tolerance_needs_to_know_of_how_many_values(config):
+    config.introspection.tolerance = 1e-6
+    assert _mistakes(config) == [
+        "introspection.tolerance=1e-06: leading must say how many singular values are certified, such as leading=16"
+    ]
+    config.introspection.leading = 16
+    assert check_config(config).introspection.tolerance == 1e-6

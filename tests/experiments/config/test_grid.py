@@ -16,6 +16,8 @@ from autospec.experiments.config.schema import DATASET_SCHEMAS, Activation, Arch
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
+ACTIVATIONS = [kind for kind in Activation if kind is not Activation.custom]
+
 FIGURES = {
     "fig1": ("mnist", "mlp"),
     "fig2": ("mnist", "cnn2d"),
@@ -130,8 +132,10 @@ def test_command_line_overrides_everything(overrides, key, value):
 
 
 def test_every_dataset_has_its_architectures():
-    assert set(ARCHITECTURES_OF) == set(DATASET_SCHEMAS)
-    assert {name for names in ARCHITECTURES_OF.values() for name in names} == {kind.value for kind in Architecture}
+    """But for those that users bring, of which nobody knows what they take."""
+    assert set(ARCHITECTURES_OF) == set(DATASET_SCHEMAS) - {"custom"}
+    there = {kind.value for kind in Architecture} - {"custom"}
+    assert {name for names in ARCHITECTURES_OF.values() for name in names} == there
 
 
 def test_every_cell_of_the_grid_composes():
@@ -140,7 +144,7 @@ def test_every_cell_of_the_grid_composes():
     for data, architectures in ARCHITECTURES_OF.items():
         for architecture in architectures:
             config = compose_config(CONF, [f"dataset={data}", f"architecture={architecture}"])
-            for task, activation, width in itertools.product(Task, Activation, (8, 32, 64)):
+            for task, activation, width in itertools.product(Task, ACTIVATIONS, (8, 32, 64)):
                 # as Hydra does: the command line's values are merged last (composing each anew takes minutes)
                 values = {"task": task.value, "activation": activation.value, "width": width}
                 names.add(run_id(check_config(OmegaConf.merge(config, values)), "data"))

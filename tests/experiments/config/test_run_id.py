@@ -52,6 +52,7 @@ CHANGES = {
     "introspection.engine": "aliased",
     "introspection.floor": "measured",
     "introspection.leading": 3,
+    "introspection.tolerance": 1e-6,
     "introspection.directions": 2,
     "introspection.bins": 3,
     "introspection.statistics": ["adjoint"],

@@ -91,7 +91,7 @@ def test_harmonised_values_are_the_library_s_own(config: Make) -> None:
     table, inputs = sites()
     settings = config("freesurfer", "dataset.harmonize=[site]")
     training = np.ones(len(inputs), dtype=bool)
-    found = harmonize(inputs, table, training, settings, Account())
+    found, _ = harmonize(inputs, table, training, settings, Account())
     model = ComBat(
         table["site"],
         discrete_covariates=table[["diagnosis", "sex"]],
@@ -107,20 +107,20 @@ def test_nothing_of_held_out_subjects_flows_into_the_fit(config: Make) -> None:
     table, inputs = sites()
     training = np.arange(60) < 45
     settings = config("freesurfer", "dataset.harmonize=[site]", "dataset.holdout=0.2")
-    before = harmonize(inputs, table, training, settings, Account())
+    before, _ = harmonize(inputs, table, training, settings, Account())
     changed = inputs.copy()
     changed[~training] = 1000 * RNG(4).normal(size=changed[~training].shape)
     ages = np.where(training, table["age"], 7.0)
     labels = np.where(training, table["diagnosis"], "HC")
     other = table.assign(age=ages, diagnosis=labels)
-    after = harmonize(changed, other, training, settings, Account())
+    after, _ = harmonize(changed, other, training, settings, Account())
     assert np.array_equal(before[training], after[training])
     swapped = table["diagnosis"].map({"SZ": "HC", "HC": "SZ"}).where(~pd.Series(training), table["diagnosis"])
-    relabelled = harmonize(inputs, table.assign(diagnosis=swapped), training, settings, Account())
+    relabelled, _ = harmonize(inputs, table.assign(diagnosis=swapped), training, settings, Account())
     assert np.array_equal(before, relabelled), "what is to be learned of a held-out subject shaped its data"
     one = inputs.copy()
     one[50] += 100
-    moved = harmonize(one, table, training, settings, Account())
+    moved, _ = harmonize(one, table, training, settings, Account())
     assert np.array_equal(np.delete(before, 50, axis=0), np.delete(moved, 50, axis=0))
 
 

@@ -23,7 +23,7 @@ TINY = ["figure=fig1", "dataset.per_digit=6", "epochs=3", "width=4"]
 LONG = ["dataset.per_digit=20", "epochs=500", "width=8", "checkpoint_s=0.2", "seed=1,2"]
 PATIENCE_S = 120.0
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]  # one cluster for all
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.config.grid import ARCHITECTURES_OF
 from autospec.experiments.config.messages import explain
 from autospec.experiments.config.pairs import pair_mistakes
-from autospec.experiments.config.schema import ExperimentConfig
-from autospec.spectra.settings import mistakes
+from autospec.experiments.config.schema import Activation, Architecture, CustomConfig, ExperimentConfig
+from autospec.experiments.config.targets import TARGET, load_extensions
+from autospec.spectra.settings import mistakes, tolerance_mistake
 
 
 def check_config(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
@@ -30,6 +31,7 @@ def check_config(config: DictConfig | ExperimentConfig) -> ExperimentConfig:
         AutoSpecError: one line for every key without a value, or else for every value that is not allowed.
     """
     experiment = config if isinstance(config, ExperimentConfig) else _as_object(config)
+    load_extensions(experiment.extensions)  # what they register can be asked for
     # the type of a data set's own keys is known by its object, not by the schema of the whole
     lines = [*mistakes(ExperimentConfig, asdict(experiment))]
     lines += mistakes(type(experiment.dataset), asdict(experiment.dataset), "dataset.")
@@ -83,11 +85,36 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     if introspection.engine != "hooks" and introspection.permutations:
         given = f"introspection.permutations={introspection.permutations}"
         yield f"{given}: engine={introspection.engine} does not know single samples"
+    mistake = tolerance_mistake(introspection.tolerance, introspection.leading, introspection.statistics)
+    if mistake:
+        yield f"introspection.{mistake}"
     yield from pair_mistakes("figure.pairs", config.figure.pairs)
     yield from pair_mistakes("introspection.permutation_pairs", introspection.permutation_pairs or ())
+    yield from _parts(config)
+    if isinstance(config.dataset, CustomConfig) or config.architecture is Architecture.custom:
+        return  # whether they fit, only a run can tell
     architectures = ARCHITECTURES_OF.get(config.dataset.name, ())
     if config.architecture.value not in architectures:
         yield (
             f"architecture={config.architecture.value} does not take dataset={config.dataset.name}; "
             f"allowed there: {', '.join(architectures)}"
         )
+
+
+def _parts(config: ExperimentConfig) -> Iterator[str]:
+    """What is wrong with parts that somebody else wrote, as far as can be told without them."""
+    for key in ("network", "nonlinearity", "loss", "optimizer", "schedule"):
+        node = getattr(config, key)
+        if (node or key == "optimizer") and not isinstance(node.get(TARGET), str):
+            yield f"{key}: has no {TARGET}; {key}.{TARGET}=package.name says what it is"
+    for key, own, choice in (
+        ("network", config.network, config.architecture),
+        ("nonlinearity", config.nonlinearity, config.activation),
+    ):
+        name = "architecture" if key == "network" else "activation"
+        if choice.value == "custom" and not own:
+            yield f"{name}=custom: +{key}.{TARGET}=package.name says which"
+        if own and choice.value != "custom":
+            yield f"{key}: acts with {name}=custom alone, and this is {name}={choice.value}"
+    if config.activation is Activation.custom and config.architecture in (Architecture.rnn, Architecture.bert):
+        yield f"activation=custom: architecture={config.architecture.value} takes relu, tanh and sigmoid alone"

@@ -13,7 +13,7 @@ from autospec.experiments.config.schema import DATASET_SCHEMAS, DatasetConfig, E
 
 USER_FACING = ("hydra", "omegaconf", "submitit")
 """Packages whose exceptions are about what a user asked for."""
-GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "variant", "hydra/launcher")
+GROUPS = ("dataset", "architecture", "preset", "figure", "panel", "experiment", "variant", "hydra/launcher")
 """The configuration groups, which a command line may name as it names a key."""
 
 
@@ -94,6 +94,10 @@ def _number_for_group(match: re.Match[str], text: str) -> str:
     return "a configuration group needs a name, not a number and not null: figure=fig1, not figure=1; panel=none"
 
 
+def _without_value(match: re.Match[str], text: str) -> str:
+    return f"{match.group(1)}: has no value; {match.group(1)}=... gives it one"
+
+
 def _left_out_group(match: re.Match[str], text: str) -> str:
     left_out = set(re.findall(r"\$\{(\w+)\}", match.group(1))) - set(match.group(2).split(", "))
     return f"{', '.join(sorted(left_out))}: cannot be left out; choose another instead"
@@ -138,6 +142,7 @@ def _failed_plugin(match: re.Match[str], text: str) -> str:
 
 
 _EXPLANATIONS = (
+    (r"has missing mandatory value: \w+\s+full_key: (\S+)", _without_value),
     (r"Error resolving interpolation '([^']*)', possible interpolation keys: ([^\n]*)", _left_out_group),
     (r"Error merging override (~[^\s=]+)", _left_out_key),
     (r"Error merging override ([^\s=]+)=([^\n]*)\n.*(?:is not a ListConfig|DictConfig with ListConfig)", _no_list),

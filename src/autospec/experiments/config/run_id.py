@@ -16,6 +16,7 @@ from autospec.experiments.config.schema import (
     DatasetConfig,
     ExperimentConfig,
 )
+from autospec.experiments.config.targets import TARGET, own_code, short_name
 
 NUMBERS_VERSION = 1
 """Raised when a change of the program changes what a configuration computes."""
@@ -37,10 +38,22 @@ def run_id(config: ExperimentConfig, fingerprint: str) -> str:
     decisive = {key: value for key, value in _differences(config).items() if key not in NOT_IN_RUN_ID}
     ignored = SOURCE_KEYS | (SIMULATION_KEYS if _reads_real_data(config.dataset) else frozenset())
     decisive["dataset"] = {key: value for key, value in _differences(config.dataset).items() if key not in ignored}
-    text = json.dumps([NUMBERS_VERSION, decisive, fingerprint], sort_keys=True)
+    code = own_code([*config.extensions, *(node[TARGET] for node in _targets(config))])
+    text = json.dumps([NUMBERS_VERSION, decisive, fingerprint, *([code] if code else [])], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    parts = (config.dataset.name, config.architecture.value, config.task.value, config.activation.value)
+    parts = (
+        config.dataset.name,
+        short_name(config.network) if config.network else config.architecture.value,
+        config.task.value,
+        short_name(config.nonlinearity) if config.nonlinearity else config.activation.value,
+    )
     return "-".join((*parts, f"w{config.width}", digest))
+
+
+def _targets(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """The parts that somebody else wrote."""
+    nodes = (config.network, config.nonlinearity, config.loss, config.optimizer, config.schedule)
+    return [node for node in nodes if node]
 
 
 def _reads_real_data(dataset: DatasetConfig) -> bool:

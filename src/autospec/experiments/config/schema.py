@@ -10,11 +10,19 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import MISSING
 
-from autospec.spectra.settings import CALIBRATED, Allowed, Count, EngineName, FloorName, StatisticNames, must, one_of
+from autospec.spectra.settings import (
+    CALIBRATED,
+    Allowed,
+    Count,
+    EngineName,
+    FloorName,
+    Permutations,
+    StatisticNames,
+    Tolerance,
+    one_of,
+)
 
 FIGURE_TESTS = ("permutation", "paper")
-FEWEST_PERMUTATIONS = 19
-"""With the observed partition 20, so that p can reach 0.05."""
 
 LearningRate = Annotated[float, Gt(0), Lt(inf), Allowed("must be above 0 and finite")]
 Seed = Annotated[int, Ge(0), Lt(2**63), Allowed("must be between 0 and 2^63 - 1")]
@@ -22,14 +30,6 @@ Share = Annotated[float, Ge(0), Lt(1), Allowed("must be at least 0 and below 1")
 Duration = Annotated[float, Ge(0)]
 Folder = Annotated[str, MinLen(1), Allowed("must name a folder")]
 Columns = Annotated[list[str], MinLen(1), Allowed("must name at least one column")]
-Permutations = Annotated[
-    int,
-    Ge(0),
-    must(
-        lambda count: count == 0 or count >= FEWEST_PERMUTATIONS,
-        f"with fewer than {FEWEST_PERMUTATIONS} no p can reach 0.05; 0 is no test",
-    ),
-]
 
 # beyond any use: a slip of the finger, which would end in a crash
 Width = Annotated[int, Ge(1), Le(1_000_000)]
@@ -51,6 +51,7 @@ class Activation(Enum):
     relu = "relu"
     tanh = "tanh"
     sigmoid = "sigmoid"
+    custom = "custom"
 
 
 class Architecture(Enum):
@@ -63,6 +64,7 @@ class Architecture(Enum):
     cnn1d = "cnn1d"
     cnn2d = "cnn2d"
     cnn3d = "cnn3d"
+    custom = "custom"
 
 
 class Device(Enum):
@@ -119,6 +121,18 @@ class SinusoidConfig(DatasetConfig):
     time_points: int = 64
     channels: int = 1
     noise_sd: float = 0.1
+
+
+@dataclass
+class CustomConfig(DatasetConfig):
+    """A data set of one's own, made by a function."""
+
+    name: str = MISSING
+    _target_: str = MISSING
+    target: str = "label"
+    group_by: Columns = field(default_factory=lambda: ["label"])
+    scaling: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -255,6 +269,7 @@ class IntrospectionConfig:
     engine: EngineName = "hooks"
     floor: FloorName = CALIBRATED
     leading: Count | None = None
+    tolerance: Tolerance | None = None
     directions: Count = 3
     bins: Count | None = None
     permutations: Permutations = 0
@@ -295,6 +310,12 @@ class ExperimentConfig:
     width: Width = MISSING
     depth: Depth = MISSING
     epochs: Epochs = MISSING
+    network: dict[str, Any] = field(default_factory=dict)
+    nonlinearity: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"_target_": "torch.optim.Adam"})
+    schedule: dict[str, Any] = field(default_factory=dict)
+    extensions: list[str] = field(default_factory=list)
     learning_rate: LearningRate = MISSING
     batch_size: Count | None = None
     seed: Seed = MISSING
@@ -318,11 +339,13 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
     "cobre_fnc": CobreFncConfig,
     "cobre_multiscale": CobreMultiscaleConfig,
     "cobre_maps": CobreMapsConfig,
+    "custom": CustomConfig,
 }
 """The schema of each choice of the ``dataset`` group."""
 
 NOT_IN_RUN_ID = frozenset(
     {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement", "figure", "panel"}
+    | {"extensions"}  # whose code counts, not their names
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import DatasetConfig
+from autospec.experiments.config.schema import CustomConfig, DatasetConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.fingerprint import digest
 
@@ -19,6 +19,7 @@ _MODULES = {
     "cobre_multiscale": "cobre_fnc",
     "cobre_maps": "cobre_maps",
 }
+_CUSTOM = "custom"
 
 
 def load(config: DatasetConfig) -> Dataset:
@@ -63,11 +64,15 @@ def fingerprint(config: DatasetConfig) -> str:
         Sixteen hexadecimal digits.
     """
     module = _module(config)
+    if isinstance(config, CustomConfig):
+        return module.fingerprint(config)
     sources = module.sources(config)
     return digest(sources, "" if sources else module.SIMULATION)
 
 
 def _module(config: DatasetConfig) -> Any:
+    if isinstance(config, CustomConfig):
+        return import_module(f"{__name__}.{_CUSTOM}")
     if config.name not in _MODULES:
         raise AutoSpecError(f"dataset={config.name}: unknown; allowed are {', '.join(_MODULES)}")
     return import_module(f"{__name__}.{_MODULES[config.name]}")

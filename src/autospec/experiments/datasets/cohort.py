@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,8 +184,9 @@ def build_dataset(
         AutoSpecError: Covariates cannot be taken out, or values cannot be scaled.
     """
     fitted: dict[str, npt.NDArray[np.float64]] = {}
+    facts: dict[str, Any] = {}
     if config.harmonize:
-        inputs = harmonize(inputs, cohort.table, cohort.training, config, account)
+        inputs, facts["site_effects"] = harmonize(inputs, cohort.table, cohort.training, config, account)
     if config.residualize:
         inputs, fitted = adjust(
             inputs, cohort.covariates, cohort.training, features, cohort.subjects, config.equal_leverage
@@ -205,7 +207,7 @@ def build_dataset(
         account=account.text(),
         columns=cohort.columns,
         balance=tuple(one.record() for one in cohort.balance),
-        facts=cohort_facts(config, cohort.balance, inputs.shape[1:], source),
+        facts={**cohort_facts(config, cohort.balance, inputs.shape[1:], source), **facts},
     )
 
 

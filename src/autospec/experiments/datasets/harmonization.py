@@ -20,6 +20,7 @@ from autospec.cohorts.phenotype import NUMERIC, as_numbers
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.dataset import Mask
+from autospec.experiments.datasets.site_effects import largest_shift, site_effects
 
 FEWEST = 2
 """Training subjects of a site that a location and a scale can be estimated of."""
@@ -89,7 +90,7 @@ def kept_covariates(subjects: pd.DataFrame, config: CohortConfig) -> list[str]:
 
 def harmonize(
     inputs: npt.NDArray, subjects: pd.DataFrame, training: Mask, config: CohortConfig, account: Account
-) -> npt.NDArray[np.float64]:
+) -> tuple[npt.NDArray[np.float64], dict[str, Any]]:
     """Take the location and the scale of each site out of every value, as the training subjects have them.
 
     Args:
@@ -100,7 +101,7 @@ def harmonize(
         account: Takes what was kept.
 
     Returns:
-        (n, ...).
+        (n, ...), and the effects of the training subjects' sites (``site_effects``) before and after.
 
     Raises:
         AutoSpecError: A site has too few training subjects, the sites are the groups, or combatlearn is not installed.
@@ -109,6 +110,7 @@ def harmonize(
     kept = kept_covariates(subjects, config)
     _check_sites(batch, training, subjects, kept)
     flat = np.array(inputs, dtype=np.float64).reshape(len(inputs), -1)
+    before = site_effects(flat[training], batch[training].tolist())
     varying = np.ptp(flat[training], axis=0) > 0
     labels, numbers = _covariates(subjects, kept)
     model = _combat()(batch, discrete_covariates=labels, continuous_covariates=numbers, method="fortin")
@@ -124,7 +126,12 @@ def harmonize(
     account.note(
         f"harmonised by ComBat over {' and '.join(config.harmonize)} ({sizes}); kept: {', '.join(kept) or 'nothing'}"
     )
-    return flat.reshape(inputs.shape)
+    after = site_effects(flat[training], batch[training].tolist())
+    account.note(
+        f"sites lay up to {largest_shift(before):.2f} SD from everybody (quartiles of features), and now up to "
+        f"{largest_shift(after):.2f} SD"
+    )
+    return flat.reshape(inputs.shape), {"before": before, "after": after}
 
 
 def _combat() -> Any:

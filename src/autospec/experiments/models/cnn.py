@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from autospec.experiments.config.schema import Architecture, ExperimentConfig
-from autospec.experiments.models.shape import ACTIVATIONS, DataShape
+from autospec.experiments.models.shape import DataShape, activation_of
 
 KERNEL, STRIDE, PADDING = 3, 2, 1
 
@@ -22,7 +24,7 @@ class ConvolutionalNetwork(nn.Module):
     """
 
     def __init__(
-        self, shape: DataShape, image: tuple[int, ...], width: int, depth: int, activation: type[nn.Module]
+        self, shape: DataShape, image: tuple[int, ...], width: int, depth: int, activation: Callable[[], nn.Module]
     ) -> None:
         super().__init__()
         channels, *size = image
@@ -67,7 +69,7 @@ def build(config: ExperimentConfig, shape: DataShape) -> ConvolutionalNetwork:
         shape: of a sample, and the number of classes.
     """
     image = _image(shape, _DIMENSIONS[config.architecture])
-    return ConvolutionalNetwork(shape, image, config.width, config.depth, ACTIVATIONS[config.activation])
+    return ConvolutionalNetwork(shape, image, config.width, config.depth, activation_of(config))
 
 
 def _image(shape: DataShape, dimensions: int) -> tuple[int, ...]:

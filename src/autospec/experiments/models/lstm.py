@@ -6,7 +6,7 @@ from torch import nn
 
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.models.recurrent import RecurrentNetwork
-from autospec.experiments.models.shape import ACTIVATIONS, DataShape
+from autospec.experiments.models.shape import DataShape, activation_of
 
 
 def build(config: ExperimentConfig, shape: DataShape) -> RecurrentNetwork:
@@ -17,4 +17,4 @@ def build(config: ExperimentConfig, shape: DataShape) -> RecurrentNetwork:
         shape: of a sample, and the number of classes.
     """
     layers = nn.LSTM(shape.channels, config.width, config.depth, batch_first=True)
-    return RecurrentNetwork(shape, layers, ACTIVATIONS[config.activation](), config.width)
+    return RecurrentNetwork(shape, layers, activation_of(config)(), config.width)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from autospec.experiments.config.schema import ExperimentConfig
-from autospec.experiments.models.shape import ACTIVATIONS, DataShape
+from autospec.experiments.models.shape import DataShape, activation_of
 
 
 class MLP(nn.Module):
     """Hidden layers and a linear head that reconstructs the input or gives one logit per class."""
 
-    def __init__(self, shape: DataShape, width: int, depth: int, activation: type[nn.Module]) -> None:
+    def __init__(self, shape: DataShape, width: int, depth: int, activation: Callable[[], nn.Module]) -> None:
         super().__init__()
         widths = [shape.features] + [width] * depth
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
@@ -36,4 +37,4 @@ def build(config: ExperimentConfig, shape: DataShape) -> MLP:
         config: its width, depth and activation.
         shape: of a sample, and the number of classes.
     """
-    return MLP(shape, config.width, config.depth, ACTIVATIONS[config.activation])
+    return MLP(shape, config.width, config.depth, activation_of(config))

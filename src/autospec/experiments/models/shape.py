@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-from autospec.experiments.config.schema import Activation
+from autospec.experiments.config.schema import Activation, ExperimentConfig
+from autospec.experiments.config.targets import make
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,14 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.tanh: nn.Tanh,
     Activation.sigmoid: nn.Sigmoid,
 }
+
+
+def activation_of(config: ExperimentConfig) -> Callable[[], nn.Module]:
+    """Return what makes the nonlinearity of a hidden layer.
+
+    Args:
+        config: its activation, and for ``custom`` its nonlinearity.
+    """
+    if config.activation is Activation.custom:
+        return lambda: make("nonlinearity", config.nonlinearity)
+    return ACTIVATIONS[config.activation]

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
+from autospec.experiments.config.targets import TARGET
 from autospec.figures.data_facts import (
     adjustment_sentence,
     extent_words,
@@ -91,12 +92,33 @@ def _training(spectra: Spectra, config: dict[str, Any]) -> str:
     batch = "the full batch" if config["batch_size"] is None else f"batches of {config['batch_size']}"
     last = spectra.training.iloc[-1]
     return (
-        f"A {NETWORKS[config['architecture']]} (width {config['width']}, depth {config['depth']}, "
-        f"{ACTIVATIONS[config['activation']]}) was trained "
-        f"{LEARNED[config['task']].format(config['dataset']['target'])} for {config['epochs']} epochs with Adam "
-        f"(learning rate {config['learning_rate']:g}, {batch}, seed {config['seed']}; PyTorch "
+        f"A {_own(config, 'network') or NETWORKS[config['architecture']]} (width {config['width']}, "
+        f"depth {config['depth']}, {_own(config, 'nonlinearity') or ACTIVATIONS[config['activation']]}) was trained "
+        f"{_learned(config)} for {config['epochs']} epochs with {_own(config, 'optimizer') or 'Adam'} "
+        f"(learning rate {config['learning_rate']:g}{_schedule(config)}, {batch}, seed {config['seed']}; PyTorch "
         f"{spectra.attributes.get('torch_version', '')}) to a training loss of {last['training_loss']:.4g}."
     )
+
+
+def _own(config: dict[str, Any], key: str) -> str:
+    """The last word of a ``_target_``, and what it is called with; empty where there is none."""
+    node = dict(config.get(key) or {})  # runs of before have no such key
+    if TARGET not in node:
+        return ""
+    name = str(node.pop(TARGET)).rsplit(".", 1)[-1]
+    keys = ", ".join(f"{key} {value}" for key, value in node.items())
+    return f"{name} [{keys}]" if keys else name
+
+
+def _learned(config: dict[str, Any]) -> str:
+    text = LEARNED[config["task"]].format(config["dataset"]["target"])
+    own = _own(config, "loss")
+    return text.partition(" (")[0] + f" (loss {own})" if own else text
+
+
+def _schedule(config: dict[str, Any]) -> str:
+    own = _own(config, "schedule")
+    return f" with schedule {own}" if own else ""
 
 
 def _recording(spectra: Spectra, config: dict[str, Any]) -> str:

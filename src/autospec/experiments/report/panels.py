@@ -12,6 +12,7 @@ from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.pairs import pairs_in_front
 from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.config.targets import short_name
 from autospec.figures import run_panels
 from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
 from autospec.figures.run_panels import Heading
@@ -22,7 +23,9 @@ ACTIVATION_NAMES = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 
 def panel_title(config: ExperimentConfig) -> str:
     """Return a panel's title: task, width and activation."""
-    task, activation = TASK_NAMES[config.task.value], ACTIVATION_NAMES[config.activation.value]
+    task = TASK_NAMES[config.task.value]
+    own = config.nonlinearity
+    activation = short_name(own) if own else ACTIVATION_NAMES[config.activation.value]
     return f"{task} · width {config.width} · {activation}"
 
 

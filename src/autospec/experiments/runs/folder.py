@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "cohort.json"
 
     @property
+    def sites(self) -> Path:
+        """The picture of sites before and after they were harmonised."""
+        return self.path / "sites.png"
+
+    @property
     def log(self) -> Path:
         """Messages, and the traceback of an error."""
         return self.path / "run.log"

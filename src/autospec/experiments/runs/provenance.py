@@ -26,7 +26,7 @@ SAME_FOR_RESUME = ("device", "gpu", "threads", "precision", "code")
 """What, beside the packages, must be the same for a resumed run to give the numbers of an undisturbed one."""
 
 SOURCE = Path(__file__).parents[2]
-DRAWING = ("analysis", "figures")
+DRAWING = ("analysis", "figures", "webpage")
 """Packages of ours that no run's numbers come from."""
 
 

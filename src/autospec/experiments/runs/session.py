@@ -19,6 +19,7 @@ from autospec.experiments.runs.provenance import Provenance, read_provenance
 from autospec.experiments.runs.signals import postpone_signals
 from autospec.experiments.training.devices import peak_gpu_memory_mb
 from autospec.experiments.training.loop import Training
+from autospec.figures.sites import draw_sites
 from autospec.store.atomic import remove_leftovers, write_atomically
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def write_description(folder: RunFolder, config: ExperimentConfig, data: Dataset
         told = {"account": data.account, "balance": data.balance, "facts": data.facts}
         with write_atomically(folder.cohort) as temporary:
             temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    if "site_effects" in data.facts:
+        draw_sites(data.facts["site_effects"], data.source, folder.sites)
 
 
 def train_to_end(

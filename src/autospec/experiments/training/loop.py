@@ -27,7 +27,8 @@ class Training:
         samples: what it is trained on.
         validation: what it is only measured on after each epoch, where anything is held out.
         recorder: listens to the network.
-        learning_rate: of Adam.
+        optimizer: of the network's parameters.
+        schedule: of its learning rate, stepped after each epoch; None keeps the rate.
         batch_size: samples in a batch; None is the full batch.
         seed: of the order of samples.
     """
@@ -39,7 +40,8 @@ class Training:
         samples: Samples,
         validation: Samples | None,
         recorder: SpectralRecorder,
-        learning_rate: float,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None,
         batch_size: int | None,
         seed: int,
     ) -> None:
@@ -49,7 +51,8 @@ class Training:
         self.validation = validation
         self.recorder = recorder
         self.batch_size = batch_size
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        self.optimizer = optimizer
+        self.schedule = schedule
         self.order = torch.Generator().manual_seed(seed)
         self.mean = samples.inputs.mean(0, keepdim=True)
 
@@ -85,6 +88,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
             "recorder": self.recorder.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -92,6 +96,8 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
         self.recorder.load_state_dict(state["recorder"])
 
     def _one_epoch(self) -> float:
@@ -110,6 +116,8 @@ class Training:
             with torch.no_grad():
                 loss_sum += losses.double().sum()
                 metric_sum += len(batch) * self.task.metric(output, batch.inputs, batch.target, self.mean)
+        if self.schedule:
+            self.schedule.step()
         loss = loss_sum.item() / len(self.samples)
         self.recorder.end_epoch(loss, metric_sum.item() / len(self.samples), *self._validate())
         return loss

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional
 
+from autospec.errors import AutoSpecError
 from autospec.experiments.config import schema
 
 
@@ -29,12 +30,22 @@ class Task:
 
 
 def reconstruction_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample, (n,)."""
+    """Mean squared error of each sample, (n,); AutoSpecError for an output that would be broadcast."""
+    if output.shape != inputs.shape:
+        raise AutoSpecError(
+            f"the network returns {tuple(output.shape)}; an autoencoder returns the shape of its inputs, "
+            f"{tuple(inputs.shape)}"
+        )
     return (output - inputs).square().flatten(1).mean(1)
 
 
 def classification_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each sample, (n,), from logits (n, classes)."""
+    """Cross-entropy of each sample, (n,), from logits (n, classes); AutoSpecError for another shape."""
+    if output.dim() != 2 or len(output) != len(target):
+        raise AutoSpecError(
+            f"the network returns {tuple(output.shape)}; a classifier of {len(target)} samples returns a logit of each "
+            "class for each of them"
+        )
     return functional.cross_entropy(output, target, reduction="none")
 
 
@@ -52,3 +63,27 @@ TASKS = {
     schema.Task.autoencoding: Task("autoencoding", reconstruction_losses, "explained variance", explained_variance),
     schema.Task.classification: Task("classification", classification_losses, "accuracy", accuracy),
 }
+
+
+def with_losses(task: Task, losses: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Task:
+    """A task with another loss of each sample.
+
+    Args:
+        task: with its metric.
+        losses: (output, inputs, target) of a batch → (n,).
+
+    Returns:
+        The task; its losses raise AutoSpecError where the function returns anything but one loss a sample.
+    """
+
+    def checked(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
+        values = losses(output, inputs, target)
+        if not isinstance(values, Tensor) or values.shape != (len(inputs),):
+            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise AutoSpecError(
+                f"loss._target_ returned {shape}; one loss for each of the {len(inputs)} samples is needed "
+                "(reduction='none')"
+            )
+        return values
+
+    return replace(task, losses=checked)

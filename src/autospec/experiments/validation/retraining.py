@@ -19,19 +19,19 @@ import torch
 from autospec.analysis.permutation import permutation_tests
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets, models
-from autospec.experiments.config.schema import FEWEST_PERMUTATIONS, ExperimentConfig, Task
+from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.parts import optimizer_of, schedule_of, task_of
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.runs.progress import duration
 from autospec.experiments.training.determinism import make_deterministic
 from autospec.experiments.training.devices import device_name
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import Samples
-from autospec.experiments.training.tasks import TASKS
 from autospec.recording.recorder import SpectralRecorder
 from autospec.recording.schedule import Schedule
 from autospec.store.permutations import PermutationRatios
-from autospec.store.permuted_pairs import PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS, PairPermutations, PermutationDesign
 from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 log = logging.getLogger(__name__)
@@ -152,9 +152,12 @@ def _run(
         permutation_design=PermutationDesign((pair,), {}, design.subject, design.epochs),
     )
     chosen = (torch.from_numpy(values).to(device) for values in (data.inputs[data.training], label, label))
-    samples, rate = Samples(*chosen), config.learning_rate
+    samples = Samples(*chosen)
     with recorder:
-        training = Training(model, TASKS[config.task], samples, None, recorder, rate, config.batch_size, config.seed)
+        optimizer = optimizer_of(config, model)
+        schedule = schedule_of(config, optimizer)
+        task = task_of(config)
+        training = Training(model, task, samples, None, recorder, optimizer, schedule, config.batch_size, config.seed)
         training.run(config.epochs, lambda loss: None)
     return recorder
 

@@ -195,7 +195,8 @@ def _train(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
     samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
     with recorder:
         rate, seed = config.learning_rate, config.seed
-        training = Training(model, TASKS[config.task], samples, None, recorder, rate, None, seed)
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+        training = Training(model, TASKS[config.task], samples, None, recorder, optimizer, None, None, seed)
         training.run(EPOCHS, lambda loss: None)
     return recorder
 

@@ -1,0 +1,1 @@
+"""Pages of HTML that are one file and ask no network for anything: escaping, the whole document, tables to sort."""
