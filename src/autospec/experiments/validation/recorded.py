@@ -54,8 +54,9 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
         permutation_design=run_permutations(config, data),
     ) as recorder:
         samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
-        task, rate = TASKS[config.task], config.learning_rate
-        Training(model, task, samples, None, recorder, rate, None, config.seed).run(config.epochs, lambda loss: None)
+        task, optimizer = TASKS[config.task], torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        training = Training(model, task, samples, None, recorder, optimizer, None, None, config.seed)
+        training.run(config.epochs, lambda loss: None)
     return recorder.spectra
 
 
