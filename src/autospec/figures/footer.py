@@ -12,7 +12,7 @@ from autospec.figures.style import SMALLEST_PT
 from autospec.figures.wrapping import wrap
 
 MOST_LINES = 5
-MARGIN_IN = 0.1
+MARGIN_IN = 0.15
 
 
 def footer_lines(panels: Sequence[Panel], width: float, caption: str = "") -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -47,8 +47,13 @@ def legend_rows(handles: Sequence[Handle], width: float) -> int:
     Returns:
         The number of rows.
     """
-    needed = sum(_width_pt(str(handle.get_label())) + HANDLE_EM * LEGEND_PT for handle in handles) / 72
-    return max(1, math.ceil(needed / width))
+    widths_in = [(_width_pt(str(handle.get_label())) + HANDLE_EM * LEGEND_PT) / 72 for handle in handles]
+    for rows in range(1, len(handles)):
+        # a column is as wide as its widest; a legend is filled column by column
+        columns = np.array_split(widths_in, -(-len(handles) // rows))
+        if sum(column.max() for column in columns) <= width - 0.1:
+            return rows
+    return max(1, len(handles))
 
 
 @cache

@@ -7,8 +7,8 @@ from functools import cache
 from matplotlib.textpath import TextPath
 
 GONE_ON = " … (caption)"
-SPACE_EM = 0.32
-"""The width of a space, in font sizes."""
+SPACE_EM, HINTING_EM = 0.34, 0.08
+"""The width of a space, and what hinting may add to a word on a screen, in font sizes."""
 
 
 def wrap(text: str, width_in: float, size_pt: float, most: int | None = None) -> list[str]:
@@ -46,4 +46,4 @@ def _width_in(text: str, size_pt: float) -> float:
 
 @cache
 def _word_em(word: str) -> float:
-    return float(TextPath((0, 0), word, size=100).get_extents().x1) / 100 + 0.02 if word else 0.0
+    return float(TextPath((0, 0), word, size=100).get_extents().x1) / 100 + HINTING_EM if word else 0.0

@@ -28,7 +28,7 @@ def load_quietly(config: ExperimentConfig) -> Dataset:
     Returns:
         The data.
     """
-    with quiet("datasets"):
+    with quiet("experiments.datasets"):
         return datasets.load(config.dataset)
 
 
@@ -42,9 +42,8 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
     Returns:
         The spectra, in memory.
     """
-    with quiet("models"), quiet("runs"):
-        model = models.build(config, data.inputs.shape[1:], len(data.classes))
-    with SpectralRecorder(
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    with quiet("recording"), SpectralRecorder(
         model,
         groups=data.groups,
         margins=data.margins,
@@ -62,15 +61,15 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
 
 @contextlib.contextmanager
 def quiet(room: str) -> Iterator[None]:
-    """Let a room of the experiments say errors alone while the block lasts.
+    """Let a room say errors alone while the block lasts.
 
     Args:
-        room: Its name below ``autospec.experiments``.
+        room: Its name below ``autospec``.
 
     Yields:
         Nothing.
     """
-    logger = logging.getLogger(f"autospec.experiments.{room}")
+    logger = logging.getLogger(f"autospec.{room}")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
