@@ -244,12 +244,28 @@ def test_a_stratum_that_lacks_a_subject_names_it():
 
 def test_more_than_the_memory_holds_is_said_before_it_is_taken(monkeypatch):
     monkeypatch.setattr("autospec.recording.permutation_sums.os.sysconf", lambda name: 10)
-    recorder = SpectralRecorder(_model(), groups=["a", "b"], **ASKED)
-    with pytest.raises(AutoSpecError, match="permutations keep every subject's gradient: .* for 5 subjects"):
-        _epoch(recorder, _model(), _inputs(), range(N))
+    model = _model()
+    recorder = SpectralRecorder(model, groups=["a", "b"], **ASKED)
+    _epoch(recorder, model, _inputs(), range(N))  # one row a sample: no gradient of each subject is made
+    recorder = SpectralRecorder(model, groups=["a", "b"], **ASKED)
+    with (
+        pytest.raises(AutoSpecError, match="permutations keep every subject's gradient: .* for 14 subjects"),
+        recorder.batch(LABELS, subject=SUBJECTS),
+    ):
+        _losses(model, _inputs()[:, None].expand(-1, 3, -1)).mean().backward()
 
 
 def test_there_is_no_test_of_a_pair_that_is_not_there():
     recorder = SpectralRecorder(_model(), groups=["a", "b"], floor="formula")
     with pytest.raises(AutoSpecError, match="has no pair 'a' and 'c' of groups that share no sample; there are a"):
         recorder.spectra.tests("a", "c")
+
+
+def test_losses_that_were_not_given_are_named_as_the_reason():
+    model, inputs = _model(), _inputs()
+    recorder = SpectralRecorder(model, groups=["a", "b"], **ASKED)
+    _epoch(recorder, model, inputs, range(N))
+    tests = recorder.spectra.tests()
+    assert set(tests[tests["test"] == "permutation_loss"]["note"]) == {
+        "the losses of samples were not given (batch.losses)"
+    }

@@ -39,11 +39,41 @@ def test_the_passes_of_a_closure_add_up(engine):
         return loss
 
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, floor="formula")
-    with recorder.batch(LABELS):
+    with recorder.batch(LABELS) as batch:
         optimizer.step(closure)
     recorder.end_epoch()
     for group in (0, 1):
         assert abs(recorder.table["layers/0/gradient"][0, 1 + group] - full_spectrum(own[group])).max() < 1e-10
+    # each evaluation enters the scale, so that scaled values are of a mean gradient
+    share = (LABELS == 0).sum() / 6
+    evaluations = optimizer.state[model[0].weight]["func_evals"]
+    assert evaluations > 1
+    assert recorder.table["groups/weight"][0, 1] == pytest.approx(float(share) * evaluations)
+    assert batch.share == 1
+
+
+@pytest.mark.parametrize("engine", ["hooks", "fused"])
+def test_closures_of_two_optimizers_count_once_or_are_refused(engine):
+    model, x = _model(), _normal(6, 4)
+    first = torch.optim.LBFGS(model[0].parameters(), max_iter=4)
+    second = torch.optim.SGD(model[2].parameters(), lr=0.1)
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, floor="formula")
+
+    def closure():
+        model.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return loss
+
+    with recorder.batch(LABELS):
+        second.step(closure)
+        second.step(lambda: None)
+    recorder.end_epoch()
+    assert recorder.table["groups/weight"][0, 0] == pytest.approx(1)
+    message = "evaluated their closures 1 and . times, so that one scale does not hold for all layers"
+    with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
+        first.step(closure)
+        second.step(closure)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

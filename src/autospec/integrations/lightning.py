@@ -88,7 +88,7 @@ class SpectraCallback(Callback):
         self._batch = self._loop.open(_taken(batch, self._group, "group"), **whose)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
-        """Count the passes of a closure."""
+        """A step that computes no loss makes no pass."""
         self._passes += 1
 
     def on_train_batch_end(
@@ -111,7 +111,7 @@ class SpectraCallback(Callback):
         assert self._batch is not None
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if accumulated:
-            self._batch.share = self._passes / accumulated
+            self._batch.share = 1 / accumulated
             loss = None if loss is None else loss * accumulated
         self._loop.close_batch(loss)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +54,12 @@ LATE = (
 )
 
 
+UNEQUAL = (
+    "optimizers of this batch evaluated their closures {few} and {many} times, so that one scale does not hold for all "
+    "layers; record each optimizer's weights apart, by layers=[...]"
+)
+
+
 class GradientCheck(ArrivalListener):
     """Compares each layer's factors with its weight's gradient: at its first arrival and at every so many batches.
 
@@ -80,7 +87,8 @@ class GradientCheck(ArrivalListener):
         self.is_open = self.remembers = False
         self.left: dict[str, Tensor] = {}
         self.unexplained: Layer | None = None
-        self.passes = 0
+        self.passes = self._arrived = 0
+        self._evaluations: Counter[int] = Counter()
 
     def begin(self) -> None:
         """A batch begins."""
@@ -89,6 +97,7 @@ class GradientCheck(ArrivalListener):
         self.problems.clear()
         self._may_be_zeroed = self._has_penalty = False
         self.unexplained, self.passes = None, 0
+        self._evaluations.clear()
         self.is_open = True
         self._due = COST * self._batch_s >= self._compare_s
         if self._due:
@@ -107,6 +116,9 @@ class GradientCheck(ArrivalListener):
             self.problems.append(LATE.format(name=self._late.names[0]))
         if self.unexplained is not None:
             self.problems.append(_message(self.unexplained, "unexplained", 1.0))
+        counts = sorted({count for count in self._evaluations.values() if count})
+        if len(counts) > 1:
+            self.problems.append(UNEQUAL.format(few=counts[0], many=counts[-1]))
         if self.problems:
             raise AutoSpecError(self.problems[0])
 
@@ -115,11 +127,24 @@ class GradientCheck(ArrivalListener):
         self._is_in_step = self.is_open
         self._taken(layers)
 
+    @contextlib.contextmanager
+    def evaluating(self, optimizer: int) -> Iterator[None]:
+        """A context for a closure that an optimizer's step evaluates; one that makes no pass does not count."""
+        before = self._arrived
+        yield
+        self._evaluations[optimizer] += self._arrived > before
+
+    @property
+    def evaluations(self) -> int:
+        """How often a step of the batch evaluated its closure, at least 1."""
+        return max(self._evaluations.values(), default=1) or 1
+
     def noticing(self, layers: Sequence[Layer]) -> contextlib.AbstractContextManager[None]:
         """A context for an engine that hands over at the end of a batch: a gradient zeroed before that is an error."""
         return arrivals(layers, self._notice)
 
     def _notice(self, layer: Layer, gradient: Tensor) -> None:
+        self._arrived += 1
         if layer.name in self._stepped:
             return  # what arrives after a step is refused when the batch ends
         unseen = self._unseen.get(layer.name)
@@ -165,6 +190,7 @@ class GradientCheck(ArrivalListener):
         self._has_penalty = self._has_penalty or keeps_graph
 
     def before(self, layer: Layer) -> None:
+        self._arrived += 1
         unseen = self._unseen.get(layer.name)
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped

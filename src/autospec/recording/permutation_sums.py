@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -46,13 +46,24 @@ class PermutationSums:
 
     def _grow(self, room: int) -> None:
         """Make room for people who were not met before."""
-        check_memory(self._layers.values(), self._subjects.count)
+        self._check_memory(room)
         for sums in self._layers.values():
             sums.grow(room)
         more = torch.zeros(room - self._room, dtype=torch.float64)
         self._weight, self._counts = torch.cat([self._weight, more]), torch.cat([self._counts, more])
         self._losses = None if self._losses is None else torch.cat([self._losses, more])
         self._room = room
+
+    def _check_memory(self, subjects: int, *more: SubjectSums) -> None:
+        """AutoSpecError where the gradients of so many people would take more than half of the machine's memory."""
+        held = [*(sums for sums in self._layers.values() if sums.is_multiplied), *more]
+        needed = 4 * subjects * sum(sums.shape[0] * sums.shape[1] for sums in held)
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        if needed > room:
+            raise AutoSpecError(
+                f"permutations keep every subject's gradient: {needed / 1e9:.1f} GB for {subjects} subjects, of "
+                f"{room / 1e9:.1f} GB that may be taken; choose fewer weights by layers=[...], or permutations=0"
+            )
 
     def add(self, use: Use, factors: GradientFactors, subject: Tensor, owners: RowOwners) -> None:
         """Add one weight's factors from one backward pass; ``owners`` says which sample each row is."""
@@ -61,7 +72,10 @@ class PermutationSums:
             subject = subject[:0]  # nobody's
         elif owners.samples is not None:
             subject = subject[owners.samples.clamp_min(0)]  # what has no owner has no gradient
-        self._layers[use.layer.name].add(factors, subject)
+        sums = self._layers[use.layer.name]
+        if not sums.is_multiplied and not sums.keeps_rows_of(factors):
+            self._check_memory(self._room, sums)
+        sums.add(factors, subject)
         self.cost_s += time.monotonic() - started
 
     def keep(self, layer: Layer) -> Callable[[], None]:
@@ -110,17 +124,6 @@ class PermutationSums:
     def _padded(self, members: Tensor) -> Tensor:
         """(1 + P, room): the room for people who never came is on neither side."""
         return torch.nn.functional.pad(members, (0, self._room - members.shape[1]))
-
-
-def check_memory(layers: Iterable[SubjectSums], subjects: int) -> None:
-    """AutoSpecError where the gradients of so many people would take more than half of the machine's memory."""
-    needed = 4 * subjects * sum(sums.shape[0] * sums.shape[1] for sums in layers)
-    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    if needed > room:
-        raise AutoSpecError(
-            f"permutations keep every subject's gradient: {needed / 1e9:.0f} GB for {subjects} subjects, of "
-            f"{room / 1e9:.0f} GB that may be taken; choose fewer weights by layers=[...], or permutations=0"
-        )
 
 
 _RATIOS = {

@@ -42,7 +42,7 @@ from autospec.recording.schedule import Schedule
 from autospec.recording.subject_register import GivenSubjects, SubjectRegister
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.groups import Grouping, checked_grouping
+from autospec.spectra.groups import Grouping, SampleGroups, checked_grouping
 from autospec.spectra.registered import WEIGHT
 from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
@@ -102,7 +102,7 @@ class SpectralRecorder:
         periodic: write the file every so often; False leaves that to ``state_dict``, ``write`` and ``close``.
         group_sizes: the number of people per reported group (``all`` first), where known.
         permutations: how many times labels of subjects are exchanged, which gives ``spectra.tests()`` a valid p; 0 is
-            no test. It takes memory for the gradient of every subject.
+            no test. Convolutions and sequences take memory for the gradient of every subject.
         target_is_group: must be said with ``permutations``: whether the groups are what the model learns to tell apart.
         subjects: whose each sample of the data set is, in its order, where ``batch`` is given ``samples``; None where
             it is given ``subject``.
@@ -335,16 +335,22 @@ class SpectralRecorder:
                 check_against(left, self._layers(), self._sums, self._loss_scale, self._engine_name)
                 self._checked = True
             self._check_reduction(batch)
-            entered = batch.entered_weights(self._mean_loss)
-            self._sums.count(groups, entered, batch.loss_sums)
-            if self._null is not None and batch.subject is not None:
-                self._null.count(batch.subject, entered, batch.sample_losses)
+            self._count(batch, groups)
         except BaseException:
             self._spoilt = self._spoilt or batch.heard  # what it has added to the sums cannot be taken back
             raise
         finally:
             self._check.close()
             self._batch = None
+
+    def _count(self, batch: Batch, groups: SampleGroups) -> None:
+        """Count the samples of a batch that ended well; a step's closure made each a part of the gradient anew."""
+        evaluations = self._check.evaluations
+        entered = batch.entered_weights(self._mean_loss) * evaluations
+        self._sums.count(groups, entered, None if batch.loss_sums is None else batch.loss_sums / evaluations)
+        if self._null is not None and batch.subject is not None:
+            losses = None if batch.sample_losses is None else batch.sample_losses / evaluations
+            self._null.count(batch.subject, entered, losses)
 
     def check(self, batch: Any) -> LayerTable:
         """One table of all layers of the model: how the rows of each are traced, how it is recorded, or why not.

@@ -63,10 +63,12 @@ class ScaleCheck:
                 "the loss, and so what was recorded; give it to the recorder, SpectralRecorder(..., scaler=scaler)"
             )
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+    def _before_step(
+        self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         watched = self._watched(optimizer)
         if not watched:
-            return
+            return None
         self._check.stepping([self._layers[id(parameter)] for parameter in watched])
         if self._left_to_see:
             self._left_to_see -= 1
@@ -77,6 +79,24 @@ class ScaleCheck:
                 self._check.left.clear()
         if not self._check.is_open:
             self.end()
+            return None
+        return self._counting(optimizer, arguments, keywords)
+
+    def _counting(
+        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments of a step with a closure that counts its evaluations; None without a closure."""
+        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
+        if not callable(closure):
+            return None
+
+        def counted() -> Any:
+            with self._check.evaluating(id(optimizer)):
+                return closure()
+
+        if "closure" in keywords:
+            return arguments, {**keywords, "closure": counted}
+        return (arguments[0], counted, *arguments[2:]), keywords
 
     def _after_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
         watched = self._watched(optimizer)

@@ -61,11 +61,16 @@ class SubjectSums:
         if self._squared_norms is None:
             self._squared_norms = torch.zeros((self.subjects, 2), dtype=torch.float64, device=factors.device)
         self._squared_norms.index_add_(0, subject, torch.stack(factors.squared_norms(), 1))
-        if self._keeps_rows_of(factors):
+        if self.keeps_rows_of(factors):
             self._rows.append((*sides_of_rows(factors), subject))
             return
         self._multiply_rows(factors.device)
         self._multiply(factors, subject)
+
+    @property
+    def is_multiplied(self) -> bool:
+        """Whether every person's gradient is held, and not the rows that it is made of."""
+        return self._gradients is not None
 
     def grow(self, subjects: int) -> None:
         """Make room for more people, who have added nothing yet."""
@@ -106,7 +111,7 @@ class SubjectSums:
         kept = place[subject] >= 0
         return of_rows(*(on_capable_device(part[kept]) for part in (adjoint, activation, place[subject])))
 
-    def _keeps_rows_of(self, factors: GradientFactors) -> bool:
+    def keeps_rows_of(self, factors: GradientFactors) -> bool:
         """Whether factors are kept as they came; never again once anything was multiplied."""
         if self._gradients is not None or type(factors) is not GradientFactors:
             return False

@@ -358,7 +358,8 @@ class Spectra:
         }
         # cached properties, as if they had been asked for
         self.training = _read_training(file)
-        self.permutations = permutations_in(file, self.layers)
+        if names is None:  # they may be larger than all else, and some statistics alone do not need them
+            self.permutations = permutations_in(file, self.layers)
 
 
 def _read_training(file: h5py.File) -> pd.DataFrame:

@@ -136,7 +136,7 @@ def test_differences_need_two_groups(tmp_path):
 
 
 def test_pairs_in_front_must_exist(tmp_path):
-    with pytest.raises(AutoSpecError, match="'7' is no group of the run; there are 0, 1, 2, 3"):
+    with pytest.raises(AutoSpecError, match="'7' is no group; there are 0, 1, 2, 3"):
         _trained(tmp_path, "figure.pairs=[['0','7']]", "epochs=1")
 
 

@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autospec.experiments.benchmark.arms import ARMS, PLAIN, PLAIN_AGAIN, Step
+from autospec.experiments.benchmark.arms import ARMS, ENGINES, PLAIN, PLAIN_AGAIN, Step
 from autospec.experiments.benchmark.peers import first_line
 from autospec.experiments.benchmark.problems import Problem
 
 SHORTEST_S = 0.1
-"""An arm runs as many steps in a round as plain training does in this time."""
+"""An arm runs so many steps in a round that they take about this time, at least one."""
 
 WARM_UP = 3
-"""Steps of each arm before the first round; the fast engine chooses its method in them."""
+RECORDER_WARM_UP = 9
+"""Steps of each arm before the first round. In a recorder's the fast engine chooses its way, and what it rests on is
+proved at the 1st, 2nd, 4th and 8th; later proofs, at the 16th, 32nd and so on, are part of what is timed."""
 
 
 def time_ratios(
@@ -31,8 +33,7 @@ def time_ratios(
     """
     torch.set_num_threads(1)
     steps, reasons = _warmed_up(problem, dict.fromkeys((PLAIN, PLAIN_AGAIN, *names)))
-    repetitions = max(1, round(SHORTEST_S / _seconds(steps[PLAIN], 1)))
-    repetitions = -(-repetitions // 10) * 10 if any("every 10" in name for name in steps) else repetitions
+    repetitions = {name: _repetitions(name, step) for name, step in steps.items()}
     taken = [_round(steps, repetitions, place) for place in range(rounds)]
     ratios = {}
     for name in steps:
@@ -47,7 +48,7 @@ def _warmed_up(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Step],
     for name in names:
         try:
             steps[name] = ARMS[name](problem)
-            _seconds(steps[name], WARM_UP)
+            _seconds(steps[name], RECORDER_WARM_UP if name.split(",")[0] in ENGINES else WARM_UP)
         except Exception as error:  # whatever a library raises is its answer
             if name == PLAIN:
                 raise
@@ -56,11 +57,19 @@ def _warmed_up(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Step],
     return steps, reasons
 
 
-def _round(steps: Mapping[str, Step], repetitions: int, place: int) -> dict[str, float]:
-    """The seconds of every arm, which take turns at going first."""
+def _repetitions(name: str, step: Step) -> int:
+    """How many steps of an arm make a round; tens where spectra are taken at every tenth."""
+    if "every 10" in name:
+        return 10
+    return max(1, round(SHORTEST_S / _seconds(step, 1)))
+
+
+def _round(steps: Mapping[str, Step], repetitions: Mapping[str, int], place: int) -> dict[str, float]:
+    """The seconds of a step of every arm, which take turns at going first."""
     names = list(steps)
     start = place % len(names)
-    return {name: _seconds(steps[name], repetitions) for name in names[start:] + names[:start]}
+    order = names[start:] + names[:start]
+    return {name: _seconds(steps[name], repetitions[name]) / repetitions[name] for name in order}
 
 
 def _seconds(step: Step, repetitions: int) -> float:

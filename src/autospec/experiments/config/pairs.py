@@ -33,9 +33,9 @@ def check_pairs(config: ExperimentConfig, groups: Sequence[str]) -> None:
     """
     if config.panel.shows is Shows.differences:
         pairs_in_front(config.figure.pairs, groups)
-    if config.introspection.permutations:
-        names = [group for group in groups if group != ALL]
-        follow = f" (in figures they follow figure.pairs=[[{names[0]},{names[-1]}]])" if names else ""
+    names = [group for group in groups if group != ALL]
+    if config.introspection.permutations and len(names) > 1:  # of one group nothing is compared
+        follow = f" (in figures they follow figure.pairs=[[{names[0]},{names[-1]}]])"
         missing = _missing(config.introspection.permutation_pairs or (), names)
         if missing:
             raise AutoSpecError(

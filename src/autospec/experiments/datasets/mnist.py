@@ -111,10 +111,10 @@ def _embedded_file() -> Path:
 
 
 def _embedded() -> tuple[Bytes, Bytes]:
-    import pandas as pd
-
-    table = pd.read_csv(_embedded_file(), header=None).to_numpy()
-    return table[:, :-1].astype(np.uint8), table[:, -1].astype(np.uint8)
+    text = gzip.decompress(_embedded_file().read_bytes())
+    # a tenth of the time that pandas takes to be imported
+    table = np.fromstring(text.replace(b"\n", b","), dtype=np.uint8, sep=",").reshape(-1, SIDE * SIDE + 1)
+    return table[:, :-1], table[:, -1]
 
 
 def _full(config: MnistConfig) -> tuple[Bytes, Bytes]:

@@ -69,7 +69,10 @@ def _page(report: Report) -> str:
     parts = {
         "figures": ("Figures", figures),
         "tests": ("Tests", tests),
-        "runs": ("Runs", _table_of_runs(runs) + "\n".join(section.html for section in runs.values())),
+        "runs": (
+            "Run" if len(runs) == 1 else "Runs",
+            _table_of_runs(runs) + "\n".join(section.html for section in runs.values()),
+        ),
     }
     there = {name: part for name, part in parts.items() if part[1]}
     links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, (heading, _) in there.items())
