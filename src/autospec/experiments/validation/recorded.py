@@ -43,15 +43,18 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
         The spectra, in memory.
     """
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
-    with quiet("recording"), SpectralRecorder(
-        model,
-        groups=data.groups,
-        margins=data.margins,
-        group_sizes=data.group_sizes(),
-        every=config.introspection.every,
-        epochs=config.epochs,
-        permutation_design=run_permutations(config, data),
-    ) as recorder:
+    with (
+        quiet("recording"),
+        SpectralRecorder(
+            model,
+            groups=data.groups,
+            margins=data.margins,
+            group_sizes=data.group_sizes(),
+            every=config.introspection.every,
+            epochs=config.epochs,
+            permutation_design=run_permutations(config, data),
+        ) as recorder,
+    ):
         samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
         task, optimizer = TASKS[config.task], torch.optim.Adam(model.parameters(), lr=config.learning_rate)
         training = Training(model, task, samples, None, recorder, optimizer, None, None, config.seed)
