@@ -104,5 +104,5 @@ def apart(tests: pd.DataFrame) -> pd.DataFrame:
     descriptive = tests["kind"] == "descriptive"
     order = tests["kind"].map({kind: place for place, kind in enumerate(KINDS)})
     table = tests.assign(p=tests["p"].mask(descriptive))
-    table.insert(table.columns.get_loc("p") + 1, DESCRIPTIVE_P, tests["p"].where(descriptive))
+    table.insert(list(table.columns).index("p") + 1, DESCRIPTIVE_P, tests["p"].where(descriptive))
     return table.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)

@@ -169,7 +169,7 @@ def _label_ends(axis: Axes, ends: dict[int, list[float]]) -> None:
     """σ with its index at the right end of the lines, kept from overlapping."""
     low, high = np.log10(axis.get_ylim())
     taken: list[float] = []
-    height_in = axis.get_window_extent().height / axis.get_figure(root=True).dpi
+    height_in = axis.get_window_extent().height / axis.figure.dpi
     apart = LABEL_IN / height_in
     for index, values in ends.items():
         finite = [value for value in values if np.isfinite(value) and value > 0]

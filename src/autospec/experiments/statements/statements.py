@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -174,9 +175,9 @@ STATEMENTS: dict[str, Callable[[Seeds], Outcome]] = {
 """By number the function that puts the statement to the test; its first line says what is stated."""
 
 
-def _flipped(holds: Floats | np.ndarray, differences: Floats, effect_is: str) -> Outcome:
+def _flipped(holds: Any, differences: Floats, effect_is: str) -> Outcome:
     effect = nan_median(differences)
-    return Outcome(tuple(holds.astype(bool).tolist()), effect, effect_is, sign_flip_p(differences), FLIPPED)
+    return Outcome(tuple(np.asarray(holds, dtype=bool).tolist()), effect, effect_is, sign_flip_p(differences), FLIPPED)
 
 
 def _untested(holds: np.ndarray, effects: Floats, effect_is: str) -> Outcome:
@@ -200,7 +201,7 @@ def _task_excess(seeds: Seeds, network: str, place: int) -> Floats:
     return _excess_distance(one, other)
 
 
-def _by_activation(seeds: Seeds, network: str, stage=lambda records: records) -> Floats:  # type: ignore[no-untyped-def]
+def _by_activation(seeds: Seeds, network: str, stage: Callable[[Floats], Floats] = lambda records: records) -> Floats:
     """(seed,) the median over layers of a network's distance between activations less that between seeds."""
     names = list(seeds[0][network, AE, "tanh"].layers)
     runs = [
@@ -212,7 +213,7 @@ def _by_activation(seeds: Seeds, network: str, stage=lambda records: records) ->
 def _excess_distance(
     one: Sequence[LayerRecord],
     other: Sequence[LayerRecord],
-    stage=lambda records: records,  # type: ignore[no-untyped-def]
+    stage: Callable[[Floats], Floats] = lambda records: records,
 ) -> Floats:
     """(seed,) the distance of two runs of a seed less that of the first from the next seed's."""
     following = [*one[1:], one[0]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,10 +125,10 @@ def shortcut_rates(studies: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(_rates(studies), columns=list(COLUMNS))
 
 
-def _rates(studies: pd.DataFrame) -> Iterator[dict[str, float | str]]:
+def _rates(studies: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (d, subjects, test), rows in studies.groupby(["d", "subjects", "test"], sort=False):
         # a share of 1 + P partitions, such as 10/200: rounding must not decide
         found, runs = int(np.sum(rows["p"] <= ALPHA + 1e-9)), len(rows)
         low, high = clopper_pearson(found, runs, 0.95)
-        row: dict[str, float | str] = {"d": d, "test": test, "rate": found / runs, "low": low, "high": high}
+        row: dict[str, Any] = {"d": d, "test": test, "rate": found / runs, "low": low, "high": high}
         yield row | {"alpha": ALPHA, "subjects": subjects, "runs": runs}
