@@ -165,3 +165,67 @@ class RecurrentLoop:
         cell = torch.sigmoid(forget) * state[1] + torch.sigmoid(entry) * torch.tanh(new)
         hidden = torch.sigmoid(show) * torch.tanh(cell)
         return [self._linear("weight_hr", suffix, hidden, time) if self.layer.proj_size else hidden, cell]
+
+
+def retrain_one_by_one(config, design, epochs, only=None):
+    """Networks of a ``RetrainingDesign``, trained one after another in a loop of torch alone; the whole batch.
+
+    ``only`` names some of them. Each group's gradient is that of a float64 copy at the weights before the step.
+    """
+    from autospec.experiments import datasets, models
+    from autospec.store.permutations import PermutationRatios
+    from autospec.store.schema import PERMUTATION_RATIOS, layer_name
+
+    data = datasets.load(config.dataset)
+    inputs = torch.from_numpy(data.inputs)
+    numbers = range(len(design.target)) if only is None else only
+    found, losses_found = {}, np.zeros((len(epochs), len(design.pairs), len(numbers)))
+    for place, number in enumerate(numbers):
+        target = torch.from_numpy(design.target[number])
+        model = models.build(config, data.inputs.shape[1:], len(data.classes))
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        for epoch in range(config.epochs):
+            if epoch in epochs:
+                twin = copy.deepcopy(model).double()
+                for at, pair in enumerate(design.pairs):
+                    member = pair.members[number][design.design.subject]
+                    losses = torch.nn.functional.cross_entropy(twin(inputs.double()), target, reduction="none")
+                    means = [losses[torch.from_numpy(member == side)].mean() for side in (1, 2)]
+                    losses_found[epochs.index(epoch), at, place] = float(torch.log2(means[0] / means[1]).detach())
+                    sizes = [float((member == side).sum()) for side in (1, 2)]
+                    for name, weight in twin.named_parameters():
+                        if weight.dim() < 2 or not weight.requires_grad:
+                            continue
+                        a, b = (
+                            torch.autograd.grad(mean, weight, retain_graph=True)[0].flatten(1).numpy() for mean in means
+                        )
+                        own = found.setdefault(layer_name(name), {})
+                        for quantity, value in _ratios_of_two(a, b, sizes).items():
+                            shape = (len(epochs), len(design.pairs), len(numbers), *np.shape(value))
+                            own.setdefault(quantity, np.zeros(shape))[epochs.index(epoch), at, place] = value
+            torch.nn.functional.cross_entropy(model(inputs), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(set(own) == set(PERMUTATION_RATIOS) for own in found.values())
+    ratios = {layer: {name: values.astype(np.float32) for name, values in own.items()} for layer, own in found.items()}
+    pairs = tuple((pair.a, pair.b) for pair in design.pairs)
+    sizes, strata = np.zeros((len(pairs), 2), dtype=np.int64), ("",) * len(pairs)
+    return PermutationRatios(np.array(epochs), pairs, sizes, strata, {}, "", ratios, losses_found.astype(np.float32))
+
+
+def _ratios_of_two(a, b, sizes):
+    """What two groups' mean gradients differ in, of sizes of the groups, by NumPy's SVD."""
+    spectra = [np.linalg.svd(matrix, compute_uv=False) for matrix in (a, b)]
+    kept = [values > 1e-10 * values[0] for values in spectra]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = [np.where(own, values, 0) / np.sum(values[own]) for own, values in zip(kept, spectra, strict=True)]
+        entropies = [-np.sum(share[share > 0] * np.log(share[share > 0])) for share in shares]
+        ratio = np.where(kept[0] & kept[1], np.log2(spectra[0] / spectra[1]), np.nan)
+        norms = [np.linalg.norm(values) for values in spectra]
+        whole = np.linalg.norm(sizes[0] * a + sizes[1] * b)
+        return {
+            "log_ratio": ratio,
+            "log_norm": np.log2(norms[0] / norms[1]),
+            "log_effective_rank": (entropies[0] - entropies[1]) / np.log(2),
+            "cancellation": whole / (sizes[0] * norms[0] + sizes[1] * norms[1]),
+        }

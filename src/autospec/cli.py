@@ -50,6 +50,11 @@ COMMANDS = {
         "say where two runs part, layer by layer",
         "first/spectra.h5 second/spectra.h5",
     ),
+    "power": Command(
+        "autospec.figures.power_command",
+        "say how many subjects an effect needs, from a pilot's spectra",
+        "spectra.h5 --effect 0.3",
+    ),
     "report": Command(
         "autospec.figures.report_command",
         "write one page of HTML of a run, or of all runs and figures of a folder",

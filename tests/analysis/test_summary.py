@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from autospec.analysis.summary import drawn_rows, left_out, orient, verdicts
+from autospec.analysis.summary import drawn_rows, left_out, orient, retrained, verdicts
 
 REASON = "the groups are what is learned"
 
@@ -66,3 +66,17 @@ def test_groups_are_named_for_readers():
     named = verdicts(_table(), label=lambda group: f"group {group}")
     assert any("group " in text for text in named.values())
     assert all("group " in sentence for sentence in left_out(_table(), label=lambda group: f"group {group}"))
+
+
+def test_an_interval_that_is_turned_round_changes_its_ends_and_signs():
+    table = _table().assign(low=-0.1, high=0.4)
+    turned = orient(table, [("HC", "SZ")])
+    assert set(turned["low"]) == {-0.4}
+    assert set(turned["high"]) == {0.1}
+    assert set(orient(table, [("SZ", "HC")])["low"]) == {-0.1}
+
+
+def test_a_panel_says_that_its_permutations_are_networks_of_their_own():
+    assert retrained(_table()) == retrained(_table().assign(networks=1.0)) == ()
+    (sentence,) = retrained(_table().assign(networks=40.0))
+    assert "each of 39 permutations is a network trained anew" in sentence

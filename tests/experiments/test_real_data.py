@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from autospec import open_spectra
@@ -35,3 +36,20 @@ def test_all_panels_are_drawn_from_real_inputs(figure, shared_data, tmp_path):
     assert not open_spectra(plans["A"].folder.spectra).simulated
     files = update_figure(plans)
     assert all(path.stat().st_size > 10_000 for path in [*files.pictures, *map(files.panel, plans)])
+    if figure == "fig4":
+        _check_answers(pd.read_csv(files.table))
+
+
+def _check_answers(table):
+    """Both panels of the cohort's figure are tested, have intervals, and say whether the inputs differ."""
+    for panel in "GH":
+        whole = table[(table.panel == panel) & (table.per == "trajectory") & (table.kind == "inferential")]
+        primary = whole[whole.test == "permutation"]
+        assert set(primary.layer) == {"hidden.0", "head"}
+        assert (primary.low < primary.excess_log2_ratio).all()
+        assert (primary.excess_log2_ratio < primary.high).all()
+        assert primary.p_family.between(0, 1).all()
+        assert set(primary.networks) == ({1} if panel == "G" else {201})
+        plain = whole[whole.test.str.startswith("inputs_")]
+        assert set(plain.test) == {"inputs_mean", "inputs_covariance"}
+        assert plain.p.between(0, 1).all()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from small_runs import design, record
 
-from autospec.figures import compare_command, show_command
+from autospec.figures import compare_command, power_command, show_command
 from autospec.figures.terminal import as_text, sparkline
 
 
@@ -94,3 +94,15 @@ def test_numbers_are_short_and_whole_where_they_are():
         "x          1234   –  –",
         "long name  0.123  2  12345",
     ]
+
+
+def test_power_says_how_many_subjects_a_pilot_asks_for(runs, tmp_path, capsys):
+    record(tmp_path / "spectra.h5", permutation_design=design([0, 3]))
+    power_command.main([str(tmp_path), "--effect", "0.5"])
+    out = capsys.readouterr().out
+    assert "needed" in out
+    assert " SZ " in out
+    with pytest.raises(SystemExit, match="holds no permutations"):
+        power_command.main([str(runs[0])])
+    with pytest.raises(SystemExit, match="must be a log2 ratio"):
+        power_command.main([str(tmp_path), "--effect", "0"])

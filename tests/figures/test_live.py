@@ -76,6 +76,7 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
         live.watch(tmp_path / "x.h5", None, io.StringIO())
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch(tmp_path):
     record(tmp_path / "spectra.h5", epochs=2)
     code = f"""

@@ -118,6 +118,7 @@ class _Subjects(torch.utils.data.Dataset):
         return x, x, place % 2, f"sub-{place:02}"
 
 
+@pytest.mark.slow
 def test_ten_lines_of_the_readme_end_in_a_picture_and_two_more_in_a_valid_p(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4))

@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from autospec.integrations.lightning import SpectraCallback
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*litmodels.*:UserWarning"),

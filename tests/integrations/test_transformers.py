@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from autospec.integrations.transformers import record_trainer
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
     # positions are shared by all samples
     pytest.mark.filterwarnings("ignore:layer '.*(position_embeddings|wpe)'. called with rows:autospec.AutoSpecWarning"),

@@ -114,14 +114,18 @@ def test_with_writes_what_was_recorded_when_the_loop_raises(tmp_path):
 def test_a_recorder_that_is_dropped_unclosed_says_so(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("autospec.recording.recorder.warnings.warn", lambda message, *_, **__: said.append(message))
-    recorder = SpectralRecorder(_model(), tmp_path / "s.h5", groups=["a", "b"])
+    recorder = SpectralRecorder(_model(), tmp_path / "s.h5", groups=["a", "b"], floor="formula")
+    _batch(recorder)
+    torch.optim.SGD(recorder._model.parameters(), lr=0.1).step()  # which the recorder waits for
     del recorder
     gc.collect()
     (message,) = said
     assert message.startswith(f"the recorder of {tmp_path / 's.h5'} was never closed, so that its last epochs may be")
-    SpectralRecorder(_model(), groups=["a", "b"])  # in memory: nothing is lost
-    with SpectralRecorder(_model(), tmp_path / "other.h5", groups=["a", "b"]):
-        pass
+    _batch(SpectralRecorder(_model(), groups=["a", "b"], floor="formula"))  # in memory: nothing is lost
+    SpectralRecorder(_model(), tmp_path / "another.h5", groups=["a", "b"])  # nor here
+    with SpectralRecorder(_model(), tmp_path / "other.h5", groups=["a", "b"], floor="formula") as closed:
+        _batch(closed)
+        closed.end_epoch()
     gc.collect()
     assert len(said) == 1
 
@@ -131,7 +135,10 @@ def test_a_program_that_ends_with_an_open_recorder_says_so(tmp_path):
     code = f"""
 import torch
 from autospec import SpectralRecorder
-recorder = SpectralRecorder(torch.nn.Linear(2, 2), {str(tmp_path / "s.h5")!r}, groups=["a"])
+model = torch.nn.Linear(2, 2)
+recorder = SpectralRecorder(model, {str(tmp_path / "s.h5")!r}, groups=["a"])
+with recorder.batch([0, 0]):
+    model(torch.randn(2, 2)).sum().backward()
 raise SystemExit
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -26,6 +26,27 @@ def test_rows_that_arrive_in_batches_have_the_spectrum_of_all_rows_stacked(rows,
         assert found[len(true) :].abs().max(initial=0) < tolerance if len(true) < 6 else True
 
 
+@pytest.mark.parametrize("counts", [(3, 4, 0), (3, 20, 2), (20, 3, 0), (3, 3, 3)])
+@pytest.mark.parametrize("batches", [1, 3])
+def test_few_rows_beside_many_have_the_spectra_of_all_stacked(counts, batches):
+    groups = grouping(("a", "b"), {"both": ("a", "b")})
+    stack = RowStack(12, groups)
+    kept = [torch.randn(batches, count, 12) for count in counts]
+    for batch in range(batches):
+        for cell, rows in enumerate(kept):
+            if len(rows[batch]):
+                stack.add(rows[batch][None], cell)
+        lent = stack.lent()
+    for summed in (stack, lent, stack.copied()):
+        for found, members in zip(summed.spectra(), groups.members, strict=True):
+            true = full_spectrum(torch.cat([kept[cell].flatten(0, 1) for cell in members.nonzero()[:, 0]]))
+            assert abs(found[: len(true)].numpy() - true).max() < 1e-7 * true[0]
+            assert found[len(true) :].abs().max() < 1e-7 * true[0] if len(true) < 12 else True
+    for found, members in zip(stack.grams(), groups.members, strict=True):
+        rows = torch.cat([kept[cell].flatten(0, 1) for cell in members.nonzero()[:, 0]]).double()
+        assert torch.allclose(found, rows.mT @ rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_blocks_are_the_diagonal_blocks_of_one_matrix(dtype):
     stack = RowStack(4, grouping(("a",), {}), blocks=2)

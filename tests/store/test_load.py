@@ -103,3 +103,12 @@ def test_a_description_of_many_layers_is_short():
     assert "layer.19" in text
     assert "layer.20" not in text
     assert "and 20 more" in text
+
+
+def test_a_partial_read_leaves_permutations_to_those_who_ask(tmp_path):
+    record(tmp_path / "s.h5", epochs=2, permutation_design=design((0, 1)))
+    whole = load_spectra(tmp_path / "s.h5")
+    assert "permutations" in vars(whole)
+    part = load_spectra(tmp_path / "s.h5", ["0"], names=("gradient",))
+    assert "permutations" not in vars(part)
+    assert (part.permutations.ratios["0"]["log_norm"] == whole.permutations.ratios["0"]["log_norm"]).all()

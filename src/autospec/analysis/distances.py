@@ -50,6 +50,7 @@ class Distances:
         z2: (epoch, partition, index) squared z of the log2 ratio; NaN where values cannot be compared.
         ratio: (epoch, index) the observed log2 ratio.
         excess: (epoch, index) the observed log2 ratio less its mean over partitions.
+        deviations: (epoch, partition, index) every partition's log2 ratio less its mean over partitions.
         cancellation: (epoch,) median cancellation of the pair's gradients over partitions.
         note: Why there is no distance at all; empty where there is one.
     """
@@ -60,6 +61,7 @@ class Distances:
     z2: Floats
     ratio: Floats
     excess: Floats
+    deviations: npt.NDArray[np.float32]
     cancellation: Floats
     note: str = ""
 
@@ -99,14 +101,17 @@ def distances(permutations: PermutationRatios, layer: str, pair: Pair, test: str
         cancellation = np.full_like(cancellation, np.nan)
     cancels = cancellation < CANCELLED
     # a value is compared under every partition or under none, so that the choice depends on no labels
-    comparable = np.isfinite(ratio).all(1, keepdims=True) & ~cancels[:, None, None]
+    known: Mask = np.asarray(np.isfinite(ratio).all(1, keepdims=True))
+    comparable = known & ~cancels[:, None, None]
     z, excess = studentise(np.where(comparable, ratio, np.nan), 1)
-    used = np.isfinite(z).any(1)
+    used: Mask = np.asarray(np.isfinite(z).any(1))
     note = "" if used.any() else _explain(ratio, comparable, cancels)
     if test == "permutation_loss" and loss is None:
         note = NO_LOSSES
     observed = np.where(used, ratio[:, 0], np.nan)
-    return Distances(layer, pair, test, z**2, observed, np.where(used, excess[:, 0], np.nan), cancellation, note)
+    deviations = np.where(used[:, None], excess, np.nan)
+    kept = deviations.astype(np.float32)
+    return Distances(layer, pair, test, z**2, observed, deviations[:, 0], kept, cancellation, note)
 
 
 def _quantity(test: str, values: dict[str, Floats], loss: Floats | None) -> Floats:
@@ -143,6 +148,7 @@ def average(of_seeds: Sequence[Distances]) -> Distances:
         z2=over_seeds("z2"),
         ratio=over_seeds("ratio"),
         excess=over_seeds("excess"),
+        deviations=over_seeds("deviations").astype(np.float32),
         cancellation=over_seeds("cancellation"),
         note=notes[0] if len(notes) == len(of_seeds) else "",
     )

@@ -43,7 +43,14 @@ COLUMNS = {**PANEL_COLUMNS, **PERMUTATION_COLUMNS, **JOINED, **SIZE_COLUMNS}
 """Every column of a figure's table: those of the paper's tests and of the permutation tests, NaN where one has none."""
 
 
-def panel_table(seeds: Sequence[RunTables], figure: int, panel: str, min_group: int) -> pd.DataFrame:
+def panel_table(
+    seeds: Sequence[RunTables],
+    figure: int,
+    panel: str,
+    min_group: int,
+    retrained: Sequence[PermutationRatios] = (),
+    plain: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Test every pair of groups of one panel's run.
 
     Args:
@@ -51,6 +58,8 @@ def panel_table(seeds: Sequence[RunTables], figure: int, panel: str, min_group: 
         figure: The figure's number.
         panel: The panel's letter.
         min_group: Smaller groups are flagged.
+        retrained: Of each run, the ratios of networks that were trained anew with permuted labels.
+        plain: The tests of the inputs (``plain_tests``), where there are any.
 
     Returns:
         A row per test, with the columns of ``COLUMNS``.
@@ -59,7 +68,9 @@ def panel_table(seeds: Sequence[RunTables], figure: int, panel: str, min_group: 
     recorded = [name for name in SPECTRUM_NAMES if name in spectra[spectra.layers[0]] and name != GRADIENT]
     others = {name: compare(spectra.to_frame(name), run.pairs) for name in recorded}
     compared = {GRADIENT: run.comparisons, **others}
-    tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared)
+    tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared, retrained)
+    if plain is not None and len(plain):
+        tests = pd.concat([tests, _complete(plain)], ignore_index=True)
     size = spectra.groups.set_index("group")["size"]
     tests = tests.assign(figure=figure, panel=panel, run_id=spectra.run_id, simulated=spectra.simulated)
     tests = tests.assign(size_a=tests["group_a"].map(size), size_b=tests["group_b"].map(size))
@@ -72,6 +83,7 @@ def every_test(
     layers: Sequence[str],
     pairs: Sequence[Pair],
     compared: Mapping[str, Iterable[Comparison]],
+    retrained: Sequence[PermutationRatios] = (),
 ) -> pd.DataFrame:
     """Make the permutation tests and the paper's tests.
 
@@ -80,18 +92,26 @@ def every_test(
         layers: The layers of the permutation tests, one family.
         pairs: Their pairs of groups.
         compared: By statistic the comparisons that the paper's tests are made of.
+        retrained: Of each run, the ratios of networks that were trained anew with permuted labels; they replace what
+            the runs themselves say of their pairs.
 
     Returns:
         A row per test, with the columns of both kinds of tests.
     """
-    parts = [permutation_tests(permutations, list(layers), list(pairs))]
+    asked = {pair for ratios in retrained[:1] for pair in (*ratios.pairs, *ratios.refused)}
+    learned = [pair for pair in pairs if pair in asked or pair[::-1] in asked]
+    parts = [permutation_tests(permutations, list(layers), [pair for pair in pairs if pair not in learned])]
+    if learned:
+        parts.append(permutation_tests(retrained, list(layers), learned, retrained=True))
     parts += [paper_tests(comparisons, name) for name, comparisons in compared.items()]
     return pd.concat([_complete(part) for part in parts if len(part)], ignore_index=True)
 
 
 def _complete(tests: pd.DataFrame) -> pd.DataFrame:
     """Add to one kind of test the columns that only the other has: empty text, or NaN."""
-    missing = {name: "" if name in ("strata", "larger") else np.nan for name in COLUMNS if name not in tests.columns}
+    missing = {
+        name: "" if name in ("strata", "larger", "note") else np.nan for name in COLUMNS if name not in tests.columns
+    }
     return tests.assign(**missing)
 
 

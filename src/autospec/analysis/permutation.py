@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from autospec.analysis.distances import TESTS, Distances, average, distances
+from autospec.analysis.intervals import interval
 from autospec.analysis.nan_statistics import median
 from autospec.analysis.p_values import benjamini_hochberg, p_values, studentise
+from autospec.analysis.plain_tests import PLAIN_TESTS
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 
@@ -22,16 +24,19 @@ NO_PERMUTATIONS = "the file holds no permutations (the recorder's permutations=1
 
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",
-    "statistic": "gradient, whose spectra are taken under every permutation.",
+    "statistic": "gradient, whose spectra are taken under every permutation; or inputs, whose values are.",
     "group_a": "The first group of the pair.",
     "group_b": "The second group of the pair.",
-    "test": "; ".join(f"{name}: {what}" for name, what in TESTS.items()) + ". Labels of subjects are permuted.",
+    "test": "; ".join(f"{name}: {what}" for name, what in {**TESTS, **PLAIN_TESTS}.items())
+    + ". Labels of subjects are permuted.",
     "kind": "inferential: one distance over all epochs and indices; exploratory: anything finer.",
     "per": "What one row is about: the trajectory, an epoch (over indices) or an index (over epochs).",
     "at": "The epoch, or the index of the singular value (from 1); NaN for the trajectory.",
     "n": "Values (epochs × indices) that the distance is made of.",
     "distance": "Squared z of the log2 ratio over all partitions, mean over indices and epochs, itself studentised.",
     "relabellings": "P, the number of permutations of the subjects' labels; the observed partition counts beside them.",
+    "networks": "1: labels are permuted at the weights of the run's own network; 1 + P: each permutation is a network "
+    "of its own, trained anew with the permuted labels.",
     "strata": "Columns within which labels were permuted.",
     "p": "Share of the 1 + P partitions whose distance is as large as the observed one; NaN where it is not defined.",
     "p_family": "Family-wise: the same for the largest distance among all layers and pairs of the panel, and all its "
@@ -39,6 +44,8 @@ COLUMNS = {
     "q": "Exploratory rows: Benjamini-Hochberg over all those of one panel, test and per.",
     "log2_ratio": "Median log2 ratio, first group over second, of the observed groups.",
     "excess_log2_ratio": "The same less its mean over all partitions: the effect.",
+    "low": "Lower end of the effect's 95 % interval (intervals.py); trajectories alone have one.",
+    "high": "Upper end of that interval.",
     "larger": "The group whose values are larger, by the sign of that effect.",
     "cancellation": "Median of the pair's ‖∇_a + ∇_b‖ / (‖∇_a‖ + ‖∇_b‖): near 0 the two are opposite.",
     "seeds": "Runs with other initialisations whose distances were averaged, the same permutations in each.",
@@ -48,7 +55,11 @@ COLUMNS = {
 
 
 def permutation_tests(
-    runs: Sequence[PermutationRatios | None], layers: list[str], pairs: list[Pair], finer: bool = True
+    runs: Sequence[PermutationRatios | None],
+    layers: list[str],
+    pairs: list[Pair],
+    finer: bool = True,
+    retrained: bool = False,
 ) -> pd.DataFrame:
     """Make every permutation test of every layer and pair.
 
@@ -57,6 +68,7 @@ def permutation_tests(
         layers: The layers.
         pairs: The pairs of groups.
         finer: Whether epochs and indices have exploratory rows of their own.
+        retrained: Whether each partition is a network of its own.
 
     Returns:
         A row per test with the columns of ``COLUMNS``. A layer and pair without a test has one row that says why.
@@ -78,7 +90,9 @@ def permutation_tests(
     for test in TESTS:
         family = [one for one in every if one.test == test]
         parts += [_rows(family, per, first, len(permuted)) for per in _granularities(test)[: None if finer else 1]]
-    return _table(parts)
+    table = _table(parts)
+    networks = 1 + table["relabellings"] if retrained else 1.0
+    return table.assign(networks=np.where(table["relabellings"] > 0, networks, np.nan))
 
 
 def _rows(family: Sequence[Distances], per: str, permutations: PermutationRatios, seeds: int) -> pd.DataFrame:
@@ -103,6 +117,7 @@ def _rows(family: Sequence[Distances], per: str, permutations: PermutationRatios
 def _member_rows(one: Distances, per: str, permutations: PermutationRatios) -> pd.DataFrame:
     axis = {"trajectory": None, "epoch": 1, "index": 0}[per]
     excess = np.atleast_1d(median(one.excess, axis))
+    low, high = interval(one.deviations) if per == "trajectory" else (np.nan, np.nan)
     return pd.DataFrame(
         {
             "layer": one.layer if one.test != "permutation_loss" else "",
@@ -116,6 +131,8 @@ def _member_rows(one: Distances, per: str, permutations: PermutationRatios) -> p
             "strata": permutations.strata[permutations.pairs.index(one.pair)],
             "log2_ratio": np.atleast_1d(median(one.ratio, axis)),
             "excess_log2_ratio": excess,
+            "low": low,
+            "high": high,
             "larger": [_larger(one.pair, value) for value in excess],
             "cancellation": one.cancellation if per == "epoch" else median(one.cancellation, None),
             "note": one.note,

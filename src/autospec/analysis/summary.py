@@ -129,3 +129,18 @@ def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[st
         f"{' and '.join(pairs)} {'is' if len(pairs) == 1 else 'are'} not tested{place}: {note}."
         for (note, place), pairs in where.items()
     )
+
+
+def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
+    """Say that each permutation of a panel's tests is a network of its own, where it is.
+
+    Args:
+        tests: A table with the columns of ``figure_table.COLUMNS``.
+
+    Returns:
+        A sentence, or none.
+    """
+    if "networks" not in tests or not tests["networks"].max() > 1:
+        return ()
+    count = int(tests["networks"].max()) - 1
+    return (f"the groups are what is learned, so each of {count} permutations is a network trained anew.",)

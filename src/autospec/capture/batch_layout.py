@@ -13,7 +13,7 @@ from torch import Tensor
 from autospec.capture.agreement import difference
 from autospec.capture.memory import Pool, Scratch
 from autospec.errors import AutoSpecError
-from autospec.spectra.groups import SampleGroups
+from autospec.spectra.groups import Rows, SampleGroups
 
 IGNORED = -100
 """The label that losses leave out, in torch and in Transformers."""
@@ -182,7 +182,7 @@ class Together(torch.autograd.Function):
         shape = list(pieces[0].shape)
         shape[dimension] = len(cells.of_sample)
         whole = pool.empty(shape, pieces[0])
-        for piece, samples in zip(pieces, filled(cells), strict=True):
+        for piece, samples in zip(pieces, cells.filled, strict=True):
             whole.index_copy_(dimension, samples.to(whole.device), piece)
         return whole
 
@@ -190,26 +190,9 @@ class Together(torch.autograd.Function):
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Any, ...]:
         parts = [
             taken(adjoint, ctx.dimension, samples, ctx.pool) if needed else None
-            for samples, needed in zip(filled(ctx.cells), ctx.needs_input_grad[3:], strict=True)
+            for samples, needed in zip(ctx.cells.filled, ctx.needs_input_grad[3:], strict=True)
         ]
         return None, None, None, *parts
-
-
-Rows = slice | Tensor
-"""The samples of a cell: a stretch of the batch, or their places in it."""
-
-
-def rows_of_cells(cells: SampleGroups) -> list[Rows | None]:
-    """The samples of every cell, as a stretch of the batch where they are one; None for an empty cell."""
-    rows: list[Rows | None] = []
-    for samples in cells.samples:
-        if not len(samples):
-            rows.append(None)
-            continue
-        first = int(samples[0]) if samples.device.type == "cpu" else -1
-        is_stretch = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
-        rows.append(slice(first, first + len(samples)) if is_stretch else samples)
-    return rows
 
 
 def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool | Scratch) -> Tensor:
@@ -221,11 +204,6 @@ def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool | Scratch) -> T
         return tensor.index_select(dimension, rows)
     shape = (*tensor.shape[:dimension], len(rows), *tensor.shape[dimension + 1 :])
     return torch.index_select(tensor, dimension, rows, out=pool.empty(shape, tensor))
-
-
-def filled(cells: SampleGroups) -> list[Tensor]:
-    """The samples of every cell that has some."""
-    return [samples for samples in cells.samples if len(samples)]
 
 
 def _fit(pieces: Sequence[Tensor], dimension: int, cells: SampleGroups) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from autospec.capture.agreement import Unsplittable, buffers_kept, cut_off, random_state_kept
-from autospec.capture.batch_layout import Rows, rows_of_cells, taken
+from autospec.capture.batch_layout import taken
 from autospec.capture.fused_layers import Product, fused_forward
 from autospec.capture.fused_trace import Trace, traced
 from autospec.capture.hooks import HookListener, is_compiled
@@ -28,7 +28,7 @@ from autospec.capture.row_owners import RowOwners
 from autospec.capture.trace_layout import NOT_REACHED, SAMPLE_FIRST
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.groups import SampleGroups
+from autospec.spectra.groups import Rows, SampleGroups
 
 
 class FusedEngine:
@@ -117,7 +117,7 @@ class FusedEngine:
     def running(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which the layers run with our forward functions."""
         before = self.cells, self.rows, self.arrived, self.eps
-        self.cells, self.rows, self.arrived, self.eps = cells, rows_of_cells(cells), {}, {}
+        self.cells, self.rows, self.arrived, self.eps = cells, cells.rows, {}, {}
         try:
             with standing_in(list(self._forwards), self._stand_in):
                 yield

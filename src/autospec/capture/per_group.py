@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autospec.capture.agreement import Unsplittable, autocast_eps
-from autospec.capture.batch_layout import BatchLayout, input_layouts, rows_of_cells, sample_dimensions
+from autospec.capture.batch_layout import BatchLayout, input_layouts, sample_dimensions
 from autospec.capture.group_passes import AliasPasses, BackwardPasses
 from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer, refuse_missing
@@ -168,7 +168,7 @@ class PerGroupEngine:
     ) -> tuple[list[list[Any]], TreeSpec]:
         """The leaves of the output for each cell that is not empty, and their structure."""
         parts = []
-        for cell, rows in enumerate(rows_of_cells(cells)):
+        for cell, rows in enumerate(cells.rows):
             if rows is not None:
                 of_cell = layout.of_cell(leaves, rows, self.pool)
                 part, shape = self.passes.run(cell, forward, of_cell, spec)

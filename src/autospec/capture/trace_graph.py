@@ -67,15 +67,24 @@ def backward_graph(
             following.append(node.next_functions)
             if node not in stop:
                 waiting.extend(after for after, _ in reversed(following[-1]) if after is not None)
+    # lists within, since generators take twice as long on a graph of many nodes
     described = tuple(
-        (_describe(node), tuple((place.get(after, -1) if after else -1, output) for after, output in afters))
-        for node, afters in zip(order, following, strict=True)
+        [
+            (_describe(node), *[(-1 if after is None else place.get(after, -1), output) for after, output in afters])
+            for node, afters in zip(order, following, strict=True)
+        ]
     )
     return BackwardGraph(tuple(order), hash(described), _behind_data(order, samples))
 
 
 def _behind_data(nodes: Sequence[Node], samples: int | None) -> frozenset[Node]:
-    waiting = [following for node in nodes for following in _moved_by_data(node, samples) if following is not None]
+    waiting = [
+        following
+        for node in nodes
+        if _may_move(node.name()) or isinstance(node, torch.autograd.function.BackwardCFunction)
+        for following in _moved_by_data(node, samples)
+        if following is not None
+    ]
     met: set[Node] = set()
     while waiting:
         node = waiting.pop()
@@ -110,8 +119,16 @@ def _is_called_after_data(name: str) -> bool:
     return any(name.startswith(start) for start in DATA_NODES) or "Compiled" in name
 
 
+@functools.cache
+def _may_move(name: str) -> bool:
+    """Whether a node of torch's own of that name may hand rows on in an order that data decide."""
+    return name.removesuffix("Backward0") in _SECOND_FACTOR or _is_called_after_data(name)
+
+
 def _describe(node: Node) -> tuple[Any, ...]:
     name = node.name()
+    if not _constants_of(name):
+        return (name,)
     return (name, *(_constant(getattr(node, attribute, None)) for attribute in _constants_of(name)))
 
 

@@ -6,28 +6,42 @@ whose samples move together; labels are permuted within the compared pair and wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from autospec.analysis.relabelling import MIXED, observed_partition, permute_labels, pick_evenly
+from autospec.analysis.relabelling import observed_partition, permute_labels, pick_evenly
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import ExperimentConfig, IntrospectionConfig, Task
-from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.datasets.dataset import LEVERAGE, Dataset
 from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
-from autospec.store.permuted_pairs import NOT_ASKED, PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
 
 DEFAULT_STRATA = ("sex", "site")
 """Columns within which labels are permuted, as far as a data set has them."""
 
 
+UNEQUAL = 0.1
+"""Shares of a label that are further apart, in SD, make two groups differ in it."""
+NUMBER_OF_SAMPLES, PAIRED = "number of samples", "subject"
+"""What strata are called that no column makes: subjects with equally many samples, and the two groups of a subject."""
+Places = npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class _Subjects:
-    """The subjects who are trained on: the index of their group, and the columns that strata are made of."""
+    """The subjects who are trained on: their name, the index of their group, and the columns of their strata.
 
+    Of a subject with samples in several groups (two visits) each group's samples are a unit of their own, and ``name``
+    says whose. Subjects of whom there are more samples pull harder, so that only those with equally many can be
+    exchanged: where their number varies, it is a column.
+    """
+
+    name: npt.NDArray[np.str_]
     group: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[np.str_]]
 
@@ -64,15 +78,13 @@ def permutation_design(
     Raises:
         AutoSpecError: for a stratum that is no column of the data.
     """
-    names = np.array(data.subjects)[data.training]
-    _, first, subject = np.unique(names, return_index=True, return_inverse=True)
-    subjects = _subjects(data, first, target)
+    first, subject = _units(np.array(data.subjects)[data.training], data.group[data.training])
+    subjects = _subjects(data, first, np.bincount(subject), target)
     unknown = [name for name in config.strata if name not in subjects.columns and name not in DEFAULT_STRATA]
     if unknown:
         raise AutoSpecError(
             f"introspection.strata: the data have no column {unknown[0]!r}; there are {', '.join(subjects.columns)}"
         )
-    mixed = set(subject[data.group[data.training] != subjects.group[subject]])
     pairs: list[PairPermutations] = []
     refused: dict[tuple[str, str], str] = {}
     wanted = _wanted_pairs(config, data)
@@ -80,14 +92,14 @@ def permutation_design(
         if (question.a, question.b) not in wanted:
             refused[question.a, question.b] = NOT_ASKED
             continue
-        permuted: PairPermutations | str = _refusal(question, target, residualized, bool(mixed), config.permutations)
-        permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by)
+        permuted: PairPermutations | str = _refusal(question, target, residualized, config.permutations)
+        permuted = permuted or _permute(question, subjects, data.groups, config, target, group_by, residualized)
         if isinstance(permuted, str):
             refused[question.a, question.b] = permuted
         else:
             pairs.append(permuted)
     epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
-    return PermutationDesign(tuple(pairs), refused, subject.astype(np.int64).reshape(-1), epochs)
+    return PermutationDesign(tuple(pairs), refused, subject, epochs)
 
 
 def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesign:
@@ -107,12 +119,26 @@ def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesi
     return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded, residualized)
 
 
-def _subjects(data: Dataset, first: npt.NDArray[np.int64], target: str | None) -> _Subjects:
-    """The subjects, each described by the first of their samples, whose places are ``first``."""
+def _units(names: npt.NDArray[np.str_], group: npt.NDArray[np.int64]) -> tuple[Places, Places]:
+    """The first sample of each unit that changes groups as a whole, and (sample,) each sample's unit."""
+    # a subject; or a subject's samples in one group, where any subject has samples in several
+    _, first, subject = np.unique(names, return_index=True, return_inverse=True)
+    subject = subject.reshape(-1)
+    if (group != group[first][subject]).any():
+        _, first, subject = np.unique(np.stack([subject, group], 1), axis=0, return_index=True, return_inverse=True)
+    return first.astype(np.int64), subject.reshape(-1).astype(np.int64)
+
+
+def _subjects(
+    data: Dataset, first: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], target: str | None
+) -> _Subjects:
+    """The subjects, each described by the first of their ``samples``, whose places are ``first``."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
     if target is not None:
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
-    return _Subjects(data.group[data.training][first], columns)
+    if len(set(samples.tolist())) > 1:
+        columns[NUMBER_OF_SAMPLES] = samples.astype(str)
+    return _Subjects(np.array(data.subjects)[data.training][first], data.group[data.training][first], columns)
 
 
 def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
@@ -120,13 +146,19 @@ def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
     parts = {**{name: (name,) for name in data.groups}, **data.margins}
     members = {name: frozenset(disjoint) for name, disjoint in parts.items()}
     return [
-        _Question(a, b, (parts[a], parts[b]), _compared_columns(parts[a], parts[b], group_by))
+        _Question(a, b, (parts[a], parts[b]), compared_columns(parts[a], parts[b], group_by))
         for a, b in pairs_of(list(parts), members)
     ]
 
 
-def _compared_columns(a: Collection[str], b: Collection[str], group_by: list[str]) -> frozenset[str]:
-    """The columns in which every group of one side differs from every group of the other."""
+def compared_columns(a: Collection[str], b: Collection[str], group_by: Sequence[str]) -> frozenset[str]:
+    """Return the columns in which every group of one side differs from every group of the other.
+
+    Args:
+        a: the disjoint groups of one side.
+        b: those of the other.
+        group_by: the columns that groups are made of.
+    """
 
     def levels(groups: Collection[str], position: int) -> set[str]:
         # the name of a group by one column may hold a slash that separates nothing
@@ -144,20 +176,16 @@ def _wanted_pairs(config: IntrospectionConfig, data: Dataset) -> set[tuple[str, 
     return {(pair[0], pair[1]) for pair in given} | {(pair[1], pair[0]) for pair in given}
 
 
-def _refusal(
-    question: _Question, target: str | None, residualized: Collection[str], mixed: bool, permutations: int
-) -> str:
+def _refusal(question: _Question, target: str | None, residualized: Collection[str], permutations: int) -> str:
     """Why a pair cannot be tested at fixed weights; empty where it can."""
     if target is not None and target in question.compared:
         return (
             f"{target} is what the network is trained to tell apart, so weights depend on the compared labels; "
-            "only retraining with permuted labels would test it (scripts/retrain.py, with the classes as groups)"
+            "only retraining with permuted labels would test it (introspection.retrain)"
         )
     taken_out = sorted(question.compared & set(residualized))
     if taken_out:
         return f"the effect of {taken_out[0]} was taken out of the data (dataset.residualize)"
-    if mixed:
-        return MIXED
     return "" if permutations else "no permutations were recorded (introspection.permutations=0)"
 
 
@@ -168,12 +196,38 @@ def _permute(
     config: IntrospectionConfig,
     target: str | None,
     group_by: list[str],
+    residualized: Collection[str],
 ) -> PairPermutations | str:
     """The permuted partitions of one pair, the observed one first, or why there are none."""
     a, b = ([groups.index(part) for part in parts] for parts in question.parts)
     observed = observed_partition(subjects.group, a, b)
+    for code in (1, 2):
+        own = subjects.name[observed == code]
+        if len(set(own)) < len(own):
+            return "a subject has samples in several groups on one side of the pair, so labels cannot be permuted"
     # what else the groups are made of, and what a classifier learns, must stay with each subject
-    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else [])])
+    names = dict.fromkeys([*config.strata, *group_by, *([target] if target else []), NUMBER_OF_SAMPLES, LEVERAGE])
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
+    for name in DEFAULT_STRATA:
+        left_out = name in subjects.columns and name not in (*fixed, *question.compared, *residualized)
+        if left_out and (apart := _apart(observed, subjects.columns[name])) > UNEQUAL:
+            return (
+                f"the two groups differ in {name} (by {apart:.2f} SD), which introspection.strata="
+                f"[{', '.join(config.strata)}] leaves out; add {name}, or take it out of the data (dataset.residualize)"
+            )
     columns = {name: subjects.columns[name] for name in fixed}
+    whose = subjects.name[observed > 0]
+    if len(set(whose)) < len(whose):  # paired: a subject's two groups are exchanged, which flips a sign
+        columns[PAIRED] = subjects.name
     return permute_labels(question.a, question.b, observed, columns, config.permutations, config.permutation_seed)
+
+
+def _apart(observed: Members, labels: npt.NDArray[np.str_]) -> float:
+    """How far the shares of a label are apart in the two groups, at most, in SD of the label over both."""
+    largest = 0.0
+    for label in np.unique(labels[observed > 0]):
+        share = float((labels[observed > 0] == label).mean())
+        a, b = (float((labels[observed == code] == label).mean()) for code in (1, 2))
+        if 0 < share < 1:
+            largest = max(largest, abs(a - b) / math.sqrt(share * (1 - share)))
+    return largest

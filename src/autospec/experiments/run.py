@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from torch import nn
 
 from autospec.experiments import datasets, models
 from autospec.experiments.config.pairs import check_pairs
+from autospec.experiments.config.targets import load_extensions
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.launch.ranks import other_ranks
 from autospec.experiments.parts import optimizer_of, schedule_of, task_of
 from autospec.experiments.permutation_design import run_permutations
 from autospec.experiments.plan import Plan
@@ -16,12 +19,14 @@ from autospec.experiments.runs.checkpoint import Checkpoints
 from autospec.experiments.runs.folder import lock_run
 from autospec.experiments.runs.log import log_run
 from autospec.experiments.runs.provenance import Provenance
-from autospec.experiments.runs.session import resume, train_to_end, write_description
+from autospec.experiments.runs.session import resume, share_state, train_to_end, write_description
 from autospec.experiments.runs.spectra import set_damaged_spectra_aside, spectra_attributes
 from autospec.experiments.training.determinism import make_deterministic
 from autospec.experiments.training.devices import device_name, gpu_name, name_memory_shortage
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import samples_of
+from autospec.experiments.training.shards import Shards
+from autospec.recording.processes import Processes
 from autospec.recording.recorder import SpectralRecorder
 
 log = logging.getLogger(__name__)
@@ -49,41 +54,57 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
 
         data = datasets.load(config.dataset)
         check_pairs(config, [*data.groups, *data.margins])
-
-        model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
-
-        optimizer = optimizer_of(config, model)
-        schedule, task = schedule_of(config, optimizer), task_of(config)
-
         set_damaged_spectra_aside(folder, config)
-        provenance = Provenance(folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device))
-        recorder = _recorder(plan, data, model, provenance)
-
-        training = Training(
-            model,
-            task,
-            samples_of(data, data.training, device),
-            samples_of(data, ~data.training, device) if not data.training.all() else None,
-            recorder,
-            optimizer,
-            schedule,
-            config.batch_size,
-            config.seed,
+        processes = config.processes
+        provenance = Provenance(
+            folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device), processes=processes
         )
+        with other_ranks(processes, device, partial(train_rank, plan, provenance)) as place:
+            training = _training(plan, data, provenance, place)
+            checkpoints = Checkpoints(folder, config.checkpoint_s)
+            if anew:
+                log.info("%s was complete and is made anew (overwrite=true)", folder.run_id)
+                checkpoints.remove()
+            changes = resume(folder, training, checkpoints, provenance, config.accept_changes)
+            share_state(training, place, checkpoints.loaded)
+            provenance.begin(command, training.epoch, changes)
+            write_description(folder, config, data, provenance)
+            train_to_end(folder, training, config.epochs, checkpoints, provenance)
 
-        checkpoints = Checkpoints(folder, config.checkpoint_s)
-        if anew:
-            log.info("%s was complete and is made anew (overwrite=true)", folder.run_id)
-            checkpoints.remove()
-        changes = resume(folder, training, checkpoints, provenance, config.accept_changes)
-        provenance.begin(command, training.epoch, changes)
-        write_description(folder, config, data, provenance)
-        train_to_end(folder, training, config.epochs, checkpoints, provenance)
+
+def train_rank(plan: Plan, provenance: Provenance, place: Processes) -> None:
+    """Train beside the process that was launched, which alone writes and logs."""
+    load_extensions(plan.config.extensions)
+    with make_deterministic(plan.config.threads), name_memory_shortage():
+        training = _training(plan, datasets.load(plan.config.dataset), provenance, place)
+        share_state(training, place)
+        with training.recorder:
+            training.run(plan.config.epochs, lambda loss: None)
+
+
+def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processes | None) -> Training:
+    """One process's network, recorder and samples."""
+    config, device = plan.config, provenance.device
+    model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
+    optimizer = optimizer_of(config, model)
+    return Training(
+        model,
+        task_of(config),
+        samples_of(data, data.training, device),
+        samples_of(data, ~data.training, device) if not data.training.all() else None,
+        _recorder(plan, data, model, provenance),
+        optimizer,
+        schedule_of(config, optimizer),
+        config.batch_size,
+        config.seed,
+        None if place is None else Shards(model, place),
+    )
 
 
 def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenance) -> SpectralRecorder:
     """The recorder of a plan, which goes on with the spectra that are there; nothing is written yet."""
     introspection = plan.config.introspection
+    several = plan.config.processes > 1
     return SpectralRecorder(
         model,
         plan.folder.spectra,
@@ -97,6 +118,7 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         layers=introspection.layers,
         engine=introspection.engine,
         floor=introspection.floor,
+        reduction="sum" if several else "mean",  # each says what its samples count in the mean over all
         leading=introspection.leading,
         tolerance=introspection.tolerance,
         directions=introspection.directions,

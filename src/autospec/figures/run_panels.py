@@ -11,7 +11,7 @@ import pandas as pd
 
 from autospec.analysis.comparison import Comparison
 from autospec.analysis.run_tables import RunTables
-from autospec.analysis.summary import drawn_rows, left_out, orient, verdicts
+from autospec.analysis.summary import drawn_rows, left_out, orient, retrained, verdicts
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
 from autospec.figures.data_facts import read_facts
 from autospec.store.groups import Pair
@@ -109,7 +109,7 @@ def difference_panel(
         paper=paper,
         verdicts=verdicts(drawn, heading.label),
         side_names={(a, b): (heading.label(a), heading.label(b)) for a, b in pairs},
-        left_out=left_out(drawn, heading.label),
+        left_out=(*retrained(drawn), *left_out(drawn, heading.label)),
         grey=_values_left_out(compared),
         seeds=heading.seeds,
     )

@@ -103,6 +103,27 @@ def loss_weights(weight: Tensor | npt.ArrayLike | None, groups: SampleGroups) ->
     return weights
 
 
+class LastGroups:
+    """The groups of batches: those of the last one again, for as long as equal labels come."""
+
+    def __init__(self) -> None:
+        self._labels: Tensor | None = None
+        self._groups: SampleGroups | None = None
+
+    def of(self, group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use) -> SampleGroups:
+        """As ``sample_groups``."""
+        known = self._labels
+        if self._groups is not None and known is not None and isinstance(group, Tensor) and _are_equal(group, known):
+            return self._groups
+        self._groups = sample_groups(group, grouping, first)
+        self._labels = group.clone() if isinstance(group, Tensor) else None
+        return self._groups
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+
+
 def sample_groups(group: Tensor | npt.ArrayLike, grouping: Grouping, first: Use) -> SampleGroups:
     """The groups of a batch from the group label of each sample, (n,); AutoSpecError for labels that do not fit.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,11 @@ from autospec.errors import AutoSpecError
 from autospec.recording.leading_spectra import LeadingSpectra
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
-from autospec.spectra.gradient import settle_spectra
+from autospec.spectra.gradient import GradientSum
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.spectra.layer_sums import LayerSums, relative_floor
 from autospec.spectra.registered import WEIGHT
+from autospec.spectra.settled import settle_spectra
 from autospec.spectra.statistics import Statistic
 from autospec.spectra.subspace import Subspaces
 from autospec.store.schema import (
@@ -135,6 +137,37 @@ class EpochSums:
             self._losses_given += 1
             self._loss += loss_sums.cpu()
 
+    def count_given(self, samples: Tensor, weight: Tensor) -> None:
+        """Count a batch that was had elsewhere: samples and loss weights per cell."""
+        self.batches += 1
+        self._samples, self._weight = self._samples + samples, self._weight + weight
+
+    def use(self, name: str) -> Use | None:
+        """The watched use of a name, or None."""
+        return self._uses.get(name)
+
+    def facts(self) -> tuple[int, int]:
+        """How many batches there were, and how many with losses."""
+        return self.batches, self._losses_given
+
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples, loss weights and losses per cell, of a loss that counts ``share``."""
+        return self._samples, self._weight * share, self._loss
+
+    def take_counted(self, counted: Sequence[Tensor], facts: Sequence[tuple[int, int]]) -> None:
+        """Take other samples, loss weights and losses: those of several processes together, each with its ``facts``."""
+        self._samples, self._weight, self._loss = counted
+        self.batches = max(batches for batches, _ in facts)
+        # a process without batches has no losses to give
+        self._losses_given = self.batches if all(batches == given for batches, given in facts) else 0
+
+    def begin_uses(self, names: Iterable[str]) -> None:
+        """Begin the sums of uses of weights that are known from calls in other processes alone."""
+        for name in dict.fromkeys(names):
+            if name not in self._layers:
+                layer = self._uses[name.partition("/uses/")[0]].layer
+                self._layers[name] = self._begun(Use(name, layer, ""))
+
     @property
     def layers(self) -> Mapping[str, LayerSums]:
         """The sums of every watched use of a weight, by its name."""
@@ -167,11 +200,42 @@ class EpochSums:
             layer: dict(zip(names, relative_floor(sums).tolist(), strict=True)) for layer, sums in self._layers.items()
         }
 
-    def measured(self, epoch: int, leading: int | None, certified: LeadingSpectra | None = None) -> Measured:
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held until spectra are computed."""
+        return sum(sums.numbers for sums in self._layers.values())
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether spectra are had together with others, and there is nothing to warn of.
+
+        A gradient that is not finite is looked for where that waits for nothing.
+        """
+        held = [one.unsettled for one in self.gradients]
+        known = [matrices for matrices in held if matrices is not None]
+        all_arrived = all(sums.arrived or not self._uses[name].layer.is_trained for name, sums in self._layers.items())
+        if not known or len(known) < len(held) or not all_arrived:
+            return False
+        return known[0].device.type != "cpu" or bool(torch.stack(torch._foreach_norm(known)).sum().isfinite())
+
+    @property
+    def gradients(self) -> list[GradientSum]:
+        """The gradient of every layer that one arrived at."""
+        return [sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep]
+
+    def measured(
+        self,
+        epoch: int,
+        leading: int | None,
+        certified: LeadingSpectra | None = None,
+        own: Container[str] | None = None,
+    ) -> Measured:
         """Every quantity of the epoch that ends, by the field it is stored in; the first ``leading`` indices.
 
-        Gradient spectra come from ``certified``, with their bounds, where it is given.
+        Gradient spectra come from ``certified``, with their bounds, where it is given. ``own`` names the layers that
+        are looked at, where other processes look at the others.
         """
+        layers = {name: sums for name, sums in self._layers.items() if own is None or name in own}
         samples = self._grouping.sums(self._samples)
         found: Measured = {
             GROUP_ROWS: samples.numpy(),
@@ -181,8 +245,9 @@ class EpochSums:
             found[GROUP_LOSS] = (self._grouping.sums(self._loss) / samples).numpy()
         if certified is not None:
             self._certify(certified, epoch)
-        settle_spectra(sums.gradient for sums in self._layers.values() if sums.arrived and GRADIENT in sums.keep)
-        for name, sums in self._layers.items():
+        if certified is not None or own is not None:
+            settle_spectra(one.gradient for one in layers.values() if one.arrived and GRADIENT in one.keep)
+        for name, sums in layers.items():
             if not sums.arrived and not self._uses[name].layer.is_trained:
                 continue
             if not sums.arrived:
@@ -234,7 +299,7 @@ class EpochSums:
             if not sums.arrived or not _has_rows(statistic, sums):
                 value = self._absent(name, statistic, sums, leading)
                 if value is not None:
-                    found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
+                    found[layer_field(name, statistic.name, statistic.dimensions, _name_of(value.dtype))] = value
                 continue
             computed = statistic.value(sums)
             if statistic.needs != {WEIGHT}:  # whose weight is nobody's: rows that samples share do not matter to it
@@ -244,12 +309,23 @@ class EpochSums:
                 self._warn(name, f"NaN or infinity in its gradient at epoch {epoch}; stored as NaN")
             if statistic.dimensions[-1:] == (INDEX,):
                 value = value[..., :leading]
-            found[layer_field(name, statistic.name, statistic.dimensions, value.dtype.name)] = value
+            found[layer_field(name, statistic.name, statistic.dimensions, _name_of(value.dtype))] = value
         return found
 
     def _say_unknown(self, name: str, statistic: Statistic, sums: LayerSums) -> None:
         for need in statistic.needs & set(sums.moments.unknown):
             self._warn(name, f"{statistic.name} is left out: {sums.moments.unknown[need]}")
+
+
+@lru_cache
+def _name_of(dtype: np.dtype[np.generic]) -> str:
+    """The name of a dtype, which NumPy puts together anew at each look."""
+    return dtype.name
+
+
+def settle(records: Sequence[EpochSums]) -> None:
+    """Compute the spectra of the layers of some records together."""
+    settle_spectra(gradient for sums in records for gradient in sums.gradients)
 
 
 def _has_rows(statistic: Statistic, sums: LayerSums) -> bool:

@@ -20,6 +20,7 @@ from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.layer_sums import product_eps
+from autospec.spectra.singular import is_zero
 
 ROUNDINGS = 256
 """How many roundings of their terms the sums may be away from what backward left; it adds up naively itself."""
@@ -240,8 +241,9 @@ class _Unseen:
 
     def was_zeroed(self) -> bool:
         """Whether the gradient is gone, and no step by hand has moved the weight."""
-        moved = self._weight._version != self._version or not torch.equal(self._start(), self._begin)
-        return self.is_nonzero and not moved and _is_zero(self._weight.grad)
+        if not self.is_nonzero or self._weight._version != self._version or not _is_zero(self._weight.grad):
+            return False
+        return torch.equal(self._start(), self._begin)
 
     def _start(self) -> Tensor:
         return self._weight.detach().flatten()[:64].clone()
@@ -268,7 +270,7 @@ class _LateGradients:
 
 
 def _is_zero(gradient: Tensor | None) -> bool:
-    return gradient is None or (not gradient.is_sparse and not bool(gradient.any()))
+    return gradient is None or (not gradient.is_sparse and is_zero(gradient))
 
 
 def _difference(gradient: Tensor, parts: Sequence[GradientFactors]) -> tuple[float, float]:

@@ -51,7 +51,7 @@ class LeadingSpectra:
         matrices = gradient.unsettled
         if matrices is None:  # few rows, float64: decomposed without forming a Gram matrix
             return of_exact(gradient.spectra(), self.leading).bounds
-        found = self._certified(gradient.grouping.sums(matrices), track)
+        found = self._certified(gradient.grouping.sums(matrices.double()), track)
         if found is None:
             found = self._exact(gradient, track)
         gradient.take_spectra(found.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.joint_epoch import agreed_refusal, join
+from autospec.recording.processes import Processes
 from autospec.recording.twin import TwinBatch
 from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
+from autospec.spectra.layer_sums import LayerSums
 from autospec.spectra.settings import CALIBRATED, FORMULA
 
 LAST = 2
@@ -65,6 +69,12 @@ class MeasuredFloor:
         if not twin.heard:
             self.refusal = twin.refusal
 
+    def join(self, processes: Processes, share: float) -> None:
+        """Add up what several processes repeated of the record's batches; refused in one, it is in all."""
+        self.refusal = agreed_refusal(self.refusal, processes)
+        if self._precise is not None and not self.refusal:
+            join(self._precise, processes, share)
+
     def settle(self, sums: EpochSums, epoch: int) -> None:
         """Give the sums of the record that ends, at an epoch, their noise floors."""
         if self._precise is not None:
@@ -83,9 +93,9 @@ class MeasuredFloor:
             if (layer.arrived, layer.passes) != (precise.arrived, precise.passes):
                 self.refusal = f"of layer {name!r} only some backward passes could be repeated"
             elif layer.arrived:
-                layer.floors, layer.floors_are_measured = measured_floors(layer, precise), True
+                layer.measured_floors = measured_floors(layer, precise)
                 if self._calibrated:
-                    ratios[name] = floor_ratios(layer.floors, formula_floors(layer))
+                    ratios[name] = floor_ratios(layer.measured_floors, formula_floors(layer))
         if ratios and not self.refusal:
             self._measurements.append((epoch, ratios))
 
@@ -94,7 +104,7 @@ class MeasuredFloor:
         for name, layer in sums.layers.items():
             ratios = [of_layers[name] for _, of_layers in self._measurements if name in of_layers][-LAST:]
             if layer.arrived and ratios and not layer.floors_are_measured:
-                layer.floors = carried_floors(formula_floors(layer), ratios)
+                layer.carry_floors = partial(_carried, ratios=ratios)
 
     def forget(self, epoch: int) -> None:
         """Forget the measurements of that epoch and later ones."""
@@ -115,6 +125,11 @@ class MeasuredFloor:
         except AutoSpecError as error:
             self.refusal = str(error)
             return None
+
+
+def _carried(layer: LayerSums, ratios: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The floors of a layer's sums from those of earlier records."""
+    return carried_floors(formula_floors(layer), ratios)
 
 
 def is_measured_at(number: int) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
+from autospec.recording.processes import Processes
 from autospec.recording.subject_register import Subjects
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
@@ -96,6 +97,22 @@ class PermutationSums:
             self._losses = None
         else:
             self._losses.index_add_(0, subject, losses.detach().double().cpu())
+
+    def join(self, processes: Processes, share: float) -> None:
+        """Replace the sums of one process by those of all (see ``joint_epoch.join``)."""
+        own = {name: (sums.dtype, sums.eps, sums.told_apart) for name, sums in self._layers.items()}
+        of_processes = processes.gather((own, self._losses is not None))
+        losses = torch.zeros_like(self._weight) if self._losses is None else self._losses
+        counts = processes.add_up([self._weight * share, self._counts, losses])
+        self._weight, self._counts = counts[0], counts[1]
+        self._losses = counts[2] if all(has_losses for _, has_losses in of_processes) else None
+        for name, sums in self._layers.items():
+            facts = [layers[name] for layers, _ in of_processes]
+            dtypes = [dtype for dtype, _, _ in facts if dtype is not None]
+            if dtypes:
+                dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+                gradients, norms = processes.add_up(sums.summands(dtype, share))
+                sums.replace(gradients, norms, max(eps for _, eps, _ in facts), all(apart for *_, apart in facts))
 
     def measured(self, epoch: int, floors: Mapping[str, Mapping[str, float]]) -> dict[Field, npt.ArrayLike | None]:
         """The ratios of every partition of every pair, by the field that they are stored in.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import torch
@@ -26,16 +26,28 @@ from autospec.capture.leaf_gradients import leaf_gradients
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
 from autospec.errors import AutoSpecError, AutoSpecWarning
-from autospec.recording.batch import Batch, loss_weights, sample_groups
-from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.averaged_check import AveragedCheck
+from autospec.recording.batch import Batch, LastGroups, loss_weights
+from autospec.recording.epoch_sums import EpochSums, Measured
+from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
+from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.leading_spectra import leading_spectra
 from autospec.recording.measured_floor import measured_floor
+from autospec.recording.pending_records import PendingRecords
 from autospec.recording.permutation_request import permutation_request
 from autospec.recording.permutation_sums import PermutationSums
 from autospec.recording.previous_subspaces import EarlierSubspaces
 from autospec.recording.previous_weights import PreviousWeights
+from autospec.recording.processes import (
+    Processes,
+    answering,
+    check_served,
+    find_processes,
+    is_one_of_several,
+    unwrapped,
+)
 from autospec.recording.record_scalars import OnRecord, record_scalars
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
@@ -54,13 +66,18 @@ from autospec.store.schema import (
     GRADIENT,
     PERMUTATION_EPOCH,
     RECORDED_EPOCHS,
+    SPECTRUM_NAMES,
     SUBSPACE,
     TRAINING_CURVES,
     TRAINING_EPOCH,
     TRAINING_EPOCHS,
     Field,
 )
+from autospec.store.table import SpectraTable
 from autospec.store.write import Header
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class SpectralRecorder:
@@ -112,9 +129,13 @@ class SpectralRecorder:
         permutation_epochs: at how many epochs labels are exchanged, where ``epochs`` is given; else it is done at
             records 0, 1, 2, 4, 8 and so on.
         permutation_seed: the seed of the exchanges.
-        on_record: called after each record with a dict of numbers, per layer and group, for any logger.
+        on_record: called after each record with a dict of numbers, per layer and group, for any logger; of several
+            processes by the first.
         permutation_design: permutations that were designed beforehand, in place of the six arguments above.
         attributes: root attributes of the file.
+        process_group: the processes that train the model together, each on a shard of the samples; None finds them
+            (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
+            Every process makes the recorder and ends the same epochs; the first writes the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
     """
@@ -153,6 +174,7 @@ class SpectralRecorder:
         on_record: OnRecord | None = None,
         permutation_design: PermutationDesign | None = None,
         attributes: Mapping[str, Any] | None = None,
+        process_group: ProcessGroup | bool | None = None,
     ) -> None:
         _check_model(model)
         if isinstance(statistics, str):
@@ -178,6 +200,7 @@ class SpectralRecorder:
             },
         )
         self.grouping = checked_grouping(groups, margins or {})
+        given, model = model, unwrapped(model)
         self._model = model
         self._reduction = reduction
         self.schedule = Schedule(settings.every, settings.epochs)
@@ -234,7 +257,9 @@ class SpectralRecorder:
         )
         self.permutation_s = 0.0
         self._file = SpectraFile(self.path, self._header, resume, overwrite)
-        self.table = self._file.table
+        self._table = self._file.table
+        may_wait = set(settings.statistics) <= set(SPECTRUM_NAMES) and self._certified is None
+        self._pending = PendingRecords(self._table, settings.leading, self._certified, may_wait)
         self._subjects: GivenSubjects | SubjectRegister | None = None
         if permutation_design is not None:
             self._subjects = GivenSubjects(permutation_design)
@@ -243,7 +268,7 @@ class SpectralRecorder:
             self._header.permutations = self._subjects.known_design
         else:
             self._header.permutations = self._file.earlier_design
-        self.epoch = self.table.trained
+        self.epoch = self._table.trained
         self._periodic = periodic
         self._closed = False
         self._compiled = is_compiled(model)
@@ -252,8 +277,14 @@ class SpectralRecorder:
         self._warned: set[str] = set()
         self._batch: Batch | None = None
         self._context: contextlib._GeneratorContextManager[Batch] | None = None
+        self._process_group = process_group
+        self._processes: Processes | None = None
+        self._has_met = False
+        self._averaged: AveragedCheck | None = None
+        self._groups = LastGroups()
         self._begin_sums()
-        self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
+        self._unclosed: weakref.finalize | None = None
+        self._meet(given)
 
     def batch(
         self,
@@ -281,6 +312,7 @@ class SpectralRecorder:
             AutoSpecError: for labels outside the groups, a batch without a backward pass, and what a layer cannot
                 explain.
         """
+        self._meet(self._model)
         context = self._recording(group, samples, subject, weight, share)
         if self._batch is None:
             self._context = context
@@ -296,6 +328,8 @@ class SpectralRecorder:
         share: float,
     ) -> Iterator[Batch]:
         self._check_open()
+        if self._unclosed is None:  # before its first batch there is nothing to lose
+            self._unclosed = weakref.finalize(self, _say_unclosed, self.path)
         if self._batch is not None:
             raise AutoSpecError(
                 "recorder.batch(...) is already open; one batch at a time (recorder.rewind(recorder.epoch) gives up "
@@ -308,9 +342,10 @@ class SpectralRecorder:
             )
         self._scale_check.raise_if_found()
         if not self.schedule.takes(self.epoch):
-            yield Batch(None)
+            with answering(self._processes):
+                yield Batch(None)
             return
-        groups = sample_groups(group, self.grouping, self._uses[0])
+        groups = self._groups.of(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
         whose = self._null.subjects_of(samples, subject, groups) if self._null else None
         self._batch = batch = Batch(groups, whose, weights, share)
@@ -321,6 +356,7 @@ class SpectralRecorder:
         try:
             others = self._layers() if self._hooks is None else []
             with (
+                answering(self._processes),
                 name_checkpoints(self._engine_name) if self._hooks is None else contextlib.nullcontext(),
                 leaf_gradients(unchecked) as left,
                 self._check.noticing(others),
@@ -342,6 +378,24 @@ class SpectralRecorder:
         finally:
             self._check.close()
             self._batch = None
+
+    def take(self, batch: GivenBatch) -> None:
+        """Add a batch whose gradients were had elsewhere (several sites', from what they sent) in place of ``batch``.
+
+        Args:
+            batch: its layers, samples and loss weights.
+
+        Raises:
+            AutoSpecError: for a layer that is not recorded.
+        """
+        self._check_open()
+        if self.takes_now:
+            add_given(self._sums, batch)
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether spectra are taken at the epoch that runs."""
+        return self.schedule.takes(self.epoch)
 
     def _count(self, batch: Batch, groups: SampleGroups) -> None:
         """Count the samples of a batch that ended well; a step's closure made each a part of the gradient anew."""
@@ -386,13 +440,18 @@ class SpectralRecorder:
     ) -> None:
         """Store what was summed up since the last call; for loops without epochs, ``step`` numbers it."""
         self._check_open()
-        last = self.table.last_epoch
+        last = self._table.last_epoch
         if step is not None and (isinstance(step, bool) or not isinstance(step, Integral)):
             raise AutoSpecError(f"step={step!r}: must be a whole number, above the one before")
         label = last + 1 if step is None else int(step)
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
-        if self.schedule.takes(self.epoch):
+        curve = (loss, metric, validation_loss, validation_metric)
+        if self._processes is not None:
+            loss, metric, validation_loss, validation_metric = self._processes.mean(curve)
+        was_taken = self.schedule.takes(self.epoch)
+        if was_taken:
+            self._join()
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self._scale_check.raise_if_found()
@@ -405,20 +464,23 @@ class SpectralRecorder:
             self._check_loss(loss)
             self._settle_floor()
             self._previous_weights.give(self._sums)
-            self.table.append(
-                {RECORDED_EPOCHS: label, **self._sums.measured(label, self._leading, self._certified)}, EPOCH
-            )
+            if self._processes is None:
+                self._pending.add(label, self._sums)
+            else:  # whose records are of sums that all have
+                self._table.append({RECORDED_EPOCHS: label, **self._measured_together(label)}, EPOCH)
             self._earlier.replace(self._sums, self.epoch)
             self._previous_weights.replace(self.epoch)
         if self._null is not None and self._sums.batches:
             self._permute(label)
         curves = dict(zip(TRAINING_CURVES, (loss, metric, validation_loss, validation_metric), strict=True))
-        self.table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
+        self._table.append({TRAINING_EPOCHS: label, **curves}, TRAINING_EPOCH)
         self.epoch += 1
-        self._begin_sums()
-        if self._periodic and self._file.is_due:
+        if was_taken or self._subjects is not None:
+            self._begin_sums()
+        if self._periodic and self.path is not None and self._file.is_due:
             self.write()
-        if self._on_record is not None and self.table.epochs[-1:] == [label]:
+        is_told = self._processes is None or self._processes.writes
+        if self._on_record is not None and is_told and self.table.epochs[-1:] == [label]:
             self._on_record(record_scalars(self.table, self.grouping))
 
     def _permute(self, label: int) -> None:
@@ -428,7 +490,7 @@ class SpectralRecorder:
         found = self._null.measured(label, self._sums.relative_floors())
         self._header.permutations = self._subjects.design()
         if found:
-            self.table.append(found, PERMUTATION_EPOCH)
+            self._table.append(found, PERMUTATION_EPOCH)
         self.permutation_s += self._null.cost_s
         late = getattr(self._subjects, "late", [])
         if late:
@@ -440,11 +502,13 @@ class SpectralRecorder:
 
     def write(self) -> None:
         """Write the file now; AutoSpecError where that fails, with what stood there before untouched."""
+        self._pending.settle()
         self._file.write()
 
     @property
     def spectra(self) -> Spectra:
         """Everything recorded so far, labelled; with or without a file."""
+        self._pending.settle()
         return self._file.spectra()
 
     def close(self, complete: bool = True) -> None:
@@ -452,7 +516,8 @@ class SpectralRecorder:
         if self._closed:
             return
         self._closed = True
-        self._unclosed.detach()
+        if self._unclosed is not None:
+            self._unclosed.detach()
         unrecorded = self._sums.batches
         self._engine.close()
         self._scale_check.end()
@@ -530,6 +595,12 @@ class SpectralRecorder:
         self._begin_sums()
 
     @property
+    def table(self) -> SpectraTable:
+        """The arrays of everything recorded so far."""
+        self._pending.settle()
+        return self._table
+
+    @property
     def layers(self) -> list[str]:
         """The names of the watched layers, in the model's order."""
         return [layer.name for layer in self._layers()]
@@ -552,10 +623,57 @@ class SpectralRecorder:
         """Nothing is summed up yet: the state after every record."""
         self._sums = self._new_sums(self._constant)
         if self._floor is not None:
-            self._floor.begin(len(self.table.epochs), self._new_sums)
+            self._floor.begin(len(self._table.epochs) + len(self._pending), self._new_sums)
         subjects = self._subjects
         due = subjects is not None and subjects.is_due(self.epoch)
         self._null = PermutationSums(subjects, self._uses) if subjects is not None and due else None
+
+    def _meet(self, model: nn.Module) -> None:
+        """Find the processes that train together, where there are any, and hold their recorders against one another."""
+        if self._has_met or not is_one_of_several():
+            return
+        self._has_met = True
+        self._processes = find_processes(self._process_group, model)
+        if self._processes is None:
+            return
+        check_served(self._engine_name, self.statistics)
+        if isinstance(self._subjects, SubjectRegister):
+            raise AutoSpecError(
+                "permutations=... in several processes: each meets its own subjects alone; design them beforehand "
+                "(permutation_design=...), or record permutations in one process"
+            )
+        self._file.is_written_here = self._processes.writes
+        self._averaged = AveragedCheck(self._processes)
+        self._scale_check.also_averaged(self._averaged)
+        self._header.attributes["processes"] = self._processes.size
+        self._processes.agree(
+            {
+                "groups": self.grouping.names,
+                "layers": self.layers,
+                "statistics": [statistic.name for statistic in self.statistics],
+                "every": self.schedule.every,
+                "epochs": self.schedule.epochs,
+                "epoch": self.epoch,
+            }
+        )
+
+    def _join(self) -> None:
+        """Add up what the processes recorded of their samples."""
+        if self._processes is None or self._averaged is None:
+            return
+        warning = self._averaged.compare(is_first=not len(self.table.epochs), model=self._model)
+        if warning:
+            self._warn_once("averaged", warning)
+        join(self._sums, self._processes, self._averaged.share)
+        if self._floor is not None:
+            self._floor.join(self._processes, self._averaged.share)
+        if self._null is not None:
+            self._null.join(self._processes, self._averaged.share)
+
+    def _measured_together(self, label: int) -> Measured:
+        """Every quantity of the record that ends, of which each process takes a part."""
+        assert self._processes is not None
+        return measured_together(self._sums, self._processes, label, self._leading, self._certified)
 
     def _new_sums(self, constant: ConstantRows | None = None) -> EpochSums:
         return EpochSums(
@@ -690,6 +808,8 @@ class SpectralRecorder:
 
     def _check_loss(self, loss: float | None) -> None:
         """Warn where an epoch's loss, of one batch, is the sum of the samples' and their mean was told, or back."""
+        if self._processes is not None:
+            return  # a mean over processes is neither
         mean, total = self._sums.mean_and_total_loss
         if loss is None or mean is None or total is None or math.isclose(mean, total, rel_tol=1e-3):
             return

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
+from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.gradient_check import GradientCheck
 
 SMALLEST_SCALE = 1024.0
@@ -37,6 +38,8 @@ class ScaleCheck:
         self._left_to_see = STEPS if wanted else 0
         self._handles: list[RemovableHandle] = []
         self._found = 0.0
+        self._is_wanted = wanted
+        self._averaged: AveragedCheck | None = None
         check.remembers = wanted
 
     def begin(self) -> None:
@@ -50,10 +53,15 @@ class ScaleCheck:
         while self._handles:
             self._handles.pop().remove()
 
+    def also_averaged(self, averaged: AveragedCheck) -> None:
+        """Show the gradients of the first steps to what compares them with those of other processes."""
+        self._averaged = averaged
+        self._left_to_see, self._check.remembers = STEPS, True
+
     @property
     def is_undecided(self) -> bool:
         """Whether no step has been seen yet that would tell."""
-        return self._left_to_see == STEPS
+        return self._left_to_see == STEPS and self._is_wanted
 
     def raise_if_found(self) -> None:
         """AutoSpecError where a scale was found."""
@@ -72,8 +80,11 @@ class ScaleCheck:
         self._check.stepping([self._layers[id(parameter)] for parameter in watched])
         if self._left_to_see:
             self._left_to_see -= 1
-            ratios = [self._ratio(parameter) for parameter in watched]
+            ratios = [self._ratio(parameter) for parameter in watched] if self._is_wanted else []
             self._found = next((ratio for ratio in ratios if ratio), 0.0)
+            if self._averaged is not None:
+                gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
+                self._averaged.stepping(self._check.left, gradients)
             if not self._left_to_see:
                 self._check.remembers = False
                 self._check.left.clear()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor
 
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups
-from autospec.spectra.singular import gram, of_gram, of_matrix, of_product, on_capable_device, padded
+from autospec.spectra.settled import Settled, cancellation_of, cosines_of
+from autospec.spectra.singular import of_matrix, of_product, on_capable_device, padded
 
 
 def group_gradients(activation: Tensor, adjoint: Tensor, group: Tensor, n_groups: int) -> Tensor:
@@ -63,35 +62,48 @@ class GradientSum:
         self.dtype = torch.float32
         self._kept: list[tuple[Tensor, Tensor, Tensor]] = []
         self._matrices: Tensor | None = None
+        self._is_borrowed = False
+        self._settled: Settled | None = None
         self._between_cells: Tensor | None = None
-        self._between_groups: Tensor | None = None
         self._spectra: Tensor | None = None
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
-        self._between_cells = self._between_groups = self._spectra = None
-        self.dtype = torch.promote_types(self.dtype, factors.dtype)
+        self._begin_anew(factors.dtype)
         if self._matrices is None and self._stays_small(factors):
             self._keep(factors, cells)
             return
-        self._form(factors.device)
-        assert self._matrices is not None
+        if self._matrices is None and not self._kept and factors.height == self.shape[0]:
+            self._matrices = on_capable_device(factors.products(cells))
+            return
         rows = slice(factors.first_row, factors.first_row + factors.height)
-        self._matrices[:, rows] += factors.products(cells)
+        self._own(factors.device)[:, rows] += on_capable_device(factors.products(cells))
 
     def add_matrices(self, matrices: Tensor) -> None:
-        """Add gradients that are already split: (cells, out, in)."""
-        self._between_cells = self._between_groups = self._spectra = None
-        self.dtype = torch.promote_types(self.dtype, matrices.dtype)
+        """Add gradients that are already split: (cells, out, in), which nobody changes from here on."""
+        self._begin_anew(matrices.dtype)
         if self._matrices is None and not self._kept:
-            self._matrices = on_capable_device(matrices).to(torch.float64, copy=True)
+            self._matrices, self._is_borrowed = on_capable_device(matrices), True
             return
-        self._form(matrices.device)
+        self._own(matrices.device).add_(on_capable_device(matrices))
+
+    def _begin_anew(self, dtype: torch.dtype) -> None:
+        """Something is added, in numbers of some type: what was computed of the sum holds no longer."""
+        self._settled = self._between_cells = self._spectra = None
+        self.dtype = torch.promote_types(self.dtype, dtype)
+
+    def _own(self, device: torch.device) -> Tensor:
+        """The sum so far, (cells, out, in) float64, which can be added to."""
+        self._form(device)
         assert self._matrices is not None
-        self._matrices += on_capable_device(matrices)
+        if self._is_borrowed:
+            self._matrices, self._is_borrowed = self._matrices.to(torch.float64, copy=True), False
+        return self._matrices
 
     def spectra(self) -> Tensor:
         """(reported, min(shape)) float64: singular values of every reported group's gradient, descending."""
+        if self._settled is not None:
+            return self._settled.spectra
         if self._spectra is None and self._matrices is None:
             self._spectra = torch.stack([self._kept_spectrum(row) for row in self.grouping.members])
         elif self._spectra is None:
@@ -101,12 +113,19 @@ class GradientSum:
     @property
     def unsettled(self) -> Tensor | None:
         """(cells, out, in): the matrices that spectra are still to be had from by their Gram matrices, or None."""
-        is_settled = self._spectra is not None or self.dtype == torch.float64 or 0 in self.shape
-        return None if is_settled else self._matrices
+        is_had = self._settled is not None or self._spectra is not None
+        return None if is_had or self.dtype == torch.float64 or 0 in self.shape else self._matrices
 
-    def settle(self, spectra: Tensor, between_cells: Tensor, between_groups: Tensor) -> None:
-        """Take spectra and inner products that were had from the matrices together with those of other weights."""
-        self._spectra, self._between_cells, self._between_groups = spectra, between_cells, between_groups
+    def settle(self, settled: Settled) -> None:
+        """Take what was had from the matrices together with those of other weights."""
+        self._settled = settled
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held."""
+        return sum(part.numel() for kept in self._kept for part in kept) + (
+            0 if self._matrices is None else self._matrices.numel()
+        )
 
     def take_spectra(self, spectra: Tensor) -> None:
         """Take leading spectra (reported, k) that were had in another way."""
@@ -116,12 +135,30 @@ class GradientSum:
         """(reported, out, in) float64: every reported group's gradient."""
         self._form(torch.device("cpu"))
         assert self._matrices is not None
-        return self.grouping.sums(self._matrices)
+        return self.grouping.sums(self._matrices.double())
+
+    def cosines(self) -> Tensor:
+        """(reported, reported) float64: cosines between the groups' gradients as vectors; NaN for a zero gradient."""
+        return self._settled.cosines if self._settled else cosines_of(self.inner_products())
+
+    def cancellation(self) -> Tensor:
+        """``‖∇_all‖ / Σ_c ‖∇_c‖`` in float64, over all cells ``c``; NaN where all are zero."""
+        if self._settled:
+            return self._settled.cancellation
+        return cancellation_of(self.inner_products()[0, 0], self.norms_of_cells())
+
+    def matrices(self) -> Tensor:
+        """(cells, out, in) float64: every cell's gradient, which may be changed in place."""
+        self._settled = self._between_cells = self._spectra = None
+        return self._own(torch.device("cpu"))
+
+    def replace(self, matrices: Tensor, dtype: torch.dtype) -> None:
+        """Take other gradients of the cells, whose factors came in ``dtype``: those of several processes together."""
+        self._settled = self._between_cells = self._spectra = None
+        self._kept, self._matrices, self._is_borrowed, self.dtype = [], matrices, False, dtype
 
     def inner_products(self) -> Tensor:
         """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
-        if self._between_groups is not None:
-            return self._between_groups
         # twice over: a NaN of one cell must spoil only the groups that hold it
         return self.grouping.sums(self.grouping.sums(self._of_cells()).mT.contiguous())
 
@@ -132,12 +169,8 @@ class GradientSum:
     def _of_cells(self) -> Tensor:
         """(cells, cells): Frobenius inner products between the cells' gradients."""
         if self._between_cells is None:
-            self._between_cells = self._of_kept() if self._matrices is None else self._of_matrices(self._matrices)
+            self._between_cells = self._of_kept() if self._matrices is None else _products_between(self._matrices)
         return self._between_cells
-
-    def _of_matrices(self, matrices: Tensor) -> Tensor:
-        flat = matrices.flatten(1)
-        return flat @ flat.mT
 
     def _of_kept(self) -> Tensor:
         """(cells, cells): inner products from the factors, ``⟨Δ_cᵀA_c, Δ_dᵀA_d⟩ = Σ (A_c A_dᵀ) ∘ (Δ_c Δ_dᵀ)``."""
@@ -189,31 +222,7 @@ class GradientSum:
                 self._matrices[c] += adjoint[cell == c].mT @ activation[cell == c]
 
 
-def settle_spectra(sums: Iterable[GradientSum]) -> None:
-    """Compute the spectra of several weights together: eigenvalue problems of one size are solved in one call.
-
-    Weights whose gradients hold NaN or infinity are left to themselves.
-    """
-    waiting = [(one, one.unsettled) for one in sums]
-    by_device: dict[torch.device, list[tuple[GradientSum, Tensor]]] = {}
-    for one, matrices in waiting:
-        if matrices is not None:
-            by_device.setdefault(matrices.device, []).append((one, matrices))
-    for pairs in by_device.values():
-        _settle(pairs)
-
-
-def _settle(pairs: Sequence[tuple[GradientSum, Tensor]]) -> None:
-    members = pairs[0][0].grouping.members.to(pairs[0][1])
-    flat = [matrices.flatten(1) for _, matrices in pairs]
-    between_cells = torch.stack([rows @ rows.mT for rows in flat])
-    if not between_cells.sum().isfinite():
-        return
-    between_groups = members @ between_cells @ members.mT
-    grams = [gram((members @ rows).unflatten(1, one.shape)) for rows, (one, _) in zip(flat, pairs, strict=True)]
-    spectra: dict[int, Tensor] = {}
-    for size in {one.shape[-1] for one in grams}:
-        places = [place for place, one in enumerate(grams) if one.shape[-1] == size]
-        spectra |= zip(places, of_gram(torch.stack([grams[place] for place in places])), strict=True)
-    for place, (one, _) in enumerate(pairs):
-        one.settle(spectra[place], between_cells[place], between_groups[place])
+def _products_between(matrices: Tensor) -> Tensor:
+    """(..., cells, out, in) → (..., cells, cells) float64: Frobenius inner products."""
+    flat = matrices.flatten(-2).double()
+    return flat @ flat.mT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -37,6 +38,16 @@ class Grouping:
     def reported(self) -> int:
         return self.members.shape[0]
 
+    @cached_property
+    def no_rows(self) -> Tensor:
+        """(cells,) int64: what counts of rows begin with; never changed."""
+        return torch.zeros(self.cells, dtype=torch.int64)
+
+    @cached_property
+    def no_norms(self) -> Tensor:
+        """(2, cells) float64: what sums of two squared norms begin with; never changed."""
+        return torch.zeros(2, self.cells, dtype=torch.float64)
+
     def sums(self, per_cell: Tensor) -> Tensor:
         """Sums over each reported group's cells: (cells, ...) → (reported, ...)."""
         members = self.members.to(per_cell)
@@ -47,6 +58,10 @@ class Grouping:
             zero = flat.new_zeros(())
             sums = torch.stack([flat.where(row[:, None] > 0, zero).sum(0) for row in members])
         return sums.reshape(self.reported, *per_cell.shape[1:])
+
+
+Rows = slice | Tensor
+"""The samples of a cell: a stretch of the batch, or their places in it."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +94,32 @@ class SampleGroups:
         group = self.of_sample[owners.clamp_min(0)].where(owners >= 0, UNGROUPED)
         return SampleGroups.of(group, len(self.samples))
 
-    @property
+    @cached_property
     def counts(self) -> list[int]:
         return [len(samples) for samples in self.samples]
+
+    @cached_property
+    def rows(self) -> list[Rows | None]:
+        """The samples of every cell, as a stretch of the batch where they are one; None for an empty cell."""
+        return [_stretch(samples) if len(samples) else None for samples in self.samples]
+
+    @cached_property
+    def filled(self) -> list[Tensor]:
+        """The samples of every cell that has some."""
+        return [samples for samples in self.samples if len(samples)]
 
     def sums(self, per_sample: Tensor) -> Tensor:
         """Sums over each cell's samples: (n, ...) → (cells, ...), in float64 for real numbers."""
         precise = per_sample.double() if per_sample.is_floating_point() else per_sample
         zeros = precise.new_zeros((len(self.samples), *precise.shape[1:]))
         return zeros.index_add_(0, self.of_sample, precise)
+
+
+def _stretch(samples: Tensor) -> Rows:
+    """Places in the batch as a slice where they are one, which a GPU is not asked for."""
+    first = int(samples[0]) if samples.device.type == "cpu" else -1
+    is_one = first >= 0 and int(samples[-1]) - first + 1 == len(samples)
+    return slice(first, first + len(samples)) if is_one else samples
 
 
 def grouping(names: tuple[str, ...], margins: dict[str, tuple[str, ...]]) -> Grouping:

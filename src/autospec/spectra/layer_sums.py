@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 
 import torch
@@ -30,8 +30,9 @@ class LayerSums:
     ``shape`` is that of the weight's matrix (out, in); ``bins`` see ``PositionSums``; ``chain`` is what a linear chain
     bounds the gradient's rank by, where the layer stands in one. ``directions`` is the dimension of ``subspaces``, and
     ``earlier`` are those at the record before, where they are known. ``constant`` remembers what stays the same, under
-    the layer's ``name``. ``bounds`` (reported, k) say how far leading singular values may be off, where they were asked
-    for with a tolerance.
+    the layer's ``name``. ``measured_floors`` are the noise floors of this record, where they were measured;
+    ``carry_floors`` has them from earlier records. ``bounds`` (reported, k) say how far leading singular values may be
+    off, where they were asked for with a tolerance.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class LayerSums:
         self.moments = Moments(self.keep, grouping.cells)
         self.weight: Tensor | None = None
         self.weight_before: Tensor | None = None
-        self._rows = torch.zeros(grouping.cells, dtype=torch.int64)
-        self._own_rows = self._rows
+        self._rows = self._own_rows = grouping.no_rows
         self.used_elsewhere = False
-        self._squared_norms = torch.zeros(2, grouping.cells, dtype=torch.float64)
+        self._squared_norms = grouping.no_norms
         self.eps = 0.0
-        self.floors: Mapping[str, Tensor] = {}
-        self.floors_are_measured = False
+        self.left_out = torch.zeros(grouping.cells, dtype=torch.float64)
+        self.measured_floors: Mapping[str, Tensor] = {}
+        self.carry_floors: Callable[[LayerSums], Mapping[str, Tensor]] | None = None
         self.bounds: Tensor | None = None
         self.arrived = False
         self.shared = False
@@ -112,6 +113,26 @@ class LayerSums:
         self.eps = max(self.eps, eps)
         self.gradient.add_matrices(gradients)
 
+    @property
+    def floors_are_measured(self) -> bool:
+        """Whether the noise floors are those of this record itself."""
+        return bool(self.measured_floors)
+
+    @property
+    def floors(self) -> Mapping[str, Tensor]:
+        """(reported,) by quantity: the noise floors, measured or carried from earlier records; empty for neither."""
+        return self.measured_floors or self._carried
+
+    @cached_property
+    def _carried(self) -> Mapping[str, Tensor]:
+        """Floors carried from earlier records; asked for when everything is summed up."""
+        return self.carry_floors(self) if self.carry_floors else {}
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held until spectra are computed."""
+        return self.gradient.numbers + sum(stack.numbers for stack in self.stacks.values())
+
     @cached_property
     def subspaces(self) -> Subspaces:
         """The leading subspaces of the groups' gradients; asked for when everything is summed up."""
@@ -136,6 +157,18 @@ class LayerSums:
     def own_rows(self) -> Tensor:
         """(cells,) int64: those of the first use alone."""
         return self._own_rows.cpu()
+
+    def leave_out(self, bounds: Tensor) -> None:
+        """Note that the cells' gradients (cells,) may be off by so much, in the Frobenius norm."""
+        self.left_out = self.left_out + bounds
+
+    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, own rows and squared norms per cell, of a loss that counts ``share``."""
+        return self.rows, self.own_rows, self._squared_norms.cpu() * torch.tensor([[1.0], [share**2]])
+
+    def take_counted(self, rows: Tensor, own_rows: Tensor, squared_norms: Tensor) -> None:
+        """Take other rows, own rows and squared norms: those of several processes together."""
+        self._rows, self._own_rows, self._squared_norms = rows, own_rows, squared_norms
 
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
@@ -211,11 +244,13 @@ def formula_of_gradient(sums: LayerSums) -> Tensor:
     The formula is of the rounding of the product ``Δᵀ A``, which scales with the terms that are summed: near a
     stationary point they cancel. It leaves out the rounding of ``A`` and ``Δ`` themselves, of which a residual's
     cancellation can make thousands of times as much. Where only gradients were taken (every engine but hooks) it is
-    ``eps max(shape) σ₁``, which does not know of either cancellation.
+    ``eps max(shape) σ₁``, which does not know of either cancellation. ``sums.left_out`` is added: what sites that send
+    leading directions say their gradients may be off by, which no singular value moves by more than (Weyl 1912).
     """
+    left_out = sums.grouping.sums(sums.left_out)
     if sums.only_gradients:
-        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
-    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
+        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu() + left_out
+    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product() + left_out
 
 
 def relative_floor(sums: LayerSums) -> Tensor:

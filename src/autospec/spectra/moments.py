@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,26 @@ class Moments:
     def rows(self) -> tuple[Tensor, Tensor]:
         """(rows, width) and the cell of each, (rows,)."""
         return torch.cat(self._rows), torch.cat(self._row_cells)
+
+    def summands(self, width: int, share: float) -> list[Tensor]:
+        """What adds up over processes, of a loss that counts ``share``: samples, sums of rows, of squared norms."""
+        found = [self.samples]
+        if ROW_SUMS in self._needs:
+            zeros = torch.zeros((len(self.samples), width), dtype=torch.float64)
+            found.append(zeros if self.row_sums is None else self.row_sums)
+        if SAMPLE_NORMS in self._needs:
+            zeros = torch.zeros(len(self.samples), dtype=torch.float64)
+            found.append(zeros if self.squared_sample_norms is None else self.squared_sample_norms * share**2)
+        return found
+
+    def take(self, added: Sequence[Tensor], unknown: dict[str, str]) -> None:
+        """Take the sums of several processes, and what one of them could not tell."""
+        left = list(added)
+        self.samples, self.unknown = left.pop(0), unknown
+        if ROW_SUMS in self._needs:
+            self.row_sums = left.pop(0)
+        if SAMPLE_NORMS in self._needs:
+            self.squared_sample_norms = left.pop(0)
 
     def _add_rows(self, factors: GradientFactors, groups: SampleGroups) -> None:
         if type(factors) is not GradientFactors or factors.blocks > 1 or factors.transposed or factors.has_padding:

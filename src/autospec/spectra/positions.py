@@ -6,6 +6,8 @@ neighbouring ones, has its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,17 @@ class PositionSums:
                 transposed=factors.transposed,
             )
             self._sums[place].add(kept, cells)
+
+    @property
+    def sums(self) -> Sequence[GradientSum]:
+        """The sums at each position, or in each bin; none before the first batch."""
+        return self._sums
+
+    def begun(self, positions: int) -> Sequence[GradientSum]:
+        """The sums, begun for so many positions where no batch has come yet."""
+        if not self._sums:
+            self._sums = [GradientSum(self._shape, self._grouping) for _ in range(positions)]
+        return self._sums
 
     def spectra(self) -> Tensor:
         """(reported, positions, min(shape)) float64: singular values at every position."""

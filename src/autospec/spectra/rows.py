@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autospec.spectra.groups import Grouping
-from autospec.spectra.singular import of_gram, on_capable_device, triangle
+from autospec.spectra.singular import of_gram, on_capable_device, padded, triangle
 
 STRIPS = 4
 """A Gram matrix is summed in so many strips, each up to the diagonal: 5/8 of the work of the whole of it."""
@@ -17,11 +17,16 @@ NARROW = 256
 """Up to this width the whole matrix is summed at once, since a product of narrow strips is slower."""
 
 
+FEW = 1.5
+"""Rows are few where so many times their number is no more than their width."""
+
+
 class RowStack:
     """The rows of ``A`` or ``Δ`` of every group, stacked over the batches of an epoch, as far as their spectra need.
 
-    Rows in float32 or less are kept as a running Gram matrix in float64 (error about 1e-8 · σ₁), rows in float64
-    as a running QR triangle. Blocks (see ``Factors``) are stacked as rows of one matrix (``A``) or are the
+    Rows in float32 or less are kept as a running Gram matrix in float64 (error about 1e-8 · σ₁), or as they are while
+    those of a group are few: then the Gram matrix along their short side is the smaller. Rows in float64 are kept as
+    a running QR triangle. Blocks (see ``Factors``) are stacked as rows of one matrix (``A``) or are the
     diagonal blocks of one (``Δ``).
     """
 
@@ -32,6 +37,8 @@ class RowStack:
         self._block_width = width // blocks
         self._grams: Tensor | None = None
         self._triangles: list[list[Tensor]] = [[] for _ in range(grouping.cells)]
+        self._few: dict[int, list[Tensor]] = {}
+        self._have_grams: set[int] = set()
         self._float64 = False
         self._spectra: Tensor | None = None
         self._lender: RowStack | None = None
@@ -39,7 +46,11 @@ class RowStack:
     def add_grams(self, grams: Tensor) -> None:
         """Add rows that are in float32 or less by their Gram matrices, (cells, width, width) float64."""
         self._spectra = None
-        self._begin_grams(grams.device)[:, 0] += on_capable_device(grams)
+        self._have_grams.update(range(self.grouping.cells))
+        summed = self._begin_grams(grams.device)
+        summed[:, 0] += on_capable_device(grams)
+        for cell in list(self._few):
+            self._add_few(summed, cell)
 
     def _begin_grams(self, device: torch.device) -> Tensor:
         """The Gram matrices so far, of this stack's own."""
@@ -64,7 +75,57 @@ class RowStack:
                 joined = torch.cat(self._triangles[cell], dim=1)
                 self._triangles[cell] = [triangle(joined)]
             return
-        _add_lower(self._begin_grams(rows.device)[cell], rows.double())
+        if self._stay_few(len(rows[0]), cell):
+            self._few.setdefault(cell, []).append(rows[0].double())
+            self._lender = None
+            return
+        grams = self._begin_grams(rows.device)
+        self._add_few(grams, cell)
+        self._have_grams.add(cell)
+        _add_lower(grams[cell], rows.double())
+
+    def _stay_few(self, more: int, cell: int) -> bool:
+        """Whether so many more rows of a cell leave it with few."""
+        if self.blocks > 1 or cell in self._have_grams:
+            return False
+        return self._is_few(more + sum(len(rows) for rows in self._few.get(cell, [])))
+
+    def _is_few(self, rows: int) -> bool:
+        return FEW * rows <= self.width
+
+    def _add_few(self, grams: Tensor, cell: int) -> None:
+        """Turn the rows of a cell, that were few until now, into a part of its Gram matrix."""
+        for rows in self._few.pop(cell, []):
+            _add_lower(grams[cell], rows[None])
+
+    @property
+    def is_float64(self) -> bool:
+        """Whether rows came in float64."""
+        return self._float64
+
+    def grams_of_cells(self) -> Tensor:
+        """(cells, blocks, width, width) float64: the Gram matrices so far, of which the lower triangle counts."""
+        device = next((parts[0].device for parts in self._few.values()), torch.device("cpu"))
+        grams = self._begin_grams(device if self._grams is None else self._grams.device)
+        for cell in list(self._few):
+            self._add_few(grams, cell)
+        self._have_grams.update(range(self.grouping.cells))
+        return grams
+
+    def take_grams(self, grams: Tensor) -> None:
+        """Take other Gram matrices: those of several processes together."""
+        self._grams, self._lender, self._spectra = grams, None, None
+        self._few.clear()
+        self._have_grams.update(range(self.grouping.cells))
+
+    def triangles(self) -> Tensor:
+        """(cells, blocks, width, width) float64: rows with the same Gram matrices, zeros below what there are."""
+        found = torch.zeros((self.grouping.cells, self.blocks, self._block_width, self._block_width)).double()
+        for cell, parts in enumerate(self._triangles):
+            for rows in parts:
+                reduced = triangle(rows)
+                found[cell, :, : reduced.shape[1]] = reduced
+        return found
 
     def copied(self) -> RowStack:
         """The rows so far, apart from what is added to either afterwards."""
@@ -78,7 +139,15 @@ class RowStack:
         other = copy.copy(self)
         other._lender = self
         other._triangles = [list(parts) for parts in self._triangles]
+        other._few = {cell: list(parts) for cell, parts in self._few.items()}
+        other._have_grams = set(self._have_grams)
         return other
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held, those that are lent not counted."""
+        held = [part.numel() for parts in (*self._triangles, *self._few.values()) for part in parts]
+        return sum(held) + (0 if self._grams is None or self._lender is not None else self._grams.numel())
 
     def spectra(self) -> Tensor:
         """(reported, width) float64: singular values of every reported group's rows, zeros beyond their rank."""
@@ -91,6 +160,12 @@ class RowStack:
 
     def grams(self) -> Tensor:
         """(reported, width, width) float64: the Gram matrix of every reported group's rows."""
+        if self._few:
+            whole_rows = self.copied()
+            summed = whole_rows._begin_grams(next(iter(self._few.values()))[0].device)
+            for cell in list(whole_rows._few):
+                whole_rows._add_few(summed, cell)
+            return whole_rows.grams()
         if self._float64:
             lower = torch.stack([self._gram_of_triangles(parts) for parts in self._triangles])
         elif self._grams is None:
@@ -108,9 +183,25 @@ class RowStack:
         return (joined.mT @ joined).tril()
 
     def _of_grams(self) -> Tensor:
+        if self._few:
+            return torch.stack([self._of_short_side(members) for members in self.grouping.members])
         if self._grams is None:
             return torch.zeros(self.grouping.reported, self.blocks, self._block_width, dtype=torch.float64)
         return of_gram(self.grouping.sums(self._grams))
+
+    def _of_short_side(self, members: Tensor) -> Tensor:
+        """(1, width): of the rows of some cells, by the Gram matrix along the shorter of their sides."""
+        cells = members.nonzero()[:, 0].tolist()
+        parts = [part for cell in cells for part in self._few.get(cell, [])]
+        summed = [self._grams[cell] for cell in cells if cell in self._have_grams and self._grams is not None]
+        if not parts and not summed:
+            return torch.zeros(1, self.width, dtype=torch.float64)
+        rows = torch.cat(parts) if parts else summed[0].new_zeros((0, self.width))
+        if not summed and self._is_few(len(rows)):
+            return padded(of_gram((rows @ rows.mT)[None]), self.width)
+        gram = torch.stack(summed).sum(0) if summed else rows.new_zeros((1, self.width, self.width))
+        _add_lower(gram, rows[None])
+        return of_gram(gram)
 
     def _of_triangles(self) -> Tensor:
         return torch.stack([self._of_triangle(members) for members in self.grouping.members])

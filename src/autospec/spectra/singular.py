@@ -104,6 +104,12 @@ def triangle(matrix: Tensor) -> Tensor:
     return torch.linalg.qr(matrix, mode="r").R
 
 
+def is_zero(tensor: Tensor) -> bool:
+    """Whether all entries are zero; a NaN is not."""
+    # the norm is one quick pass, in which squares of tiny numbers vanish
+    return not bool(torch.linalg.vector_norm(tensor)) and not bool(tensor.any())
+
+
 def padded(values: Tensor, width: int) -> Tensor:
     """Singular values with zeros appended up to ``width``, as far as a matrix of that many columns has them."""
     return torch.nn.functional.pad(values, (0, width - values.shape[-1]))

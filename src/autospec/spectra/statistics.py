@@ -51,24 +51,6 @@ class Statistic:
     known: Callable[[LayerSums], bool] = lambda sums: True
 
 
-def cosines(sums: LayerSums) -> Tensor:
-    """(reported, reported): the cosine between the groups' gradients as vectors; NaN for a zero gradient."""
-    inner = sums.gradient.inner_products()
-    norms = inner.diagonal().clamp_min(0.0).sqrt()
-    scale = norms.outer(norms)
-    return (inner / scale).where(scale > 0, torch.nan).clamp(-1.0, 1.0)
-
-
-def cancellation(sums: LayerSums) -> Tensor:
-    """``‖∇_all‖ / Σ_c ‖∇_c‖``: 1 where the parts agree, 0 where they cancel.
-
-    The parts are the disjoint groups and the samples of no group together, so that they add up to ``∇_all``.
-    """
-    whole = sums.gradient.inner_products()[0, 0].clamp_min(0.0).sqrt()
-    parts = sums.gradient.norms_of_cells().sum()
-    return torch.where(parts > 0, whole / parts, torch.nan)
-
-
 def rank_bound(sums: LayerSums) -> Tensor:
     """(reported,): ``min(rows_c, in, out, rank A_c, rank Δ_c)``: no more of a gradient stands above the noise floor.
 
@@ -165,8 +147,8 @@ STATISTICS: dict[str, tuple[Statistic, ...]] = {
         Statistic(GRADIENT, (GROUP, INDEX), _OF_GRADIENT, lambda sums: sums.gradient.spectra()),
         Statistic("floor/gradient", (GROUP,), _OF_GRADIENT, gradient_floor),
         Statistic("bound/gradient", (GROUP, INDEX), _OF_GRADIENT, _bounds, known=lambda sums: sums.bounds is not None),
-        Statistic("cosine", (GROUP, OTHER_GROUP), _OF_GRADIENT, cosines),
-        Statistic("cancellation", (), _OF_GRADIENT, cancellation),
+        Statistic("cosine", (GROUP, OTHER_GROUP), _OF_GRADIENT, lambda sums: sums.gradient.cosines()),
+        Statistic("cancellation", (), _OF_GRADIENT, lambda sums: sums.gradient.cancellation()),
     ),
     ACTIVATION: _of_rows(ACTIVATION),
     ADJOINT: _of_rows(ADJOINT),

@@ -67,6 +67,28 @@ class SubjectSums:
         self._multiply_rows(factors.device)
         self._multiply(factors, subject)
 
+    def summands(self, dtype: torch.dtype, share: float) -> list[Tensor]:
+        """The gradients and squared norms so far, of a loss that counts ``share``; what adds up over processes."""
+        if self._squared_norms is None:
+            gradients = torch.zeros((self.subjects, *self.shape), dtype=dtype)
+            return [gradients, torch.zeros((self.subjects, 2), dtype=torch.float64)]
+        self._multiply_rows(self._squared_norms.device)
+        assert self._gradients is not None
+        scale = torch.tensor([1.0, share**2], dtype=torch.float64, device=self._squared_norms.device)
+        return [self._gradients.to(dtype) * share, self._squared_norms * scale]
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The precision of the gradients; None before the first."""
+        held = [part.dtype for *sides, _ in self._rows for part in sides]
+        held += [] if self._gradients is None else [self._gradients.dtype]
+        return torch.float64 if torch.float64 in held else torch.float32 if held else None
+
+    def replace(self, gradients: Tensor, squared_norms: Tensor, eps: float, told_apart: bool) -> None:
+        """Take other sums: those of several processes together."""
+        self._rows, self._gradients, self._squared_norms = [], gradients, squared_norms
+        self.eps, self.told_apart = eps, told_apart
+
     @property
     def is_multiplied(self) -> bool:
         """Whether every person's gradient is held, and not the rows that it is made of."""

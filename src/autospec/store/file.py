@@ -19,6 +19,8 @@ WRITE_SHARE = 0.02
 class SpectraFile:
     """The arrays and the header of one run, and the file that they are written to.
 
+    ``is_written_here`` says whether this process writes it; of several that train together, one does.
+
     Args:
         path: the file, or None to keep everything in memory.
         header: what the file says beside its arrays; read again at each writing.
@@ -33,6 +35,7 @@ class SpectraFile:
         self.path = path
         self.header = header
         self.table = initial_table(path, header, resume, overwrite)
+        self.is_written_here = True
         self.earlier_design = _earlier_design(path) if self.table.permutation_epochs else None
         self._last_write = time.monotonic()
         self._cost_s = 0.0
@@ -48,7 +51,7 @@ class SpectraFile:
         Raises:
             AutoSpecError: where the disk refuses, with what stood there before untouched.
         """
-        if self.path is None:
+        if self.path is None or not self.is_written_here:
             return
         started = time.monotonic()
         write_spectra(self.path, self.table, self.header)

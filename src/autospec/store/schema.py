@@ -7,6 +7,7 @@ Additions keep ``SCHEMA_VERSION``; readers ignore what they do not know.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 SCHEMA_VERSION = 1
 
@@ -110,6 +111,7 @@ def layer_path(layer: str, dataset: str = "") -> str:
     return f"{LAYERS}/{layer}/{dataset}".rstrip("/")
 
 
+@lru_cache(maxsize=4096)
 def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: str = "float64") -> Field:
     """Return the field of a layer's statistic.
 

@@ -75,7 +75,8 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(config, key, valu
 def test_the_recorder_and_the_configuration_have_the_same_defaults(config):
     given = asdict(RecorderSettings())
     shared = {entry.name for entry in fields(config.introspection)} & given.keys()
-    assert shared == {"statistics", "every", "engine", "floor", "leading", "tolerance", "directions", "bins"}
+    asked = {"permutations", "permutation_epochs"}
+    assert shared == {"statistics", "every", "engine", "floor", "leading", "tolerance", "directions", "bins", *asked}
     assert {name: getattr(type(config.introspection)(), name) for name in shared} == {key: given[key] for key in shared}
 
 

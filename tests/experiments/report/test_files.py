@@ -19,7 +19,7 @@ from autospec.experiments.report.files import check_comparisons, update_figure
 from autospec.store import read
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick"]
+TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick", "introspection.retrain=19"]
 
 
 def _trained(output_dir: Path, *overrides: str) -> dict:

@@ -32,9 +32,9 @@ def draw_bars(rows: Sequence[Row], path: Path) -> None:
         colour = OWN if name.split(",")[0] in ENGINES else OTHER
         axes.barh(place, _mean(values), color=colour, height=0.65)
         axes.plot(values, [place] * len(values), ".", color="black", markersize=4)
-    labels = [
-        name if len(of_methods[name]) == len(SHAPES) else f"{name} ({len(of_methods[name])} models)" for name in names
-    ]
+    most = max(len(values) for values in of_methods.values())
+    counts = {name: len(values) for name, values in of_methods.items()}
+    labels = [name if counts[name] == most else f"{name} ({counts[name]} of {most} models)" for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -48,13 +48,20 @@ def _warmed_up(problem: Problem, names: Iterable[str]) -> tuple[dict[str, Step],
     for name in names:
         try:
             steps[name] = ARMS[name](problem)
-            _seconds(steps[name], RECORDER_WARM_UP if name.split(",")[0] in ENGINES else WARM_UP)
+            _seconds(steps[name], _warm_up(name))
         except Exception as error:  # whatever a library raises is its answer
             if name == PLAIN:
                 raise
             steps.pop(name, None)
             reasons[name] = first_line(error)
     return steps, reasons
+
+
+def _warm_up(name: str) -> int:
+    """How many steps an arm takes before it is timed."""
+    if name.split(",")[0] not in ENGINES:
+        return WARM_UP
+    return RECORDER_WARM_UP * (10 if "every 10" in name else 1)
 
 
 def _repetitions(name: str, step: Step) -> int:

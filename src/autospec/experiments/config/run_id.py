@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from autospec.experiments.config.schema import (
+    INTROSPECTION_NOT_IN_RUN_ID,
     NOT_IN_RUN_ID,
     SIMULATION_KEYS,
     SOURCE_KEYS,
@@ -36,6 +37,10 @@ def run_id(config: ExperimentConfig, fingerprint: str) -> str:
         ``dataset-architecture-task-activation-w<width>-<ten hexadecimal digits>``.
     """
     decisive = {key: value for key, value in _differences(config).items() if key not in NOT_IN_RUN_ID}
+    introspection = _differences(config.introspection)
+    own = {key: value for key, value in introspection.items() if key not in INTROSPECTION_NOT_IN_RUN_ID}
+    decisive = {key: value for key, value in decisive.items() if key != "introspection"}
+    decisive |= {"introspection": own} if own else {}
     ignored = SOURCE_KEYS | (SIMULATION_KEYS if _reads_real_data(config.dataset) else frozenset())
     decisive["dataset"] = {key: value for key, value in _differences(config.dataset).items() if key not in ignored}
     code = own_code([*config.extensions, *(node[TARGET] for node in _targets(config))])

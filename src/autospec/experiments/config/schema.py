@@ -276,6 +276,7 @@ class IntrospectionConfig:
     permutation_epochs: Count = 10
     permutation_pairs: list[list[str]] | None = None
     permutation_seed: Annotated[int, Ge(0)] = 314159
+    retrain: Permutations = 0
     strata: list[str] = field(default_factory=lambda: ["sex", "site"])
 
 
@@ -322,6 +323,7 @@ class ExperimentConfig:
     introspection: IntrospectionConfig = field(default_factory=IntrospectionConfig)
     device: Device = Device.auto
     threads: Threads = 1
+    processes: Count = 1
     output_dir: Folder = "outputs"
     checkpoint_s: Duration | None = None
     accept_changes: bool = False
@@ -344,10 +346,14 @@ DATASET_SCHEMAS: dict[str, type[DatasetConfig]] = {
 """The schema of each choice of the ``dataset`` group."""
 
 NOT_IN_RUN_ID = frozenset(
-    {"device", "threads", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement", "figure", "panel"}
+    {"device", "threads", "processes", "output_dir", "checkpoint_s", "accept_changes", "overwrite", "supplement"}
+    | {"figure", "panel"}
     | {"extensions"}  # whose code counts, not their names
 )
 """Keys that decide where and how a run is made or drawn, not its numbers."""
+
+INTROSPECTION_NOT_IN_RUN_ID = frozenset({"retrain"})
+"""The same among those of ``introspection``: other networks than the run's."""
 
 SOURCE_KEYS = frozenset({"path", "table", "subjects_dir", "participants"})
 """Keys of a data set that say where real data lie; their content decides the numbers, not their place."""

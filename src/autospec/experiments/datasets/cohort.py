@@ -18,7 +18,7 @@ from autospec.cohorts.phenotype import NUMERIC, PARTICIPANT, read_phenotype
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CohortConfig
 from autospec.experiments.datasets.balance import Difference, note_balance
-from autospec.experiments.datasets.dataset import Dataset, Integers, Mask, hold_out
+from autospec.experiments.datasets.dataset import LEVERAGE, Dataset, Integers, Mask, hold_out
 from autospec.experiments.datasets.facts import cohort_facts
 from autospec.experiments.datasets.harmonization import check_harmonize, harmonize
 from autospec.experiments.datasets.labels import (
@@ -37,6 +37,7 @@ from autospec.experiments.datasets.residuals import (
     check_residualize,
     design_matrix,
     keep_with_covariates,
+    leverage_quarters,
     note_constants,
     note_kinds_of_covariates,
     residualize,
@@ -191,6 +192,10 @@ def build_dataset(
         inputs, fitted = adjust(
             inputs, cohort.covariates, cohort.training, features, cohort.subjects, config.equal_leverage
         )
+    # what is said of a subject decides who can be exchanged with whom in a test
+    columns = dict(cohort.columns)
+    if config.residualize:
+        columns[LEVERAGE] = leverage_quarters(cohort.covariates, cohort.training)
     result = scale(inputs, config.scaling, cohort.training)
     return Dataset(
         inputs=result.inputs,
@@ -205,7 +210,7 @@ def build_dataset(
         margins=cohort.margins,
         scaling={**fitted, **result.fitted},
         account=account.text(),
-        columns=cohort.columns,
+        columns=columns,
         balance=tuple(one.record() for one in cohort.balance),
         facts={**cohort_facts(config, cohort.balance, inputs.shape[1:], source), **facts},
     )

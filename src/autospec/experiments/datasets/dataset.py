@@ -16,6 +16,10 @@ Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
+LEVERAGE = "leverage"
+"""The column that says how much each subject decided the fit by which covariates were taken out, in quarters."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples, what is classified, and whose gradients are told apart.

@@ -49,7 +49,7 @@ def main() -> None:
         if not all(plan.done for plan in runs.values()):
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
-        made = [update_figure(plans) for plans in figures.values()]
+        made = [update_figure(plans, arguments.jobs) for plans in figures.values()]
         for files in made:
             sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:

@@ -24,8 +24,10 @@ from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.plan import Plan, plan_run
+from autospec.experiments.report.inputs import inputs_tests
 from autospec.experiments.report.optional_pictures import optional_pictures
 from autospec.experiments.report.panels import difference_panel, figure_title, group_label, spectra_panel
+from autospec.experiments.report.retraining import is_retrained, make_folder, ratios_path, read_ratios, retrain_missing
 from autospec.figures.caption import figure_caption
 from autospec.figures.contents import DifferencePanel, Panel, SpectraPanel
 from autospec.figures.page import draw_figure, draw_panel
@@ -96,11 +98,12 @@ def check_comparisons(plans: Mapping[str, Plan]) -> None:
         pairs_in_front(config.figure.pairs, [*data.groups, *data.margins])
 
 
-def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
+def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
     """Test and draw one figure from the runs of its panels A–H, unless that is done already.
 
     Args:
         plans: The plan of each panel, by its letter.
+        jobs: How many processes train the networks that test what is learned.
 
     Returns:
         The figure's files.
@@ -112,13 +115,14 @@ def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     if config.figure.number is None:
         raise AutoSpecError("figure: none is chosen")
     files = FigureFiles(Path(config.output_dir), config.figure.number)
+    retrain_missing([plan for plan in tested_runs(plans) if plan.done], jobs)
     made_from = _digest(plans)
     if _is_current(files, plans, made_from):
         log.info("figure %d is up to date", files.number)
         return files
     parts = _read_parts(plans, files)  # before anything is written
     for folder in (files.table.parent, files.stamp.parent):
-        _make(folder)
+        make_folder(folder)
     files.stamp.unlink(missing_ok=True)
     _write(parts, files, config)
     with write_atomically(files.stamp) as temporary:
@@ -158,7 +162,9 @@ def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
     for letter, plan in plans.items():
         of_run.setdefault(plan.folder.spectra, []).append(letter)
     for letters in of_run.values():
-        seeds = [RunTables(load_spectra(plan.folder.spectra)) for plan in seed_plans(plans[letters[0]])]
+        planned = seed_plans(plans[letters[0]])
+        seeds = [RunTables(load_spectra(plan.folder.spectra)) for plan in planned]
+        retrained = [read_ratios(ratios_path(plan)) for plan in planned if is_retrained(plan)]
         for letter in letters:
             config = plans[letter].config
             if letter in SPECTRA_PANELS:
@@ -166,7 +172,10 @@ def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
                 parts.optional += optional_pictures(letter, config, seeds[0].spectra, files.panel)
             if letter in tested:
                 in_front = pairs_in_front(config.figure.pairs, seeds[0].spectra.group_names)
-                tests = as_drawn(panel_table(seeds, files.number, letter, config.figure.min_group), in_front)
+                tests = panel_table(
+                    seeds, files.number, letter, config.figure.min_group, retrained, inputs_tests(config)
+                )
+                tests = as_drawn(tests, in_front)
                 name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
                 parts.tests[letter] = tests
                 parts.differences[letter] = difference_panel(name, config, seeds, tests)
@@ -189,6 +198,19 @@ def _write(parts: FigureParts, files: FigureFiles, config: ExperimentConfig) -> 
         draw()
     with write_atomically(files.caption) as temporary:
         temporary.write_text(figure_caption(files.number, title, panels), "utf-8")
+
+
+def tested_runs(plans: Mapping[str, Plan]) -> list[Plan]:
+    """List the runs whose group differences a figure tests, of every seed.
+
+    Args:
+        plans: The plan of each panel, by its letter.
+
+    Returns:
+        Their plans, each once.
+    """
+    runs = [seed_plan for letter in _tested_panels(plans) for seed_plan in seed_plans(plans[letter])]
+    return list({plan.folder.path: plan for plan in runs}.values())
 
 
 def _tested_panels(plans: Mapping[str, Plan]) -> list[str]:
@@ -218,6 +240,8 @@ def _digest(plans: Mapping[str, Plan]) -> dict[str, str]:
         for seed_plan in seed_plans(plan):
             status = seed_plan.folder.spectra.stat()
             stamp = f"{seed_plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
+            kept = ratios_path(seed_plan)
+            stamp += f" {kept.name} {kept.stat().st_mtime_ns}" if is_retrained(seed_plan) and kept.exists() else ""
             made_from[f"{letter} {seed_plan.config.seed}"] = stamp
     return made_from
 
@@ -228,10 +252,3 @@ def _code_digest() -> str:
         for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AutoSpecError(f"output_dir: cannot write {folder}: {error.strerror}") from error

@@ -22,7 +22,7 @@ from autospec.store.atomic import write_atomically
 
 PACKAGES = ("torch", "numpy", "scipy", "h5py", "hydra-core", "omegaconf", "transformers", "nilearn", "nibabel")
 
-SAME_FOR_RESUME = ("device", "gpu", "threads", "precision", "code")
+SAME_FOR_RESUME = ("device", "gpu", "threads", "processes", "precision", "code")
 """What, beside the packages, must be the same for a resumed run to give the numbers of an undisturbed one."""
 
 SOURCE = Path(__file__).parents[2]
@@ -79,6 +79,7 @@ class Provenance:
         threads: of torch, on the CPU.
         gpu: the model of the GPU, empty on the CPU.
         precision: of weights and activations.
+        processes: how many trained the run together.
         packages: versions of the packages that decide numbers.
         git_commit: of our source tree.
         code: a digest of our source.
@@ -91,6 +92,7 @@ class Provenance:
     threads: int
     gpu: str = ""
     precision: str = "float32"
+    processes: int = 1
     python: str = field(default_factory=platform.python_version)
     packages: dict[str, str] = field(default_factory=versions)
     git_commit: str = field(default_factory=git_state)

@@ -20,6 +20,7 @@ from autospec.experiments.runs.signals import postpone_signals
 from autospec.experiments.training.devices import peak_gpu_memory_mb
 from autospec.experiments.training.loop import Training
 from autospec.figures.sites import draw_sites
+from autospec.recording.processes import Processes
 from autospec.store.atomic import remove_leftovers, write_atomically
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,18 @@ def resume(
     training.load_state_dict(state["training"])
     restore_random_state(state["random"])
     return differences
+
+
+def share_state(training: Training, place: Processes | None, state: dict[str, Any] | None = None) -> None:
+    """Put every other process to where the first one is, which gives the checkpoint that it went on from."""
+    if place is None:
+        return
+    state = place.gather(state)[0]
+    if place.rank and state is None:
+        training.recorder.rewind(0)
+    elif place.rank and state is not None:
+        training.load_state_dict(state["training"])
+        restore_random_state(state["random"])
 
 
 def write_description(folder: RunFolder, config: ExperimentConfig, data: Dataset, provenance: Provenance) -> None:

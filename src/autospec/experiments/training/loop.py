@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.training.samples import Samples
+from autospec.experiments.training.shards import Shards
 from autospec.experiments.training.tasks import Task
 from autospec.recording.recorder import SpectralRecorder
 
@@ -31,6 +32,7 @@ class Training:
         schedule: of its learning rate, stepped after each epoch; None keeps the rate.
         batch_size: samples in a batch; None is the full batch.
         seed: of the order of samples.
+        shards: where several processes train the network together.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Training:
         schedule: torch.optim.lr_scheduler.LRScheduler | None,
         batch_size: int | None,
         seed: int,
+        shards: Shards | None = None,
     ) -> None:
         self.model = model
         self.task = task
@@ -55,6 +58,7 @@ class Training:
         self.schedule = schedule
         self.order = torch.Generator().manual_seed(seed)
         self.mean = samples.inputs.mean(0, keepdim=True)
+        self._shards = shards
 
     @property
     def epoch(self) -> int:
@@ -106,6 +110,11 @@ class Training:
         loss_sum = self.mean.new_zeros((), dtype=torch.float64)
         metric_sum = torch.zeros_like(loss_sum)
         for batch in self._batches():
+            if self._shards is not None:
+                loss_of_batch, metric = self._one_shared_batch(batch, self._shards)
+                loss_sum += loss_of_batch
+                metric_sum += len(batch) * metric
+                continue
             with self.recorder.batch(batch.group, batch.place) as recorded:
                 output = self.model(batch.inputs)
                 losses = self.task.losses(output, batch.inputs, batch.target)
@@ -121,6 +130,20 @@ class Training:
         loss = loss_sum.item() / len(self.samples)
         self.recorder.end_epoch(loss, metric_sum.item() / len(self.samples), *self._validate())
         return loss
+
+    def _one_shared_batch(self, batch: Samples, shards: Shards) -> tuple[Tensor, Tensor]:
+        """One optimizer step on this process's samples of a batch; the whole batch's summed loss, and its metric."""
+        own = shards.of(batch)
+        weight = torch.full((len(own),), shards.share, dtype=torch.float64)
+        with self.recorder.batch(own.group, own.place, weight=weight) as recorded:
+            output = shards.model(own.inputs)
+            losses = self.task.losses(output, own.inputs, own.target)
+            shards.objective(losses).backward()
+            recorded.losses(losses)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        with torch.no_grad():
+            return shards.loss_and_metric(self.task, output, losses, own, self.mean)
 
     def _batches(self) -> Iterator[Samples]:
         """The whole set as one batch, or shuffled batches."""

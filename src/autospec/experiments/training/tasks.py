@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,12 +22,14 @@ class Task:
         losses: (output, inputs, target) of a batch → (n,), whose mean is minimised.
         metric_name: what the metric is called.
         metric: (output, inputs, target, mean of the training inputs) of a batch → a number.
+        metric_terms: likewise → two sums over samples, a and b, where the metric is 1 - a/b.
     """
 
     name: str
     losses: Callable[[Tensor, Tensor, Tensor], Tensor]
     metric_name: str
     metric: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    metric_terms: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def reconstruction_losses(output: Tensor, inputs: Tensor, target: Tensor) -> Tensor:
@@ -59,9 +62,22 @@ def accuracy(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> Te
     return (output.argmax(1) == target).float().mean()
 
 
+def explained_variance_terms(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """The two sums of squares of ``explained_variance``."""
+    return (output - inputs).square().sum(), (inputs - mean).square().sum()
+
+
+def accuracy_terms(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """How many samples are wrong, and how many there are."""
+    wrong = (output.argmax(1) != target).sum()
+    return wrong, torch.full_like(wrong, len(target))
+
+
 TASKS = {
-    schema.Task.autoencoding: Task("autoencoding", reconstruction_losses, "explained variance", explained_variance),
-    schema.Task.classification: Task("classification", classification_losses, "accuracy", accuracy),
+    schema.Task.autoencoding: Task(
+        "autoencoding", reconstruction_losses, "explained variance", explained_variance, explained_variance_terms
+    ),
+    schema.Task.classification: Task("classification", classification_losses, "accuracy", accuracy, accuracy_terms),
 }
 
 

@@ -27,7 +27,7 @@ from autospec.experiments.config.checks import check_config
 from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
-from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, Cell
+from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, SITUATIONS, Cell
 from autospec.experiments.validation.picture import draw_calibration
 from autospec.experiments.validation.rates import markdown, merge, rates, read, write
 from autospec.experiments.validation.study import study
@@ -66,7 +66,9 @@ def _choose_cells(arguments: argparse.Namespace) -> dict[Cell, int]:
     """The cells to be run, each with its number of studies; AutoSpecError where there are none."""
     if min(arguments.runs, arguments.power_runs, arguments.jobs) < 1:
         raise AutoSpecError("--runs, --power-runs and --jobs must be 1 or more")
-    cells = dict.fromkeys((*NULLS, *CONFOUNDED), arguments.runs) | dict.fromkeys(POWER, arguments.power_runs)
+    cells = dict.fromkeys((*NULLS, *SITUATIONS, *CONFOUNDED), arguments.runs) | dict.fromkeys(
+        POWER, arguments.power_runs
+    )
     chosen = {cell: runs for cell, runs in cells.items() if arguments.only in _name(cell)}
     if not chosen:
         raise AutoSpecError(f"--only {arguments.only!r}: fits none of {'; '.join(_name(cell) for cell in cells)}")

@@ -8,9 +8,13 @@ from autospec.experiments.config.schema import Task
 from autospec.experiments.validation.study import (
     ADJUSTED,
     NO_EFFECT,
+    REPEATED,
     RETRAINED,
+    SEXES,
     SHUFFLED,
+    SPREAD,
     UNEQUAL,
+    VISITS,
     WITHIN_SEXES,
     Condition,
 )
@@ -66,6 +70,14 @@ NULLS = (
     _null(RETRAINED, ONE_TO_THREE, CLASSIFIER, 20),
 )
 """Studies in which there is nothing to find."""
+
+SITUATIONS = (
+    _null(SPREAD, BALANCED, AUTOENCODER, 40),
+    _null(REPEATED, BALANCED, AUTOENCODER, 41),
+    _null(SEXES, BALANCED, AUTOENCODER, 42),
+    _null(VISITS, BALANCED, AUTOENCODER, 43),
+)
+"""Likewise, where labels can be exchanged within strata alone: of leverage, number of samples, sex, or subject."""
 
 CONFOUNDED = (_null(UNEQUAL, BALANCED, AUTOENCODER, 8), _null(UNEQUAL, ONE_TO_THREE, AUTOENCODER, 18))
 """No null of association: the label goes with age and motion, and these with the data."""

@@ -13,8 +13,10 @@ import pandas as pd
 import torch
 
 from autospec.analysis.distances import TESTS, distances
+from autospec.analysis.intervals import interval
 from autospec.analysis.p_values import benjamini_hochberg, p_values
 from autospec.analysis.paper_tests import student
+from autospec.analysis.plain_tests import plain_tests
 from autospec.experiments import datasets, models
 from autospec.experiments.config.schema import (
     CovariateConfig,
@@ -26,30 +28,48 @@ from autospec.experiments.config.schema import (
 )
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
+from autospec.experiments.report.inputs import subject_inputs
+from autospec.experiments.retraining.retrained import retrain
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import Samples
 from autospec.experiments.training.tasks import TASKS
-from autospec.experiments.validation.retraining import permute_and_retrain
+from autospec.experiments.validation.situations import covariates_taken_out, several_samples, two_visits
 from autospec.recording.recorder import SpectralRecorder
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
+from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import PERMUTATION_LOSS, PERMUTATION_RATIOS, permutation_field
 
 WHOLE = "all epochs"
 STAGES = {"early": slice(0, 3), "late": slice(-3, None), WHOLE: slice(None)}
 """The permuted epochs of each stage of training, out of the six of a study; the table of a run is of all epochs."""
 EPOCHS, EVERY, PERMUTED = 24, 4, 6
+WIDE = 32
+"""The width of networks that are fed with residuals, whose leverage matters most in wide ones and many volumes."""
 PERMUTATIONS, RETRAININGS = 99, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
 WITHIN_SEXES = "effect zero, two pairs within sexes"
 RETRAINED = "effect zero, trained classes, retrained"
 UNEQUAL, ADJUSTED = "effect zero, unequal age and motion", "effect zero, unequal age and motion, residualized"
+SPREAD = "effect zero, covariates of unequal spread taken out"
+REPEATED = "effect zero, one or three samples a subject"
+SEXES = "effect zero, unequal shares of sex"
+VISITS = "effect zero, two visits of each subject"
+SITUATIONS = {
+    SPREAD: covariates_taken_out,
+    REPEATED: several_samples,
+    SEXES: lambda data, random: data,
+    VISITS: two_visits,
+}
+"""Data of which labels can be exchanged within strata alone."""
 SHIFT = 0.5
 """How far patients lie above controls in age and motion where those are unequal, in SD."""
 STUDY_COLUMNS = ("test", "stage", "p")
-FEATURES = [
-    f"{side}-{name}" for name in ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen") for side in ("Left", "Right")
-]
+STRUCTURES = ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen")
+FEATURES, MORE_FEATURES = (
+    [f"{side}-{name}" for name in names for side in ("Left", "Right")]
+    for names in (STRUCTURES, (*STRUCTURES, "Caudate", "Pallidum", "Accumbens-area", "Lateral-Ventricle"))
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ class Condition:
         dataset = replace(
             base.dataset,
             seed=seed,
-            features=FEATURES,
+            features=FEATURES if self.null != SPREAD else MORE_FEATURES,
             people=self._subjects(),
             effect=1.0 if self.null == SHUFFLED else self.effect,
             group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
@@ -112,11 +132,27 @@ class Condition:
             permutation_epochs=PERMUTED,
             permutation_pairs=[list(pair) for pair in self.pairs],
             permutation_seed=seed,
+            # quarters of leverage are fine enough, and the shares of sex are equal
+            strata=[] if self.null == SPREAD else base.introspection.strata,
         )
-        return replace(base, dataset=dataset, introspection=introspection, task=self.task, seed=seed, epochs=EPOCHS)
+        width = WIDE if self.null == SPREAD else base.width
+        return replace(
+            base,
+            dataset=dataset,
+            introspection=introspection,
+            task=self.task,
+            seed=seed,
+            epochs=EPOCHS,
+            width=width,
+        )
 
     def _subjects(self) -> PeopleConfig:
         first, second = self.sizes
+        if self.null == SEXES:
+            return PeopleConfig(
+                HC=SexesConfig(men=first - first // 3, women=first // 3),
+                SZ=SexesConfig(men=second // 3, women=second - second // 3),
+            )
         if self.of_sexes:
             return PeopleConfig(HC=SexesConfig(men=first, women=second), SZ=SexesConfig(men=first, women=second))
         return PeopleConfig(
@@ -143,31 +179,36 @@ def study(condition: Condition, base: ExperimentConfig, seed: int) -> pd.DataFra
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """A thousand cohorts need no account."""
-    loggers = [logging.getLogger(f"autospec.experiments.{name}") for name in ("datasets", "validation.retraining")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    logger = logging.getLogger("autospec.experiments.datasets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def _study(condition: Condition, config: ExperimentConfig, seed: int) -> pd.DataFrame:
     if condition.null == RETRAINED:
-        permutations = permute_and_retrain(config, RETRAININGS)
+        permutations = retrain(config, RETRAININGS)
         rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
         return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
     data = _load(config, condition, seed)
     recorder = _train(config, data)
     permutations = _permutations(recorder, condition.pairs)
     rows = [row for stage in STAGES for row in _permutation_rows(permutations, stage)]
-    return pd.DataFrame([*rows, *_paper_rows(recorder, condition.pairs[0])], columns=list(STUDY_COLUMNS))
+    if condition.null in SITUATIONS:
+        rows += [row for stage in STAGES for row in _interval_rows(permutations, stage)]
+        rows += _plain_rows(data, config)
+    else:
+        rows += _paper_rows(recorder, condition.pairs[0])
+    return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
 
 
 def _load(config: ExperimentConfig, condition: Condition, seed: int) -> Dataset:
     data = datasets.load(config.dataset)
+    if condition.null in SITUATIONS:
+        return SITUATIONS[condition.null](data, np.random.default_rng([seed, 1]))
     if condition.null != SHUFFLED:
         return data
     random = np.random.default_rng(seed)
@@ -190,7 +231,7 @@ def _train(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
         margins=data.margins,
         every=EVERY,
         epochs=EPOCHS,
-        permutation_design=permutation_design(data, config.introspection, config.dataset.group_by, target, recorded),
+        permutation_design=_design(config, data, target, recorded),
     )
     samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
     with recorder:
@@ -199,6 +240,24 @@ def _train(config: ExperimentConfig, data: Dataset) -> SpectralRecorder:
         training = Training(model, TASKS[config.task], samples, None, recorder, optimizer, None, None, seed)
         training.run(EPOCHS, lambda loss: None)
     return recorder
+
+
+def _design(config: ExperimentConfig, data: Dataset, target: str | None, recorded: list[int]) -> PermutationDesign:
+    return permutation_design(data, config.introspection, config.dataset.group_by, target, recorded)
+
+
+def _interval_rows(permutations: PermutationRatios, stage: str) -> Iterator[tuple[str, str, float]]:
+    """0 where the interval of the first layer's effect excludes 0, and else 1."""
+    layer, pair = next(iter(permutations.ratios)), permutations.pairs[0]
+    low, high = interval(distances(_at(permutations, STAGES[stage]), layer, pair, "permutation").deviations)
+    yield "interval of the effect without 0", stage, float(low <= 0 <= high)
+
+
+def _plain_rows(data: Dataset, config: ExperimentConfig) -> Iterator[tuple[str, str, float]]:
+    """The p of the tests of the inputs."""
+    design = _design(config, data, None, [0])
+    for row in plain_tests(subject_inputs(data, design), design.pairs).to_dict("records"):
+        yield str(row["test"]), "data", float(row["p"])
 
 
 def _permutations(recorder: SpectralRecorder, pairs: tuple[Pair, ...]) -> PermutationRatios:

@@ -1,0 +1,250 @@
+"""The processes that train one model together, each on a shard of the samples (``torch.distributed``).
+
+Group gradients, Gram matrices, counts and losses are sums over samples, and so over processes; singular values are
+not. So the sums travel, once per record, and never the rows of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from autospec.errors import AutoSpecError
+from autospec.spectra.registered import ROWS
+from autospec.spectra.statistics import Statistic
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+AT_ONCE = 2**16
+"""So many numbers of small tensors travel in one message: 512 KiB of float64. Larger ones travel alone, uncopied."""
+
+_FAILURES = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "timed out",
+    "timeout",
+    "socket",
+    "peer",
+    "nccl",
+    "gloo",
+)
+"""What stands in the messages of torch's communication when another process is gone."""
+
+
+class LostProcess(AutoSpecError):
+    """A process that trained with this one has ended, or does not answer in time."""
+
+
+class Processes:
+    """Several processes and this one's place among them.
+
+    Args:
+        group: the process group; None is the default one.
+
+    Attributes:
+        rank: this process's number from 0; the first writes the file.
+        size: how many there are.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None) -> None:
+        import torch.distributed as dist
+
+        self._group = group
+        self.rank = dist.get_rank(group)
+        self.size = dist.get_world_size(group)
+        if self.rank < 0:
+            raise AutoSpecError("process_group: this process is not one of its ranks; make the recorder on these alone")
+        on_gpu = "nccl" in str(dist.get_backend(group))
+        self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the file."""
+        return self.rank == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sums of tensors over all processes, on the devices they came from.
+
+        Args:
+            tensors: of the same shapes and dtypes, in the same order, in every process.
+
+        Returns:
+            The sums, bit for bit the same in every process; of a large tensor, in its own memory.
+
+        Raises:
+            LostProcess: where another process is gone.
+        """
+        sums: dict[int, Tensor] = {}
+        for places in _messages(tensors):
+            flat = self._flat([tensors[place].detach() for place in places])
+            with answering(self):
+                self._all_reduce(flat)
+            for place, part in zip(places, flat.split([tensors[place].numel() for place in places]), strict=True):
+                sums[place] = part.view(tensors[place].shape).to(tensors[place].device)
+        return [sums[place] for place in range(len(tensors))]
+
+    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The numbers of tensors one after the other; one alone stays where it is."""
+        if len(tensors) == 1 and tensors[0].is_contiguous() and tensors[0].device.type == self._device.type:
+            return tensors[0].view(-1)
+        return torch.cat([tensor.reshape(-1).to(self._device) for tensor in tensors])
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gives, in their order: small things that can be pickled."""
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        with answering(self):
+            dist.all_gather_object(found, value, group=self._group)
+        return found
+
+    def gather_tensor(self, tensor: Tensor) -> list[Tensor]:
+        """A tensor of the same shape from every process, in their order."""
+        import torch.distributed as dist
+
+        mine = tensor.detach().contiguous().to(self._device)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        with answering(self):
+            dist.all_gather(found, mine, group=self._group)
+        return [one.to(tensor.device) for one in found]
+
+    def mean(self, values: Sequence[float | None]) -> list[float | None]:
+        """The mean of each value over the processes that have it; None where none has."""
+        known = [value is not None for value in values]
+        numbers = torch.tensor([0.0 if value is None else value for value in values], dtype=torch.float64)
+        sums = self.add_up([torch.cat([numbers, torch.tensor(known, dtype=torch.float64)])])[0]
+        total, count = sums.chunk(2)
+        return [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """AutoSpecError where another process was told, or has come, to something else; a meeting point, too."""
+        for rank, others in enumerate(self.gather(facts)):
+            for name, value in facts.items():
+                if others.get(name) != value:
+                    raise AutoSpecError(
+                        f"{name} differs between processes: rank {self.rank} has {value!r}, rank {rank} "
+                        f"{others.get(name)!r}; all that train one model make the same recorder, and see the same "
+                        "file where one is resumed (process_group=False for models that train apart)"
+                    )
+
+    def _all_reduce(self, flat: Tensor) -> None:
+        import torch.distributed as dist
+
+        dist.all_reduce(flat, group=self._group)
+
+
+def find_processes(process_group: ProcessGroup | bool | None, model: nn.Module) -> Processes | None:
+    """The processes that train a model together; None for one alone.
+
+    Args:
+        process_group: that of a recorder: None looks for the wrapper's, then for the default one; False is none.
+        model: the model as it was given, in its wrapper or not.
+
+    Raises:
+        AutoSpecError: for a wrapper whose weights are in pieces, by name.
+    """
+    if process_group is False or not is_one_of_several():
+        return None
+    _refuse_shards(model)
+    own = getattr(model, "process_group", None) if _is_ddp(model) else None
+    group = own if process_group is None or process_group is True else process_group
+    processes = Processes(group)
+    return processes if processes.size > 1 else None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside ``DistributedDataParallel``, whose calls the wrapper makes; any other model as it is."""
+    if not is_one_of_several() or not _is_ddp(model):
+        return model
+    if getattr(model, "mixed_precision", None) is not None:
+        raise AutoSpecError(
+            "DistributedDataParallel(mixed_precision=...) computes with other weights than it holds; use torch.autocast"
+        )
+    inner = model.module
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def check_served(engine: str, statistics: Sequence[Statistic]) -> None:
+    """AutoSpecError for an engine, and a statistic, that cannot be had in several processes."""
+    for statistic in statistics:
+        if ROWS in statistic.needs:
+            raise AutoSpecError(
+                f"statistic {statistic.name!r} needs 'rows', which do not leave a process; record it in one alone"
+            )
+    if engine != "hooks":
+        raise AutoSpecError(
+            f"engine={engine!r} makes passes of its own, past the gradients that DistributedDataParallel averages; in "
+            "several processes use engine='hooks'"
+        )
+
+
+def is_averaged(model: nn.Module) -> bool:
+    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrappers = (one for one in gc.get_objects() if type(one) is DistributedDataParallel)
+    return any(module is model for wrapper in wrappers for module in wrapper.modules())
+
+
+@contextlib.contextmanager
+def answering(processes: Processes | None) -> Iterator[None]:
+    """A context in which torch's failure to reach another process becomes one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if processes is None or not any(word in text.lower() for word in _FAILURES):
+            raise
+        raise LostProcess(
+            f"rank {processes.rank}: another of the {processes.size} processes has ended or does not answer "
+            f"({text.splitlines()[0][:120]}); the file holds what was recorded up to its last writing"
+        ) from error
+
+
+def is_one_of_several() -> bool:
+    """Whether this process has joined others; torch's module is looked at only where it is loaded."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _is_ddp(model: nn.Module) -> bool:
+    from torch.nn.parallel import DistributedDataParallel
+
+    return isinstance(model, DistributedDataParallel)
+
+
+def _refuse_shards(model: nn.Module) -> None:
+    """AutoSpecError for weights of which each process holds a piece."""
+    tensors = sys.modules.get("torch.distributed.tensor")  # loading it takes seconds
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "FullyShardedDataParallel":
+            raise AutoSpecError(f"{kind}: each process holds a piece of the weights; {_INSTEAD}")
+    for name, parameter in model.named_parameters():
+        if tensors is not None and isinstance(parameter, tensors.DTensor):
+            raise AutoSpecError(f"{name!r} is a DTensor (fully_shard, tensor parallel), held in pieces; {_INSTEAD}")
+
+
+_INSTEAD = "wrap the model in torch.nn.parallel.DistributedDataParallel"
+
+
+def _messages(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
+    """The places of tensors that travel together: of one dtype, and few numbers or one tensor."""
+    by_dtype: dict[torch.dtype, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        waiting = by_dtype.setdefault(tensor.dtype, [])
+        if waiting and sum(tensors[other].numel() for other in waiting) + tensor.numel() > AT_ONCE:
+            yield waiting
+            waiting = by_dtype[tensor.dtype] = []
+        waiting.append(place)
+    yield from (places for places in by_dtype.values() if places)

@@ -1,0 +1,184 @@
+"""Several processes record what one would on all samples at once."""
+
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from rank_workers import (
+    SMALL,
+    Case,
+    losses_of,
+    network,
+    situations,
+    stop_in_the_middle,
+    train_shards,
+    train_whole,
+    train_with_accelerate,
+    train_with_lightning,
+)
+from ranks import assert_same_file, on_ranks
+from references import content
+
+from autospec.store.schema import MEASURE_NAMES
+
+MEASURES = sorted({*MEASURE_NAMES} - {"diffusion_entropy"})  # which needs the rows themselves
+UNEVEN = ((0, 0, 1, 1, 2), (0, 1, 1))
+ABSENT = ((0, 0, 0), (1, 2, 1, 2, -1))
+CASES = {
+    "unequal shards": Case((UNEVEN,)),
+    "groups absent on a rank": Case((ABSENT,)),
+    "mini-batches": Case((UNEVEN, ABSENT)),
+    "accumulation under no_sync": Case((UNEVEN, ABSENT), accumulate=True),
+    "positions and blocks": Case(
+        (UNEVEN, ABSENT), model="conv", statistics=("gradient", "activation", "adjoint", "tied")
+    ),
+    "measures": Case((UNEVEN, ABSENT), statistics=("gradient", *MEASURES)),
+    "every other epoch": Case((UNEVEN,), every=2, epochs=4),
+    "more rows than the layer is wide": Case((((0, 1, 2) * 9, (0, 1) * 8),)),
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The folder of the files that two processes wrote, and the weights of each process by case."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, on_ranks(train_shards, 2, folder, CASES, folder)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_write_what_one_writes_of_all_samples(case, two, tmp_path):
+    folder, results = two
+    weights = train_whole(CASES[case], 2, tmp_path / "whole.h5")
+    for own in results:
+        for found, expected in zip(own[case], weights, strict=True):
+            assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert_same_file(folder / f"{case}.h5", tmp_path / "whole.h5")
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """The folder of the files of ``situations``, and what was said in each of two processes."""
+    folder = tmp_path_factory.mktemp("said")
+    results = on_ranks(situations, 2, folder, folder)
+    assert all(isinstance(own, dict) for own in results), results
+    return folder, results
+
+
+def _sigma(path, layer="0"):
+    with h5py.File(path) as file:
+        return file[f"layers/{layer}/gradient"][:, 0, 0]
+
+
+def test_gradients_that_are_added_up_are_recorded_as_they_are(said):
+    folder, results = said
+    assert results[0]["added"] == results[1]["added"] == []
+    model = network(SMALL)
+    inputs = torch.cat([SMALL.inputs(0, rank) for rank in range(2)])
+    (losses_of(model, inputs).sum() / 3).backward()
+    assert _sigma(folder / "added.h5")[0] == pytest.approx(
+        float(torch.linalg.svdvals(model[0].weight.grad)[0]), rel=1e-10
+    )
+    assert any("neither the average nor the sum" in text for text in results[0]["clipped"])
+
+
+def test_a_wrapper_that_a_trainer_made_is_found(said):
+    folder, results = said
+    assert results[0]["clipped in a wrapper"] == []
+    assert _sigma(folder / "inner.h5")[0] == pytest.approx(_sigma(folder / "added.h5")[0] / 2, rel=1e-10)
+
+
+def test_alone_the_file_is_the_same_to_the_last_bit(tmp_path):
+    for name, group in (("found.h5", None), ("alone.h5", False)):
+        train_whole(replace(SMALL, settings=(("process_group", group),)), 2, tmp_path / name)
+    assert content(tmp_path / "found.h5") == content(tmp_path / "alone.h5")
+    with h5py.File(tmp_path / "found.h5") as file:
+        assert "processes" not in file.attrs
+
+
+def test_models_that_train_apart_are_told_apart_from_ones_that_train_together(said):
+    folder, results = said
+    assert any("process_group=False" in text and "not the average" in text for text in results[0]["not exchanged"])
+    for rank in range(2):
+        model = network(SMALL)
+        losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+        own = float(torch.linalg.svdvals(model[0].weight.grad)[0])
+        assert results[rank]["apart"] == pytest.approx(own, rel=1e-10)
+        assert _sigma(folder / f"own_{rank}.h5")[0] == pytest.approx(own, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("situation", "text"),
+    [
+        ("other groups", "groups differs between processes: rank 1 has ('all', 'a', 'b'), rank 0 ('all', 'a', 'c')"),
+        ("no batch", "epoch 0 ended without a recorder.batch(...)"),
+        ("another engine", "engine='fast' makes passes of its own"),
+        ("rows", "statistic 'diffusion_entropy' needs 'rows', which do not leave a process; record it in one alone"),
+        ("permutations", "permutations=... in several processes: each meets its own subjects alone"),
+        ("sharded", "'0.weight' is a DTensor (fully_shard, tensor parallel), held in pieces"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_line(situation, text, said):
+    assert text in said[1][1][situation]
+
+
+def test_a_process_may_have_no_batch(said):
+    folder, results = said
+    model = network(SMALL)
+    losses_of(model, SMALL.inputs(0, 0)).mean().backward()
+    half = float(torch.linalg.svdvals(model[0].weight.grad)[0]) / 2  # of two processes' average
+    assert [own["one without a batch"] for own in results] == pytest.approx([half, half], rel=1e-10)
+    with h5py.File(folder / "one_without.h5") as file:
+        assert file["training/loss"][:].tolist() == [4.0]
+        assert file["training/metric"][:].tolist() == [0.5]
+
+
+def test_the_floor_is_measured_over_all_processes(said, tmp_path):
+    train_whole(replace(SMALL, dtype=torch.float32), 2, tmp_path / "whole.h5")
+    with h5py.File(said[0] / "float32.h5") as file, h5py.File(tmp_path / "whole.h5") as whole:
+        layer, expected = file["layers/0"], whole["layers/0"]
+        assert layer["floor/measured"][:].tolist() == [1.0, 1.0, 1.0]
+        assert np.allclose(layer["gradient"], expected["gradient"], rtol=0, atol=1e-6)
+        ratio = layer["floor/gradient"][0, 0] / expected["floor/gradient"][0, 0]
+        assert 1 / 30 < ratio < 30  # roundings of other sums
+
+
+def test_options_of_the_wrapper_change_nothing(said):
+    folder, results = said
+    assert results[0]["ddp options"] == []
+    for name in ("unused", "static"):
+        assert _sigma(folder / f"{name}.h5") == pytest.approx(_sigma(folder / "float32.h5"), rel=1e-5)
+
+
+def test_where_a_process_is_killed_the_others_end_with_one_line(tmp_path):
+    results = on_ranks(stop_in_the_middle, 2, tmp_path, tmp_path)
+    assert results[1] is None
+    assert "rank 0: another of the 2 processes has ended or does not answer" in results[0]
+    with h5py.File(tmp_path / "spectra.h5") as file:
+        assert file["epoch"][:].tolist() == [0, 1, 2]
+        assert not file.attrs["complete"]
+        assert file.attrs["processes"] == 2
+
+
+@pytest.mark.slow
+def test_four_processes_write_what_one_writes_of_all_samples(tmp_path):
+    shards = (((0, 0, 1), (2,), (0, -1, 1, 1, 2), (1, 1)), ((2,), (0, 1), (1, 1, 1), (0, 0, 2, 2)))
+    cases = {"mlp": Case(shards), "conv": replace(Case(shards), model="conv", statistics=("gradient", "activation"))}
+    on_ranks(train_shards, 4, tmp_path, cases, tmp_path)
+    for name, case in cases.items():
+        train_whole(case, 4, tmp_path / "whole.h5")
+        assert_same_file(tmp_path / f"{name}.h5", tmp_path / "whole.h5")
+        (tmp_path / "whole.h5").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [train_with_accelerate, train_with_lightning])
+def test_under_a_trainer_the_file_is_that_of_one_process(worker, tmp_path):
+    case = CASES["unequal shards"]
+    weights = train_whole(case, 2, tmp_path / "whole.h5")
+    results = on_ranks(worker, 2, tmp_path, case, tmp_path / "spectra.h5")
+    assert not isinstance(results[0], str), results[0]
+    for found, expected in zip(results[0], weights, strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert_same_file(tmp_path / "spectra.h5", tmp_path / "whole.h5")
