@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults fuzz calibrate benchmark lock
+.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults fuzz calibrate shortcut statements benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +30,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
-figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 ARGS='key=value ...'
-	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
+figures: $(READY) ## train what is missing, test, draw: FIGURE=1 PRESET=paper JOBS=2 OUTPUT=outputs ARGS='key=value ...'
+	$(BIN)/autospec figures --figure $(FIGURE) --preset $(PRESET) --jobs $(JOBS) output_dir=$(OUTPUT) $(ARGS)
 
 report: $(READY) ## write one page of all runs, figures and tests: OUTPUT=outputs
 	$(BIN)/autospec report $(OUTPUT)
@@ -86,7 +86,13 @@ fuzz: $(READY) ## damage 5,000 files of every kind and see what their readers ma
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign $(ARGS)
 
 calibrate: $(READY) ## run thousands of studies without a difference through every test (an hour)
-	$(BIN)/python scripts/calibrate.py $(ARGS)
+	$(BIN)/python scripts/calibrate.py --output-dir $(OUTPUT) $(ARGS)
+
+shortcut: $(READY) ## plant a shortcut in simulated data and see how often it is found (ten minutes)
+	$(BIN)/python scripts/shortcut.py --output-dir $(OUTPUT) $(ARGS)
+
+statements: $(READY) ## put the paper's statements to the test over 20 seeds (ten minutes)
+	$(BIN)/python scripts/statements.py --output-dir $(OUTPUT) $(ARGS)
 
 benchmark: $(READY) ## time every engine against plain training, other libraries and what a user would write (hours): ARGS='--models mlp'
 	$(BIN)/python scripts/benchmark.py $(ARGS)

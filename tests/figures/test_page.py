@@ -70,6 +70,7 @@ def drawn(monkeypatch):
     """The figures that would be saved."""
     figures: list[Figure] = []
     monkeypatch.setattr(page, "save_picture", lambda figure, paths: figures.append(figure))
+    monkeypatch.setattr(page, "save_pages", lambda pages, paths: figures.extend(pages))
     return figures
 
 
@@ -89,10 +90,9 @@ def test_a_figure_says_what_it_is(drawn):
         "Figure 1",
         "a title",
         "width 8",
-        "a source (real data)",
+        "Real data: a source",
         "SZ: n = 20",
-        "seed 7",
-        "run-1",
+        "Seed 7",
         "epoch",
     ):
         assert expected in text
@@ -104,7 +104,7 @@ def test_groups_of_few_people_are_flagged(drawn, tmp_path):
     panel = _spectra()
     few = replace(panel, provenance=replace(panel.provenance, min_group=25))
     draw_panel(few, tmp_path / "a.png")
-    assert "SZ: n = 20 (fewer than 25), HC: n = 30;" in " ".join(_texts(drawn[0]).split())
+    assert "SZ: n = 20 (fewer than 25), HC: n = 30." in " ".join(_texts(drawn[0]).split())
 
 
 def test_simulated_data_are_called_simulated(drawn, tmp_path):
@@ -174,14 +174,14 @@ def test_a_single_epoch_that_differs_has_a_mark():
 def test_a_verdict_and_the_names_of_pairs_are_drawn():
     panel = _differences()
     panel = replace(panel, verdicts={("layer.0", "SZ", "HC"): "p = 0.020, SZ larger"})
-    assert "p = 0.020\nSZ larger" in _texts(_parts(panel))
+    assert "p = 0.020, SZ larger" in _texts(_parts(panel))
 
 
 def test_the_legend_says_what_dark_means(drawn, tmp_path):
     draw_panel(replace(_differences(), paper=False, left_out=("a reason.",)), tmp_path / "a.png")
     text = " ".join(_texts(drawn[0]).split())
     assert "q < 0.05 " in text
-    assert "G: a reason." in text
+    assert "a reason." in text
     assert "association with the label" in text
     draw_panel(_differences(), tmp_path / "b.png")
     assert "paper's p < 0.05 (descriptive)" in _texts(drawn[1])

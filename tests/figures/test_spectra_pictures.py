@@ -104,7 +104,7 @@ def test_the_p_is_the_one_of_the_table_whatever_is_drawn(spectra):
         words = _words(spectra.plot_differences("SZ", "HC", layers=layers))
         for layer in spectra.layers if layers is None else [layers]:
             assert f"p = {primary.p_family[layer]:.3f}" in words
-        assert "labels permuted at fixed weights" in words
+        assert "labels permuted over subjects" in words
 
 
 def test_a_pair_can_be_turned_round(spectra):

@@ -13,6 +13,8 @@ SIGNED = ("median_log2_ratio", "log2_ratio", "excess_log2_ratio", "t")
 """Columns that change their sign when a pair is turned round."""
 SWAPPED = {f"{name}_{side}": f"{name}_{other}" for name in ("group", "size", "mean") for side, other in ("ab", "ba")}
 """Columns whose names are swapped when a pair is."""
+AGREEMENT, SIGNIFICANT = 0.75, 0.05
+"""A group is called larger where so many of the singular values say so, and all whose q is below 0.05."""
 INTERVAL = ("low", "high")
 """Columns of an effect's interval, where there is one: turned round, each is the other's with its sign changed."""
 
@@ -77,11 +79,34 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     words: dict[Key, str] = {}
     for row in primary.to_dict("records"):
-        text = "not tested"
+        key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
+        words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            text = f"p = {row['p_family']:.3f}" + (f", {label(row['larger'])} larger" if row["p_family"] < 0.05 else "")
-        words[str(row["layer"]), str(row["group_a"]), str(row["group_b"])] = text
+            found = f", {direction(tests, key, label)}" if row["p_family"] < SIGNIFICANT else ""
+            words[key] = f"p = {row['p_family']:.3f}{found}"
     return words
+
+
+def direction(tests: pd.DataFrame, key: Key, label: Callable[[str], str] = str) -> str:
+    """Say which group is larger, where the singular values agree on it.
+
+    Args:
+        tests: The tests of one panel, with the columns of ``figure_table.COLUMNS``.
+        key: Layer, first and second group.
+        label: Names a group for readers.
+
+    Returns:
+        Such as ``SZ larger``, or ``mixed signs`` where fewer than three in four indices, or not all that are marked,
+        have the sign of the median.
+    """
+    of_key = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["test"] == "permutation")
+    (larger,) = tests.loc[of_key & (tests["per"] == "trajectory"), "larger"]
+    indices = tests[of_key & (tests["per"] == "index") & tests["excess_log2_ratio"].notna()]
+    agree = np.sign(indices["excess_log2_ratio"]) == (1 if larger == key[1] else -1)
+    marked = agree[indices["q"] < SIGNIFICANT] if len(indices) else agree
+    if not larger or not marked.all() or (len(agree) and agree.mean() < AGREEMENT):
+        return "mixed signs"
+    return f"{label(larger)} larger"
 
 
 def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[str, ...]:

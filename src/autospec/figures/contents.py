@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from autospec.figures.data_facts import DataFacts
 from autospec.harmless import in_picture
 
 LONGEST_NAME = 16
@@ -45,6 +46,8 @@ class Provenance:
         sizes: Subjects or samples in each group, by the group's label.
         min_group: Smaller groups are flagged.
         layers_shown: A sentence where not all layers are shown.
+        epochs: The epochs that were trained; None where the file does not say.
+        facts: What else must be said of a cohort's data; None for other data.
     """
 
     run_id: str
@@ -54,6 +57,8 @@ class Provenance:
     sizes: dict[str, float]
     min_group: int = 0
     layers_shown: str = ""
+    epochs: int | None = None
+    facts: DataFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class SpectraPanel:
         frame: The columns of ``Spectra.to_frame``, and seed where there are runs of several.
         provenance: What the footer says.
         seeds: The number of runs.
+        pairs: The pairs of groups that the figure compares elsewhere.
     """
 
     letter: str
@@ -97,6 +103,7 @@ class SpectraPanel:
     frame: pd.DataFrame
     provenance: Provenance
     seeds: int = 1
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,10 @@ class DifferencePanel:
         provenance: What the footer says.
         paper: Whether ``tests`` are the paper's descriptive ones.
         verdicts: By layer, first and second group, the result of the primary test in a few words.
-        left_out: Sentences on what is not shown or not tested, and why.
+        left_out: Sentences on what is not tested, and why.
+        grey: A sentence on how much of the maps is grey, and why.
         pair_names: The pairs' names for readers.
+        side_names: The two groups' names for readers, by pair.
         seeds: The number of runs whose tests are taken together.
         tested: Whether the legend and the footer explain tests.
     """
@@ -131,6 +140,11 @@ class DifferencePanel:
     paper: bool = True
     verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    grey: str = ""
     pair_names: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    side_names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     seeds: int = 1
     tested: bool = True
+
+
+Panel = SpectraPanel | DifferencePanel

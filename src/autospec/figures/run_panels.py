@@ -13,6 +13,7 @@ from autospec.analysis.comparison import Comparison
 from autospec.analysis.run_tables import RunTables
 from autospec.analysis.summary import drawn_rows, left_out, orient, retrained, verdicts
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
+from autospec.figures.data_facts import read_facts
 from autospec.store.groups import Pair
 from autospec.store.read import Spectra
 from autospec.store.schema import GRADIENT
@@ -35,6 +36,7 @@ class Heading:
         min_group: Smaller groups are flagged.
         seeds: The number of runs that differ in their seed.
         note: What the footer says of layers or epochs that are not shown; None says which layers are.
+        pairs: The pairs of groups that the figure compares.
     """
 
     letter: str
@@ -44,6 +46,7 @@ class Heading:
     min_group: int = 0
     seeds: int = 1
     note: str | None = None
+    pairs: Sequence[Pair] = ()
 
 
 def spectra_panel(runs: Sequence[RunTables], heading: Heading, groups: Sequence[str] | None = None) -> SpectraPanel:
@@ -69,6 +72,7 @@ def spectra_panel(runs: Sequence[RunTables], heading: Heading, groups: Sequence[
         frame=pd.concat(frames, ignore_index=True),
         provenance=_provenance(run, heading, shown),
         seeds=len(runs),
+        pairs=tuple(heading.pairs),
     )
 
 
@@ -104,7 +108,9 @@ def difference_panel(
         provenance=_provenance(run, heading, run.groups),
         paper=paper,
         verdicts=verdicts(drawn, heading.label),
-        left_out=(_values_left_out(compared), *retrained(drawn), *left_out(drawn, heading.label)),
+        side_names={(a, b): (heading.label(a), heading.label(b)) for a, b in pairs},
+        left_out=(*retrained(drawn), *left_out(drawn, heading.label)),
+        grey=_values_left_out(compared),
         seeds=heading.seeds,
     )
 
@@ -140,7 +146,7 @@ def _values_left_out(compared: Sequence[Comparison]) -> str:
     beyond = sum(int(comparison.beyond_rank.sum()) for comparison in compared)
     below = sum(int(comparison.below_floor.sum()) for comparison in compared)
     return (
-        f"of the maps' values {100 * beyond / values:.1f} % lie beyond the rank bound and {100 * below / values:.1f} % "
+        f"Of the maps' values {100 * beyond / values:.1f} % lie beyond the rank bound and {100 * below / values:.1f} % "
         "below a noise floor."
     )
 
@@ -196,6 +202,8 @@ def _provenance(run: RunTables, heading: Heading, groups: Sequence[str]) -> Prov
         min_group=heading.min_group,
         layers_shown=_layers_sentence(spectra, heading.layers) if heading.note is None else heading.note,
         sizes={heading.label(group): spectra.sizes[group] for group in groups},
+        epochs=int(spectra.epochs[-1]) + 1 if spectra.run_id and len(spectra.epochs) else None,
+        facts=read_facts(spectra.attributes),
     )
 
 

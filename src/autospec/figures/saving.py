@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from PIL import Image
 
 from autospec.errors import AutoSpecError
 from autospec.store.atomic import write_atomically
@@ -21,6 +24,44 @@ class Picture(Figure):
         image = io.BytesIO()
         self.savefig(image, format="png", dpi=SCREEN_DPI)
         return image.getvalue()
+
+
+def save_pages(pages: Sequence[Figure], paths: Sequence[Path]) -> None:
+    """Save pictures that belong together: as the pages of a PDF, or below one another.
+
+    Args:
+        pages: The pictures, of one width.
+        paths: The files, each ``.pdf`` or ``.png``.
+
+    Raises:
+        AutoSpecError: A file cannot be written.
+    """
+    if len(pages) == 1:
+        return save_picture(pages[0], paths)
+    for path in paths:
+        with write_atomically(path) as temporary:
+            if path.suffix == ".pdf":
+                with PdfPages(temporary) as document:
+                    for page in pages:
+                        document.savefig(page)
+            else:
+                _stack(pages).save(temporary, format=path.suffix[1:])
+
+
+def _stack(pages: Sequence[Figure]) -> Image.Image:
+    """The pages as one image."""
+    images = [Image.open(io.BytesIO(_as_png(page))) for page in pages]
+    whole = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), "white")
+    heights = [0, *accumulate(image.height for image in images)]
+    for image, top in zip(images, heights, strict=False):
+        whole.paste(image.convert("RGB"), (0, top))
+    return whole
+
+
+def _as_png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def save_picture(figure: Figure, paths: Sequence[Path]) -> None:

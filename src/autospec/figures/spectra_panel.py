@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from autospec.figures.contents import LayerTitle, SpectraPanel
 from autospec.figures.style import FLOOR_GREY, TEXT_GREY, Colour, Frame, group_colours, group_grey, shade, whole_epochs
@@ -18,6 +18,8 @@ from autospec.store.schema import ALL
 FEWEST_FOR_BAND = 5
 """With fewer seeds each is drawn as a line: their deviation would say little."""
 COLUMN_GAP_IN, ROW_GAP_IN = 0.52, 0.4
+LABEL_IN = 0.1
+"""The height of a label at the end of a line."""
 
 
 def draw_spectra(panel: SpectraPanel, part: SubFigure, frame: Frame, columns: int) -> None:
@@ -131,13 +133,32 @@ def _limit(axis: Axes, table: pd.DataFrame) -> None:
     if np.isfinite(top) and top > 0 and len(floor):
         axis.set_ylim(floor.median() / 6, top * 3)
     low, high = np.log10(axis.get_ylim())
-    axis.yaxis.set_major_locator(LogLocator(numticks=max(3, min(6, int(high - low) + 1))))
+    axis.yaxis.set_major_locator(LogLocator(numticks=max(3, min(5, int(high - low) + 1))))
     axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: decade(value)))
+
+
+def decade(value: float) -> str:
+    """Write a power of ten without a raised exponent, which would be too small to read.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Its text.
+
+    Example:
+        >>> decade(1e-4), decade(1.0), decade(100.0)
+        ('1e-4', '1', '1e2')
+    """
+    exponent = round(np.log10(value))
+    return "1" if exponent == 0 else f"1e{exponent}"
 
 
 def _shade_floor(axis: Axes, whole: pd.DataFrame) -> None:
     """What lies below the whole batch's noise floor is shade."""
-    floor = whole.groupby("epoch")["scaled_floor"].first()
+    # a floor that was measured is lower than those between two measured ones: its neighbours', or the shade has slits
+    floor = whole.groupby("epoch")["scaled_floor"].first().rolling(3, center=True, min_periods=1).max()
     if len(floor) == 1:  # a single epoch is in the middle of its axis
         axis.axhspan(axis.get_ylim()[0], floor.iloc[0], color=FLOOR_GREY, lw=0, zorder=2)
         return
@@ -148,15 +169,17 @@ def _label_ends(axis: Axes, ends: dict[int, list[float]]) -> None:
     """σ with its index at the right end of the lines, kept from overlapping."""
     low, high = np.log10(axis.get_ylim())
     taken: list[float] = []
+    height_in = axis.get_window_extent().height / axis.figure.dpi
+    apart = LABEL_IN / height_in
     for index, values in ends.items():
         finite = [value for value in values if np.isfinite(value) and value > 0]
         if not finite:
             continue
         height = (float(np.mean(np.log10(finite))) - low) / (high - low)
-        height = min([height, *(other - 0.085 for other in taken)])
+        height = min([height, *(other - apart for other in taken)])
         taken.append(height)
         axis.annotate(
-            f"σ$_{{{index}}}$",
+            f"σ{index}",
             (1.0, height),
             xycoords="axes fraction",
             xytext=(2, 0),

@@ -9,7 +9,8 @@ from pathlib import Path
 from autospec.analysis.figure_table import every_test
 from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
-from autospec.figures.page import Panel, draw_page
+from autospec.figures.contents import Panel
+from autospec.figures.page import draw_page
 from autospec.figures.run_panels import Heading, difference_panel, spectra_panel
 from autospec.figures.saving import Picture, save_picture
 from autospec.figures.style import print_style

@@ -14,13 +14,15 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import MaxNLocator
 
 COLUMN_IN = 3.5
-PAGE_IN = 7.2
+PAGE_IN, TALLEST_IN = 7.2, 9.5
+SMALLEST_PT = 6.0
+"""No text is smaller, in print at full size."""
 DPI = 300
 
 # Okabe and Ito's colours in an order that keeps neighbours apart; black is left to the text
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
-FLOOR_GREY = "#EDEDED"
-LEFT_OUT_GREY = "#E3E3E3"
+FLOOR_GREY = "#E9E9E9"
+LEFT_OUT_GREY = "#B9B9B9"
 TEXT_GREY = "#555555"
 
 Colour = tuple[float, float, float]

@@ -1,5 +1,6 @@
 """From tiny runs to the files of figure 1."""
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from autospec import AutoSpecError
+from autospec.analysis.figure_summary import COLUMNS as SUMMARY_COLUMNS
 from autospec.analysis.figure_table import COLUMNS
 from autospec.experiments.config.grid import figure_names, panels_of_figure
 from autospec.experiments.plan import plan_run
@@ -48,15 +50,17 @@ def test_six_runs_serve_eight_panels(made):
 def test_every_file_is_there(made):
     plans, figure = made
     names = {path.name for path in figure.table.parent.iterdir()}
-    assert names == {"figure_1_tests.csv", "figure_1_tests.json"}
+    assert names == {f"figure_1_{kind}.{ending}" for kind in ("tests", "summary") for ending in ("csv", "json")}
     pictures = {path.name for path in figure.pictures[0].parent.iterdir() if not path.name.startswith(".")}
-    assert pictures == {"figure_1.pdf", "figure_1.png"} | {f"figure_1_{panel}.png" for panel in plans}
+    whole = {"figure_1.pdf", "figure_1.png", "figure_1_caption.md"}
+    assert pictures == whole | {f"figure_1_{panel}.png" for panel in plans}
 
 
 def test_the_table_holds_every_pair_of_both_panels(made):
     _, figure = made
     table = pd.read_csv(figure.table)
-    assert list(table.columns) == list(COLUMNS)
+    assert set(table.columns) == {*COLUMNS, "descriptive_p"}
+    assert set(json.loads(figure.table.with_suffix(".json").read_text())) == set(table.columns)
     assert set(table.panel) == {"G", "H"}
     assert len(table.groupby(["group_a", "group_b"])) == 6
     # per layer and pair two tests, each at 4 epochs and at min(shape) indices
@@ -64,6 +68,14 @@ def test_the_table_holds_every_pair_of_both_panels(made):
     assert set(table.size_a) == {16}
     assert not table.small_group.any()
     assert not table.simulated.any()
+
+
+def test_the_summary_has_a_row_for_each_panel_layer_and_pair_in_front(made):
+    _, figure = made
+    table = pd.read_csv(figure.summary, dtype={"group_a": str, "group_b": str})
+    assert list(table.columns) == list(SUMMARY_COLUMNS)
+    assert table[["panel", "layer"]].drop_duplicates().shape == (4, 2)
+    assert (table.group_a + table.group_b).str.fullmatch("03").sum() == 4
 
 
 def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatch):

@@ -30,6 +30,7 @@ from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import Plan, plan_run
+from autospec.experiments.report.console_summary import summary_text
 from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
@@ -51,8 +52,9 @@ def main() -> None:
         if not all(plan.done for plan in runs.values()):
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
-        for plans in figures.values():
-            update_figure(plans, arguments.jobs)
+        made = [update_figure(plans, arguments.jobs) for plans in figures.values()]
+        for files in made:
+            sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
     except KeyboardInterrupt:

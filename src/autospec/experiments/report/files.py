@@ -7,25 +7,30 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 import autospec.analysis
 import autospec.figures
-from autospec.analysis.figure_table import panel_table, write_table
+from autospec.analysis import figure_summary
+from autospec.analysis.figure_summary import DESCRIPTIVE_P, apart, as_drawn, summarise
+from autospec.analysis.figure_table import COLUMNS, panel_table, write_table
 from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.pairs import pairs_in_front
+from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.inputs import inputs_tests
 from autospec.experiments.report.optional_pictures import optional_pictures
-from autospec.experiments.report.panels import difference_panel, spectra_panel
+from autospec.experiments.report.panels import difference_panel, figure_title, group_label, spectra_panel
 from autospec.experiments.report.retraining import is_retrained, make_folder, ratios_path, read_ratios, retrain_missing
-from autospec.figures.contents import DifferencePanel, SpectraPanel
-from autospec.figures.page import Panel, draw_figure, draw_panel
+from autospec.figures.caption import figure_caption
+from autospec.figures.contents import DifferencePanel, Panel, SpectraPanel
+from autospec.figures.page import draw_figure, draw_panel
 from autospec.store.atomic import write_atomically
 from autospec.store.read import load_spectra
 from autospec.store.schema import GRADIENT
@@ -58,6 +63,16 @@ class FigureFiles:
     def table(self) -> Path:
         """The table of its tests."""
         return self.output_dir / "tables" / f"figure_{self.number}_tests.csv"
+
+    @property
+    def summary(self) -> Path:
+        """The summary of its tests, a row for each panel, layer and pair."""
+        return self.output_dir / "tables" / f"figure_{self.number}_summary.csv"
+
+    @property
+    def caption(self) -> Path:
+        """Its caption, ready for a paper."""
+        return self.output_dir / "figures" / f"figure_{self.number}_caption.md"
 
     @property
     def stamp(self) -> Path:
@@ -109,7 +124,7 @@ def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
     for folder in (files.table.parent, files.stamp.parent):
         make_folder(folder)
     files.stamp.unlink(missing_ok=True)
-    _write(parts, files, config.figure.title)
+    _write(parts, files, config)
     with write_atomically(files.stamp) as temporary:
         temporary.write_text(json.dumps(made_from))
     log.info("figure %d: %s", files.number, files.pictures[0])
@@ -117,7 +132,7 @@ def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
 
 
 def _is_current(files: FigureFiles, plans: Mapping[str, Plan], made_from: Mapping[str, str]) -> bool:
-    every = [*files.pictures, files.table, *(files.panel(letter) for letter in plans)]
+    every = [*files.pictures, files.table, files.summary, files.caption, *(files.panel(letter) for letter in plans)]
     stamped = files.stamp.exists() and files.stamp.read_bytes() == json.dumps(made_from).encode()
     return stamped and all(path.exists() for path in every)
 
@@ -156,25 +171,33 @@ def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
                 parts.spectra[letter] = spectra_panel(letter, config, seeds)
                 parts.optional += optional_pictures(letter, config, seeds[0].spectra, files.panel)
             if letter in tested:
+                in_front = pairs_in_front(config.figure.pairs, seeds[0].spectra.group_names)
                 tests = panel_table(
                     seeds, files.number, letter, config.figure.min_group, retrained, inputs_tests(config)
                 )
+                tests = as_drawn(tests, in_front)
                 name = letter if letter in DIFFERENCE_PANELS else f"{letter}_differences"
                 parts.tests[letter] = tests
                 parts.differences[letter] = difference_panel(name, config, seeds, tests)
     return parts
 
 
-def _write(parts: FigureParts, files: FigureFiles, title: str) -> None:
+def _write(parts: FigureParts, files: FigureFiles, config: ExperimentConfig) -> None:
     tested = [*DIFFERENCE_PANELS, *(letter for letter in parts.tests if letter not in DIFFERENCE_PANELS)]
-    write_table(pd.concat([parts.tests[letter] for letter in tested], ignore_index=True), files.table)
+    tests = pd.concat([parts.tests[letter] for letter in tested], ignore_index=True)
+    write_table(apart(tests), files.table, {**COLUMNS, DESCRIPTIVE_P: "p of a descriptive test: no evidence."})
+    summary = summarise(tests, partial(group_label, config))
+    write_table(summary, files.summary, figure_summary.COLUMNS)
     panels: list[Panel] = [parts.spectra[letter] for letter in SPECTRA_PANELS]
     panels += [parts.differences[letter] for letter in tested]
-    draw_figure(files.number, title, panels, files.pictures)
+    title = figure_title(config, panels[0].provenance)
+    draw_figure(files.number, title, panels, files.pictures, files.caption.name)
     for panel in panels:
-        draw_panel(panel, files.panel(panel.letter))
+        draw_panel(panel, files.panel(panel.letter), files.caption.name)
     for draw in parts.optional:
         draw()
+    with write_atomically(files.caption) as temporary:
+        temporary.write_text(figure_caption(files.number, title, panels), "utf-8")
 
 
 def tested_runs(plans: Mapping[str, Plan]) -> list[Plan]:

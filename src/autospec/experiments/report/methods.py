@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ from omegaconf import OmegaConf
 from autospec.analysis.distances import CANCELLED
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.targets import TARGET
+from autospec.figures.data_facts import (
+    adjustment_sentence,
+    extent_words,
+    imbalance_sentence,
+    list_words,
+    read_facts,
+)
 from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 from autospec.store.permuted_pairs import NOT_ASKED
 from autospec.store.read import Spectra, open_spectra
+from autospec.store.schema import ALL
 
 LEARNED = {"autoencoding": "as an autoencoder (mean squared error)", "classification": "to classify {} (cross-entropy)"}
 NETWORKS = {
@@ -65,8 +74,18 @@ def _data(spectra: Spectra, config: dict[str, Any]) -> str:
     held_out = f"; a share of {dataset['holdout']:g} was held out" if dataset["holdout"] else ""
     text = f"Data were {source}{simulated} of {sizes['all']:.0f} {unit} ({each}){held_out}."
     taken_out = dataset.get("residualize") or []
-    out = f", and the linear effect of {' and '.join(taken_out)} was taken out" if taken_out else ""
-    return f"{text} {SCALINGS.get(dataset['scaling'], 'Values were scaled')}{out}."
+    out = f", and the linear effect of {list_words(taken_out)} was taken out" if taken_out else ""
+    return f"{text} {SCALINGS.get(dataset['scaling'], 'Values were scaled')}{out}.{_facts(spectra)}"
+
+
+def _facts(spectra: Spectra) -> str:
+    """What else makes a cohort's numbers what they are: adjustment, imbalance, how much of the data was used."""
+    facts = read_facts(spectra.attributes)
+    if facts is None:
+        return ""
+    pairs = list(combinations([group for group in spectra.group_names if group != ALL], 2))
+    used = f"Used were {', '.join(extent_words(facts))}."
+    return f" {adjustment_sentence(facts)} {imbalance_sentence(facts, pairs, most=None)} {used}"
 
 
 def _training(spectra: Spectra, config: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from autospec.experiments.config.pairs import pairs_in_front
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.config.targets import short_name
 from autospec.figures import run_panels
-from autospec.figures.contents import DifferencePanel, SpectraPanel
+from autospec.figures.contents import DifferencePanel, Provenance, SpectraPanel
 from autospec.figures.run_panels import Heading
 
 TASK_NAMES = {"autoencoding": "Autoencoder", "classification": "Classifier"}
@@ -27,6 +27,21 @@ def panel_title(config: ExperimentConfig) -> str:
     own = config.nonlinearity
     activation = short_name(own) if own else ACTIVATION_NAMES[config.activation.value]
     return f"{task} · width {config.width} · {activation}"
+
+
+def figure_title(config: ExperimentConfig, provenance: Provenance) -> str:
+    """Return a figure's title: the user's own study in front, or that the data are simulated.
+
+    Args:
+        config: The configuration of one of its panels.
+        provenance: What is known of its data.
+
+    Returns:
+        Such as ``my_study: FreeSurfer volumes, multi-layer perceptron``.
+    """
+    study = provenance.facts.study if provenance.facts is not None else None
+    simulated = " (simulated data)" if provenance.simulated else ""
+    return f"{f'{study}: ' if study else ''}{config.figure.title}{simulated}"
 
 
 def spectra_panel(letter: str, config: ExperimentConfig, seeds: Sequence[RunTables]) -> SpectraPanel:
@@ -73,9 +88,10 @@ def _heading(letter: str, config: ExperimentConfig, seeds: Sequence[RunTables]) 
         letter=letter,
         title=panel_title(config),
         layers=_layers_shown(config, seeds[0].spectra.layers),
-        label=partial(_label, config),
+        label=partial(group_label, config),
         min_group=config.figure.min_group,
         seeds=len(seeds),
+        pairs=pairs_in_front(config.figure.pairs, seeds[0].spectra.group_names),
     )
 
 
@@ -88,6 +104,14 @@ def _layers_shown(config: ExperimentConfig, layers: Sequence[str]) -> list[str]:
     return shown
 
 
-def _label(config: ExperimentConfig, group: str) -> str:
-    """A group's name for readers: a number says what it numbers."""
+def group_label(config: ExperimentConfig, group: str) -> str:
+    """Return a group's name for readers: a number says what it numbers.
+
+    Args:
+        config: The configuration of its run.
+        group: The group.
+
+    Returns:
+        Such as ``digit 3``, or the name itself.
+    """
     return f"{'/'.join(config.dataset.group_by)} {group}" if group.isdigit() else group

@@ -1,0 +1,81 @@
+"""A network trained without a folder: its spectra stay in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import torch
+
+from autospec.experiments import datasets, models
+from autospec.experiments.config.schema import ExperimentConfig
+from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.permutation_design import run_permutations
+from autospec.experiments.training.loop import Training
+from autospec.experiments.training.samples import Samples
+from autospec.experiments.training.tasks import TASKS
+from autospec.recording.recorder import SpectralRecorder
+from autospec.store.read import Spectra
+
+
+def load_quietly(config: ExperimentConfig) -> Dataset:
+    """Load a run's data without the account of its cohort, which hundreds of studies do not need.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        The data.
+    """
+    with quiet("experiments.datasets"):
+        return datasets.load(config.dataset)
+
+
+def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
+    """Train the network of a configuration and record it, with the permutations that it asks for.
+
+    Args:
+        config: The run's configuration.
+        data: Its data.
+
+    Returns:
+        The spectra, in memory.
+    """
+    model = models.build(config, data.inputs.shape[1:], len(data.classes))
+    with (
+        quiet("recording"),
+        SpectralRecorder(
+            model,
+            groups=data.groups,
+            margins=data.margins,
+            group_sizes=data.group_sizes(),
+            every=config.introspection.every,
+            epochs=config.epochs,
+            permutation_design=run_permutations(config, data),
+        ) as recorder,
+    ):
+        samples = Samples(*(torch.from_numpy(values) for values in (data.inputs, data.target, data.group)))
+        task, optimizer = TASKS[config.task], torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        training = Training(model, task, samples, None, recorder, optimizer, None, None, config.seed)
+        training.run(config.epochs, lambda loss: None)
+    return recorder.spectra
+
+
+@contextlib.contextmanager
+def quiet(room: str) -> Iterator[None]:
+    """Let a room say errors alone while the block lasts.
+
+    Args:
+        room: Its name below ``autospec``.
+
+    Yields:
+        Nothing.
+    """
+    logger = logging.getLogger(f"autospec.{room}")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
