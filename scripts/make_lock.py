@@ -28,7 +28,7 @@ def resolved() -> list[str]:
     """``name==version`` of every package that pip would install, without installing any."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        subprocess.run([*command, "--report", report.name, f"{ROOT}[all,benchmark,dev]", TORCH, "setuptools"], check=True)
+        subprocess.run([*command, "--report", report.name, f"{ROOT}[all,dev]", TORCH, "setuptools"], check=True)
         installs = json.loads(Path(report.name).read_text())["install"]
     pins = {entry["metadata"]["name"].lower().replace("_", "-"): entry["metadata"]["version"] for entry in installs}
     pins.pop("autospec-torch")

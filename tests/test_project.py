@@ -54,7 +54,9 @@ def _pins() -> dict[str, str]:
 
 def _requirements() -> list[str]:
     project = PROJECT["project"]
-    every = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    # the libraries of `make benchmark` bring a torchvision of their own, which breaks transformers beside another torch
+    extras = {name: extra for name, extra in project["optional-dependencies"].items() if name != "benchmark"}
+    every = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
     return [text for text in every if not text.startswith("autospec-torch[")]
 
 

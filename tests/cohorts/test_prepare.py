@@ -235,7 +235,7 @@ def test_everybody_who_cannot_be_used_is_named_with_the_reason(bids: Path, prepa
     assert list(subjects["diagnosis"]) == ["HC", "HC", "", "HC"]
     assert np.isnan(subjects["age"][3])
     reasons = account.dropped
-    assert "sub-01_task-rest_bold.nii.gz: is truncated, damaged or no image" in reasons["sub-01"]
+    assert "sub-01_task-rest_bold.nii.gz: is truncated or damaged" in reasons["sub-01"]
     assert reasons["sub-03"] == "has 20 volumes, fewer than 30"
     assert reasons["sub-05"].startswith("has no data in study")
     assert reasons["06"] == "is in study but has no row in the phenotype table"

@@ -87,14 +87,15 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processe
     config, device = plan.config, provenance.device
     model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
     optimizer = optimizer_of(config, model)
+    schedule, task = schedule_of(config, optimizer), task_of(config)  # before the recorder makes the run's folder
     return Training(
         model,
-        task_of(config),
+        task,
         samples_of(data, data.training, device),
         samples_of(data, ~data.training, device) if not data.training.all() else None,
         _recorder(plan, data, model, provenance),
         optimizer,
-        schedule_of(config, optimizer),
+        schedule,
         config.batch_size,
         config.seed,
         None if place is None else Shards(model, place),

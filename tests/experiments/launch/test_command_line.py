@@ -34,7 +34,7 @@ MISTAKES = {
         ["task=regression"],
         "task: Invalid value 'regression', expected one of [autoencoding, classification]",
     ),
-    "an unknown activation": (["activation=gelu"], "expected one of [relu, tanh, sigmoid]"),
+    "an unknown activation": (["activation=gelu"], "expected one of [relu, tanh, sigmoid, custom]"),
     "no seed": (["seed=null"], "seed: field 'seed' is not Optional"),
     "a learning rate of zero": (["learning_rate=0"], "learning_rate=0.0: must be above 0 and finite"),
     "a learning rate without end": (["learning_rate=inf"], "learning_rate=inf: must be above 0 and finite"),

@@ -87,7 +87,7 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"{given}: engine={introspection.engine} does not know single samples"
     if introspection.engine != "hooks" and config.processes > 1:
         yield f"processes={config.processes}: engine={introspection.engine} is for one process; allowed is hooks"
-    if config.batch_size is not None and config.batch_size < config.processes:
+    if config.batch_size is not None and 1 <= config.batch_size < config.processes:
         yield f"processes={config.processes}: more than batch_size={config.batch_size} samples; each needs one"
     mistake = tolerance_mistake(introspection.tolerance, introspection.leading, introspection.statistics)
     if mistake:

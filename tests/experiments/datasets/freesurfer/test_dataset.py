@@ -156,5 +156,5 @@ def test_fingerprint_follows_the_content(config: Make, write_table: Make) -> Non
         )
     assert len(seen) == 2
     missing = Path(subjects).with_name("none.tsv")
-    with pytest.raises(AutoSpecError, match=r"cannot read .*none.tsv"):
+    with pytest.raises(AutoSpecError, match=r"none.tsv: there is no such file"):
         datasets.fingerprint(config("freesurfer", f"dataset.table={missing}", f"dataset.participants={subjects}"))
