@@ -143,4 +143,4 @@ def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
     if "networks" not in tests or not tests["networks"].max() > 1:
         return ()
     count = int(tests["networks"].max()) - 1
-    return (f"the groups are what is learned, so each of {count} permutations is a network trained anew.",)
+    return (f"The groups are what is learned, so each of {count} permutations is a network trained anew.",)
