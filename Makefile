@@ -52,8 +52,8 @@ survey: $(READY) ## record foreign architectures and write docs/survey.md (insta
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-survey.lock
 	$(BIN)/python -m pytest tests/survey -m slow --survey-page docs/survey.md $(ARGS)
 
-test-grid: $(READY) ## run every cell of the grid for two epochs (long)
-	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py
+test-grid: $(READY) ## run every cell of the grid for two epochs, and measure floors on every instruction set (long)
+	AUTOSPEC_WHOLE_GRID=1 $(BIN)/python -m pytest -n $(WORKERS) tests/experiments/test_grid_runs.py tests/recording/test_measured_floor.py
 
 test-minimum: $(OLDEST)/.ready ## run the library's tests on the oldest torch that is allowed (an environment of 5 GB)
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests/spectra tests/capture tests/recording tests/store

@@ -37,6 +37,18 @@ def test_no_value_is_further_from_float64_than_the_measured_floor_which_hides_li
         _check([stage, name, len(own), own.max(), np.quantile(own, 0.99)] for name, own in by_name.items())
 
 
+CAPABILITIES = ("default", "avx2", "the machine's own")
+CASES = [
+    (architecture, capability)
+    for architecture in ("mlp", "rnn", "lstm", "bert", "cnn1d", "cnn2d", "cnn3d")
+    for capability in CAPABILITIES
+    if os.environ.get("AUTOSPEC_WHOLE_GRID")
+    or architecture in ("mlp", "rnn", "lstm")
+    or capability not in CAPABILITIES[:2]
+]
+"""The slower networks on other instruction sets than the machine's own are left to `make test-grid`."""
+
+
 def test_late_in_classification_the_formula_leaves_out_most_of_the_rounding():
     """Where probabilities are near 1 the residual is a few roundings large: what floor='formula' says of itself."""
     found = ratios("mlp", "classification", 32, "relu", (800,), 1, floor="formula")[800]
@@ -45,8 +57,7 @@ def test_late_in_classification_the_formula_leaves_out_most_of_the_rounding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", ["default", "avx2", "the machine's own"])
-@pytest.mark.parametrize("architecture", ["mlp", "rnn", "lstm", "bert", "cnn1d", "cnn2d", "cnn3d"])
+@pytest.mark.parametrize(("architecture", "capability"), CASES)
 def test_it_holds_over_architectures_widths_early_and_late_on_every_instruction_set(architecture, capability):
     """Both tasks, at the start and after 300 epochs: over 10,000 values each."""
     widths = "8" if architecture in ("bert", "cnn2d", "cnn3d") else "8,32,64"
