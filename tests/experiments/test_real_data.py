@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def _overrides(figure, data):
     return {
-        "fig1": [f"dataset.path={data / 'mnist'}"],
+        "fig1": [f"dataset.path={data / 'mnist'}", "dataset.per_digit=800"],
         "fig4": [
             f"dataset.table={data / 'cobre_freesurfer' / 'freesurfer_stats.tsv'}",
             f"dataset.participants={data / 'cobre_freesurfer' / 'participants.tsv'}",
