@@ -16,7 +16,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures report docs status survey test test-slow test-grid test-minimum coverage lint hooks faults fuzz calibrate shortcut statements benchmark lock
+.PHONY: help setup figures report docs status survey-packages survey-sample survey test test-slow test-grid test-minimum coverage lint hooks faults fuzz calibrate shortcut statements benchmark lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +48,14 @@ test-slow: $(READY) ## run the slow tests, those on a local SLURM among them, in
 docs: $(READY) ## build the documentation into site/, and stop at a broken link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-survey: $(READY) ## record foreign architectures and write docs/survey.md (installs their packages)
+survey-packages: $(READY) ## install the packages of the survey's architectures in .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements-survey.lock
+
+survey-sample: survey-packages ## record a sample of foreign architectures, and the example that needs one of them
+	$(BIN)/python -m pytest -n $(WORKERS) tests/survey -m "not slow"
+	$(BIN)/python -m pytest tests/test_examples.py::test_eeg
+
+survey: survey-packages ## record all of them and write docs/survey.md (ten minutes)
 	$(BIN)/python -m pytest tests/survey -m slow --survey-page docs/survey.md $(ARGS)
 
 test-grid: $(READY) ## run every cell of the grid for two epochs, and measure floors on every instruction set (long)
