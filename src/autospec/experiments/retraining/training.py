@@ -130,7 +130,9 @@ class GroupSums:
         used = [networks.weights[parameter] for parameter in self._layers.values()]
         gradients = torch.autograd.grad(losses.sum() / len(places), used)
         for layer, gradient in zip(self._layers, gradients, strict=True):
-            matrices = gradient.reshape(networks.number, len(gradient) if networks.number == 1 else gradient.shape[1], -1)
+            matrices = gradient.reshape(
+                networks.number, len(gradient) if networks.number == 1 else gradient.shape[1], -1
+            )
             self._add_gradient(layer, pair, side, matrices.cpu())
         self._loss[side, pair] += losses.detach().sum(1).cpu()
         self._samples[side, pair] += counts
