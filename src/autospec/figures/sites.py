@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autospec.harmless import in_picture
 from autospec.store.atomic import write_atomically
 
 TITLES = {"shift": "location (SD of all)", "spread": "scale (log₂ of the SD over that of all)"}
@@ -40,13 +41,13 @@ def draw_sites(effects: Mapping[str, Mapping[str, Mapping[str, Any]]], source: s
             axes.plot([], [], color=colour, linewidth=6, label=when)
         axes.axvline(0, color="black", linewidth=0.5, zorder=0)
         axes.set_title(title, fontsize=8)
-        axes.set_yticks(range(len(sites)), [name.replace("$", r"\$") for name in sites], fontsize=8)
+        axes.set_yticks(range(len(sites)), [in_picture(name) for name in sites], fontsize=8)
         axes.tick_params(labelsize=8)
         axes.invert_yaxis()
     axes.invert_yaxis()  # shared: turned twice
     axes.legend(fontsize=7, frameon=False)
     caption = f"Sites before and after ComBat: box and whiskers hold 50 % and 90 % of the features. {source}"
-    figure.supxlabel(caption.replace("$", r"\$"), fontsize=7)
+    figure.supxlabel(in_picture(caption), fontsize=7)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 

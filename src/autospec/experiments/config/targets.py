@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -147,15 +148,16 @@ def own_code(names: Iterable[str]) -> str:
         Sixteen hexadecimal digits; empty where every one is installed.
     """
     with typed_here():
-        files = sorted({file for name in names for file in _files(name.split(".")[0])})
+        files = sorted({file for name in names for file in _files(name.split(".")[0], Path.cwd())})
     total = hashlib.sha256()
     for file in files:
         total.update(file.read_bytes())
     return total.hexdigest()[:16] if files else ""
 
 
-def _files(package: str) -> Iterable[Path]:
-    """The source files of a package or module that is not installed."""
+@cache
+def _files(package: str, folder: Path) -> tuple[Path, ...]:
+    """The source files of a package or module that is not installed, as the folder finds it; looked for once."""
     spec = find_spec(package)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return ()
@@ -163,4 +165,4 @@ def _files(package: str) -> Iterable[Path]:
     installed = {Path(sysconfig.get_path(place)) for place in ("purelib", "platlib", "stdlib")}
     if package == "autospec" or any(place in origin.parents for place in installed):
         return ()
-    return origin.parent.rglob("*.py") if spec.submodule_search_locations else (origin,)
+    return tuple(origin.parent.rglob("*.py")) if spec.submodule_search_locations else (origin,)

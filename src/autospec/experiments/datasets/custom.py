@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import CustomConfig
 from autospec.experiments.config.targets import TARGET, make
 from autospec.experiments.datasets.dataset import Dataset, hold_out
-from autospec.experiments.datasets.labels import RESERVED
+from autospec.experiments.datasets.labels import cross, unite, unusable_label
 from autospec.experiments.datasets.scaling import check_scaling, scale
 
 Texts = npt.NDArray[np.str_]
@@ -100,23 +99,15 @@ def load(config: CustomConfig) -> Dataset:
 def _groups(columns: Sequence[Texts]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     """The crossed groups that occur, and each label of several columns with the groups that it unites."""
     levels = [sorted(set(column.tolist())) for column in columns]
-    names = [name for of_column in levels for name in of_column]
-    for name in names:
-        if "/" in name or name == RESERVED or not name or names.count(name) > 1:
-            raise AutoSpecError(
-                f"dataset.group_by: the label {name!r} cannot name a group (it is empty, reserved, has a slash or "
-                "stands in two columns)"
-            )
-    present = {"/".join(labels) for labels in zip(*(column.tolist() for column in columns), strict=True)}
-    crossed = [cell for cell in ("/".join(labels) for labels in product(*levels)) if cell in present]
-    if len(columns) == 1:
-        return crossed, {}
-    margins = {
-        level: tuple(cell for cell in crossed if cell.split("/")[position] == level)
-        for position, of_column in enumerate(levels)
-        for level in of_column
-    }
-    return crossed, margins
+    empty = "" if any("" in of_column for of_column in levels) else None
+    name = empty if empty is not None else unusable_label(levels)
+    if name is not None:
+        raise AutoSpecError(
+            f"dataset.group_by: the label {name!r} cannot name a group (it is empty, reserved, has a slash or "
+            "stands in two columns)"
+        )
+    cells = cross(levels, ("/".join(labels) for labels in zip(*(column.tolist() for column in columns), strict=True)))
+    return cells, unite(levels, cells)
 
 
 def _made(config: CustomConfig) -> tuple[npt.NDArray[np.float32], dict[str, Texts], Texts, str, bool]:

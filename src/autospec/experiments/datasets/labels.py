@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -150,12 +151,8 @@ def crossed_groups(labelled: pd.DataFrame, config: CohortConfig) -> list[str]:
     Returns:
         Such as ``HC/men``.
     """
-    cells = [""]
-    for position, column in enumerate(config.group_by):
-        joint = "/" if position else ""
-        cells = [f"{cell}{joint}{level}" for cell in cells for level in levels_in_order(labelled, column, config)]
-    present = set(labelled[config.group_by].agg("/".join, axis=1))
-    return [cell for cell in cells if cell in present]
+    present = labelled[config.group_by].agg("/".join, axis=1)
+    return cross([levels_in_order(labelled, column, config) for column in config.group_by], present)
 
 
 def margins_of(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[str, ...]]:
@@ -171,19 +168,60 @@ def margins_of(labelled: pd.DataFrame, config: CohortConfig) -> dict[str, tuple[
     Raises:
         AutoSpecError: A label cannot name a group.
     """
-    levels = [(position, level) for position, column in enumerate(config.group_by)
-              for level in levels_in_order(labelled, column, config)]  # fmt: skip
-    names = [level for _, level in levels]
-    for name in names:
-        if "/" in name or name == RESERVED or names.count(name) > 1:
-            raise AutoSpecError(
-                f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
-                "slash or stands in two columns); dataset.labels gives it another name"
-            )
-    if len(config.group_by) == 1:
+    levels = [levels_in_order(labelled, column, config) for column in config.group_by]
+    name = unusable_label(levels)
+    if name is not None:
+        raise AutoSpecError(
+            f"dataset.group_by={config.group_by}: the label {name!r} cannot name a group (it is reserved, has a "
+            "slash or stands in two columns); dataset.labels gives it another name"
+        )
+    return unite(levels, crossed_groups(labelled, config))
+
+
+def cross(levels: Sequence[Sequence[str]], present: Iterable[str]) -> list[str]:
+    """The crossings of the labels of several columns that occur, first column slowest.
+
+    Args:
+        levels: The labels of each column, in order.
+        present: The crossing of each sample.
+
+    Returns:
+        Such as ``HC/men``.
+    """
+    there = set(present)
+    return [cell for cell in map("/".join, product(*levels)) if cell in there]
+
+
+def unite(levels: Sequence[Sequence[str]], cells: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each label of each of several columns, and the crossings that it unites.
+
+    Args:
+        levels: The labels of each column, in order.
+        cells: The crossings that occur.
+
+    Returns:
+        Label → crossings; empty for one column, whose labels are the groups.
+    """
+    if len(levels) == 1:
         return {}
-    cells = crossed_groups(labelled, config)
-    return {level: tuple(cell for cell in cells if cell.split("/")[position] == level) for position, level in levels}
+    return {
+        level: tuple(cell for cell in cells if cell.split("/")[position] == level)
+        for position, of_column in enumerate(levels)
+        for level in of_column
+    }
+
+
+def unusable_label(levels: Sequence[Sequence[str]]) -> str | None:
+    """The first label that cannot name a group: it is reserved, has a slash or stands in two columns.
+
+    Args:
+        levels: The labels of each column.
+
+    Returns:
+        The label; None where all can.
+    """
+    names = [level for of_column in levels for level in of_column]
+    return next((name for name in names if "/" in name or name == RESERVED or names.count(name) > 1), None)
 
 
 def called_by_labels(labelled: pd.DataFrame, column: str, config: CohortConfig) -> list[str]:
