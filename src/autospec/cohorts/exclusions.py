@@ -73,7 +73,8 @@ class Account:
         try:
             yield
         except AutoSpecError:
-            self.log(logger)
+            for line in self.text():  # as warnings, which are heard where a command is quiet about what goes well
+                logger.warning("%s", line)
             raise
 
     def log(self, logger: logging.Logger) -> None:
