@@ -30,6 +30,9 @@ class GradientFactors:
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
 
+    _norms_of: dict[int, tuple[Tensor, Tensor]] | None = None
+    """Squared norms that are computed already, beside the tensors whose they are."""
+
     has_rows = True
     """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
 
@@ -175,11 +178,31 @@ class GradientFactors:
         if type(self) is not GradientFactors or self.blocks > 1 or self.positions == 1:
             return False
         width, height = self.activation.shape[-1], self.adjoint.shape[-1]
-        return self.positions * (width + height) >= width * height
+        # a batched product of columns takes several times as long as one product of copied rows
+        return min(width, height) > 1 and self.positions * (width + height) >= width * height
 
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
-        return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
+        return self._squared_norm(self.activation), self._squared_norm(self.adjoint)
+
+    def _squared_norm(self, side: Tensor) -> Tensor:
+        """That of one side, remembered beside the tensor itself, whose address cannot be another's meanwhile."""
+        known = self._known_norms()
+        if id(side) not in known:
+            known[id(side)] = side, squared_norm(side.transpose(0, 1))
+        return known[id(side)][1]
+
+    def _known_norms(self) -> dict[int, tuple[Tensor, Tensor]]:
+        if self._norms_of is None:
+            self._norms_of = {}
+        return self._norms_of
+
+    def beside(self, activation: Tensor) -> GradientFactors:
+        """The factors of another weight whose adjoint is this one's: the norms of that are taken once."""
+        other = GradientFactors(activation, self.stored[1])
+        if other.stored[1].data_ptr() == self.stored[1].data_ptr():
+            other.stored, other._norms_of = (other.stored[0], self.stored[1]), self._known_norms()
+        return other
 
     def rounded_to(self, spacing: float) -> GradientFactors:
         """The same factors, known to come from numbers of a spacing (those of a kernel in half precision)."""
@@ -207,9 +230,14 @@ def squared_norm(of_samples: Tensor) -> Tensor:
     # norms in the factor's own precision, squares in float64: half-precision squares would overflow
     precise = torch.promote_types(of_samples.dtype, torch.float32)
     if of_samples.dim() > 2 and not of_samples.is_contiguous():
-        # one norm a row, since those over dimensions that lie apart (a sequence with time first) take 5 times as long
-        of_rows = torch.linalg.vector_norm(of_samples, dim=-1, dtype=precise)
-        return of_rows.double().square().flatten(1).sum(1)
+        # one norm a row, in the order in which rows lie in memory: over dimensions that lie apart (a sequence with time
+        # first) it takes many times as long
+        order = sorted(range(of_samples.dim() - 1), key=of_samples.stride, reverse=True)
+        of_rows = torch.linalg.vector_norm(of_samples.permute(*order, -1), dim=-1, dtype=precise)
+        squares = of_rows.double().square()
+        if order[-1] == 0:
+            return squares.view(-1, len(of_samples)).sum(0)
+        return squares.sum([place for place, dimension in enumerate(order) if dimension])
     dimensions = tuple(range(1, of_samples.dim()))
     return torch.linalg.vector_norm(of_samples, dim=dimensions, dtype=precise).double().square()
 
