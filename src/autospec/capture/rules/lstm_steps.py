@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from autospec.capture.rules.rnn_steps import entering, of_direction, suffix
 
-
 NUMBERS_AT_ONCE = 2**18
 """So many numbers of gates are computed at a time: 1 MiB, which a processor's cache holds."""
 
