@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,21 @@ from autospec.spectra.groups import SampleGroups
 
 NUMBERS_AT_ONCE = 2**18
 """So many numbers of rows are held in float64 at a time: 2 MiB, which a processor's cache holds."""
+
+
+@dataclass
+class _KnownSide:
+    """What is computed already of one side of the factors; several weights may have it in common.
+
+    ``grams`` stand beside the cell of each sample that they were summed by.
+    """
+
+    tensor: Tensor  # kept, so that no other can have its id
+    squared_norms: Tensor | None = None
+    grams: tuple[Tensor, Tensor] | None = None
+
+
+_Known = dict[int, _KnownSide]
 
 
 class GradientFactors:
@@ -30,8 +46,7 @@ class GradientFactors:
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
 
-    _norms_of: dict[int, tuple[Tensor, Tensor]] | None = None
-    """Squared norms that are computed already, beside the tensors whose they are."""
+    _known: _Known | None = None
 
     has_rows = True
     """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
@@ -165,11 +180,15 @@ class GradientFactors:
         side = self.stored[0 if of_activation else 1]
         if not self._is_quicker_by_sample or side.dtype == torch.float64 or side.shape[-1] > self.positions:
             return None
+        known = self._known_of(side)
+        if known.grams is not None and torch.equal(known.grams[0], cells.of_sample):
+            return known.grams[1]
         total = torch.zeros((len(cells.samples), *side.shape[-1:] * 2), dtype=torch.float64, device=self.device)
         at_once = max(1, NUMBERS_AT_ONCE // max(side[0, :1].numel(), 1))
         for part, cell in zip(side[0].split(at_once), cells.of_sample.split(at_once), strict=True):
             precise = part.double()
             total.index_add_(0, cell, precise.mT @ precise)
+        known.grams = cells.of_sample, total
         return total
 
     @property
@@ -186,22 +205,23 @@ class GradientFactors:
         return self._squared_norm(self.activation), self._squared_norm(self.adjoint)
 
     def _squared_norm(self, side: Tensor) -> Tensor:
-        """That of one side, remembered beside the tensor itself, whose address cannot be another's meanwhile."""
-        known = self._known_norms()
-        if id(side) not in known:
-            known[id(side)] = side, squared_norm(side.transpose(0, 1))
-        return known[id(side)][1]
+        """Those of one side."""
+        known = self._known_of(side)
+        if known.squared_norms is None:
+            known.squared_norms = squared_norm(side.transpose(0, 1))
+        return known.squared_norms
 
-    def _known_norms(self) -> dict[int, tuple[Tensor, Tensor]]:
-        if self._norms_of is None:
-            self._norms_of = {}
-        return self._norms_of
+    def _known_of(self, side: Tensor) -> _KnownSide:
+        if self._known is None:
+            self._known = {}
+        return self._known.setdefault(id(side), _KnownSide(side))
 
     def beside(self, activation: Tensor) -> GradientFactors:
         """The factors of another weight whose adjoint is this one's: the norms of that are taken once."""
         other = GradientFactors(activation, self.stored[1])
         if other.stored[1].data_ptr() == self.stored[1].data_ptr():
-            other.stored, other._norms_of = (other.stored[0], self.stored[1]), self._known_norms()
+            other.stored, other._known = (other.stored[0], self.stored[1]), {}
+            other._known[id(self.adjoint)] = self._known_of(self.adjoint)
         return other
 
     def rounded_to(self, spacing: float) -> GradientFactors:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from autospec import AutoSpecError, SpectralRecorder
+from autospec.spectra.groups import SampleGroups
 
 KINDS = [nn.RNN, nn.GRU, nn.LSTM]
 
@@ -152,7 +153,7 @@ def test_an_output_that_is_written_over_is_computed_again(kind, both_ways):
         assert part.adjoint.abs().max() > 0
 
 
-def test_the_norms_of_an_adjoint_are_taken_once_for_both_weights(monkeypatch):
+def test_the_norms_and_grams_of_an_adjoint_are_taken_once_for_both_weights(monkeypatch):
     from autospec.spectra import factors
 
     layer = nn.RNN(3, 4, batch_first=True)
@@ -164,3 +165,11 @@ def test_the_norms_of_an_adjoint_are_taken_once_for_both_weights(monkeypatch):
         for norms, side in zip(part.squared_norms(), part.stored, strict=True):
             assert torch.allclose(norms, side.double().square().sum((0, 2, 3)), rtol=1e-6)
     assert len(seen) == 3
+    cells = SampleGroups.of(torch.tensor([0, 1, 0, 1, 1]), 3)
+    of_adjoint = [part.grams(False, cells) for part in parts]
+    assert of_adjoint[0] is of_adjoint[1]
+    rows = parts[0].adjoint[0].double()
+    for cell, samples in enumerate(cells.samples):
+        assert torch.allclose(of_adjoint[0][cell], torch.einsum("npo,npq->oq", rows[samples], rows[samples]))
+    other = SampleGroups.of(torch.tensor([1, 1, 1, 1, 0]), 3)
+    assert not torch.equal(parts[1].grams(False, other), of_adjoint[0])
