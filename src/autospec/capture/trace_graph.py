@@ -42,11 +42,13 @@ class BackwardGraph:
 
     Attributes:
         nodes: all of them, in the order in which they are met.
+        following: for each, the nodes that it hands adjoints on to, and which of their outputs these are of.
         fingerprint: equal for two passes that do the same things in the same order.
         behind_data: those that are reached through a node that picks rows by data, or that nothing is known of.
     """
 
     nodes: tuple[Node, ...]
+    following: Sequence[Sequence[tuple[Node | None, int]]]
     fingerprint: int
     behind_data: frozenset[Node]
 
@@ -74,7 +76,7 @@ def backward_graph(
             for node, afters in zip(order, following, strict=True)
         ]
     )
-    return BackwardGraph(tuple(order), hash(described), _behind_data(order, samples))
+    return BackwardGraph(tuple(order), following, hash(described), _behind_data(order, samples))
 
 
 def _behind_data(nodes: Sequence[Node], samples: int | None) -> frozenset[Node]:
