@@ -24,7 +24,7 @@ class Does(nn.Module):
 
 
 def _is_steady(model, x):
-    graph = backward_graph([get_gradient_edge(model(x)).node], samples=SAMPLES)
+    graph = backward_graph([get_gradient_edge(model(x)).node])
     return has_steady_rows(graph, SAMPLES, model)
 
 

@@ -69,7 +69,7 @@ def has_steady_rows(graph: BackwardGraph, samples: int, model: nn.Module) -> boo
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     return all(
         _is_steady(node, following, samples, weights)
-        for node, following in zip(graph.nodes, graph.following, strict=True)
+        for node, following in zip(graph.place, graph.following, strict=True)
     )
 
 

@@ -126,9 +126,8 @@ class Tracer:
         roots = [get_gradient_edge(tensor).node for _, tensor, _ in outputs]
         far = len({call.outermost for call in earlier}) > FOLLOWED
         stop = frozenset(edge.node for call in earlier for edge in call.edges) if far else frozenset()
-        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop, samples)
-        nodes = frozenset(graph.nodes)
-        again = [] if far else [call for call in earlier if any(edge.node in nodes for edge in call.edges)]
+        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop)
+        again = [] if far else [call for call in earlier if any(edge.node in graph.place for edge in call.edges)]
         both = [*again, *calls]
         kind = _kind(graph, both)
         traced = self._remembered(kind, both, samples)
@@ -167,7 +166,8 @@ class Tracer:
         self, kind: Kind, calls: Sequence[Call], traced: Traced, graph: BackwardGraph, samples: int, cost: int
     ) -> None:
         """Keep what follows from shapes alone."""
-        by_data = any(edge.node in graph.behind_data for call in calls for edge in call.edges)
+        behind_data = graph.behind_data(samples)
+        by_data = any(edge.node in behind_data for call in calls for edge in call.edges)
         unproven = any(trace.how == BY_DATA or not trace.proven for trace in traced.parts.values())
         if traced.refusal or by_data or unproven or kind in self._by_data:
             self._kinds.pop(kind, None)
@@ -212,7 +212,7 @@ class Tracer:
         kept = [tensor for _, tensor, _ in outputs] + [call.output for call in calls if call.output is not None]
         sought = [edge for call in calls for edge in call.edges]
 
-        is_reentrant = any(node.name() == "CheckpointFunctionBackward" for node in graph.nodes)
+        is_reentrant = any(node.name() == "CheckpointFunctionBackward" for node in graph.place)
 
         def run(edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> Rows:
             self.passes += 1
@@ -236,7 +236,7 @@ class Tracer:
                 return Traced({}, refusal=f"cannot be traced to samples by another backward pass: {reason}")
         parts = dict(traced.parts)
         reached = {key for key, _, _ in parts}
-        structure = set(backward_graph([get_gradient_edge(tensor).node for _, tensor, _ in outputs]).nodes)
+        structure = backward_graph([get_gradient_edge(tensor).node for _, tensor, _ in outputs]).place
         for call in calls:
             if call.key not in reached and not call.watched.is_witness:
                 in_graph = any(edge.node in structure for edge in call.edges)
@@ -269,8 +269,7 @@ class Tracer:
 
 def _kind(graph: BackwardGraph, calls: Sequence[Call]) -> Kind:
     """What passes have in common whose rows are the same samples': the graph, the calls, and where they lie in it."""
-    place = {node: number for number, node in enumerate(graph.nodes)}
-    where = tuple(tuple(place.get(edge.node, -1) for edge in call.edges) for call in calls)
+    where = tuple([tuple([graph.place.get(edge.node, -1) for edge in call.edges]) for call in calls])
     return graph.fingerprint, tuple(call.key for call in calls), where
 
 
