@@ -158,3 +158,14 @@ def test_a_curve_has_a_point_for_each_value_until_steps_are_long(monkeypatch):
 def test_memory_is_what_a_process_holds_at_most():
     before, peak = rounds.peak_memory(problem("mlp", samples=8), PLAIN)
     assert 0 < before <= peak
+
+
+def test_a_round_bears_the_spectra_of_its_own_records(monkeypatch):
+    step = ARMS["hooks"](problem("mlp", samples=20, width=4, groups=2))
+    assert rounds._seconds(step, 1) >= 0
+    settled = []
+    monkeypatch.setattr(
+        type(step.recorder._pending), "settle", lambda pending: settled.append(len(pending)), raising=True
+    )
+    rounds._seconds(step, 3)
+    assert settled == [3]
