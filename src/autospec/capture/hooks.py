@@ -17,6 +17,7 @@ from autospec.capture.forward_hooks import Boundary, Call, ForwardHook, random_s
 from autospec.capture.function_calls import FunctionCalls
 from autospec.capture.layers import Layer, Use, WatchedModule, refuse_replaced
 from autospec.capture.leaf_gradients import arrivals
+from autospec.capture.piece_arrivals import PieceArrivals
 from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
@@ -73,6 +74,7 @@ class HookListener:
         self._watched = [*watched, *witnesses(model, watched)]
         self._layers = list({use.layer.name: use.layer for entry in watched for use in entry.uses}.values())
         self._sink = sink
+        self._pieces = PieceArrivals(self._arrive)
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
         self.arrival_listener: ArrivalListener = ArrivalListener()
@@ -128,6 +130,7 @@ class HookListener:
             raise
         finally:
             self._listening = False
+            self._pieces.forget()
             self._depth = 0
             self._release([*self._calls, *self._earlier])
             self._calls.clear()
@@ -152,6 +155,9 @@ class HookListener:
                 continue
             hook = ForwardHook(self, watched)
             self._handles.append(watched.module.register_forward_hook(as_it_is(hook), with_kwargs=True))
+            if any(use.layer.is_sharded for use in watched.uses):
+                meet = self._pieces.meeting(watched, lambda: self.takes_calls)
+                self._handles.append(watched.module.register_forward_pre_hook(meet, with_kwargs=True))
             if watched.rule.draws_random(watched.module):
                 before = as_it_is(hook.before)
                 self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from autospec.capture.pieces import own_piece
+
 
 def is_due(batch: int, every: int | None = None) -> bool:
     """Whether a batch, counted from 1, is one to prove on: the 1st, 2nd, 4th, 8th, ..., or every so many."""
@@ -12,4 +14,4 @@ def is_due(batch: int, every: int | None = None) -> bool:
 
 def has_diverged(model: nn.Module) -> bool:
     """Whether a weight is not finite, so that no comparison tells anything."""
-    return any(not bool(parameter.isfinite().all()) for parameter in model.parameters())
+    return any(not bool(own_piece(parameter).isfinite().all()) for parameter in model.parameters())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from autospec.capture.pieces import divide_factor, sharded_modules, whole
 from autospec.errors import AutoSpecError
 from autospec.recording.joint_epoch import proportion
 from autospec.recording.processes import Processes, is_averaged
@@ -46,7 +47,7 @@ class AveragedCheck:
         """An optimizer takes gradients: what backward left in this process, and what there is now, by layer."""
         if not self._done and not self._got and left:
             self._left = {name: value.clone() for name, value in left.items() if name in got}
-            self._got = {name: got[name].detach().double().clone() for name in self._left}
+            self._got = {name: got[name].detach().to(torch.float64, copy=True) for name in self._left}
 
     def compare(self, is_first: bool, model: nn.Module) -> str | None:
         """Compare what was kept in all processes, once; what there is to warn of, or None.
@@ -60,12 +61,16 @@ class AveragedCheck:
         """
         if self._done:
             return None
+        is_sharded, divisor = bool(sharded_modules(model)), divide_factor(model) or self._processes.size
+        if is_sharded:
+            self.share = 1.0 / divisor
         names = sorted(set.intersection(*(set(names) for names in self._processes.gather(list(self._got)))))
         if not names:
             return None
         self._done = True
         lefts = self._processes.add_up([self._left[name] for name in names])
-        found = {name: proportion(left, self._got[name]) for name, left in zip(names, lefts, strict=True)}
+        got = {name: whole(self._got[name]) for name in names}
+        found = {name: proportion(left, got[name]) for name, left in zip(names, lefts, strict=True)}
         self._left, self._got = {}, {}
         # of a gradient that is nearly nothing, rounding is all there is
         weights = {name: float(torch.linalg.vector_norm(left)) for name, left in zip(names, lefts, strict=True)}
@@ -73,7 +78,7 @@ class AveragedCheck:
         if found[worst][1] * weights[worst] > SAME * max(weights.values()):
             return APART.format(name=worst, size=self._processes.size, off=found[worst][1])
         ratio = found[max(names, key=lambda name: weights[name])][0]
-        if abs(ratio / self._processes.size - 1.0) <= SAME or is_averaged(model):
+        if abs(ratio / divisor - 1.0) <= SAME or is_sharded or is_averaged(model):
             return None
         if abs(ratio - 1.0) > SAME:
             return AMBIGUOUS

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from autospec.capture.pieces import sharded_modules
 from autospec.errors import AutoSpecError
+from autospec.recording.sharded import sharding_group
 from autospec.spectra.registered import ROWS
 from autospec.spectra.statistics import Statistic
 
@@ -125,6 +127,10 @@ class Processes:
         total, count = sums.chunk(2)
         return [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
 
+    def any(self, wants: bool) -> bool:
+        """Whether any process wants something; a meeting point, too."""
+        return bool(self.add_up([torch.tensor([int(wants)])])[0])
+
     def agree(self, facts: dict[str, Any]) -> None:
         """AutoSpecError where another process was told, or has come, to something else; a meeting point, too."""
         for rank, others in enumerate(self.gather(facts)):
@@ -148,15 +154,13 @@ def find_processes(process_group: ProcessGroup | bool | None, model: nn.Module) 
     Args:
         process_group: that of a recorder: None looks for the wrapper's, then for the default one; False is none.
         model: the model as it was given, in its wrapper or not.
-
-    Raises:
-        AutoSpecError: for a wrapper whose weights are in pieces, by name.
     """
     if process_group is False or not is_one_of_several():
         return None
-    _refuse_shards(model)
     own = getattr(model, "process_group", None) if _is_ddp(model) else None
-    group = own if process_group is None or process_group is True else process_group
+    if process_group is None or process_group is True:
+        process_group = sharding_group(model) if sharded_modules(model) else own
+    group = process_group
     processes = Processes(group)
     return processes if processes.size > 1 else None
 
@@ -221,21 +225,6 @@ def _is_ddp(model: nn.Module) -> bool:
     from torch.nn.parallel import DistributedDataParallel
 
     return isinstance(model, DistributedDataParallel)
-
-
-def _refuse_shards(model: nn.Module) -> None:
-    """AutoSpecError for weights of which each process holds a piece."""
-    tensors = sys.modules.get("torch.distributed.tensor")  # loading it takes seconds
-    for module in model.modules():
-        kind = type(module).__name__
-        if kind == "FullyShardedDataParallel":
-            raise AutoSpecError(f"{kind}: each process holds a piece of the weights; {_INSTEAD}")
-    for name, parameter in model.named_parameters():
-        if tensors is not None and isinstance(parameter, tensors.DTensor):
-            raise AutoSpecError(f"{name!r} is a DTensor (fully_shard, tensor parallel), held in pieces; {_INSTEAD}")
-
-
-_INSTEAD = "wrap the model in torch.nn.parallel.DistributedDataParallel"
 
 
 def _messages(tensors: Sequence[Tensor]) -> Iterator[list[int]]:

@@ -55,12 +55,13 @@ from autospec.recording.record_scalars import OnRecord, record_scalars
 from autospec.recording.resumption import check_state
 from autospec.recording.scale_check import ScaleCheck
 from autospec.recording.schedule import Schedule
+from autospec.recording.sharded import floor_of, prove_together, refuse_unserved
 from autospec.recording.subject_register import GivenSubjects, SubjectRegister
 from autospec.spectra.constant_rows import ConstantRows
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import Grouping, SampleGroups, checked_grouping
 from autospec.spectra.registered import WEIGHT
-from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings
+from autospec.spectra.settings import RecorderSettings, check_settings
 from autospec.spectra.statistics import chosen_statistics
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -185,7 +186,8 @@ class SpectralRecorder(Uncopied):
         if isinstance(statistics, str):
             raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
         self.path = _checked_path(path)
-        floor = floor or (CALIBRATED if engine == HOOKS else FORMULA)
+        refuse_unserved(model, engine, floor, process_group)
+        floor = floor or floor_of(model, engine)
         settings = check_settings(
             RecorderSettings,
             {
@@ -658,6 +660,8 @@ class SpectralRecorder(Uncopied):
             return
         self._has_met = True
         self._processes = find_processes(self._process_group, model)
+        if self._hooks is not None:
+            prove_together(self._hooks.tracer, self._model, self._processes)
         if self._processes is None:
             return
         check_served(self._engine_name, self.statistics)

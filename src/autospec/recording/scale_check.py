@@ -12,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
+from autospec.capture.pieces import is_piece
 from autospec.errors import AutoSpecError
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.gradient_check import GradientCheck
@@ -85,6 +86,9 @@ class ScaleCheck:
             if self._averaged is not None:
                 gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
                 self._averaged.stepping(self._check.left, gradients)
+                for parameter in watched:  # of a weight in pieces, nothing else tells that the next gradient begins
+                    if is_piece(parameter):
+                        self._check.left.pop(self._layers[id(parameter)].name, None)
             if not self._left_to_see:
                 self._check.remembers = False
                 self._check.left.clear()
@@ -120,7 +124,7 @@ class ScaleCheck:
     def _ratio(self, parameter: Tensor) -> float:
         """The power of two by which what backward left is larger than the gradient now; 0 where there is none."""
         left = self._check.left.get(self._layers[id(parameter)].name)
-        if left is None or parameter.grad is None or parameter.grad.is_sparse:
+        if left is None or parameter.grad is None or parameter.grad.is_sparse or is_piece(parameter):
             return 0.0
         now = parameter.grad.detach().double()
         left = left.view_as(now)
