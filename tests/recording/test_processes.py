@@ -116,7 +116,6 @@ def test_models_that_train_apart_are_told_apart_from_ones_that_train_together(sa
         ("another engine", "engine='fast' makes passes of its own"),
         ("rows", "statistic 'diffusion_entropy' needs 'rows', which do not leave a process; record it in one alone"),
         ("permutations", "permutations=... in several processes: each meets its own subjects alone"),
-        ("sharded", "'0.weight' is a DTensor (fully_shard, tensor parallel), held in pieces"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(situation, text, said):

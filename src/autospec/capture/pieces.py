@@ -26,12 +26,12 @@ def own_piece(tensor: Tensor) -> Tensor:
     if not is_piece(tensor):
         return tensor
     with torch.no_grad():
-        return tensor.to_local()  # type: ignore[attr-defined, no-any-return]
+        return tensor.to_local()  # type: ignore[attr-defined]
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor; of a DTensor every process must ask for it at once."""
-    return tensor.full_tensor() if is_piece(tensor) else tensor  # type: ignore[attr-defined, no-any-return]
+    return tensor.full_tensor() if is_piece(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def sharded_modules(model: nn.Module) -> list[Any]:
@@ -65,7 +65,7 @@ def held_whole(model: nn.Module) -> Iterator[None]:
 
 
 def divide_factor(model: nn.Module) -> float | None:
-    """What ``set_gradient_divide_factor`` said that the sum over processes is divided by; None where it said nothing."""
+    """What ``set_gradient_divide_factor`` has the sum over processes divided by; None where it was not called."""
     factors = {unit.gradient_divide_factor for module in sharded_modules(model) for unit in _units(module)}
     return next((factor for factor in factors if factor is not None), None)
 

@@ -50,7 +50,7 @@ def refuse_unserved(model: nn.Module, engine: str, floor: str | None, process_gr
 
 
 def _refuse_placements(model: nn.Module) -> None:
-    """AutoSpecError for DTensors that ``fully_shard`` alone did not make, and for weights that wait on another device."""
+    """AutoSpecError for DTensors that ``fully_shard`` alone did not make, and weights that wait on another device."""
     if "torch.distributed.tensor" not in sys.modules:
         return
     own = {id(parameter) for module in sharded_modules(model) for parameter in module.parameters()}
@@ -61,7 +61,9 @@ def _refuse_placements(model: nn.Module) -> None:
         placements: Any = parameter.placements  # type: ignore[attr-defined]
         is_data_parallel = mesh.ndim == 1 or (mesh.ndim == 2 and placements[0].is_replicate())
         if id(parameter) not in own or not is_data_parallel:
-            raise AutoSpecError(f"{name!r} is a DTensor that fully_shard alone did not make (tensor parallel); {_INSTEAD}")
+            raise AutoSpecError(
+                f"{name!r} is a DTensor that fully_shard alone did not make (tensor parallel); {_INSTEAD}"
+            )
         refuse_offloaded(name, parameter.device.type, mesh.device_type)
 
 
