@@ -66,6 +66,9 @@ class HookListener:
     Factors are of one backward pass and are handed on when that same pass reaches the weight. Nothing is kept on the
     modules, and a pass without a backward is forgotten with its graph. A compiled model runs only hooks that were
     there at its first call, so there they stay until ``close``.
+
+    Attributes:
+        step: a module whose call is a whole training step, as a wrapper may redirect it.
     """
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
@@ -89,6 +92,7 @@ class HookListener:
         self._waiting: dict[tuple[int, str], list[Heard]] = {}
         self._error: Exception | None = None
         self.tracer = Tracer(model)
+        self.step: nn.Module | None = None
         self._stays = is_compiled(model)
         if self._stays:
             self._attach()
@@ -161,8 +165,9 @@ class HookListener:
             if watched.rule.draws_random(watched.module):
                 before = as_it_is(hook.before)
                 self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))
-        boundary = Boundary(self)
+        plain = Boundary(self)
         for module in [self._model] if self._stays else self._model.modules():
+            boundary = Boundary(self, is_step=True) if module is self.step else plain
             self._handles.append(module.register_forward_pre_hook(as_it_is(boundary.enter), with_kwargs=True))
             self._handles.append(module.register_forward_hook(as_it_is(boundary.leave), always_call=True))
 

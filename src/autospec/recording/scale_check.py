@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,31 +79,39 @@ class ScaleCheck:
         if not watched:
             return None
         self._check.stepping([self._layers[id(parameter)] for parameter in watched])
-        if self._left_to_see:
-            self._left_to_see -= 1
-            ratios = [self._ratio(parameter) for parameter in watched] if self._is_wanted else []
-            self._found = next((ratio for ratio in ratios if ratio), 0.0)
-            if self._averaged is not None:
-                gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
-                self._averaged.stepping(self._check.left, gradients)
-                for parameter in watched:  # of a weight in pieces, nothing else tells that the next gradient begins
-                    if is_piece(parameter):
-                        self._check.left.pop(self._layers[id(parameter)].name, None)
-            if not self._left_to_see:
-                self._check.remembers = False
-                self._check.left.clear()
+        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
+        if not callable(closure):
+            self._look(watched)
         if not self._check.is_open:
             self.end()
             return None
-        return self._counting(optimizer, arguments, keywords)
+        return self._counting(optimizer, closure, arguments, keywords) if callable(closure) else None
+
+    def _look(self, watched: Sequence[Tensor]) -> None:
+        """Hold what backward left against the gradients of the first steps: before a step, or after its closure."""
+        if not self._left_to_see:
+            return
+        self._left_to_see -= 1
+        ratios = [self._ratio(parameter) for parameter in watched] if self._is_wanted else []
+        self._found = next((ratio for ratio in ratios if ratio), 0.0)
+        if self._averaged is not None:
+            gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
+            self._averaged.stepping(self._check.left, gradients)
+            for parameter in watched:  # of a weight in pieces, nothing else tells that the next gradient begins
+                if is_piece(parameter):
+                    self._check.left.pop(self._layers[id(parameter)].name, None)
+        if not self._left_to_see:
+            self._check.remembers = False
+            self._check.left.clear()
 
     def _counting(
-        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """The arguments of a step with a closure that counts its evaluations; None without a closure."""
-        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
-        if not callable(closure):
-            return None
+        self,
+        optimizer: torch.optim.Optimizer,
+        closure: Callable[[], Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a step with a closure that counts its evaluations."""
 
         def counted() -> Any:
             with self._check.evaluating(id(optimizer)):
@@ -116,6 +124,8 @@ class ScaleCheck:
     def _after_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
         watched = self._watched(optimizer)
         if watched:
+            if callable(keywords.get("closure", arguments[1] if len(arguments) > 1 else None)):
+                self._look(watched)
             self._check.stepped([self._layers[id(parameter)] for parameter in watched])
 
     def _watched(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
