@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def launched(tmp_path_factory):
             settings.pop("MASTER_PORT", None)
             command = [*LAUNCHES[library], library, str(folder)]
             ended = subprocess.run(
-                command, capture_output=True, text=True, timeout=PATIENCE_S, env=settings, cwd=folder
+                command, check=False, capture_output=True, text=True, timeout=PATIENCE_S, env=settings, cwd=folder
             )
             assert ended.returncode == 0, ended.stderr[-3000:]
             done[library] = folder, ended.stderr
@@ -67,7 +68,7 @@ def _train_whole(path, shards, accumulated, library):
             for place, shares in enumerate(batches):
                 in_window = min(accumulated, len(batches) - place // accumulated * accumulated)
                 divisor = in_window if library == "trainer" else accumulated
-                chosen = torch.tensor(sum(shares, []))
+                chosen = torch.tensor([*chain(*shares)])
                 weight = torch.cat([torch.full((len(own),), 1 / (2 * len(own) * divisor)) for own in shares]).double()
                 with recorder.batch(groups[chosen], weight=weight, share=float(weight.sum())):
                     (losses(net, inputs[chosen], targets[chosen]) * weight).sum().backward()
@@ -83,7 +84,7 @@ def test_words_are_counted_over_all_processes(launched, tmp_path):
     folder, _ = launched("trainer")
     model, rows = Words(), Columns(words=True).rows
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    batches = [sum(shares, []) for shares in zip(*SHARDS["padded batches"], strict=True)]
+    batches = [[*chain(*shares)] for shares in zip(*SHARDS["padded batches"], strict=True)]
     with SpectralRecorder(
         model, tmp_path / "whole.h5", groups=GROUPS, statistics=("gradient", "activation")
     ) as recorder:
