@@ -15,8 +15,6 @@ from rank_workers import (
     stop_in_the_middle,
     train_shards,
     train_whole,
-    train_with_accelerate,
-    train_with_lightning,
 )
 from ranks import assert_same_file, on_ranks
 from references import content
@@ -169,15 +167,3 @@ def test_four_processes_write_what_one_writes_of_all_samples(tmp_path):
         train_whole(case, 4, tmp_path / "whole.h5")
         assert_same_file(tmp_path / f"{name}.h5", tmp_path / "whole.h5")
         (tmp_path / "whole.h5").unlink()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("worker", [train_with_accelerate, train_with_lightning])
-def test_under_a_trainer_the_file_is_that_of_one_process(worker, tmp_path):
-    case = CASES["unequal shards"]
-    weights = train_whole(case, 2, tmp_path / "whole.h5")
-    results = on_ranks(worker, 2, tmp_path, case, tmp_path / "spectra.h5")
-    assert not isinstance(results[0], str), results[0]
-    for found, expected in zip(results[0], weights, strict=True):
-        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
-    assert_same_file(tmp_path / "spectra.h5", tmp_path / "whole.h5")
