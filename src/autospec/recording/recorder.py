@@ -34,6 +34,7 @@ from autospec.recording.batch import Batch, LastGroups, loss_weights
 from autospec.recording.epoch_sums import EpochSums, Measured
 from autospec.recording.given_batch import GivenBatch, add_given
 from autospec.recording.gradient_check import GradientCheck, check_against
+from autospec.recording.joint_curves import Curve, JointCurves
 from autospec.recording.joint_epoch import join, measured_together
 from autospec.recording.layer_table import LayerTable, layer_table
 from autospec.recording.leading_spectra import leading_spectra
@@ -288,6 +289,7 @@ class SpectralRecorder(Uncopied):
         self._processes: Processes | None = None
         self._has_met = False
         self._averaged: AveragedCheck | None = None
+        self._curves = JointCurves()
         self._groups = LastGroups()
         self._begin_sums()
         self._unclosed: weakref.finalize | None = None
@@ -462,11 +464,9 @@ class SpectralRecorder(Uncopied):
         if label <= last:
             raise AutoSpecError(f"step={label} comes after {last}; steps must rise")
         curve = (loss, metric, validation_loss, validation_metric)
-        if self._processes is not None:
-            loss, metric, validation_loss, validation_metric = self._processes.mean(curve)
         was_taken = self.schedule.takes(self.epoch)
+        loss, metric, validation_loss, validation_metric = self._join(curve, was_taken)
         if was_taken:
-            self._join()
             if not self._sums.batches:
                 raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
             self._scale_check.raise_if_found()
@@ -685,18 +685,24 @@ class SpectralRecorder(Uncopied):
             }
         )
 
-    def _join(self) -> None:
-        """Add up what the processes recorded of their samples."""
+    def _join(self, curve: Curve, was_taken: bool) -> Curve:
+        """Add up what the processes recorded of their samples; the means of what they tell of an epoch."""
         if self._processes is None or self._averaged is None:
-            return
+            return curve
+        if not was_taken:
+            return self._curves.between(curve, self._processes)
         warning = self._averaged.compare(is_first=not len(self.table.epochs), model=self._model)
         if warning:
             self._warn_once("averaged", warning)
-        join(self._sums, self._processes, self._averaged.share)
-        if self._floor is not None:
-            self._floor.join(self._processes, self._averaged.share)
+        share, floor = self._averaged.share, self._floor
+        needs_all = self._null or self._certified or self._earlier.is_wanted or (floor and floor.is_measuring)
+        told = (curve, "" if floor is None else floor.refusal)
+        of_processes = join(self._sums, self._processes, share, told, is_parted=not needs_all)
+        if floor is not None:
+            floor.join(self._processes, share, [refusal for _, refusal in of_processes])
         if self._null is not None:
-            self._null.join(self._processes, self._averaged.share)
+            self._null.join(self._processes, share)
+        return self._curves.at_record([curve for curve, _ in of_processes])
 
     def _measured_together(self, label: int) -> Measured:
         """Every quantity of the record that ends, of which each process takes a part."""

@@ -25,20 +25,20 @@ def _joins_then_raises(processes: Processes) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_ends_before_it_joins_is_no_reason_to_wait():
-    with pytest.raises(AutoSpecError, match="another of the 2 processes ended before training began"):
-        with other_ranks(2, "cpu", EndsAtOnce()):
-            raise AssertionError("nobody is there to train with")
+    line = "another of the 2 processes ended before training began"
+    with pytest.raises(AutoSpecError, match=line), other_ranks(2, "cpu", EndsAtOnce()):
+        raise AssertionError("nobody is there to train with")
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back here")
 def test_signals_are_the_first_processs_own_and_the_error_of_another_is_the_runs_line():
-    with pytest.raises(AutoSpecError, match=r"^process 1 of 2 on \S+: the task knows no loss$"):
-        with other_ranks(2, "cpu", _joins_then_raises) as processes:
-            (other,) = multiprocessing.active_children()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                os.kill(other.pid, number)
-            assert processes.gather(None) == [None, None]
-            processes.gather(None)
+    line = r"^process 1 of 2 on \S+: the task knows no loss$"
+    with pytest.raises(AutoSpecError, match=line), other_ranks(2, "cpu", _joins_then_raises) as processes:
+        (other,) = multiprocessing.active_children()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(other.pid, number)
+        assert processes.gather(None) == [None, None]
+        processes.gather(None)
     assert multiprocessing.active_children() == []
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
