@@ -30,13 +30,13 @@ class Case:
     statistics: Sequence[str] = EVERYTHING
     dtype: torch.dtype = torch.float64
     accumulate: bool = False
-    epochs: int = 3
+    epochs: int | None = 3
     every: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
 
     def inputs(self, batch: int, rank: int) -> Tensor:
         generator = torch.Generator().manual_seed(100 * batch + rank)
-        shape = {"mlp": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
+        shape = {"mlp": (6,), "wide": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
         return torch.randn((len(self.shards[batch][rank]), *shape), generator=generator, dtype=self.dtype)
 
     def recorder(self, model: nn.Module, path: Path, **others: Any) -> SpectralRecorder:
@@ -48,6 +48,10 @@ def network(case: Case) -> nn.Module:
     torch.manual_seed(1)
     if case.model == "mlp":
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6)).to(case.dtype)
+    if case.model == "wide":
+        return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 120), nn.Tanh(), nn.Linear(120, 6)).to(
+            case.dtype
+        )
     if case.model == "sequence":
         return Attentive().to(case.dtype)
     return nn.Sequential(
@@ -228,6 +232,28 @@ def _ddp_clipped(rank: int, size: int, folder: Path) -> list[str] | None:
     return None
 
 
+def _told_between(rank: int, size: int, folder: Path) -> list[Any]:
+    """Messages at each of six epochs, of which every third is recorded; then a loss where nobody waits for it."""
+    model = DistributedDataParallel(network(SMALL))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found: list[Any] = []
+    with replace(SMALL, every=3, epochs=None).recorder(model, folder / "between.h5") as recorder:
+        for loss in (None, None, None, 2.0 + rank, 4.0 + rank, None, None, None, 1.0):
+            before = recorder._processes.traffic.messages if recorder._processes else 0
+            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+                losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            try:
+                recorder.end_epoch(loss=loss)
+            except AutoSpecError as error:
+                found.append(str(error))
+                break
+            found.append(recorder._processes.traffic.messages - before)
+        losses = recorder.spectra.training["training_loss"].tolist()
+    return [found, losses]
+
+
 def _unused(rank: int, size: int, folder: Path) -> list[str] | None:
     """DDP that looks for weights without a gradient, and a graph that stays."""
     case = replace(SMALL, dtype=torch.float32)
@@ -258,6 +284,7 @@ SITUATIONS = {
     "permutations": _permutations,
     "float32": _float32,
     "ddp options": _unused,
+    "told between": _told_between,
 }
 
 

@@ -34,6 +34,7 @@ CASES = {
     ),
     "measures": Case((UNEVEN, ABSENT), statistics=("gradient", *MEASURES)),
     "every other epoch": Case((UNEVEN,), every=2, epochs=4),
+    "a large gradient is for one process": Case((UNEVEN, ABSENT), model="wide", statistics=("gradient", "rank")),
     "more rows than the layer is wide": Case((((0, 1, 2) * 9, (0, 1) * 8),)),
 }
 
@@ -139,6 +140,19 @@ def test_the_floor_is_measured_over_all_processes(said, tmp_path):
         assert np.allclose(layer["gradient"], expected["gradient"], rtol=0, atol=1e-6)
         ratio = layer["floor/gradient"][0, 0] / expected["floor/gradient"][0, 0]
         assert 1 / 30 < ratio < 30  # roundings of other sums
+
+
+def test_a_record_takes_three_messages_and_what_nobody_tells_none(said):
+    for found, losses in (own["told between"] for own in said[1]):
+        assert found[:3] == [5, 0, 0]  # at the first record gradients are compared with the optimizer's
+        assert found[3:6] == [
+            3,
+            1,
+            1,
+        ]  # what each has to say, sums, spectra; where a loss was told at a record, it may be at the epochs after it
+        assert found[6:8] == [3, 0]
+        assert "told at an epoch without spectra, and none was told by any process at the record before" in found[8]
+        assert losses == pytest.approx([np.nan, np.nan, np.nan, 2.5, 4.5, *[np.nan] * 3], nan_ok=True)
 
 
 def test_options_of_the_wrapper_change_nothing(said):

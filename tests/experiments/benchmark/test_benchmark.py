@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autospec import AutoSpecError
-from autospec.experiments.benchmark import rounds
+from autospec.experiments.benchmark import rounds, several
 from autospec.experiments.benchmark.arms import ARMS, BACKPACK, LOOP, OPACUS, PLAIN, PLAIN_AGAIN
 from autospec.experiments.benchmark.growth import AXES, GROUP_COUNTS, curve, growth_table
 from autospec.experiments.benchmark.page import page
@@ -158,3 +158,12 @@ def test_a_curve_has_a_point_for_each_value_until_steps_are_long(monkeypatch):
 def test_memory_is_what_a_process_holds_at_most():
     before, peak = rounds.peak_memory(problem("mlp", samples=8), PLAIN)
     assert 0 < before <= peak
+
+
+@pytest.mark.slow
+def test_training_in_two_processes_is_timed_and_its_messages_are_counted():
+    (cost,) = several.costs(["convolutions"], 2, blocks=2)
+    assert cost.messages == 5  # what each has to say, small sums, two large gradients, spectra
+    assert len(cost.ratio) == len(cost.again) == 2
+    assert cost.bytes > 4 * 8 * (64 * 32 * 9 + 32 * 27 + 4096 * 10) / 2
+    assert several.table([cost]).splitlines()[2].startswith("| convolutions |")

@@ -30,7 +30,7 @@ SILENCE = timedelta(minutes=30)
 ENDS_S = 1.0
 """So long is waited for a process whose connection is closed to be gone."""
 
-Entry = Callable[[Processes], None]
+Entry = Callable[[Processes], object]
 """What another process does, from its place among all; it must be a function that can be pickled."""
 
 
