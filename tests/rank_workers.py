@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import warnings
@@ -30,6 +31,7 @@ class Case:
     statistics: Sequence[str] = EVERYTHING
     dtype: torch.dtype = torch.float64
     accumulate: bool = False
+    joins: bool = False
     epochs: int | None = 3
     every: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
@@ -84,18 +86,19 @@ def train_shard(rank: int, size: int, case: Case, path: Path, wrapped: bool = Tr
     with case.recorder(model, path) as recorder:
         for _ in range(case.epochs):
             total = 0.0
-            for batch in range(len(case.shards)):
-                is_last = not case.accumulate or batch == len(case.shards) - 1
-                labels = torch.tensor(case.shards[batch][rank])
-                waiting = model.no_sync() if wrapped and not is_last else torch.enable_grad()
-                with waiting, recorder.batch(labels) as heard:
-                    losses = losses_of(model, case.inputs(batch, rank))
-                    heard.losses(losses)
-                    losses.mean().backward()
-                if is_last:
-                    optimizer.step()
-                    optimizer.zero_grad()
-                total += losses.mean().item()
+            with model.join() if case.joins else contextlib.nullcontext():
+                for batch in [batch for batch, shards in enumerate(case.shards) if shards[rank]]:
+                    is_last = not case.accumulate or batch == len(case.shards) - 1
+                    labels = torch.tensor(case.shards[batch][rank])
+                    waiting = model.no_sync() if wrapped and not is_last else torch.enable_grad()
+                    with waiting, recorder.batch(labels) as heard:
+                        losses = losses_of(model, case.inputs(batch, rank))
+                        heard.losses(losses)
+                        losses.mean().backward()
+                    if is_last:
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    total += losses.mean().item()
             recorder.end_epoch(loss=total)
     return [parameter.detach().clone() for parameter in model.parameters()]
 
@@ -108,9 +111,11 @@ def train_whole(case: Case, size: int, path: Path) -> list[Tensor]:
         for _ in range(case.epochs):
             total = 0.0
             for batch, shards in enumerate(case.shards):
-                weight = torch.cat([torch.full((len(own),), 1 / (size * len(own)), dtype=case.dtype) for own in shards])
+                shares = [(len(own), 1 / (size * max(len(own), 1))) for own in shards]
+                weight = torch.cat([torch.full((count,), share, dtype=case.dtype) for count, share in shares])
                 inputs = torch.cat([case.inputs(batch, rank) for rank in range(size)])
-                with recorder.batch(torch.tensor(sum(shards, ())), weight=weight) as heard:
+                share = float(weight.sum())  # below 1 where a process has no samples
+                with recorder.batch(torch.tensor(sum(shards, ())), weight=weight, share=share) as heard:
                     losses = losses_of(model, inputs)
                     heard.losses(losses)
                     (losses * weight).sum().backward()
@@ -232,6 +237,100 @@ def _ddp_clipped(rank: int, size: int, folder: Path) -> list[str] | None:
     return None
 
 
+def _steps(model: nn.Module, path: Path, inputs: Tensor, labels: Tensor, scaling: Any = None, **options: Any) -> None:
+    """A few steps of plain training under the recorder."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with SMALL.recorder(model, path, **options) as recorder:
+        for _ in range(SMALL.epochs or 0):
+            with recorder.batch(labels):
+                loss = losses_of(model, inputs).mean()
+                (loss if scaling is None else scaling.scale(loss)).backward()
+            optimizer.step() if scaling is None else scaling.step(optimizer)
+            if scaling is not None:
+                scaling.update()
+            optimizer.zero_grad()
+            recorder.end_epoch()
+
+
+def _compressed(rank: int, size: int, folder: Path) -> None:
+    """A communication hook that rounds to half precision."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+    model = DistributedDataParallel(network(SMALL))
+    model.register_comm_hook(None, fp16_compress_hook)
+    _steps(model, folder / "fp16.h5", SMALL.inputs(0, rank), torch.tensor(SMALL.shards[0][rank]))
+
+
+def _lossy(rank: int, size: int, folder: Path) -> None:
+    """A communication hook that sends one direction of each gradient."""
+    from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+    model = DistributedDataParallel(network(SMALL))
+    state = powerSGD_hook.PowerSGDState(
+        None, matrix_approximation_rank=1, start_powerSGD_iter=2, min_compression_rate=0.1
+    )
+    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    for _ in range(3):  # in full, to begin with
+        losses_of(model, SMALL.inputs(0, rank)).mean().backward()
+        model.zero_grad()
+    _steps(model, folder / "lossy.h5", SMALL.inputs(0, rank), torch.tensor(SMALL.shards[0][rank]))
+
+
+def _scaled(rank: int, size: int, folder: Path) -> None:
+    """A GradScaler that the recorder is not told of."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    model, labels = DistributedDataParallel(network(SMALL)), torch.tensor(SMALL.shards[0][rank])
+    _steps(model, folder / "told.h5", SMALL.inputs(0, rank), labels, scaler, scaler=scaler)
+    _steps(model, folder / "untold.h5", SMALL.inputs(0, rank), labels, scaler)
+
+
+def _divided(rank: int, size: int, folder: Path) -> None:
+    model = DistributedDataParallel(network(SMALL))
+    with model.join(divide_by_initial_world_size=False):
+        _steps(model, folder / "divided.h5", SMALL.inputs(0, rank), torch.tensor(SMALL.shards[0][rank]))
+
+
+def _no_samples(rank: int, size: int, folder: Path) -> None:
+    """A process whose shard is empty makes its pass outside of the recorder's batch."""
+    model = DistributedDataParallel(network(SMALL))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with SMALL.recorder(model, folder / "no_samples.h5") as recorder:
+        for _ in range(2):
+            with recorder.batch(torch.tensor([0, 1, 1])) if rank else contextlib.nullcontext():
+                losses_of(model, SMALL.inputs(0, 0)[: 3 * rank]).sum().div(3).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch()
+
+
+def _empty(rank: int, size: int, folder: Path) -> None:
+    with SpectralRecorder(network(SMALL), groups=["a"]).batch(torch.zeros(0, dtype=torch.int64)):
+        raise AssertionError("there is no sample")
+
+
+class _Branches(nn.Module):
+    """The second branch is used where there are more than three samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second = nn.Linear(6, 5).double(), nn.Linear(6, 5).double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        found = self.first(inputs)
+        return found + self.second(inputs) if len(inputs) > 3 else found
+
+
+def _unused_by_one(rank: int, size: int, folder: Path) -> float:
+    """A layer that one process does not use; the first singular value of its gradient by hand."""
+    case = replace(SMALL, shards=(((0, 1, 1, 2), (0, 0, 1)),))
+    own, alone = _Branches(), _Branches()
+    losses_of(alone, case.inputs(0, 0)).mean().backward()
+    model = DistributedDataParallel(own, find_unused_parameters=True)
+    _steps(model, folder / "unused_by_one.h5", case.inputs(0, rank), torch.tensor(case.shards[0][rank]))
+    return float(torch.linalg.svdvals(alone.second.weight.grad)[0]) / size
+
+
 def _told_between(rank: int, size: int, folder: Path) -> list[Any]:
     """Messages at each of six epochs, of which every third is recorded; then a loss where nobody waits for it."""
     model = DistributedDataParallel(network(SMALL))
@@ -285,7 +384,50 @@ SITUATIONS = {
     "float32": _float32,
     "ddp options": _unused,
     "told between": _told_between,
+    "compressed": _compressed,
+    "lossy": _lossy,
+    "scaled": _scaled,
+    "divided": _divided,
+    "no samples": _no_samples,
+    "empty": _empty,
+    "unused by one": _unused_by_one,
 }
+
+
+def raise_in_the_middle(rank: int, size: int, folder: Path) -> None:
+    """The second process raises inside its third batch."""
+    model = DistributedDataParallel(network(SMALL))
+    with replace(SMALL, epochs=6).recorder(model, folder / "spectra.h5") as recorder:
+        for step in range(6):
+            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
+                losses = losses_of(model, SMALL.inputs(0, rank))
+                if step == 2 and rank == 1:
+                    raise ValueError("the data are not what they were")
+                losses.mean().backward()
+            recorder.end_epoch()
+
+
+def train_some(rank: int, size: int, case: Case, path: Path) -> str | None:
+    """The last two of three processes train together; the first is not one of them."""
+    group = dist.new_group([1, 2])
+    if rank == 0:
+        try:
+            case.recorder(network(case), path, process_group=group)
+        except AutoSpecError as error:
+            return str(error)
+        return "made"
+    model = DistributedDataParallel(network(case), process_group=group)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with case.recorder(model, path) as recorder:
+        for _ in range(case.epochs or 0):
+            with recorder.batch(torch.tensor(case.shards[0][rank - 1])) as heard:
+                losses = losses_of(model, case.inputs(0, rank - 1))
+                heard.losses(losses)
+                losses.mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.end_epoch(loss=losses.mean().item())
+    return None
 
 
 def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:

@@ -11,6 +11,7 @@ from autospec.capture.pieces import divide_factor, sharded_modules, whole
 from autospec.errors import AutoSpecError
 from autospec.recording.joint_epoch import proportion
 from autospec.recording.processes import Processes, is_averaged
+from autospec.recording.unknown_scale import power_of_two, refuse_scale
 
 SAME = 1e-2
 """How far two gradients may be from proportional: a wrapper may send them in half precision."""
@@ -33,6 +34,7 @@ class AveragedCheck:
     Clipping by norm and a scaler change all by one factor, and are no difference.
 
     Attributes:
+        is_scale_known: whether the recorder was told of a scaler.
         share: what one process's loss counts: 1 / processes, or 1 where gradients turn out to be added up.
     """
 
@@ -41,6 +43,7 @@ class AveragedCheck:
         self._left: dict[str, Tensor] = {}
         self._got: dict[str, Tensor] = {}
         self._done = False
+        self.is_scale_known = True
         self.share = 1.0 / processes.size
 
     def stepping(self, left: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
@@ -78,7 +81,10 @@ class AveragedCheck:
         if found[worst][1] * weights[worst] > SAME * max(weights.values()):
             return APART.format(name=worst, size=self._processes.size, off=found[worst][1])
         ratio = found[max(names, key=lambda name: weights[name])][0]
-        if abs(ratio / divisor - 1.0) <= SAME or is_sharded or is_averaged(model):
+        is_known = is_averaged(model) or is_sharded
+        if is_known and not self.is_scale_known:
+            refuse_scale(power_of_two(ratio / divisor))
+        if abs(ratio / divisor - 1.0) <= SAME or is_known:
             return None
         if abs(ratio - 1.0) > SAME:
             return AMBIGUOUS

@@ -244,11 +244,21 @@ def check_served(engine: str, statistics: Sequence[Statistic]) -> None:
 
 
 def is_averaged(model: nn.Module) -> bool:
-    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it."""
+    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it.
+
+    Raises:
+        AutoSpecError: where that divides by another number than that of the processes.
+    """
     from torch.nn.parallel import DistributedDataParallel
 
-    wrappers = (one for one in gc.get_objects() if type(one) is DistributedDataParallel)
-    return any(module is model for wrapper in wrappers for module in wrapper.modules())
+    wrappers = [one for one in gc.get_objects() if type(one) is DistributedDataParallel]
+    own = [wrapper for wrapper in wrappers if any(module is model for module in wrapper.modules())]
+    if any(getattr(wrapper, "_divide_by_initial_world_size", True) is False for wrapper in own):
+        raise AutoSpecError(
+            "join(divide_by_initial_world_size=False) divides a batch's gradient by the number of processes that have "
+            "one, so that what a sample counts changes from batch to batch; leave it at True"
+        )
+    return bool(own)
 
 
 @contextlib.contextmanager

@@ -13,12 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
 from autospec.capture.pieces import is_piece
-from autospec.errors import AutoSpecError
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.gradient_check import GradientCheck
-
-SMALLEST_SCALE = 1024.0
-"""A smaller ratio may be a gradient that was divided on purpose."""
+from autospec.recording.unknown_scale import power_of_two, refuse_scale
 
 STEPS = 3
 """How many optimizer steps are looked at."""
@@ -57,6 +54,7 @@ class ScaleCheck:
     def also_averaged(self, averaged: AveragedCheck) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
         self._averaged = averaged
+        averaged.is_scale_known = not self._is_wanted
         self._left_to_see, self._check.remembers = STEPS, True
 
     @property
@@ -66,11 +64,7 @@ class ScaleCheck:
 
     def raise_if_found(self) -> None:
         """AutoSpecError where a scale was found."""
-        if self._found:
-            raise AutoSpecError(
-                f"the optimizer gets 1/{self._found:.0f} of the gradients that backward left: a GradScaler multiplied "
-                "the loss, and so what was recorded; give it to the recorder, SpectralRecorder(..., scaler=scaler)"
-            )
+        refuse_scale(self._found)
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any
@@ -143,5 +137,4 @@ class ScaleCheck:
             return 0.0
         ratio = float((left * now).sum()) / square
         is_same = float((left - ratio * now).norm()) <= 1e-3 * float(left.norm())
-        is_power = ratio >= SMALLEST_SCALE and abs(math.log2(ratio) - round(math.log2(ratio))) < 1e-3
-        return ratio if is_same and is_power else 0.0
+        return power_of_two(ratio) if is_same else 0.0
