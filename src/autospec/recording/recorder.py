@@ -112,7 +112,7 @@ class SpectralRecorder(Uncopied):
             (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
             (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
-            a trace of rows); None at the 1st, 2nd, 4th, 8th, ...
+            a trace of rows); None: at so many that it costs 1 %, and early where values could change it.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
             between them takes the formula's floor times twice the larger ratio of the last two measured to it, which

@@ -21,7 +21,7 @@ SHORTEST_S = 0.1
 WARM_UP = 3
 RECORDER_WARM_UP = 9
 """Steps of each arm before the first round. In a recorder's the fast engine chooses its way, and what it rests on is
-proved at the 1st, 2nd, 4th and 8th; later proofs, at the 16th, 32nd and so on, are part of what is timed."""
+proved; later proofs are part of what is timed."""
 
 
 def time_ratios(
