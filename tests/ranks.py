@@ -30,7 +30,7 @@ def on_ranks(worker: Callable[..., Any], size: int, folder: Path, *arguments: An
     # a server that has imported torch forks each process; this one may have run autograd, which must not be forked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["torch._dynamo", "autospec.recording.recorder", "rank_workers", "sharded_workers", "site_workers"]
+        ["torch._dynamo", "autospec.recording.recorder", "situation_workers", "sharded_workers", "site_workers"]
     )
     processes = [
         context.Process(target=_run, args=(worker, rank, size, folder, arguments), daemon=True) for rank in range(size)

@@ -12,7 +12,6 @@ from rank_workers import (
     losses_of,
     network,
     raise_in_the_middle,
-    situations,
     stop_in_the_middle,
     train_shards,
     train_some,
@@ -20,6 +19,7 @@ from rank_workers import (
 )
 from ranks import assert_same_file, on_ranks
 from references import content
+from situation_workers import situations
 
 from autospec.store.schema import MEASURE_NAMES
 

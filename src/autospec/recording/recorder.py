@@ -140,7 +140,8 @@ class SpectralRecorder(Uncopied):
         permutation_design: permutations that were designed beforehand, in place of the six arguments above.
         attributes: root attributes of the file.
         process_group: the processes that train the model together, each on a shard of the samples; None finds them
-            (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
+            (``DistributedDataParallel``, ``fully_shard``, or the default group of ``torch.distributed``), False is this
+            one alone.
             Every process makes the recorder and ends the same epochs; the first writes the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
