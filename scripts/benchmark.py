@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py
     python scripts/benchmark.py --models mlp,bert --methods 'fast;hooks' --rounds 5 --no-memory --no-growth
+    python scripts/benchmark.py --processes 2      # training in several processes alone: processes.md
 
 One thread, the arms interleaved in one process, processor time over that of plain training, which is timed twice in
 each round; the peak memory of each arm in a process of its own. Writes benchmark.json, benchmark.md and benchmark.png
@@ -25,6 +26,7 @@ from autospec.experiments.benchmark.page import page
 from autospec.experiments.benchmark.picture import draw_bars
 from autospec.experiments.benchmark.problems import NAMES, problem
 from autospec.experiments.benchmark.rounds import peak_memory, time_ratios
+from autospec.experiments.benchmark.several import MODELS, costs, table
 from autospec.experiments.benchmark.table import Row, read_json, time_table, write_json
 
 log = logging.getLogger("autospec.experiments.benchmark")
@@ -40,7 +42,7 @@ def main() -> None:
         return
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        _measure(arguments)
+        _measure_several(arguments) if arguments.processes > 1 else _measure(arguments)
     except AutoSpecError as error:
         sys.exit(str(error))
 
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--no-growth", action="store_true", help="leave the growth curves out")
     parser.add_argument("--keep", action="store_true", help="keep the rows of other models that are there already")
+    parser.add_argument("--processes", type=int, default=1, help="time training in so many processes instead")
     parser.add_argument("--note", default="", help="a sentence for the page on how it was measured")
     parser.add_argument("--output-dir", default="outputs", help="as output_dir of run.py")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
@@ -78,6 +81,15 @@ def _measure(arguments: argparse.Namespace) -> None:
         points += curve(axis)
         _write(folder, rows, points, arguments)
     log.info("%s", time_table(rows))
+
+
+def _measure_several(arguments: argparse.Namespace) -> None:
+    """Write what recording costs in several processes."""
+    folder = Path(arguments.output_dir) / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = table(costs(list(MODELS), arguments.processes, arguments.rounds))
+    (folder / "processes.md").write_text(written)
+    log.info("%s", written)
 
 
 def _rows_of(model: str, methods: list[str], rounds: int, with_memory: bool) -> list[Row]:

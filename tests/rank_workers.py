@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import warnings
@@ -30,14 +31,15 @@ class Case:
     statistics: Sequence[str] = EVERYTHING
     dtype: torch.dtype = torch.float64
     accumulate: bool = False
-    epochs: int = 3
+    joins: bool = False
+    epochs: int | None = 3
     every: int = 1
     settings: tuple[tuple[str, Any], ...] = ()
 
     def inputs(self, batch: int, rank: int) -> Tensor:
         generator = torch.Generator().manual_seed(100 * batch + rank)
-        shape = (len(self.shards[batch][rank]), 6) if self.model == "mlp" else (len(self.shards[batch][rank]), 2, 9)
-        return torch.randn(shape, generator=generator, dtype=self.dtype)
+        shape = {"mlp": (6,), "wide": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
+        return torch.randn((len(self.shards[batch][rank]), *shape), generator=generator, dtype=self.dtype)
 
     def recorder(self, model: nn.Module, path: Path, **others: Any) -> SpectralRecorder:
         settings = {"statistics": self.statistics, "every": self.every, "epochs": self.epochs, **dict(self.settings)}
@@ -48,9 +50,29 @@ def network(case: Case) -> nn.Module:
     torch.manual_seed(1)
     if case.model == "mlp":
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6)).to(case.dtype)
+    if case.model == "wide":
+        return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 120), nn.Tanh(), nn.Linear(120, 6)).to(
+            case.dtype
+        )
+    if case.model == "sequence":
+        return Attentive().to(case.dtype)
     return nn.Sequential(
         nn.Conv1d(2, 4, 3), nn.Tanh(), nn.Conv1d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(30, 4)
     ).to(case.dtype)
+
+
+class Attentive(nn.Module):
+    """Layers whose rules look at their weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.LSTM(6, 4, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        steps = self.steps(inputs)[0]
+        return self.head(self.attention(steps, steps, steps)[0].mean(1))
 
 
 def losses_of(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -64,18 +86,19 @@ def train_shard(rank: int, size: int, case: Case, path: Path, wrapped: bool = Tr
     with case.recorder(model, path) as recorder:
         for _ in range(case.epochs):
             total = 0.0
-            for batch in range(len(case.shards)):
-                is_last = not case.accumulate or batch == len(case.shards) - 1
-                labels = torch.tensor(case.shards[batch][rank])
-                waiting = model.no_sync() if wrapped and not is_last else torch.enable_grad()
-                with waiting, recorder.batch(labels) as heard:
-                    losses = losses_of(model, case.inputs(batch, rank))
-                    heard.losses(losses)
-                    losses.mean().backward()
-                if is_last:
-                    optimizer.step()
-                    optimizer.zero_grad()
-                total += losses.mean().item()
+            with model.join() if case.joins else contextlib.nullcontext():
+                for batch in [batch for batch, shards in enumerate(case.shards) if shards[rank]]:
+                    is_last = not case.accumulate or batch == len(case.shards) - 1
+                    labels = torch.tensor(case.shards[batch][rank])
+                    waiting = model.no_sync() if wrapped and not is_last else torch.enable_grad()
+                    with waiting, recorder.batch(labels) as heard:
+                        losses = losses_of(model, case.inputs(batch, rank))
+                        heard.losses(losses)
+                        losses.mean().backward()
+                    if is_last:
+                        optimizer.step()
+                        optimizer.zero_grad()
+                    total += losses.mean().item()
             recorder.end_epoch(loss=total)
     return [parameter.detach().clone() for parameter in model.parameters()]
 
@@ -88,9 +111,11 @@ def train_whole(case: Case, size: int, path: Path) -> list[Tensor]:
         for _ in range(case.epochs):
             total = 0.0
             for batch, shards in enumerate(case.shards):
-                weight = torch.cat([torch.full((len(own),), 1 / (size * len(own)), dtype=case.dtype) for own in shards])
+                shares = [(len(own), 1 / (size * max(len(own), 1))) for own in shards]
+                weight = torch.cat([torch.full((count,), share, dtype=case.dtype) for count, share in shares])
                 inputs = torch.cat([case.inputs(batch, rank) for rank in range(size)])
-                with recorder.batch(torch.tensor(sum(shards, ())), weight=weight) as heard:
+                share = float(weight.sum())  # below 1 where a process has no samples
+                with recorder.batch(torch.tensor(sum(shards, ())), weight=weight, share=share) as heard:
                     losses = losses_of(model, inputs)
                     heard.losses(losses)
                     (losses * weight).sum().backward()
@@ -107,10 +132,10 @@ def train_shards(rank: int, size: int, cases: dict[str, Case], folder: Path) -> 
     return {name: train_shard(rank, size, case, folder / f"{name}.h5") for name, case in cases.items()}
 
 
-def situations(rank: int, size: int, folder: Path) -> dict[str, Any]:
-    """What the recorder says, or does, of several processes that do not fit together, or of other wrappers."""
+def said_in(situations: dict[str, Any], rank: int, size: int, folder: Path) -> dict[str, Any]:
+    """What each situation returns, the warnings of one that returns nothing, and the line of one that is refused."""
     found: dict[str, Any] = {}
-    for name, situation in SITUATIONS.items():
+    for name, situation in situations.items():
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
@@ -124,130 +149,40 @@ def situations(rank: int, size: int, folder: Path) -> dict[str, Any]:
 SMALL = Case((((0, 1, 1), (0, 0, 1)),), statistics=("gradient",))
 
 
-def _by_hand(rank: int, size: int, folder: Path, reduce_op: Any, name: str) -> list[str] | None:
-    """Train a bare module whose gradients are added up by hand, or not at all."""
-    model = network(SMALL)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with SMALL.recorder(model, folder / name) as recorder:
-        for _ in range(SMALL.epochs):
+def raise_in_the_middle(rank: int, size: int, folder: Path) -> None:
+    """The second process raises inside its third batch."""
+    model = DistributedDataParallel(network(SMALL))
+    with replace(SMALL, epochs=6).recorder(model, folder / "spectra.h5") as recorder:
+        for step in range(6):
             with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
-                losses_of(model, SMALL.inputs(0, rank)).mean().backward()
-            if reduce_op is not None:
-                for parameter in model.parameters():
-                    dist.all_reduce(parameter.grad, op=reduce_op)
-            if name == "clipped.h5":
-                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                losses = losses_of(model, SMALL.inputs(0, rank))
+                if step == 2 and rank == 1:
+                    raise ValueError("the data are not what they were")
+                losses.mean().backward()
+            recorder.end_epoch()
+
+
+def train_some(rank: int, size: int, case: Case, path: Path) -> str | None:
+    """The last two of three processes train together; the first is not one of them."""
+    group = dist.new_group([1, 2])
+    if rank == 0:
+        try:
+            case.recorder(network(case), path, process_group=group)
+        except AutoSpecError as error:
+            return str(error)
+        return "made"
+    model = DistributedDataParallel(network(case), process_group=group)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with case.recorder(model, path) as recorder:
+        for _ in range(case.epochs or 0):
+            with recorder.batch(torch.tensor(case.shards[0][rank - 1])) as heard:
+                losses = losses_of(model, case.inputs(0, rank - 1))
+                heard.losses(losses)
+                losses.mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-            recorder.end_epoch()
+            recorder.end_epoch(loss=losses.mean().item())
     return None
-
-
-def _apart(rank: int, size: int, folder: Path) -> list[float]:
-    """Two processes that each train a model of their own."""
-    model = network(SMALL)
-    with SMALL.recorder(model, folder / f"own_{rank}.h5", process_group=False) as recorder:
-        with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
-            losses_of(model, SMALL.inputs(0, rank)).mean().backward()
-        recorder.end_epoch()
-    return float(recorder.spectra["0"].gradient.sel(group="all", index=1)[0])
-
-
-def _other_groups(rank: int, size: int, folder: Path) -> None:
-    SpectralRecorder(network(SMALL), groups=["a", "b"] if rank else ["a", "c"])
-
-
-def _no_batch(rank: int, size: int, folder: Path) -> None:
-    SMALL.recorder(network(SMALL), folder / "none.h5").end_epoch()
-
-
-def _one_without_batch(rank: int, size: int, folder: Path) -> float:
-    model = network(SMALL)
-    with SMALL.recorder(model, folder / "one_without.h5", floor="formula") as recorder:
-        if rank:
-            with recorder.batch(torch.tensor([0, 1, 1])):
-                losses_of(model, SMALL.inputs(0, 0)).mean().backward()
-        recorder.end_epoch(loss=4.0 if rank else None, metric=float(rank))
-    training = recorder.spectra.to_frame()
-    assert not training.empty
-    return float(recorder.spectra["0"].gradient.sel(group="all", index=1)[0])
-
-
-def _engine(rank: int, size: int, folder: Path) -> None:
-    SpectralRecorder(network(SMALL), groups=["a"], engine="fast")
-
-
-def _rows(rank: int, size: int, folder: Path) -> None:
-    SpectralRecorder(network(SMALL), groups=["a"], statistics=["gradient", "diffusion_entropy"])
-
-
-def _permutations(rank: int, size: int, folder: Path) -> None:
-    SpectralRecorder(network(SMALL), groups=["a", "b"], permutations=19, target_is_group=False)
-
-
-def _sharded(rank: int, size: int, folder: Path) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    model = network(SMALL)
-    fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
-    SpectralRecorder(model, groups=["a"])
-
-
-def _float32(rank: int, size: int, folder: Path) -> float:
-    case = replace(SMALL, dtype=torch.float32)
-    train_shard(rank, size, case, folder / "float32.h5")
-    return 0.0
-
-
-def _ddp_clipped(rank: int, size: int, folder: Path) -> list[str] | None:
-    """The inner module is given, as trainers do; its wrapper is found, and clipping is no riddle."""
-    model = network(SMALL)
-    wrapper = DistributedDataParallel(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with SMALL.recorder(model, folder / "inner.h5") as recorder:
-        for _ in range(SMALL.epochs):
-            with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
-                losses_of(wrapper, SMALL.inputs(0, rank)).mean().backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-            optimizer.step()
-            optimizer.zero_grad()
-            recorder.end_epoch()
-    return None
-
-
-def _unused(rank: int, size: int, folder: Path) -> list[str] | None:
-    """DDP that looks for weights without a gradient, and a graph that stays."""
-    case = replace(SMALL, dtype=torch.float32)
-    for name, options in {"unused": {"find_unused_parameters": True}, "static": {"static_graph": True}}.items():
-        model = DistributedDataParallel(network(case), gradient_as_bucket_view=True, **options)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        with case.recorder(model, folder / f"{name}.h5", floor="formula") as recorder:
-            for _ in range(case.epochs):
-                with recorder.batch(torch.tensor(case.shards[0][rank])):
-                    losses_of(model, case.inputs(0, rank)).mean().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                recorder.end_epoch()
-    return None
-
-
-SITUATIONS = {
-    "added": lambda *a: _by_hand(*a, dist.ReduceOp.SUM, "added.h5"),
-    "clipped": lambda *a: _by_hand(*a, dist.ReduceOp.SUM, "clipped.h5"),
-    "clipped in a wrapper": _ddp_clipped,
-    "not exchanged": lambda *a: _by_hand(*a, None, "apart.h5"),
-    "apart": _apart,
-    "other groups": _other_groups,
-    "no batch": _no_batch,
-    "one without a batch": _one_without_batch,
-    "another engine": _engine,
-    "rows": _rows,
-    "sharded": _sharded,
-    "permutations": _permutations,
-    "float32": _float32,
-    "ddp options": _unused,
-}
 
 
 def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:
@@ -264,82 +199,3 @@ def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:
             optimizer.zero_grad()
             recorder.end_epoch()
             recorder.write()
-
-
-def train_with_accelerate(rank: int, size: int, case: Case, path: Path) -> list[Tensor]:
-    """Train on one process's samples as Accelerate prepares it; the recorder is given the bare module."""
-    from accelerate import Accelerator
-
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-    os.environ |= {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # the process group is there already
-    accelerator = Accelerator(cpu=True)
-    bare = network(case)
-    model, optimizer = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.1))
-    assert isinstance(model, DistributedDataParallel)
-    with case.recorder(bare, path) as recorder:
-        for _ in range(case.epochs):
-            with recorder.batch(torch.tensor(case.shards[0][rank])) as heard:
-                losses = losses_of(model, case.inputs(0, rank))
-                heard.losses(losses)
-                accelerator.backward(losses.mean())
-            optimizer.step()
-            optimizer.zero_grad()
-            recorder.end_epoch(loss=losses.mean().item())
-    return [parameter.detach().clone() for parameter in bare.parameters()]
-
-
-def train_with_lightning(rank: int, size: int, case: Case, path: Path) -> list[Tensor]:
-    """Train on one process's samples under Lightning's ``ddp``, in the process group that is there."""
-    import logging
-
-    from lightning import LightningModule, Trainer
-    from lightning.fabric.plugins.environments import LightningEnvironment
-    from lightning.pytorch.strategies import DDPStrategy
-    from torch.utils.data import DataLoader
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-    class Module(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network(case)
-
-        def on_fit_start(self) -> None:
-            self.recorder = case.recorder(self.network, path)
-
-        def training_step(self, batch: Any, index: int) -> Tensor:
-            losses = losses_of(self.network, case.inputs(0, rank))
-            self.heard.losses(losses)
-            self.last = losses.mean().detach()
-            return losses.mean()
-
-        def on_train_batch_start(self, batch: Any, index: int) -> None:
-            self.context = self.recorder.batch(torch.tensor(case.shards[0][rank]))
-            self.heard = self.context.__enter__()
-
-        def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-            self.context.__exit__(None, None, None)  # after the step, which ran the backward pass in its closure
-
-        def on_train_epoch_end(self) -> None:
-            self.recorder.end_epoch(loss=self.last.item())
-
-        def on_fit_end(self) -> None:
-            self.recorder.close()
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    class Environment(LightningEnvironment):
-        creates_processes_externally = property(lambda self: True)  # type: ignore[assignment]
-        world_size, global_rank, local_rank = (lambda self: size), (lambda self: rank), (lambda self: rank)  # type: ignore[assignment]
-
-    module = Module()
-    trainer = Trainer(
-        max_epochs=case.epochs, accelerator="cpu", devices=size, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, precision="64-true",
-        strategy=DDPStrategy(cluster_environment=Environment(), process_group_backend="gloo"),
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(module, DataLoader([0.0]))
-    return [parameter.detach().clone() for parameter in module.network.parameters()]

@@ -1,10 +1,26 @@
 """A run over several processes: the same run, in the same folder, with the same numbers within rounding."""
 
+import contextlib
 import json
+import multiprocessing
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import h5py
 import pytest
 from ranks import assert_same_file
+from references import content
+
+from autospec import open_spectra
+from autospec.experiments.training.loop import Training
+
+ROOT = Path(__file__).resolve().parents[2]
 
 RUN = [
     "figure=fig4", "panel=A",
@@ -46,3 +62,89 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(run, tmp_path, monk
 )
 def test_what_processes_cannot_be_is_said(arguments, message, run):
     assert message in run(*arguments)
+
+
+SMALL = ["dataset.per_digit=10", "epochs=12", "width=4", "batch_size=15", "checkpoint_s=0", "processes=2"]
+
+
+@pytest.fixture
+def at_epoch(monkeypatch):
+    """Do something in the middle of an epoch of the first process, once."""
+
+    def at(epoch, act):
+        one_epoch = Training._one_epoch
+
+        def interrupted(self):
+            if self.epoch == epoch:
+                monkeypatch.setattr(Training, "_one_epoch", one_epoch)
+                act()
+            return one_epoch(self)
+
+        monkeypatch.setattr(Training, "_one_epoch", interrupted)
+
+    return at
+
+
+def _kill_the_other():
+    (other,) = multiprocessing.active_children()
+    other.kill()
+    other.join()
+
+
+def _left_in_the_temporary_folder():
+    return {path.name for path in Path(tempfile.gettempdir()).glob("autospec-*")}
+
+
+def _kill_the_launcher(arguments, folder, epochs):
+    """Begin the run as a program, and kill its first process once so many epochs are saved; what it had started."""
+    command = [sys.executable, str(ROOT / "run.py"), *arguments, f"output_dir={folder.parents[1]}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(open_spectra(folder / "spectra.h5").training) < epochs:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "nothing was saved"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    started = [os.pidfd_open(int(pid)) for pid in children]
+    process.kill()
+    process.communicate()
+    return started
+
+
+def _is_gone(process_fd):
+    return bool(select.select([process_fd], [], [], 20.0)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_run_whose_processes_are_killed_or_stopped_ends_as_if_undisturbed(run, at_epoch, tmp_path):
+    before = _left_in_the_temporary_folder()
+    assert run(*SMALL) == ""
+    undisturbed = content(_folder(tmp_path / "outputs") / "spectra.h5")
+    (tmp_path / "outputs").rename(tmp_path / "undisturbed")
+
+    at_epoch(3, _kill_the_other)
+    said = run(*SMALL)
+    line = "process 1 of 2 was ended by SIGKILL (out of memory?); the same command goes on from the last checkpoint"
+    assert line in said
+    assert "\n" not in said
+    folder = _folder(tmp_path / "outputs")
+    assert len(open_spectra(folder / "spectra.h5").training) == 3
+
+    at_epoch(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(*SMALL) == "143"
+    assert len(open_spectra(folder / "spectra.h5").training) == 6
+    assert multiprocessing.active_children() == []
+
+    started = _kill_the_launcher(SMALL, folder, 8)
+    assert started
+    assert all(_is_gone(process_fd) for process_fd in started)
+    assert not open_spectra(folder / "spectra.h5").complete
+
+    assert run(*SMALL) == ""
+    assert content(folder / "spectra.h5") == undisturbed
+    assert sorted(left.name for left in folder.iterdir()) == sorted(
+        left.name for left in _folder(tmp_path / "undisturbed").iterdir()
+    )
+    assert _left_in_the_temporary_folder() == before

@@ -79,9 +79,10 @@ def test_half_precision(tmp_path):
     assert is_close(open_spectra(tmp_path / "s.h5"), own, tolerance=0.1)
 
 
-def test_several_processes_are_refused_in_one_line(tmp_path):
-    class Many:
-        num_processes = 4
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
+def test_weights_in_pieces_are_refused_in_one_line(kind, tmp_path):
+    class Sharded:
+        distributed_type = accelerate.DistributedType(kind)
 
-    with pytest.raises(AutoSpecError, match="num_processes=4: one process on one device is recorded"):
-        AcceleratedRecorder(Many(), nn.Linear(2, 2), tmp_path / "s.h5", groups=["a"])
+    with pytest.raises(AutoSpecError, match=f"distributed_type={kind}: is not recorded; allowed are one process and"):
+        AcceleratedRecorder(Sharded(), nn.Linear(2, 2), tmp_path / "s.h5", groups=["a"])

@@ -95,6 +95,17 @@ def test_every_record_is_the_groups_own_gradient(tmp_path, situation):
     assert spectra.training["training_loss"].notna().all()
 
 
+def test_strategies_that_hold_weights_in_pieces_are_refused(tmp_path):
+    class FSDPStrategy:
+        handles_gradient_accumulation = False
+
+    class Several:
+        world_size, strategy = 2, FSDPStrategy()
+
+    with pytest.raises(AutoSpecError, match="FSDPStrategy in 2 processes is not recorded; allowed is 'ddp'"):
+        SpectraCallback(groups=["a"]).on_train_start(Several(), Module())
+
+
 def test_training_is_the_same_to_the_bit(tmp_path):
     trained = []
     for callbacks in ([], [SpectraCallback(groups=["a", "b"], group=2)]):

@@ -252,6 +252,7 @@ def test_an_exception_closes_the_file_with_what_was_recorded(tmp_path):
 
 
 MISTAKES = {
+    "devices": ({"_n_gpu": 2}, {}, "n_gpu=2: one process on several devices is not recorded; start one for each"),
     "column": ({}, {"column": "sex"}, "column='sex': the training set has no such column; a sample has input_ids"),
     "compiled": ({"torch_compile": True}, {}, "torch_compile=True: the Trainer compiles another model"),
 }

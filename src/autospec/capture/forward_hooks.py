@@ -69,16 +69,28 @@ class Call:
 
 
 class Boundary:
-    """Hooks that notice where a call of the model, or of a part of it, begins and ends."""
+    """Hooks that notice where a call of the model, or of a part of it, begins and ends.
 
-    def __init__(self, listener: Listener) -> None:
+    Args:
+        listener: is told.
+        is_step: whether the module's outer call is a whole training step, which returns a loss, and only calls of it
+            inside that one are forward passes.
+    """
+
+    def __init__(self, listener: Listener, is_step: bool = False) -> None:
         self._listener = listener
+        self._is_step = is_step
+        self._depth = 0
 
     def enter(self, module: nn.Module, inputs: Any, keywords: Any) -> None:
-        self._listener.entered((inputs, keywords))
+        self._depth += 1
+        if self._depth > self._is_step:
+            self._listener.entered((inputs, keywords))
 
     def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._listener.left(output)
+        self._depth = max(self._depth - 1, 0)
+        if self._depth >= self._is_step:
+            self._listener.left(output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Boundary:
         return Boundary(_Deaf())

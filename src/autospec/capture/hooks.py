@@ -17,6 +17,7 @@ from autospec.capture.forward_hooks import Boundary, Call, ForwardHook, random_s
 from autospec.capture.function_calls import FunctionCalls
 from autospec.capture.layers import Layer, Use, WatchedModule, refuse_replaced
 from autospec.capture.leaf_gradients import arrivals
+from autospec.capture.piece_arrivals import PieceArrivals
 from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
@@ -65,6 +66,9 @@ class HookListener:
     Factors are of one backward pass and are handed on when that same pass reaches the weight. Nothing is kept on the
     modules, and a pass without a backward is forgotten with its graph. A compiled model runs only hooks that were
     there at its first call, so there they stay until ``close``.
+
+    Attributes:
+        step: a module whose call is a whole training step, as a wrapper may redirect it.
     """
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
@@ -73,6 +77,7 @@ class HookListener:
         self._watched = [*watched, *witnesses(model, watched)]
         self._layers = list({use.layer.name: use.layer for entry in watched for use in entry.uses}.values())
         self._sink = sink
+        self._pieces = PieceArrivals(self._arrive)
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
         self.arrival_listener: ArrivalListener = ArrivalListener()
@@ -87,6 +92,7 @@ class HookListener:
         self._waiting: dict[tuple[int, str], list[Heard]] = {}
         self._error: Exception | None = None
         self.tracer = Tracer(model)
+        self.step: nn.Module | None = None
         self._stays = is_compiled(model)
         if self._stays:
             self._attach()
@@ -128,6 +134,7 @@ class HookListener:
             raise
         finally:
             self._listening = False
+            self._pieces.forget()
             self._depth = 0
             self._release([*self._calls, *self._earlier])
             self._calls.clear()
@@ -152,11 +159,15 @@ class HookListener:
                 continue
             hook = ForwardHook(self, watched)
             self._handles.append(watched.module.register_forward_hook(as_it_is(hook), with_kwargs=True))
+            if any(use.layer.is_sharded for use in watched.uses):
+                meet = self._pieces.meeting(watched, lambda: self.takes_calls)
+                self._handles.append(watched.module.register_forward_pre_hook(meet, with_kwargs=True))
             if watched.rule.draws_random(watched.module):
                 before = as_it_is(hook.before)
                 self._handles.append(watched.module.register_forward_pre_hook(before, with_kwargs=True))
-        boundary = Boundary(self)
+        plain = Boundary(self)
         for module in [self._model] if self._stays else self._model.modules():
+            boundary = Boundary(self, is_step=True) if module is self.step else plain
             self._handles.append(module.register_forward_pre_hook(as_it_is(boundary.enter), with_kwargs=True))
             self._handles.append(module.register_forward_hook(as_it_is(boundary.leave), always_call=True))
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from autospec.capture.pieces import is_piece
 from autospec.capture.rules.registry import Rule, supported_types
 from autospec.capture.selection import Selection, chosen_weights
 from autospec.capture.weights import Weight, left_out, weights_of
@@ -49,6 +50,11 @@ class Layer:
     def is_trained(self) -> bool:
         """Whether it gets a gradient now; a frozen layer is watched, and recorded once it trains."""
         return self.parameter.requires_grad
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process holds a piece of the weight, all of which is there inside its module's passes alone."""
+        return is_piece(self.parameter)
 
 
 @dataclass(frozen=True)
@@ -172,12 +178,18 @@ def _refuse_gone(gone: Sequence[str]) -> None:
 
 def _is_held(model: nn.Module, entry: WatchedModule, use: Use) -> bool:
     """Whether a module of the model still holds a weight."""
+    held = held_parameter(entry, use)
+    is_same = held is use.layer.parameter or (use.layer.is_sharded and held is not None and not is_piece(held))
+    return (use.layer.computed or is_same) and _is_part(model, entry)
+
+
+def held_parameter(entry: WatchedModule, use: Use) -> nn.Parameter | None:
+    """What a module holds now under the name of a weight."""
     module = entry.module
     path, _, last = use.local_name.rpartition(".")
     for part in filter(None, path.split(".")):
         module = module._modules[part] or module
-    held = use.layer.computed or module._parameters.get(last) is use.layer.parameter
-    return held and _is_part(model, entry)
+    return module._parameters.get(last)
 
 
 def _is_part(model: nn.Module, entry: WatchedModule) -> bool:
@@ -211,6 +223,8 @@ def _refuse(model: nn.Module, watched: Collection[WatchedModule]) -> None:
         reason = entry.rule.refuse(entry.module) if entry.rule is not None else None
         if entry.rule is None and compiled:
             reason = "a compiled model runs past the calls of functions that would explain it"
+        if entry.rule is None and any(use.layer.is_sharded for use in entry.uses):
+            reason = "calls of functions would explain it, which do not see the pieces that fully_shard makes of it"
         reasons |= {use.layer.name: f"({type(entry.module).__name__}): {reason}" for use in entry.uses if reason}
     if reasons:
         raise _refusal(reasons, compiled and any(entry.rule is None for entry in watched))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
@@ -54,20 +55,23 @@ def arrivals(layers: Sequence[Layer], arrive: Arrival) -> Iterator[None]:
 
     ``torch.autograd.grad`` and ``backward(inputs=...)`` of other tensors add nothing and show nothing.
     """
-    handles: list[tuple[object, RemovableHandle]] = []
-    for layer in layers:
-        if layer.computed or not layer.parameter.requires_grad:
-            continue  # what arrives at a parameter is not the gradient of the weight that is computed from it
-
-        def before(gradients: Sequence[Tensor | None], layer: Layer = layer) -> None:
-            if gradients[0] is not None and not _Silence.depth:
-                arrive(layer, gradients[0])
-
-        # on the node, not the weight: nothing is left on the model
-        node = torch.autograd.graph.get_gradient_edge(layer.parameter).node
-        handles.append((node, node.register_prehook(before)))
+    # what arrives at a parameter is not the gradient of a weight that is computed from it
+    own = [layer for layer in layers if layer.parameter.requires_grad and not (layer.computed or layer.is_sharded)]
+    handles = [shown(layer.parameter, layer, arrive) for layer in own]
     try:
         yield
     finally:
         for _, handle in handles:
             handle.remove()
+
+
+def shown(weight: Tensor, layer: Layer, arrive: Arrival) -> tuple[Node, RemovableHandle]:
+    """Show what arrives at one weight; the node that it arrives at lives as long as it is kept."""
+
+    def before(gradients: Sequence[Tensor | None]) -> None:
+        if gradients[0] is not None and not _Silence.depth:
+            arrive(layer, gradients[0])
+
+    # on the node, not the weight: nothing is left on the model
+    node = torch.autograd.graph.get_gradient_edge(weight).node
+    return node, node.register_prehook(before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from autospec.capture.pieces import own_piece
+
 COST = 0.01
 """The part of a run that proofs after the first may take, where a pass of a proof counts as a batch."""
 
@@ -27,4 +29,4 @@ def is_due(batch: int, passes: int, is_steady: bool, every: int | None = None) -
 
 def has_diverged(model: nn.Module) -> bool:
     """Whether a weight is not finite, so that no comparison tells anything."""
-    return any(not bool(parameter.isfinite().all()) for parameter in model.parameters())
+    return any(not bool(own_piece(parameter).isfinite().all()) for parameter in model.parameters())

@@ -19,6 +19,9 @@ DATA_NODES = (
 )  # fmt: skip
 """Nodes that pick rows by the values of a tensor: the rows of one batch say nothing of the next one's."""
 
+PASSED_ON = "RegisterPostBackwardFunctionBackward"
+"""The node by which ``fully_shard`` learns that a module's backward pass is over: it hands adjoints on as they are."""
+
 _SECOND_FACTOR = {"Mm": 1, "Addmm": 2, "Bmm": 1, "Baddbmm": 2}
 """Matrix products, which may permute samples by a matrix, and which of their arguments the second factor is."""
 
@@ -125,7 +128,9 @@ def _moved_by_data(node: Node, following: Sequence[Node | None], samples: int) -
 
 
 def _moves_by_data(node: Node) -> bool:
-    return isinstance(node, BackwardCFunction) or _is_called_after_data(node.name())
+    if isinstance(node, BackwardCFunction):
+        return node.name() != PASSED_ON
+    return _is_called_after_data(node.name())
 
 
 @functools.cache

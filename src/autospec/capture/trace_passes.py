@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from autospec.capture.leaf_gradients import in_silence
+from autospec.capture.pieces import held_whole, sharded_modules
 from autospec.capture.proved_again import has_diverged, is_due
 from autospec.capture.steady_rows import has_steady_rows
 from autospec.capture.trace import Part, Place, Returned, Rows, Traced, readings, returned_tensors, trace_rows
@@ -73,6 +75,10 @@ class Tracer:
     1 %. Where something in the graph could move rows by its values (a mask by which samples are multiplied), a kind is
     proved at its 2nd, 4th, 8th, ... pass, too. Where the second differs, every pass of the kind is traced from then
     on; where a later one does, rows may have been taken for others' meanwhile, and it is refused.
+
+    Attributes:
+        any_wants: of processes that hold pieces of the weights: whether this one wants to prove → whether any does.
+            All gather the weights together then, and a pass that one made alone would be taken for the others' next.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -83,6 +89,7 @@ class Tracer:
         self.recomputed: Traced | None = None
         self.last: Traced | None = None
         self.passes = 0
+        self.any_wants: Callable[[bool], bool] | None = None
 
     @property
     def is_tracing(self) -> bool:
@@ -132,12 +139,13 @@ class Tracer:
         kind = _kind(graph, both)
         traced = self._remembered(kind, both, samples)
         is_new = samples > 1 and (traced is None or self._is_to_prove_again(kind, both, outputs, samples))
-        if is_new:
-            passes = self.passes
-            fresh = self._prove(both, outputs, samples, graph)
-            if traced is None:
-                self._remember(kind, both, fresh, graph, samples, self.passes - passes)
-            traced = fresh if traced is None else self._compared(kind, traced, fresh, samples)
+        with self._weights_at_hand(is_new, both, outputs):
+            if is_new:
+                passes = self.passes
+                fresh = self._prove(both, outputs, samples, graph)
+                if traced is None:
+                    self._remember(kind, both, fresh, graph, samples, self.passes - passes)
+                traced = fresh if traced is None else self._compared(kind, traced, fresh, samples)
         for call in calls:
             call.traced = traced
         for call in again:
@@ -145,6 +153,32 @@ class Tracer:
                 call.traced = traced
         self.last = self.recomputed = traced
         return is_new
+
+    @contextlib.contextmanager
+    def _weights_at_hand(self, wants: bool, calls: Sequence[Call], outputs: Sequence[Place]) -> Iterator[None]:
+        """A context for passes of one's own, in which weights in pieces are whole in every process."""
+        if self.any_wants is None or not self.any_wants(wants):
+            yield
+            return
+        with held_whole(self._model):
+            self._pass_idly(calls, outputs)
+            yield
+
+    def _pass_idly(self, calls: Sequence[Call], outputs: Sequence[Place]) -> None:
+        """One pass that tells nothing; the first of a forward pass takes what was planned to be gathered ahead."""
+        edges = [get_gradient_edge(tensor) for _, tensor, _ in outputs]
+        sought = [edge for call in calls for edge in call.edges]
+        if not (edges and sought):
+            return
+        self._collected = {}
+        kept = left_as_it_was(self._model, [tensor for _, tensor, _ in outputs])
+        try:
+            # what cannot be repeated is refused by the proof
+            with contextlib.suppress(RuntimeError), kept, in_silence():
+                zeros = [torch.zeros_like(tensor) for _, tensor, _ in outputs]
+                torch.autograd.grad(edges, sought, zeros, retain_graph=True, allow_unused=True)
+        finally:
+            self._collected = None
 
     def _remembered(self, kind: Kind, calls: Sequence[Call], samples: int) -> Traced | None:
         if kind not in self._kinds:
@@ -254,6 +288,8 @@ class Tracer:
 
     def _run_whole(self, edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> None:
         """A backward pass down to the weights, which a reentrant checkpoint needs; their gradients are put back."""
+        if sharded_modules(self._model):
+            raise RuntimeError("a reentrant checkpoint of weights in pieces; use use_reentrant=False")
         parameters = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         if any(parameter._post_accumulate_grad_hooks for parameter in parameters):
             raise RuntimeError("a reentrant checkpoint and hooks that run after gradients; use use_reentrant=False")

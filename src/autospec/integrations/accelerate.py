@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
 from autospec.integrations.libraries import require_library
-from autospec.integrations.loop_recorder import refuse_several_processes
 from autospec.recording.batch import Batch
 from autospec.recording.recorder import SpectralRecorder
 
@@ -20,6 +19,10 @@ require_library("accelerate", "accelerate")
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+SERVED = ("NO", "MULTI_CPU", "MULTI_GPU")
+"""The kinds of training that are recorded: one process, or several with the whole model in each."""
 
 
 class AcceleratedRecorder(SpectralRecorder):
@@ -35,9 +38,12 @@ class AcceleratedRecorder(SpectralRecorder):
     def __init__(
         self, accelerator: Accelerator, model: nn.Module, path: str | Path | None = None, **options: Any
     ) -> None:
-        refuse_several_processes(accelerator.num_processes, "num_processes")
-        if accelerator.distributed_type.value not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-            raise AutoSpecError(f"distributed_type={accelerator.distributed_type.value}: is not recorded")
+        kind = accelerator.distributed_type.value
+        if kind not in SERVED:
+            raise AutoSpecError(
+                f"distributed_type={kind}: is not recorded; allowed are one process and DistributedDataParallel "
+                f"({', '.join(SERVED)})"
+            )
         self._accelerator = accelerator
         super().__init__(accelerator.unwrap_model(model), path, scaler=accelerator.scaler, **options)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autospec.errors import AutoSpecError
 from autospec.integrations.libraries import require_library
-from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder, refuse_several_processes
+from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder
 from autospec.recording.batch import Batch
 from autospec.recording.recorder import SpectralRecorder
 
@@ -73,12 +73,13 @@ class SpectraCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to record, or go on from a checkpoint."""
-        refuse_several_processes(trainer.world_size, "world_size")
+        strategy = type(trainer.strategy).__name__
+        if trainer.world_size > 1 and not _is_ddp(trainer.strategy):
+            raise AutoSpecError(f"{strategy} in {trainer.world_size} processes is not recorded; allowed is 'ddp'")
         if trainer.strategy.handles_gradient_accumulation:
-            raise AutoSpecError(
-                f"{type(trainer.strategy).__name__} accumulates gradients by itself, out of sight of the recorder"
-            )
-        self._loop.begin(pl_module, getattr(trainer.precision_plugin, "scaler", None))
+            raise AutoSpecError(f"{strategy} accumulates gradients by itself, out of sight of the recorder")
+        is_wrapped = trainer.strategy.model is not pl_module  # whose calls are redirected to training_step
+        self._loop.begin(pl_module, getattr(trainer.precision_plugin, "scaler", None), is_wrapped)
         self._step = trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -135,6 +136,11 @@ class SpectraCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint when training starts."""
         self._loop.state = state_dict or None
+
+
+def _is_ddp(strategy: object) -> bool:
+    """Whether a strategy has the whole model in each process and averages gradients, under either name of Lightning."""
+    return any(kind.__name__ == "DDPStrategy" for kind in type(strategy).__mro__)
 
 
 def _taken(batch: Any, where: Where, name: str) -> Any:

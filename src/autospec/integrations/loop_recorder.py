@@ -55,10 +55,12 @@ class LoopRecorder:
         """Whether training has begun and has not ended."""
         return self._recorder is not None
 
-    def begin(self, model: nn.Module, scaler: torch.amp.GradScaler | None) -> None:
-        """Training begins, or goes on from ``state``."""
+    def begin(self, model: nn.Module, scaler: torch.amp.GradScaler | None, is_step: bool = False) -> None:
+        """Training begins, or goes on from ``state``; ``is_step``: a call of the model is a whole training step."""
         options = {**self._options, "resume": True} if self.state is not None else self._options
         self._recorder = SpectralRecorder(model, self.path, scaler=scaler, **options)
+        if is_step and self._recorder._listening.hooks is not None:
+            self._recorder._listening.hooks.step = model
         if self.state is not None:
             self._recorder.load_state_dict(self.state["recorder"])
             if self.state["batches"]:
@@ -119,11 +121,3 @@ class LoopRecorder:
         if self._recorder is None:
             return {}
         return {"recorder": self._recorder.state_dict(drop_open_record=True), "batches": self._batches}
-
-
-def refuse_several_processes(count: int, what: str) -> None:
-    """AutoSpecError where several processes or devices train together."""
-    if count > 1:
-        raise AutoSpecError(
-            f"{what}={count}: one process on one device is recorded; each would see its own batches only"
-        )

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from autospec.capture.agreement import buffers_kept, random_state_kept
 from autospec.errors import AutoSpecError
 from autospec.integrations.libraries import require_library
-from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder, refuse_several_processes
+from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder
 from autospec.recording.recorder import SpectralRecorder
 
 for library in ("transformers", "accelerate"):
@@ -61,11 +61,14 @@ def record_trainer(
         The recording, whose ``recorder`` is there while training.
 
     Raises:
-        AutoSpecError: for what cannot be recorded: several processes or devices, a compiled model.
+        AutoSpecError: for what cannot be recorded: several devices of one process, a compiled model, weights in pieces.
     """
     arguments = trainer.args
-    refuse_several_processes(arguments.world_size, "world_size")
-    refuse_several_processes(arguments.n_gpu, "n_gpu")
+    if arguments.n_gpu > 1:
+        raise AutoSpecError(
+            f"n_gpu={arguments.n_gpu}: one process on several devices is not recorded; start one for each "
+            "(torchrun --nproc_per_node ...)"
+        )
     if arguments.torch_compile:
         raise AutoSpecError("torch_compile=True: the Trainer compiles another model than the one that is recorded")
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
@@ -147,7 +150,17 @@ class TrainerRecording(TrainerCallback):
         return self._loss(model, inputs) == self._loss(model, {**inputs, "labels": without})
 
     def _share(self, model: Any, inputs: dict[str, Any], items: Tensor | None, number: Any) -> float:
-        """What the mean loss of this batch is multiplied by, as ``Trainer.training_step`` decides it."""
+        """What the mean loss of this batch is multiplied by, as ``Trainer.compute_loss`` and its step decide it."""
+        return self._share_of_step(model, inputs, items, number) * self._process_factor(number)
+
+    def _process_factor(self, number: Any) -> int:
+        """What ``Trainer.compute_loss`` multiplies by where items are counted over all processes, for their average."""
+        trainer = self._trainer
+        counts = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
+        averages = getattr(trainer.args, "average_tokens_across_devices", False) and counts and number is not None
+        return trainer.accelerator.num_processes if averages else 1
+
+    def _share_of_step(self, model: Any, inputs: dict[str, Any], items: Tensor | None, number: Any) -> float:
         trainer = self._trainer
         is_scaled = getattr(trainer, "loss_is_scaled_for_ga", None)
         if is_scaled is None:
@@ -181,6 +194,7 @@ class TrainerRecording(TrainerCallback):
     def _loss(self, model: Any, inputs: dict[str, Any], number: Any = None) -> float:
         """The loss of a batch beside training: no gradient, buffer or random number is changed."""
         trainer = self._trainer
+        model = trainer.model if trainer.args.world_size > 1 else model  # the wrapper may send something
         prepared = trainer._prepare_inputs(dict(inputs))
         quiet = (torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(trainer.model))
         with contextlib.ExitStack() as stack:
@@ -206,9 +220,12 @@ class TrainerRecording(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write what a checkpoint needs to go on."""
-        if self._loop.is_recording:
+        if not self._loop.is_recording:
+            return
+        written = self._loop.state_dict()
+        if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            torch.save(self._loop.state_dict(), folder / STATE_FILE)
+            torch.save(written, folder / STATE_FILE)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Close the file."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from autospec.capture.pieces import divide_factor, sharded_modules, whole
 from autospec.errors import AutoSpecError
 from autospec.recording.joint_epoch import proportion
 from autospec.recording.processes import Processes, is_averaged
+from autospec.recording.unknown_scale import power_of_two, refuse_scale
 
 SAME = 1e-2
 """How far two gradients may be from proportional: a wrapper may send them in half precision."""
@@ -32,6 +34,7 @@ class AveragedCheck:
     Clipping by norm and a scaler change all by one factor, and are no difference.
 
     Attributes:
+        is_scale_known: whether the recorder was told of a scaler.
         share: what one process's loss counts: 1 / processes, or 1 where gradients turn out to be added up.
     """
 
@@ -40,13 +43,14 @@ class AveragedCheck:
         self._left: dict[str, Tensor] = {}
         self._got: dict[str, Tensor] = {}
         self._done = False
+        self.is_scale_known = True
         self.share = 1.0 / processes.size
 
     def stepping(self, left: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
         """An optimizer takes gradients: what backward left in this process, and what there is now, by layer."""
         if not self._done and not self._got and left:
             self._left = {name: value.clone() for name, value in left.items() if name in got}
-            self._got = {name: got[name].detach().double().clone() for name in self._left}
+            self._got = {name: got[name].detach().to(torch.float64, copy=True) for name in self._left}
 
     def compare(self, is_first: bool, model: nn.Module) -> str | None:
         """Compare what was kept in all processes, once; what there is to warn of, or None.
@@ -60,12 +64,16 @@ class AveragedCheck:
         """
         if self._done:
             return None
+        is_sharded, divisor = bool(sharded_modules(model)), divide_factor(model) or self._processes.size
+        if is_sharded:
+            self.share = 1.0 / divisor
         names = sorted(set.intersection(*(set(names) for names in self._processes.gather(list(self._got)))))
         if not names:
             return None
         self._done = True
         lefts = self._processes.add_up([self._left[name] for name in names])
-        found = {name: proportion(left, self._got[name]) for name, left in zip(names, lefts, strict=True)}
+        got = {name: whole(self._got[name]) for name in names}
+        found = {name: proportion(left, got[name]) for name, left in zip(names, lefts, strict=True)}
         self._left, self._got = {}, {}
         # of a gradient that is nearly nothing, rounding is all there is
         weights = {name: float(torch.linalg.vector_norm(left)) for name, left in zip(names, lefts, strict=True)}
@@ -73,7 +81,10 @@ class AveragedCheck:
         if found[worst][1] * weights[worst] > SAME * max(weights.values()):
             return APART.format(name=worst, size=self._processes.size, off=found[worst][1])
         ratio = found[max(names, key=lambda name: weights[name])][0]
-        if abs(ratio / self._processes.size - 1.0) <= SAME or is_averaged(model):
+        is_known = is_averaged(model) or is_sharded
+        if is_known and not self.is_scale_known:
+            refuse_scale(power_of_two(ratio / divisor))
+        if abs(ratio / divisor - 1.0) <= SAME or is_known:
             return None
         if abs(ratio - 1.0) > SAME:
             return AMBIGUOUS

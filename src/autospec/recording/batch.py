@@ -172,7 +172,10 @@ def _integers(group: Tensor | npt.ArrayLike, grouping: Grouping) -> Tensor:
             f"group labels must be integers, an index into groups for each sample ({indices}; -1 for none)"
         ) from error
     if not labels.numel():
-        raise AutoSpecError("group labels are of no sample: leave out a batch without samples (drop_last, or a check)")
+        raise AutoSpecError(
+            "group labels are of no sample: leave out a batch without samples (drop_last, or a check); in several "
+            "processes make its pass outside recorder.batch(...)"
+        )
     is_whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype in (torch.bool, torch.uint64))
     if labels.dim() != 1 or not is_whole:
         raise AutoSpecError(

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from autospec.capture.hooks import ArrivalListener
 from autospec.capture.layers import Layer
 from autospec.capture.leaf_gradients import LeafGradients, arrivals
+from autospec.capture.pieces import own_piece
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
 from autospec.spectra.factors import GradientFactors
@@ -196,7 +197,7 @@ class GradientCheck(ArrivalListener):
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
             self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif unseen.is_nonzero and not self._is_in_step and _is_zero(layer.parameter.grad):
+        elif unseen.is_nonzero and not self._is_in_step and _is_gone(layer):
             self._take_back(layer.name, unseen)
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
@@ -225,7 +226,7 @@ class GradientCheck(ArrivalListener):
         if not self.remembers or (self.left and layer.name not in self.left) or gradient.is_sparse:
             return
         before = self.left.get(layer.name)
-        starts = before is None or layer.parameter.grad is None or not bool(layer.parameter.grad.any())
+        starts = before is None or (not layer.is_sharded and _is_zero(layer.parameter.grad))
         value = gradient.to(torch.float64, copy=True)
         self.left[layer.name] = value if starts or before is None else before + value
 
@@ -234,14 +235,14 @@ class _Unseen:
     """What has arrived at a weight since a batch began or an optimizer took its gradient."""
 
     def __init__(self, layer: Layer, put_back: Callable[[], None] | None) -> None:
-        self._weight = layer.parameter
+        self._layer, self._weight = layer, own_piece(layer.parameter)
         self._version, self._begin = self._weight._version, self._start()
         self.put_back = put_back
         self.is_nonzero = False
 
     def was_zeroed(self) -> bool:
         """Whether the gradient is gone, and no step by hand has moved the weight."""
-        if not self.is_nonzero or self._weight._version != self._version or not _is_zero(self._weight.grad):
+        if not self.is_nonzero or self._weight._version != self._version or not _is_gone(self._layer):
             return False
         return torch.equal(self._start(), self._begin)
 
@@ -267,6 +268,11 @@ class _LateGradients:
         self.names.clear()
         while self._handles:
             self._handles.pop().remove()
+
+
+def _is_gone(layer: Layer) -> bool:
+    """Whether a weight has no gradient; of one in pieces it may wait elsewhere, and is taken to be there."""
+    return not layer.is_sharded and _is_zero(layer.parameter.grad)
 
 
 def _is_zero(gradient: Tensor | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from autospec.recording.processes import Processes
 from autospec.spectra.joint_sums import LayerFacts, LayerJoint, facts_of, joined
 
 
-def join(sums: EpochSums, processes: Processes, share: float) -> None:
+def join(sums: EpochSums, processes: Processes, share: float, told: Any = None, is_parted: bool = False) -> list[Any]:
     """Replace the sums of one process by those of all; every process has the same afterwards.
 
     Args:
@@ -21,20 +22,40 @@ def join(sums: EpochSums, processes: Processes, share: float) -> None:
         processes: that train together.
         share: what a process's loss counts in what is minimised: 1 / processes where gradients are averaged, 1 where
             they are added up. So the groups' gradients add up to the one that the optimizer gets.
+        told: something small that travels along.
+        is_parted: whether a large gradient is for the process alone that takes its spectra; the others have it no more.
+
+    Returns:
+        What every process told.
 
     Raises:
         AutoSpecError: where what the processes recorded does not fit together.
         LostProcess: where another process is gone.
     """
-    of_processes = processes.gather(({name: facts_of(layer) for name, layer in sums.layers.items()}, sums.facts()))
-    sums.begin_uses([name for layers, _ in of_processes for name in layers])
-    facts = {name: _joined([layers for layers, _ in of_processes], name) for name in sums.layers}
+    own_facts = {name: facts_of(layer) for name, layer in sums.layers.items()}
+    of_processes = processes.gather((own_facts, sums.facts(), told), "facts")
+    sums.begin_uses([name for layers, *_ in of_processes for name in layers])
+    facts = {name: _joined([layers for layers, *_ in of_processes], name) for name in sums.layers}
     joints = {name: LayerJoint(sums.layers[name], one, share) for name, one in sorted(facts.items()) if one.arrived}
     summands = {name: joint.summands() for name, joint in joints.items()}
+    owners = _owners(sums, processes) if is_parted else {}
     counted = list(sums.counted(share))
-    added = processes.add_up([*counted, *(tensor for tensors in summands.values() for tensor in tensors)])
-    sums.take_counted(added[: len(counted)], [own for _, own in of_processes])
+    added = processes.add_up_for(
+        [*counted, *(tensor for tensors in summands.values() for tensor in tensors)],
+        [None] * len(counted)
+        + [
+            owners.get(name) if joints[name].is_gradient(place) else None
+            for name, tensors in summands.items()
+            for place in range(len(tensors))
+        ],
+    )
+    sums.take_counted([one for one in added[: len(counted)] if one is not None], [own for _, own, _ in of_processes])
     _take(joints, {name: len(tensors) for name, tensors in summands.items()}, added[len(counted) :], processes)
+    return [told for *_, told in of_processes]
+
+
+def _owners(sums: EpochSums, processes: Processes) -> dict[str, int]:
+    return owners_of({name: layer.shape for name, layer in sums.layers.items()}, processes.size)
 
 
 def _joined(of_processes: Sequence[dict[str, LayerFacts]], name: str) -> LayerFacts:
@@ -42,7 +63,7 @@ def _joined(of_processes: Sequence[dict[str, LayerFacts]], name: str) -> LayerFa
 
 
 def _take(
-    joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequence[Tensor], processes: Processes
+    joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequence[Tensor | None], processes: Processes
 ) -> None:
     """Hand every layer its part of what was added up, and the triangles of all processes."""
     start = 0
@@ -62,10 +83,9 @@ def measured_together(
     """
     if certified is not None:
         return sums.measured(epoch, leading, certified)
-    owners = owners_of({name: layer.shape for name, layer in sums.layers.items()}, processes.size)
-    own = {name for name, rank in owners.items() if rank == processes.rank}
+    own = {name for name, rank in _owners(sums, processes).items() if rank == processes.rank}
     found: Measured = {}
-    for part in processes.gather(sums.measured(epoch, leading, own=own)):
+    for part in processes.gather(sums.measured(epoch, leading, own=own), "spectra"):
         found |= part
     return found
 
@@ -88,11 +108,6 @@ def owners_of(shapes: Mapping[str, tuple[int, int]], size: int) -> dict[str, int
 def _work(shape: tuple[int, int]) -> int:
     """What the spectra of a matrix cost, up to a factor: its Gram matrix."""
     return min(shape) ** 2 * max(shape)
-
-
-def agreed_refusal(refusal: str, processes: Processes) -> str:
-    """What stood in the way of a measurement in the first process that was refused one, or ""."""
-    return next((other for other in processes.gather(refusal) if other), "")
 
 
 def proportion(left: Tensor, got: Tensor) -> tuple[float, float]:

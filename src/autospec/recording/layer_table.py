@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import watched_modules
+from autospec.capture.pieces import sharded_modules
 from autospec.capture.trace import Traced
 from autospec.capture.trace_graph import left_as_it_was
 from autospec.capture.trace_layout import NOT_REACHED, SHARED, RowTrace
@@ -82,6 +83,10 @@ def check(model: nn.Module, batch: Any) -> LayerTable:
 
 def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, engine: str = "hooks") -> LayerTable:
     """The table, with what ``watched`` does not hold left out; None is everything that can be recorded."""
+    if sharded_modules(model):
+        raise AutoSpecError(
+            "check(...) makes passes that fully_shard does not see; check the model before it is sharded"
+        )
     uses = weights_of(model)
     weights = {weight.name: weight for weight in reversed(uses)}
     first_names = {weight.key: weight.name for weight in reversed(uses)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 from autospec.recording.epoch_sums import EpochSums
-from autospec.recording.joint_epoch import agreed_refusal, join
+from autospec.recording.joint_epoch import join
 from autospec.recording.processes import Processes
 from autospec.recording.twin import TwinBatch
 from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
@@ -80,9 +80,14 @@ class MeasuredFloor:
         if not twin.heard:
             self.refusal = twin.refusal
 
-    def join(self, processes: Processes, share: float) -> None:
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the record's batches are repeated."""
+        return self._precise is not None
+
+    def join(self, processes: Processes, share: float, refusals: Sequence[str]) -> None:
         """Add up what several processes repeated of the record's batches; refused in one, it is in all."""
-        self.refusal = agreed_refusal(self.refusal, processes)
+        self.refusal = next(filter(None, refusals), "")
         if self._precise is not None and not self.refusal:
             join(self._precise, processes, share)
 

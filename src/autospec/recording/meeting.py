@@ -9,12 +9,15 @@ from torch import nn
 
 from autospec.errors import AutoSpecError
 from autospec.recording.averaged_check import AveragedCheck
+from autospec.recording.joint_curves import Curve, JointCurves
 from autospec.recording.joint_epoch import join
-from autospec.recording.measured_floor import MeasuredFloor
+from autospec.recording.listening import Listening
 from autospec.recording.notices import Notices
 from autospec.recording.open_record import OpenRecord
+from autospec.recording.previous_records import PreviousRecords
 from autospec.recording.processes import Processes, check_served, find_processes, is_one_of_several
 from autospec.recording.recording_request import RecordingRequest
+from autospec.recording.sharded import prove_together
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -38,9 +41,14 @@ class Meeting:
         self._has_looked = False
         self.processes: Processes | None = None
         self.averaged: AveragedCheck | None = None
+        self._curves = JointCurves()
 
-    def find(self, model: nn.Module) -> Processes | None:
+    def find(self, model: nn.Module, listening: Listening) -> Processes | None:
         """The processes that train a model together, where this call is the one that finds them.
+
+        Args:
+            model: as it was given.
+            listening: to it; rows of weights that lie in pieces are traced in all processes at once.
 
         Raises:
             AutoSpecError: for what cannot be recorded in several.
@@ -50,6 +58,8 @@ class Meeting:
             return None
         self._has_looked = True
         self.processes = find_processes(self._group, model)
+        if listening.hooks is not None:
+            prove_together(listening.hooks.tracer, listening.model, self.processes)
         if self.processes is None:
             return None
         check_served(self._request.settings.engine, self._request.statistics)
@@ -82,30 +92,45 @@ class Meeting:
         """Whether this process is the one that writes, and tells of records."""
         return self.processes is None or self.processes.writes
 
-    def mean(self, values: Sequence[float | None]) -> Sequence[float | None]:
-        """The mean of each value over the processes that have it."""
-        return values if self.processes is None else self.processes.mean(values)
+    def between(self, curve: Curve) -> Curve:
+        """The losses and metrics of an epoch at which no spectra are taken, as far as they are known by now."""
+        return curve if self.processes is None else self._curves.between(curve, self.processes)
 
     def join(
-        self, record: OpenRecord, floor: MeasuredFloor | None, model: nn.Module, is_first: bool, notices: Notices
-    ) -> None:
+        self,
+        curve: Curve,
+        record: OpenRecord,
+        previous: PreviousRecords,
+        model: nn.Module,
+        is_first: bool,
+        notices: Notices,
+    ) -> Curve:
         """Replace the sums of this process's samples by those of all processes.
 
         Args:
+            curve: what this process tells of the epoch.
             record: that ends.
-            floor: measures its noise floor, by sums of its own.
+            previous: what needs the sums of every layer in every process, or is measured by sums of its own.
             model: that trains.
             is_first: whether it is the first record.
             notices: says what the optimizer's gradient tells against it.
+
+        Returns:
+            The means of what the processes tell.
         """
         if self.processes is None or self.averaged is None:
-            return
+            return curve
         warning = self.averaged.compare(is_first=is_first, model=model)
         if warning:
             notices.warn("averaged", warning)
         # the comparison above may have changed the share that one process's loss has
-        join(record.sums, self.processes, self.averaged.share)
+        share, floor = self.averaged.share, previous.floor
+        is_measuring = floor is not None and floor.is_measuring
+        needs_all = record.permutations or previous.leading or previous.subspaces.is_wanted or is_measuring
+        told = (curve, "" if floor is None else floor.refusal)
+        of_processes = join(record.sums, self.processes, share, told, is_parted=not needs_all)
         if floor is not None:
-            floor.join(self.processes, self.averaged.share)
+            floor.join(self.processes, share, [refusal for _, refusal in of_processes])
         if record.permutations is not None:
-            record.permutations.join(self.processes, self.averaged.share)
+            record.permutations.join(self.processes, share)
+        return self._curves.at_record([curve for curve, _ in of_processes])

@@ -16,13 +16,13 @@ class EarlierSubspaces:
     """
 
     def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
+        self.is_wanted = wanted
         self._epoch = -1
         self.of_layers: dict[str, Subspaces] = {}
 
     def replace(self, sums: EpochSums, epoch: int) -> None:
         """Take the subspaces of a record that has just been made."""
-        if self._wanted:
+        if self.is_wanted:
             self._epoch, self.of_layers = epoch, sums.subspaces()
 
     def forget(self, epoch: int) -> None:

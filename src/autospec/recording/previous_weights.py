@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autospec.capture.layers import Layer
+from autospec.capture.pieces import whole
 from autospec.recording.epoch_sums import EpochSums
 from autospec.spectra.registered import WEIGHT
 
@@ -57,4 +58,4 @@ class PreviousWeights:
 
 
 def _matrix(layer: Layer) -> Tensor:
-    return layer.parameter.detach().flatten(1)
+    return whole(layer.parameter.detach()).flatten(1)

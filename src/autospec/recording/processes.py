@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import pickle
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from autospec.capture.pieces import sharded_modules
 from autospec.errors import AutoSpecError
+from autospec.recording.sharded import sharding_group
 from autospec.spectra.registered import ROWS
 from autospec.spectra.statistics import Statistic
 
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2**16
 """So many numbers of small tensors travel in one message: 512 KiB of float64. Larger ones travel alone, uncopied."""
+
+HEAD, ROOM = 8, 2**12
+"""Bytes of a gathered message's length, and for the message itself where none was longer."""
 
 _FAILURES = (
     "connection closed",
@@ -44,6 +52,15 @@ class LostProcess(AutoSpecError):
     """A process that trained with this one has ended, or does not answer in time."""
 
 
+@dataclass
+class Traffic:
+    """What one process has sent: messages, their bytes, and the seconds until they had arrived."""
+
+    messages: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
 class Processes:
     """Several processes and this one's place among them.
 
@@ -53,6 +70,7 @@ class Processes:
     Attributes:
         rank: this process's number from 0; the first writes the file.
         size: how many there are.
+        traffic: what was sent so far.
     """
 
     def __init__(self, group: ProcessGroup | None = None) -> None:
@@ -65,6 +83,8 @@ class Processes:
             raise AutoSpecError("process_group: this process is not one of its ranks; make the recorder on these alone")
         on_gpu = "nccl" in str(dist.get_backend(group))
         self._device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        self._room: dict[str, int] = {}
+        self.traffic = Traffic()
 
     @property
     def writes(self) -> bool:
@@ -75,7 +95,7 @@ class Processes:
         """The sums of tensors over all processes, on the devices they came from.
 
         Args:
-            tensors: of the same shapes and dtypes, in the same order, in every process.
+            tensors: of the same shapes and dtypes, in the same order, in every process; whole numbers are below 2^53.
 
         Returns:
             The sums, bit for bit the same in every process; of a large tensor, in its own memory.
@@ -83,29 +103,55 @@ class Processes:
         Raises:
             LostProcess: where another process is gone.
         """
-        sums: dict[int, Tensor] = {}
+        sums = self.add_up_for(tensors, [None] * len(tensors))
+        return [one for one in sums if one is not None]
+
+    def add_up_for(self, tensors: Sequence[Tensor], owners: Sequence[int | None]) -> list[Tensor | None]:
+        """As ``add_up``, of which a large tensor may be for one process alone: for half the bytes.
+
+        Args:
+            tensors: see ``add_up``.
+            owners: who each is for, by number; None is everyone.
+
+        Returns:
+            The sums; None for one that another process has.
+        """
+        sums: list[Tensor | None] = [None] * len(tensors)
         for places in _messages(tensors):
             flat = self._flat([tensors[place].detach() for place in places])
-            with answering(self):
-                self._all_reduce(flat)
+            owner = owners[places[0]] if len(places) == 1 and flat.numel() > AT_ONCE else None
+            self._add_up(flat, owner)
+            if owner not in (None, self.rank):
+                continue
             for place, part in zip(places, flat.split([tensors[place].numel() for place in places]), strict=True):
-                sums[place] = part.view(tensors[place].shape).to(tensors[place].device)
-        return [sums[place] for place in range(len(tensors))]
+                of_place = tensors[place]
+                sums[place] = part.view(of_place.shape).to(of_place.device, of_place.dtype)
+        return sums
 
     def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """The numbers of tensors one after the other; one alone stays where it is."""
         if len(tensors) == 1 and tensors[0].is_contiguous() and tensors[0].device.type == self._device.type:
             return tensors[0].view(-1)
-        return torch.cat([tensor.reshape(-1).to(self._device) for tensor in tensors])
+        return torch.cat([tensor.reshape(-1).to(self._device, _sent_as(tensor)) for tensor in tensors])
 
-    def gather(self, value: Any) -> list[Any]:
-        """What every process gives, in their order: small things that can be pickled."""
-        import torch.distributed as dist
+    def gather(self, value: Any, kind: str = "") -> list[Any]:
+        """What every process gives, in their order: small things that can be pickled.
 
-        found: list[Any] = [None] * self.size
-        with answering(self):
-            dist.all_gather_object(found, value, group=self._group)
-        return found
+        One message, into as much room as the longest of its ``kind`` took so far; a second where one is longer.
+        """
+        message = pickle.dumps(value)
+        while True:
+            room = self._room.setdefault(kind, ROOM)
+            sent = torch.zeros(HEAD + room, dtype=torch.uint8)
+            sent[:HEAD] = torch.tensor([len(message)]).view(torch.uint8)
+            if len(message) <= room:
+                sent[HEAD : HEAD + len(message)] = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+            found = self.gather_tensor(sent)
+            lengths = [int(one[:HEAD].clone().view(torch.int64)) for one in found]
+            if max(lengths) <= room:
+                parts = zip(found, lengths, strict=True)
+                return [pickle.loads(bytes(one[HEAD : HEAD + length].numpy())) for one, length in parts]  # noqa: S301
+            self._room[kind] = 1 << (max(lengths) - 1).bit_length()
 
     def gather_tensor(self, tensor: Tensor) -> list[Tensor]:
         """A tensor of the same shape from every process, in their order."""
@@ -113,17 +159,23 @@ class Processes:
 
         mine = tensor.detach().contiguous().to(self._device)
         found = [torch.empty_like(mine) for _ in range(self.size)]
-        with answering(self):
+        with self._sending(mine):
             dist.all_gather(found, mine, group=self._group)
         return [one.to(tensor.device) for one in found]
 
-    def mean(self, values: Sequence[float | None]) -> list[float | None]:
-        """The mean of each value over the processes that have it; None where none has."""
-        known = [value is not None for value in values]
-        numbers = torch.tensor([0.0 if value is None else value for value in values], dtype=torch.float64)
-        sums = self.add_up([torch.cat([numbers, torch.tensor(known, dtype=torch.float64)])])[0]
-        total, count = sums.chunk(2)
-        return [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
+    @contextlib.contextmanager
+    def _sending(self, tensor: Tensor) -> Iterator[None]:
+        """A context for one message, which is counted."""
+        began = time.perf_counter()
+        with answering(self):
+            yield
+        self.traffic.messages += 1
+        self.traffic.bytes += tensor.numel() * tensor.element_size()
+        self.traffic.seconds += time.perf_counter() - began
+
+    def any(self, wants: bool) -> bool:
+        """Whether any process wants something; a meeting point, too."""
+        return bool(self.add_up([torch.tensor([int(wants)])])[0])
 
     def agree(self, facts: dict[str, Any]) -> None:
         """AutoSpecError where another process was told, or has come, to something else; a meeting point, too."""
@@ -136,10 +188,15 @@ class Processes:
                         "file where one is resumed (process_group=False for models that train apart)"
                     )
 
-    def _all_reduce(self, flat: Tensor) -> None:
+    def _add_up(self, flat: Tensor, owner: int | None) -> None:
+        """Add up one tensor where it is: in every process, or in its owner alone."""
         import torch.distributed as dist
 
-        dist.all_reduce(flat, group=self._group)
+        with self._sending(flat):
+            if owner is None:
+                dist.all_reduce(flat, group=self._group)
+            else:
+                dist.reduce(flat, group=self._group, group_dst=owner)
 
 
 def find_processes(process_group: ProcessGroup | bool | None, model: nn.Module) -> Processes | None:
@@ -148,15 +205,13 @@ def find_processes(process_group: ProcessGroup | bool | None, model: nn.Module) 
     Args:
         process_group: that of a recorder: None looks for the wrapper's, then for the default one; False is none.
         model: the model as it was given, in its wrapper or not.
-
-    Raises:
-        AutoSpecError: for a wrapper whose weights are in pieces, by name.
     """
     if process_group is False or not is_one_of_several():
         return None
-    _refuse_shards(model)
     own = getattr(model, "process_group", None) if _is_ddp(model) else None
-    group = own if process_group is None or process_group is True else process_group
+    if process_group is None or process_group is True:
+        process_group = sharding_group(model) if sharded_modules(model) else own
+    group = process_group
     processes = Processes(group)
     return processes if processes.size > 1 else None
 
@@ -189,11 +244,21 @@ def check_served(engine: str, statistics: Sequence[Statistic]) -> None:
 
 
 def is_averaged(model: nn.Module) -> bool:
-    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it."""
+    """Whether a model is inside a ``DistributedDataParallel``, which a trainer may have made of it.
+
+    Raises:
+        AutoSpecError: where that divides by another number than that of the processes.
+    """
     from torch.nn.parallel import DistributedDataParallel
 
-    wrappers = (one for one in gc.get_objects() if type(one) is DistributedDataParallel)
-    return any(module is model for wrapper in wrappers for module in wrapper.modules())
+    wrappers = [one for one in gc.get_objects() if type(one) is DistributedDataParallel]
+    own = [wrapper for wrapper in wrappers if any(module is model for module in wrapper.modules())]
+    if any(getattr(wrapper, "_divide_by_initial_world_size", True) is False for wrapper in own):
+        raise AutoSpecError(
+            "join(divide_by_initial_world_size=False) divides a batch's gradient by the number of processes that have "
+            "one, so that what a sample counts changes from batch to batch; leave it at True"
+        )
+    return bool(own)
 
 
 @contextlib.contextmanager
@@ -223,28 +288,21 @@ def _is_ddp(model: nn.Module) -> bool:
     return isinstance(model, DistributedDataParallel)
 
 
-def _refuse_shards(model: nn.Module) -> None:
-    """AutoSpecError for weights of which each process holds a piece."""
-    tensors = sys.modules.get("torch.distributed.tensor")  # loading it takes seconds
-    for module in model.modules():
-        kind = type(module).__name__
-        if kind == "FullyShardedDataParallel":
-            raise AutoSpecError(f"{kind}: each process holds a piece of the weights; {_INSTEAD}")
-    for name, parameter in model.named_parameters():
-        if tensors is not None and isinstance(parameter, tensors.DTensor):
-            raise AutoSpecError(f"{name!r} is a DTensor (fully_shard, tensor parallel), held in pieces; {_INSTEAD}")
-
-
-_INSTEAD = "wrap the model in torch.nn.parallel.DistributedDataParallel"
-
-
 def _messages(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-    """The places of tensors that travel together: of one dtype, and few numbers or one tensor."""
+    """The places of tensors that travel together: few numbers of one dtype, or one tensor of many."""
     by_dtype: dict[torch.dtype, list[int]] = {}
     for place, tensor in enumerate(tensors):
-        waiting = by_dtype.setdefault(tensor.dtype, [])
+        if tensor.numel() > AT_ONCE:
+            yield [place]
+            continue
+        waiting = by_dtype.setdefault(_sent_as(tensor), [])
         if waiting and sum(tensors[other].numel() for other in waiting) + tensor.numel() > AT_ONCE:
             yield waiting
-            waiting = by_dtype[tensor.dtype] = []
+            waiting = by_dtype[_sent_as(tensor)] = []
         waiting.append(place)
     yield from (places for places in by_dtype.values() if places)
+
+
+def _sent_as(tensor: Tensor) -> torch.dtype:
+    """The dtype in which small tensors travel: counts along with numbers in float64."""
+    return tensor.dtype if tensor.is_floating_point() else torch.float64

@@ -40,6 +40,7 @@ from autospec.recording.recording_request import (
     recording_request,
 )
 from autospec.recording.records import Records, next_label
+from autospec.recording.sharded import floor_of, refuse_unserved
 from autospec.spectra.factors import GradientFactors
 from autospec.store.file import SpectraFile
 from autospec.store.permuted_pairs import PermutationDesign
@@ -106,7 +107,8 @@ class SpectralRecorder(Uncopied):
         permutation_design: permutations that were designed beforehand, in place of the six arguments above.
         attributes: root attributes of the file.
         process_group: the processes that train the model together, each on a shard of the samples; None finds them
-            (``DistributedDataParallel``, or the default group of ``torch.distributed``), False is this one alone.
+            (``DistributedDataParallel``, ``fully_shard``, or the default group of ``torch.distributed``), False is this
+            one alone.
             Every process makes the recorder and ends the same epochs; the first writes the file.
 
     Raises AutoSpecError for arguments that do not fit, an existing file, and a layer type without a rule.
@@ -149,6 +151,7 @@ class SpectralRecorder(Uncopied):
         process_group: ProcessGroup | bool | None = None,
     ) -> None:
         check_model(model)
+        refuse_unserved(model, engine, floor, process_group)
         self.path = file_path(path)
         request = recording_request(
             groups,
@@ -163,7 +166,7 @@ class SpectralRecorder(Uncopied):
                 "bins": bins,
                 "engine": engine,
                 "check_every": check_every,
-                "floor": floor,
+                "floor": floor or floor_of(model, engine),
                 "reduction": reduction,
                 "permutations": permutations,
                 "permutation_epochs": permutation_epochs,
@@ -306,8 +309,8 @@ class SpectralRecorder(Uncopied):
         self._access.check_open()
         self._check_between("end_epoch or record")
         label = next_label(step, self._file.table.last_epoch)
-        curves = self._meeting.mean((loss, metric, validation_loss, validation_metric))
         was_taken = self.takes_now
+        curves = self._records.join((loss, metric, validation_loss, validation_metric), self._meeting)
         if was_taken:
             self._records.end(label, curves[0], self._meeting, self._batches)
         self._records.permute(label)
@@ -416,11 +419,11 @@ class SpectralRecorder(Uncopied):
 
     def _meet(self, model: nn.Module) -> None:
         """Find the processes that train together, and hold their recorders against one another."""
-        processes = self._meeting.find(model)
-        if processes is None:
+        processes, averaged = self._meeting.find(model, self._listening), self._meeting.averaged
+        if processes is None or averaged is None:
             return
         self._file.is_written_here = processes.writes
-        self._batches.scale_check.also_averaged(self._meeting.averaged)
+        self._batches.scale_check.also_averaged(averaged)
         self._header.attributes["processes"] = processes.size
         self._meeting.agree(self.layers, self.epoch)
 

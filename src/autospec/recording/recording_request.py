@@ -15,7 +15,7 @@ from autospec.errors import AutoSpecError
 from autospec.recording.permutation_request import PermutationRequest, permutation_request
 from autospec.recording.schedule import Schedule
 from autospec.spectra.groups import Grouping, checked_grouping
-from autospec.spectra.settings import CALIBRATED, FORMULA, RecorderSettings, check_settings, tolerance_mistake
+from autospec.spectra.settings import RecorderSettings, check_settings, tolerance_mistake
 from autospec.spectra.statistics import Statistic, chosen_statistics
 
 
@@ -50,7 +50,7 @@ def recording_request(
     Args:
         groups: the disjoint groups.
         margins: by name the groups that are put together.
-        settings: the fields of ``RecorderSettings``; ``floor`` may be None.
+        settings: the fields of ``RecorderSettings``.
         permutations: the arguments of ``permutation_request`` that are not among the settings.
         is_designed: whether permutations were designed beforehand.
 
@@ -60,9 +60,7 @@ def recording_request(
     statistics = settings["statistics"]
     if isinstance(statistics, str):
         raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
-    # measuring a floor costs what the engines beside hooks are chosen to save
-    floor = settings["floor"] or (CALIBRATED if settings["engine"] == HOOKS else FORMULA)
-    checked = check_settings(RecorderSettings, {**settings, "floor": floor})
+    checked = check_settings(RecorderSettings, settings)
     grouping = checked_grouping(groups, margins)
     schedule = Schedule(checked.every, checked.epochs)
     chosen = chosen_statistics(checked.statistics)

@@ -15,6 +15,7 @@ from autospec.capture.fast import FastEngine
 from autospec.errors import AutoSpecError, AutoSpecWarning
 from autospec.recording.batches import Batches
 from autospec.recording.epoch_sums import EpochSums
+from autospec.recording.joint_curves import Curve
 from autospec.recording.joint_epoch import measured_together
 from autospec.recording.listening import Listening
 from autospec.recording.meeting import Meeting
@@ -114,20 +115,26 @@ class Records:
             permutations = PermutationSums(self._subjects, self._listening.uses)
         self._record.begin(empty(constant=previous.constant), permutations)
 
+    def join(self, curve: Curve, meeting: Meeting) -> Curve:
+        """Add up what the processes recorded of their samples; the means of what they tell of the epoch that ends."""
+        if not self._record.is_taken:
+            return meeting.between(curve)
+        is_first = not len(self._table.epochs)
+        return meeting.join(curve, self._record, self._previous, self._listening.model, is_first, self._notices)
+
     def end(self, label: int, loss: float | None, meeting: Meeting, batches: Batches) -> None:
         """Store the spectra of what was summed up, once all that may tell against it was looked at.
 
         Args:
             label: the number of the epoch or step.
             loss: its mean loss, where it is known.
-            meeting: with other processes; what all have summed up is stored.
+            meeting: with other processes, whose sums were added up.
             batches: that added to it.
 
         Raises:
             AutoSpecError: where nothing was summed up, or what was is not what the optimizer gets.
         """
         record, previous = self._record, self._previous
-        meeting.join(record, previous.floor, self._listening.model, not len(self._table.epochs), self._notices)
         if not record.sums.batches:
             raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
         batches.compare_epoch(None if meeting.processes else loss)  # a mean over processes is neither reduction

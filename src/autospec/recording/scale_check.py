@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
-from autospec.errors import AutoSpecError
+from autospec.capture.pieces import is_piece
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.gradient_check import GradientCheck
-
-SMALLEST_SCALE = 1024.0
-"""A smaller ratio may be a gradient that was divided on purpose."""
+from autospec.recording.unknown_scale import power_of_two, refuse_scale
 
 STEPS = 3
 """How many optimizer steps are looked at."""
@@ -53,9 +51,10 @@ class ScaleCheck:
         while self._handles:
             self._handles.pop().remove()
 
-    def also_averaged(self, averaged: AveragedCheck | None) -> None:
+    def also_averaged(self, averaged: AveragedCheck) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
         self._averaged = averaged
+        averaged.is_scale_known = not self._is_wanted
         self._left_to_see, self._check.remembers = STEPS, True
 
     @property
@@ -65,11 +64,7 @@ class ScaleCheck:
 
     def raise_if_found(self) -> None:
         """AutoSpecError where a scale was found."""
-        if self._found:
-            raise AutoSpecError(
-                f"the optimizer gets 1/{self._found:.0f} of the gradients that backward left: a GradScaler multiplied "
-                "the loss, and so what was recorded; give it to the recorder, SpectralRecorder(..., scaler=scaler)"
-            )
+        refuse_scale(self._found)
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any
@@ -78,28 +73,39 @@ class ScaleCheck:
         if not watched:
             return None
         self._check.stepping([self._layers[id(parameter)] for parameter in watched])
-        if self._left_to_see:
-            self._left_to_see -= 1
-            ratios = [self._ratio(parameter) for parameter in watched] if self._is_wanted else []
-            self._found = next((ratio for ratio in ratios if ratio), 0.0)
-            if self._averaged is not None:
-                gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
-                self._averaged.stepping(self._check.left, gradients)
-            if not self._left_to_see:
-                self._check.remembers = False
-                self._check.left.clear()
+        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
+        if not callable(closure):
+            self._look(watched)
         if not self._check.is_open:
             self.end()
             return None
-        return self._counting(optimizer, arguments, keywords)
+        return self._counting(optimizer, closure, arguments, keywords) if callable(closure) else None
+
+    def _look(self, watched: Sequence[Tensor]) -> None:
+        """Hold what backward left against the gradients of the first steps: before a step, or after its closure."""
+        if not self._left_to_see:
+            return
+        self._left_to_see -= 1
+        ratios = [self._ratio(parameter) for parameter in watched] if self._is_wanted else []
+        self._found = next((ratio for ratio in ratios if ratio), 0.0)
+        if self._averaged is not None:
+            gradients = {self._layers[id(p)].name: p.grad for p in watched if p.grad is not None}
+            self._averaged.stepping(self._check.left, gradients)
+            for parameter in watched:  # of a weight in pieces, nothing else tells that the next gradient begins
+                if is_piece(parameter):
+                    self._check.left.pop(self._layers[id(parameter)].name, None)
+        if not self._left_to_see:
+            self._check.remembers = False
+            self._check.left.clear()
 
     def _counting(
-        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """The arguments of a step with a closure that counts its evaluations; None without a closure."""
-        closure = keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
-        if not callable(closure):
-            return None
+        self,
+        optimizer: torch.optim.Optimizer,
+        closure: Callable[[], Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a step with a closure that counts its evaluations."""
 
         def counted() -> Any:
             with self._check.evaluating(id(optimizer)):
@@ -112,6 +118,8 @@ class ScaleCheck:
     def _after_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
         watched = self._watched(optimizer)
         if watched:
+            if callable(keywords.get("closure", arguments[1] if len(arguments) > 1 else None)):
+                self._look(watched)
             self._check.stepped([self._layers[id(parameter)] for parameter in watched])
 
     def _watched(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -120,7 +128,7 @@ class ScaleCheck:
     def _ratio(self, parameter: Tensor) -> float:
         """The power of two by which what backward left is larger than the gradient now; 0 where there is none."""
         left = self._check.left.get(self._layers[id(parameter)].name)
-        if left is None or parameter.grad is None or parameter.grad.is_sparse:
+        if left is None or parameter.grad is None or parameter.grad.is_sparse or is_piece(parameter):
             return 0.0
         now = parameter.grad.detach().double()
         left = left.view_as(now)
@@ -129,5 +137,4 @@ class ScaleCheck:
             return 0.0
         ratio = float((left * now).sum()) / square
         is_same = float((left - ratio * now).norm()) <= 1e-3 * float(left.norm())
-        is_power = ratio >= SMALLEST_SCALE and abs(math.log2(ratio) - round(math.log2(ratio))) < 1e-3
-        return ratio if is_same and is_power else 0.0
+        return power_of_two(ratio) if is_same else 0.0

@@ -66,6 +66,7 @@ class GradientSum:
         self._settled: Settled | None = None
         self._between_cells: Tensor | None = None
         self._spectra: Tensor | None = None
+        self._is_elsewhere = False
 
     def add(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use of the weight in one batch."""
@@ -104,6 +105,7 @@ class GradientSum:
         """(reported, min(shape)) float64: singular values of every reported group's gradient, descending."""
         if self._settled is not None:
             return self._settled.spectra
+        self._check_here()
         if self._spectra is None and self._matrices is None:
             self._spectra = torch.stack([self._kept_spectrum(row) for row in self.grouping.members])
         elif self._spectra is None:
@@ -157,6 +159,15 @@ class GradientSum:
         self._settled = self._between_cells = self._spectra = None
         self._kept, self._matrices, self._is_borrowed, self.dtype = [], matrices, False, dtype
 
+    def give_away(self) -> None:
+        """Keep nothing: another process has the sum of all, and takes its spectra."""
+        self._settled = self._between_cells = self._spectra = self._matrices = None
+        self._kept, self._is_elsewhere = [], True
+
+    def _check_here(self) -> None:
+        if self._is_elsewhere:
+            raise RuntimeError("a gradient's sum was asked for in a process that has given it away")
+
     def inner_products(self) -> Tensor:
         """(reported, reported) float64: Frobenius inner products between the reported groups' gradients."""
         # twice over: a NaN of one cell must spoil only the groups that hold it
@@ -168,6 +179,7 @@ class GradientSum:
 
     def _of_cells(self) -> Tensor:
         """(cells, cells): Frobenius inner products between the cells' gradients."""
+        self._check_here()
         if self._between_cells is None:
             self._between_cells = self._of_kept() if self._matrices is None else _products_between(self._matrices)
         return self._between_cells
@@ -210,6 +222,7 @@ class GradientSum:
 
     def _form(self, device: torch.device) -> None:
         """Turn what is kept into one matrix per cell."""
+        self._check_here()
         if self._matrices is not None:
             return
         kept, self._kept = self._kept, []

@@ -14,6 +14,9 @@ from autospec.spectra.layer_sums import POSITIONS, LayerSums
 from autospec.spectra.rows import RowStack
 from autospec.store.schema import ADJOINT, GRADIENT
 
+COUNTS = 3
+"""So many summands of a layer, its counts and norms, come before its gradients."""
+
 
 @dataclass(frozen=True)
 class StackFacts:
@@ -126,6 +129,10 @@ class LayerJoint:
         ]
         return [*numbers, *gradients, *grams, *self._sums.moments.summands(self._sums.shape[1], self._share)]
 
+    def is_gradient(self, place: int) -> bool:
+        """Whether the summand at a place is a gradient, of which a spectrum is taken."""
+        return COUNTS <= place < COUNTS + len(self._gradients)
+
     def triangles(self) -> list[Tensor]:
         """(cells, blocks, width, width) each: rows in float64, whose digits a Gram matrix would lose."""
         return [
@@ -133,12 +140,20 @@ class LayerJoint:
             for name, facts in self._stacks(is_float64=True)
         ]
 
-    def take(self, added: Sequence[Tensor], stacked: Sequence[Sequence[Tensor]]) -> None:
-        """Replace the sums by those of all processes: of ``summands``, and of every process's ``triangles``."""
-        sums, facts, left = self._sums, self._facts, list(added)
+    def take(self, added: Sequence[Tensor | None], stacked: Sequence[Sequence[Tensor]]) -> None:
+        """Replace the sums by those of all processes: of ``summands``, and of every process's ``triangles``.
+
+        A gradient that is None is another process's.
+        """
+        sums, facts, gradients = self._sums, self._facts, self._gradients
+        of_gradients = added[COUNTS : COUNTS + len(gradients)]
+        left = [one for place, one in enumerate(added) if one is not None and not self.is_gradient(place)]
         sums.take_counted(left.pop(0), left.pop(0), left.pop(0))
-        for gradient in self._gradients:
-            matrices, whole = left.pop(0), gradient.matrices()
+        for gradient, matrices in zip(gradients, of_gradients, strict=True):
+            if matrices is None:
+                gradient.give_away()
+                continue
+            whole = gradient.matrices()
             if matrices.data_ptr() != whole.data_ptr():  # else they were added up where they are
                 whole[self._cells.to(whole.device)] = matrices
             gradient.replace(whole, torch.float64 if facts.is_float64 else torch.float32)

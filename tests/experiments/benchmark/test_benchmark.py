@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autospec import AutoSpecError
-from autospec.experiments.benchmark import rounds
+from autospec.experiments.benchmark import rounds, several
 from autospec.experiments.benchmark.arms import ARMS, BACKPACK, LOOP, OPACUS, PLAIN, PLAIN_AGAIN
 from autospec.experiments.benchmark.growth import AXES, GROUP_COUNTS, curve, growth_table
 from autospec.experiments.benchmark.page import page
@@ -170,3 +170,12 @@ def test_a_round_bears_the_spectra_of_its_own_records(monkeypatch):
     monkeypatch.setattr(PendingRecords, "settle", lambda pending: settled.append(len(pending)))
     rounds._seconds(step, 3)
     assert settled == [3]
+
+
+@pytest.mark.slow
+def test_training_in_two_processes_is_timed_and_its_messages_are_counted():
+    (cost,) = several.costs(["convolutions"], 2, blocks=2)
+    assert cost.messages == 5  # what each has to say, small sums, two large gradients, spectra
+    assert len(cost.ratio) == len(cost.again) == 2
+    assert cost.bytes > 4 * 8 * (64 * 32 * 9 + 32 * 27 + 4096 * 10) / 2
+    assert several.table([cost]).splitlines()[2].startswith("| convolutions |")

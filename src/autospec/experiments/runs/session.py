@@ -68,7 +68,7 @@ def share_state(training: Training, place: Processes | None, state: dict[str, An
     """Put every other process to where the first one is, which gives the checkpoint that it went on from."""
     if place is None:
         return
-    state = place.gather(state)[0]
+    state = place.gather(state, "state")[0]
     if place.rank and state is None:
         training.recorder.rewind(0)
     elif place.rank and state is not None:
