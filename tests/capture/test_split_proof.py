@@ -267,3 +267,23 @@ def test_the_former_name_is_still_taken():
         model(x).sum().backward()
     recorder.end_epoch()
     assert recorder.spectra.attributes["engine"] == "aliased"
+
+
+class CentredInTraining(nn.Module):
+    """Takes the batch's mean away, in training alone, and keeps no buffer of it."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(4, 3), nn.Dropout(rate)
+
+    def forward(self, x):
+        hidden = self.layer(self.dropout(x))
+        return hidden - hidden.mean(0) if self.training else hidden
+
+
+@pytest.mark.parametrize("engine", ["per_group", "passes"])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_samples_that_depend_on_one_another_in_training_alone_are_refused(engine, rate):
+    recorder = SpectralRecorder(CentredInTraining(rate), groups=["a", "b"], engine=engine)
+    with pytest.raises(AutoSpecError, match="differ from those of the whole batch"), recorder.batch([0, 1, 0, 1, 1]):
+        recorder._model(torch.randn(5, 4)).square().mean().backward()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from autospec.capture.chains import chain_bounds
 from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.copies import Uncopied
-from autospec.capture.engines import HOOKS, Sinks, check_engine, layer_attributes, listening_engine
+from autospec.capture.engines import HOOKS, Sinks, by_layer, check_engine, layer_attributes, listening_engine
 from autospec.capture.fast import FastEngine
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, say_what_is_left_out
@@ -108,7 +108,9 @@ class SpectralRecorder(Uncopied):
         engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
             ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
             (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
-            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule). By layer, of patterns
+            and "hooks" or "per_group": ``{"mixer.*": "per_group", "*": "hooks"}``, the first that fits; the modules of
+            the latter's layers run again beside training, which is the same to the bit.
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
             a trace of rows); None: at so many that it costs 1 %, and early where values could change it.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
@@ -159,7 +161,7 @@ class SpectralRecorder(Uncopied):
         tolerance: float | None = None,
         directions: int = 3,
         bins: int | None = None,
-        engine: str = "hooks",
+        engine: str | Mapping[str, str] = "hooks",
         check_every: int | None = None,
         floor: str | None = None,
         reduction: str = "mean",
@@ -181,6 +183,7 @@ class SpectralRecorder(Uncopied):
         process_group: ProcessGroup | bool | None = None,
     ) -> None:
         _check_model(model)
+        engine, self._engines = by_layer(engine)
         self._access = Access(model, engine)
         if isinstance(statistics, str):
             raise AutoSpecError(f"statistics={statistics!r}: a list is needed, statistics=[{statistics!r}]")
@@ -214,8 +217,10 @@ class SpectralRecorder(Uncopied):
         check_engine(engine, settings.statistics, check_every)
         _check_group_sizes(group_sizes, self.grouping)
         if permutations:
-            if permutation_design is not None or engine != HOOKS:
-                other = f"engine={engine!r}" if permutation_design is None else "permutation_design=..."
+            if permutation_design is not None or engine != HOOKS or self._engines:
+                other = (
+                    f"engine={self._engines or engine!r}" if permutation_design is None else "permutation_design=..."
+                )
                 raise AutoSpecError(f"permutations={permutations} and {other} do not go together")
             request = permutation_request(
                 permutations,
@@ -238,7 +243,7 @@ class SpectralRecorder(Uncopied):
         self._scaler = scaler
         self._engine_name = engine
         sinks = Sinks(self._add, self._add_matrices, self._say_way)
-        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every)
+        self._engine, self._uses = listening_engine(engine, model, layers, sinks, check_every, self._engines)
         say_what_is_left_out(model)
         self._check = GradientCheck(self._keep)
         self._hooks = self._engine if isinstance(self._engine, HookListener) else None
@@ -430,7 +435,9 @@ class SpectralRecorder(Uncopied):
             The table; ``print`` shows it.
         """
         self._check_open()
-        return layer_table(self._model, batch, watched=set(self.layers), engine=self._engine_name)
+        return layer_table(
+            self._model, batch, watched=set(self.layers), engine=self._engine_name, engines=self._engines
+        )
 
     def end_epoch(
         self,
@@ -731,7 +738,7 @@ class SpectralRecorder(Uncopied):
 
         way = self._engine.chosen if isinstance(self._engine, FastEngine) else None
         sinks = Sinks(add, add_matrices, lambda way: None)
-        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None)
+        engine, _ = listening_engine(way or self._engine_name, model, self._selection, sinks, None, self._engines)
         if isinstance(engine, HookListener) and self._hooks is not None:
             engine.borrow_traces(self._hooks)
         failed = False
