@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Engine = HookListener | PerGroupEngine | FusedEngine | FastEngine
 HOOKS, FAST, PER_GROUP, PASSES, FUSED = "hooks", "fast", "per_group", "passes", "fused"
 
-_MEASURED = "|float32 - float64| where floor/measured is 1, twice its last ratio to the formula where 0, elsewhere "
+_MEASURED = "|float32 - float64| where floor/measured is 1, 3 times what the last 3 say where 0, elsewhere "
 """What stands before the formula where the floor is measured."""
 
 

@@ -115,8 +115,8 @@ class SpectralRecorder(Uncopied):
             a trace of rows); None: at so many that it costs 1 %, and early where values could change it.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
-            between them takes the formula's floor times twice the larger ratio of the last two measured to it, which
-            about 0.1 % of values exceed; "formula" counts the rounding of the last product alone. None is calibrated
+            between them takes three times what the last three measurements say, which about 0.04 % of values exceed;
+            "formula" counts the rounding of the last product alone. None is calibrated
             with ``hooks``, and the formula with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
