@@ -67,6 +67,7 @@ class FusedEngine:
         self._listener = HookListener(model, heard, self._hear) if heard else None
         self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
         self._dimensions: dict[str, int | None] = {}
+        self.unreached: list[str] = []
         self._modules = {entry.name: entry.module for entry in watched}
         self._is_traced = False
         self._is_steady = True
@@ -231,6 +232,9 @@ class FusedEngine:
                     f"by one and in order; use engine='hooks' or leave it out with layers=['!{name}']"
                 )
             self._dimensions[name] = dimensions.pop()
+        reached = {name for (_, name, _), trace in traced.parts.items() if trace.how != NOT_REACHED}
+        trained = [use.name for entry in self._watched for use in entry.uses if use.layer.is_trained]
+        self.unreached = [name for name in trained if name not in reached]
         self._is_steady = self._is_steady and listener.tracer.is_steady
 
     def _hear(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:

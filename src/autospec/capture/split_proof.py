@@ -105,7 +105,8 @@ def _proved(
     raise Unsplittable(
         f"engine={engine.name!r}: {what} of {type(module).__name__} run group by group differ from those of the whole "
         f"batch (by {by:.1e} of their norm): its samples depend on one another, or a loss inside it weighs them by "
-        "more than their number; use engine='hooks'"
+        "more than their number (tokens that are not ignored: say how many each sample has, by recorder.batch(group, "
+        "weight=...)); use engine='hooks'"
     )
 
 

@@ -8,6 +8,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
@@ -364,6 +365,8 @@ class SpectralRecorder(Uncopied):
         """The one open batch."""
         groups = self._groups.of(group, self.grouping, self._uses[0])
         weights = loss_weights(weight, groups)
+        if weight is not None and self._hooks is None:
+            groups = replace(groups, weight=weights)
         whose = self._null.subjects_of(samples, subject, groups) if self._null else None
         self._batch = batch = Batch(groups, whose, weights, share)
         # factors are compared as they arrive; gradients that an engine splits, here
