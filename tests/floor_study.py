@@ -90,6 +90,36 @@ def ratios(architecture, task, width, activation, stages, records, floor="measur
     return {stage: {name: np.concatenate(parts) for name, parts in own.items()} for stage, own in found.items()}
 
 
+def carried_ratios(architecture, task, width, activation, epochs, seed, learning_rate=3e-3):
+    """|float32 - float64| over the calibrated floor of every value at the records whose floor is carried."""
+    inputs, label = samples(SHAPES[architecture])
+    torch.manual_seed(seed)
+    model = network(architecture, task, width, activation)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+    recorder = SpectralRecorder(model, groups=GROUPS, statistics=STATISTICS)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    found = {name: [] for name in STATISTICS}
+    for epoch in range(epochs):
+        double = copy.deepcopy(model).double()
+        optimizer.zero_grad()
+        with recorder.batch(label):
+            TASKS[Task[task]].losses(model(inputs), inputs, label).mean().backward()
+        recorder.end_epoch()
+        optimizer.step()
+        table = recorder.table
+        if table[f"layers/{recorder.layers[0]}/floor/measured"][epoch]:
+            continue
+        precise = recorded(double, inputs.double(), label, task, "formula")
+        for layer in recorder.layers:
+            for name in STATISTICS:
+                path = f"layers/{layer}/{name}"
+                limit = table[f"layers/{layer}/floor/{name}"][epoch][:, None]
+                found[name].append((abs(table[path][epoch] - precise[path]) / limit).ravel())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
 def summary(cases, stages, records):
     """Per network, stage and statistic: how many values, the largest ratio and its 99th percentile."""
     rows = []

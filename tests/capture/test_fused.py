@@ -147,6 +147,36 @@ def test_rows_that_are_not_the_samples_one_by_one_are_refused(net):
         _recorded(net(), torch.randn(N, 3), "fused")
 
 
+def test_a_model_that_returns_its_loss_alone_is_traced_from_its_last_layer():
+    class WithLoss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x).tanh()).square().sum(1).mean()[None, None]
+
+    model, inputs = WithLoss().double(), _series(5)
+    expected = _recorded(model, inputs, "hooks")
+    for name, matrices in _recorded(model, inputs, "fused").items():
+        assert torch.allclose(matrices, expected[name], atol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "dimension"), [((N, 3, 5), 0), ((3, N, 5), 1), ((3, 2, N, 5), 2), ((2, N, 3, 5), 1)])
+def test_the_samples_are_found_in_any_dimension(shape, dimension):
+    class Turning(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 4)
+
+        def forward(self, x):
+            return self.layer(x.movedim(0, dimension)).movedim(dimension, 0)
+
+    model, inputs = Turning().double(), torch.randn(shape, dtype=torch.float64).movedim(dimension, 0)
+    expected = _recorded(model, inputs, "hooks")
+    assert torch.allclose(_recorded(model, inputs, "fused")["layer"], expected["layer"], atol=1e-12)
+
+
 def test_as_many_steps_as_samples_are_told_apart_by_the_trace():
     model = Reading(batch_first=False).double()
     inputs = torch.randn(N, N, 3, dtype=torch.float64)

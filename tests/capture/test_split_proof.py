@@ -1,6 +1,7 @@
 """Where the engines that split a batch are used: outputs of every form, modes, parts of a model, rounding, noise."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -267,3 +268,100 @@ def test_the_former_name_is_still_taken():
         model(x).sum().backward()
     recorder.end_epoch()
     assert recorder.spectra.attributes["engine"] == "aliased"
+
+
+class CentredInTraining(nn.Module):
+    """Takes the batch's mean away, in training alone, and keeps no buffer of it."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(4, 3), nn.Dropout(rate)
+
+    def forward(self, x):
+        hidden = self.layer(self.dropout(x))
+        return hidden - hidden.mean(0) if self.training else hidden
+
+
+@pytest.mark.parametrize("engine", ["per_group", "passes"])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_samples_that_depend_on_one_another_in_training_alone_are_refused(engine, rate):
+    recorder = SpectralRecorder(CentredInTraining(rate), groups=["a", "b"], engine=engine)
+    with pytest.raises(AutoSpecError, match="differ from those of the whole batch"), recorder.batch([0, 1, 0, 1, 1]):
+        recorder._model(torch.randn(5, 4)).square().mean().backward()
+
+
+class Padded(nn.Module):
+    """Gives the mean loss over the tokens that are not padding, which its labels do not say by -100."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+    def losses(self, ids):
+        each = nn.functional.cross_entropy(
+            self.head(self.table(ids)[:, :-1].cumsum(1)).mT, ids[:, 1:], reduction="none", ignore_index=0
+        )
+        return each.sum(1) / (ids[:, 1:] != 0).sum()
+
+    def forward(self, ids):
+        return self.losses(ids).sum()
+
+
+def _padded(paddings):
+    ids = torch.randint(1, 7, (N, 6))
+    for sample, padding in enumerate(paddings):
+        ids[sample, len(ids[0]) - padding :] = 0
+    return ids
+
+
+@pytest.mark.parametrize("engine", ["per_group", "passes", "fast"])
+def test_a_loss_over_counted_tokens_is_split_where_the_weight_says_how_many(engine):
+    torch.manual_seed(0)
+    model = Padded().double()
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    for paddings in ([0, 1, 2, 3, 4, 0], [4, 4, 0, 0, 0, 1]):
+        ids = _padded(paddings)
+        model.zero_grad()
+        expected = _expected(model, lambda twin, ids=ids: twin.losses(ids))
+        with recorder.batch(LABELS, weight=(ids[:, 1:] != 0).sum(1)):
+            model(ids).backward()
+        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        recorder.end_epoch()
+        _agree(found, expected)
+    message = "which this one lacks; give the weight of every batch"
+    if engine != "fast":  # which may take fused products, that need none
+        with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
+            model(ids).backward()
+
+
+def test_a_loss_over_counted_tokens_without_their_number_is_refused_before_training():
+    model, ids = Padded(), _padded([0, 1, 2, 3, 4, 0])
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine="per_group")
+    with pytest.raises(AutoSpecError, match=r"by recorder.batch\(group, weight=...\)"), recorder.batch(LABELS):
+        model(ids).backward()
+
+
+class SometimesDeeper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.deeper = nn.Linear(4, 4), nn.Linear(4, 2), False
+
+    def forward(self, x):
+        hidden = self.first(x).tanh()
+        return self.second(hidden) if self.deeper else hidden
+
+
+def test_the_fast_engine_takes_no_fused_products_where_a_layer_was_not_reached_yet():
+    model = SometimesDeeper().double()
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine="fast", reduction="sum")
+    for model.deeper in (False, True):
+        x = torch.randn(N, 4, dtype=torch.float64)
+        expected = _expected(model, lambda twin, x=x: twin(x).square().sum(1))
+        with recorder.batch(LABELS):
+            model(x).square().sum().backward()
+        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the layer without a gradient
+            recorder.end_epoch()
+        _agree({name: found[name] for name in expected if name in found}, expected)
+    assert recorder._engine.chosen != "fused"

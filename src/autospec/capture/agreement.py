@@ -81,14 +81,20 @@ def random_state_kept(leaves: Sequence[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_dropout(model: nn.Module) -> Iterator[None]:
-    """A context in which no part of the model draws random numbers by its training flag or a dropout rate."""
+def without_dropout(model: nn.Module, by_mode: bool = False) -> Iterator[None]:
+    """A context in which dropout modules and rates are off; ``by_mode``: every module is out of training besides.
+
+    What a module does in training alone (a norm by the batch's mean) shows without ``by_mode`` only; functions that
+    draw random numbers in training are quiet with it only.
+    """
     modes = [(module, module.training) for module in model.modules()]
-    rates = [(module, module.dropout) for module, _ in modes if isinstance(module, nn.RNNBase)]
-    recurrent = {id(module) for module, _ in rates}
+    rated: list[Any] = [module for module, _ in modes if isinstance(vars(module).get("dropout"), float)]
+    rates = [(module, module.dropout) for module in rated]
+    recurrent = {id(module) for module, _ in modes if isinstance(module, nn.RNNBase)}
     try:
-        for module, _ in modes:
-            module.training = module.training and id(module) in recurrent
+        for module, training in modes:
+            is_quiet = by_mode or isinstance(module, nn.modules.dropout._DropoutNd)
+            module.training = training and (id(module) in recurrent or not is_quiet)
         for module, _ in rates:
             module.dropout = 0.0  # a GPU's recurrent kernel has no backward pass outside training
         yield

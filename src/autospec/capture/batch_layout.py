@@ -25,7 +25,8 @@ MOST_TRIALS = 16
 class LossShare:
     """What a group's share of a loss is: of its samples, or of the labels of one input that are not ignored.
 
-    ``kind`` is "mean" (share of the samples), "sum" (1), "labels" or "next labels" (without the first of each sample).
+    ``kind`` is "mean" (share of the samples), "sum" (1), "labels" or "next labels" (without the first of each sample),
+    or "weight" (share of what ``recorder.batch(weight=...)`` says of each sample).
     """
 
     kind: str
@@ -38,6 +39,14 @@ class LossShare:
             return [1.0] * len(counts)
         if self.kind == "mean":
             return [count / sum(counts) for count in counts]
+        if self.kind == "weight":
+            if cells.weight is None:
+                raise AutoSpecError(
+                    "an earlier batch's loss was split by recorder.batch(..., weight=...), which this one lacks; give "
+                    "the weight of every batch"
+                )
+            total = float(cells.weight.sum())
+            return [float(cells.weight[samples].sum()) / total for samples in cells.samples if len(samples)]
         labels = leaves[self.leaf].movedim(dimensions[self.leaf], 0)
         labels = labels[:, 1:] if self.kind == "next labels" else labels
         kept = (labels.flatten(1) != IGNORED).sum(1).cpu() if labels.dim() > 1 else (labels != IGNORED).cpu()
@@ -127,7 +136,7 @@ class BatchLayout:
             best = min(best, (None, max(difference(piece, expected) for piece in pieces)), key=lambda found: found[1])
         if best[1] > near and expected.is_floating_point() and expected.numel() == 1:
             apart_by = {
-                share: self._loss_apart(share, pieces, expected, leaves, cells) for share in self._shares(leaves)
+                share: self._loss_apart(share, pieces, expected, leaves, cells) for share in self._shares(leaves, cells)
             }
             nearest = min(apart_by.values())
             if nearest < best[1]:
@@ -140,8 +149,10 @@ class BatchLayout:
     ) -> float:
         return difference(_weighted(pieces, share.of(leaves, self.inputs, cells)), expected)
 
-    def _shares(self, leaves: Sequence[Any]) -> Iterator[LossShare]:
+    def _shares(self, leaves: Sequence[Any], cells: SampleGroups) -> Iterator[LossShare]:
         yield from (LossShare("mean"), LossShare("sum"))
+        if cells.weight is not None:
+            yield LossShare("weight")
         for place, (leaf, dimension) in enumerate(zip(leaves, self.inputs, strict=True)):
             if dimension is not None and not leaf.is_floating_point() and leaf.dtype != torch.bool:
                 yield LossShare("labels", place)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from autospec.capture.hooks import HookListener, Sink
 from autospec.capture.layers import Layer, Use, trained_layers, watched_modules
 from autospec.capture.per_group import GroupGradients, PerGroupEngine
 from autospec.capture.selection import Selection
+from autospec.capture.weights import weights_of
 from autospec.errors import AutoSpecError
 from autospec.spectra.settings import FORMER_ENGINES
 from autospec.store.schema import GRADIENT
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 Engine = HookListener | PerGroupEngine | FusedEngine | FastEngine
 HOOKS, FAST, PER_GROUP, PASSES, FUSED = "hooks", "fast", "per_group", "passes", "fused"
 
-_MEASURED = "|float32 - float64| where floor/measured is 1, twice its last ratio to the formula where 0, elsewhere "
+_MEASURED = "|float32 - float64| where floor/measured is 1, 3 times what the last 3 say where 0, elsewhere "
 """What stands before the formula where the floor is measured."""
 
 
@@ -53,13 +55,45 @@ class Sinks:
     way: Callable[[str], None]
 
 
+def by_layer(engine: str | Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """The engine that listens, and which of the layers, by patterns of their names, are had in which way.
+
+    Raises:
+        AutoSpecError: for an engine that runs the whole model and cannot have a layer of its own.
+    """
+    if not isinstance(engine, Mapping):
+        return engine, {}
+    for pattern, each in engine.items():
+        if engine_name(each) not in (HOOKS, PER_GROUP):
+            raise AutoSpecError(
+                f"engine={{{pattern!r}: {each!r}}}: by layer there are {HOOKS!r} and {PER_GROUP!r}; the others run the "
+                "whole model, so give one of them alone"
+            )
+    return HOOKS, engine
+
+
+def split_layers(model: nn.Module, engines: Mapping[str, str]) -> list[str]:
+    """The names of the layers that are run again for each group; the first pattern that fits a layer decides."""
+    names = list(dict.fromkeys(weight.name for weight in weights_of(model)))
+    for pattern in engines:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise AutoSpecError(f"engine: no weight matrix is named like {pattern!r}; there are {', '.join(names)}")
+    fitting = {name: [engines[pattern] for pattern in engines if fnmatchcase(name, pattern)] for name in names}
+    return [name for name, ways in fitting.items() if ways and engine_name(ways[0]) == PER_GROUP]
+
+
 def listening_engine(
-    engine: str, model: nn.Module, selection: Selection, sinks: Sinks, check_every: int | None
+    engine: str,
+    model: nn.Module,
+    selection: Selection,
+    sinks: Sinks,
+    check_every: int | None,
+    engines: Mapping[str, str] | None = None,
 ) -> tuple[Engine, list[Use]]:
     """An engine for the chosen weights of a model, and every use of them that it tells apart."""
     name = engine_name(engine)
     if name == HOOKS:
-        watched = watched_modules(model, selection)
+        watched = watched_modules(model, selection, split_layers(model, engines) if engines else ())
         return HookListener(model, watched, sinks.factors), [use for module in watched for use in module.uses]
     chosen = trained_layers(model, selection)
     uses = [Use(layer.name, layer, layer.name) for layer in chosen]
@@ -87,8 +121,11 @@ def _way(
 
 def layer_attributes(layer: Layer, engine: str, measured: bool) -> dict[str, Any]:
     """What the file says of a layer; ``measured`` tells whether its noise floor is."""
-    floor = "eps sqrt(min(shape)) |A| |D|" if engine == HOOKS else "eps max(shape) s1"
+    has_norms = engine == HOOKS and not layer.is_split
+    floor = "eps sqrt(min(shape)) |A| |D|" if has_norms else "eps max(shape) s1"
     attributes = {"shape": layer.shape, "kind": layer.kind, "gradient_floor": _MEASURED * measured + floor}
+    if layer.is_split:
+        attributes["engine"] = PER_GROUP
     if layer.computed:
         attributes["weight"] = "computed from parameters: the gradient is that of what the layer multiplies by"
     return attributes

@@ -84,7 +84,7 @@ class FastEngine:
 
     def _quickest(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> str:
         """The name of the quickest way that is proved; AutoSpecError where there is none."""
-        proved = {}
+        proved: dict[str, Way] = {}
         for name, way in self._ways.items():
             try:
                 with way.trying(cells), _nothing_left(self.model, arguments):
@@ -92,6 +92,11 @@ class FastEngine:
                 proved[name] = way
             except FAILURES as error:
                 self._reasons[name] = str(error)
+        fused = proved.get(FusedEngine.name)
+        if isinstance(fused, FusedEngine) and fused.unreached and len(proved) > 1:
+            # a later batch that reaches it could not be recorded
+            del proved[FusedEngine.name]
+            self._reasons[FusedEngine.name] = f"layer {fused.unreached[0]!r} was not reached on the first batch"
         if not proved:
             raise AutoSpecError(_nothing(self._reasons))
         seconds = dict.fromkeys(proved, float("inf"))

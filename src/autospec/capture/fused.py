@@ -7,7 +7,7 @@ Layers that cannot be fused are heard by hooks. Whose rows a layer sees is trace
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_flatten
 
 from autospec.capture.agreement import Unsplittable, buffers_kept, cut_off, random_state_kept
 from autospec.capture.batch_layout import taken
-from autospec.capture.fused_layers import Product, fused_forward
-from autospec.capture.fused_trace import Trace, traced
+from autospec.capture.fused_layers import Product, fused_forward, sample_dimension
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool, Scratch
@@ -67,7 +66,9 @@ class FusedEngine:
         self._heard = {use.name for entry in heard for use in entry.uses}
         self._listener = HookListener(model, heard, self._hear) if heard else None
         self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
-        self.trace: Trace | None = None
+        self._dimensions: dict[str, int | None] = {}
+        self.unreached: list[str] = []
+        self._modules = {entry.name: entry.module for entry in watched}
         self._is_traced = False
         self._is_steady = True
         self._parts = list(model.modules())
@@ -171,7 +172,7 @@ class FusedEngine:
                 if module in self._proved:  # in a trial, of this very call
                     self._proved.remove(module)
                 else:
-                    self.trace_rows(module, forward, (inputs, keywords), cells)
+                    self.trace_rows(module, (inputs, keywords), cells)
                 output = forward(*inputs, **keywords)
                 self._order.left(output)
                 return output
@@ -188,66 +189,56 @@ class FusedEngine:
         """Trace the rows of every layer that a call reaches; AutoSpecError where that fails."""
         self._inside = True
         try:
-            self.trace_rows(module, module.forward, arguments, cells)
+            self.trace_rows(module, arguments, cells)
             self._proved = {module}
         finally:
             self._inside = False
 
-    def trace_rows(self, module: nn.Module, forward: Forward, arguments: Any, cells: SampleGroups) -> None:
+    def trace_rows(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
         """Trace the rows of every layer to their samples; AutoSpecError where that fails. Nothing of it remains."""
-        leaves = tree_flatten(arguments)[0]
-        inputs, keywords = cut_off(arguments)
-        with random_state_kept(leaves), buffers_kept(self.model):
-            dimensions = self._refuse_rows_by_data(module, inputs, keywords, cells)
-        with random_state_kept(leaves), buffers_kept(self.model), self._tracing(cells) as trace:
-            traced(self.model, trace, forward, inputs, keywords, dimensions)
-
-    def _refuse_rows_by_data(
-        self, module: nn.Module, inputs: Sequence[Any], keywords: dict[str, Any], cells: SampleGroups
-    ) -> Mapping[tuple[int, ...], int]:
-        """Along which dimension outputs hold the samples; AutoSpecError where rows do not follow from shapes alone."""
         if len(cells.of_sample) < 2:
             raise Unsplittable(
                 "engine='fused': the first batch holds one sample, which does not show whose a layer's rows are; "
                 "begin with a batch of at least two, or use engine='hooks'"
             )
+        inputs, keywords = cut_off(arguments)
         listener = HookListener(self.model, self._watched, _discard)
         self._is_plain = True
         try:
-            with listener.listening(cells):
+            with random_state_kept(tree_flatten(arguments)[0]), buffers_kept(self.model), listener.listening(cells):
                 module(*inputs, **keywords)
         finally:
             self._is_plain = False
         traced = listener.tracer.last
         if traced is None or traced.refusal:
             raise Unsplittable(f"engine='fused': {traced.refusal if traced else 'no layer was called'}")
-        for (_, name, _), trace in traced.parts.items():
+        found: dict[str, set[int | None]] = {}
+        for (call, name, _), trace in traced.parts.items():
             straight = trace.how == SAMPLE_FIRST or (trace.layout is not None and name not in self._heard)
             if trace.how != NOT_REACHED and not straight:
                 raise Unsplittable(f"engine='fused': the rows of layer {name!r} are {trace.how}; use engine='hooks'")
+            if trace.layout is not None and name not in self._heard:
+                layer = self._modules[call[0]]
+                found.setdefault(name, set()).add(sample_dimension(layer, trace, traced.shapes.get(call, ())))
         if not listener.tracer.follows_from_shapes:
             raise Unsplittable(
                 "engine='fused': whose a layer's rows are may depend on data in this model, or shows only in part; "
                 "use engine='hooks'"
             )
+        for name, dimensions in found.items():
+            if len(dimensions) > 1 or None in dimensions:
+                raise Unsplittable(
+                    f"engine='fused': the rows of layer {name!r} could not be traced to the samples of the batch, one "
+                    f"by one and in order; use engine='hooks' or leave it out with layers=['!{name}']"
+                )
+            self._dimensions[name] = dimensions.pop()
+        reached = {name for (_, name, _), trace in traced.parts.items() if trace.how != NOT_REACHED}
+        trained = [use.name for entry in self._watched for use in entry.uses if use.layer.is_trained]
+        self.unreached = [name for name in trained if name not in reached]
         self._is_steady = self._is_steady and listener.tracer.is_steady
-        return traced.dimensions
-
-    @contextlib.contextmanager
-    def _tracing(self, cells: SampleGroups) -> Iterator[Trace]:
-        self.trace = Trace(len(cells.of_sample))
-        try:
-            with contextlib.ExitStack() as stack:
-                if self._listener is not None and not self._listener.is_listening:
-                    stack.enter_context(self._listener.listening(None))
-                yield self.trace
-        finally:
-            self.trace = None
 
     def _hear(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:
-        if self.trace is not None:
-            self.trace.hear(use.name, factors)
-        elif self.cells is not None:
+        if self.cells is not None:
             precise = torch.promote_types(factors.dtype, torch.float32)
             layer = use.layer
             parts = torch.zeros((len(self.rows), *layer.shape), dtype=precise, device=factors.device)
@@ -256,6 +247,10 @@ class FusedEngine:
                 if len(samples):
                     part[rows] = factors.product(samples)
             self.add(layer, parts.view(-1, *layer.parameter.shape), factors.eps)
+
+    def dimension_of(self, use: Use) -> int | None:
+        """Which dimension of both sides of a use's products holds the samples, as it was traced."""
+        return self._dimensions.get(use.name)
 
     def add(self, layer: Layer, parts: Tensor, eps: float) -> None:
         """Add the groups' parts, (cells, out, ...), from one use of a layer's weight; ``eps``: of their numbers."""
@@ -271,7 +266,7 @@ def _discard(use: Use, factors: GradientFactors, owners: RowOwners) -> None:
 class WeightProducts:
     """Takes the two sides of one weight's gradient in one module, and computes it group by group.
 
-    ``dimension`` is that of the samples in both, as it was traced; ``use`` is None for a weight that is not recorded.
+    ``use`` is None for a weight that is not recorded.
     """
 
     def __init__(self, engine: FusedEngine, module: str, use: Use | None, parameter: Tensor) -> None:
@@ -279,14 +274,10 @@ class WeightProducts:
         self._parameter = parameter
         self.name = use.name if use is not None else module
         self.use = use
-        self.dimension: int | None = None
 
-    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor | None:
+    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor:
         """The weight's gradient, (out, ...): the sum over the groups, whose parts are kept."""
         engine = self._engine
-        if engine.trace is not None:
-            engine.trace.take(self, adjoint)
-            return None
         if self.use is None:
             whole = torch.empty_like(self._parameter)
             product(rows, adjoint, whole)
@@ -295,13 +286,13 @@ class WeightProducts:
             raise AutoSpecError(
                 f"layer {self.name!r}: backward ran outside the recorder.batch(...) in which its forward pass ran"
             )
-        samples = len(engine.cells.of_sample)
-        if self.dimension is None or adjoint.shape[self.dimension] != samples:
+        samples, dimension = len(engine.cells.of_sample), engine.dimension_of(self.use)
+        if dimension is None or adjoint.shape[dimension] != samples:
             raise AutoSpecError(
                 f"engine='fused': layer {self.name!r} got an output of shape {tuple(adjoint.shape)} in a batch of "
                 f"{samples} samples, otherwise than on the first batch; use engine='hooks'"
             )
-        return self._summed(rows, adjoint, product, self.dimension)
+        return self._summed(rows, adjoint, product, dimension)
 
     def _summed(self, rows: Tensor, adjoint: Tensor, product: Product, dimension: int) -> Tensor:
         engine = self._engine

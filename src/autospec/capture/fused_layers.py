@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from autospec.capture.agreement import Unsplittable
 from autospec.capture.group_passes import refuse_second_order
+from autospec.capture.trace_layout import SAMPLE_FIRST, STEP_FIRST, RowTrace
 
 Product = Callable[[Tensor, Tensor, Tensor], None]
 """Writes into its third argument the part of a weight's gradient that some rows and their adjoints make."""
@@ -19,7 +21,7 @@ Product = Callable[[Tensor, Tensor, Tensor], None]
 class Products(Protocol):
     """What takes the two sides of a weight's gradient: the ``rows`` that it meets and the ``adjoint`` of its output."""
 
-    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor | None:
+    def gradient(self, rows: Tensor, adjoint: Tensor, product: Product) -> Tensor:
         """The weight's gradient: the sum of ``product(rows, adjoint)`` over the groups' samples."""
 
 
@@ -255,6 +257,25 @@ def fused_forward(layer: nn.Module) -> Fused | None:
     plain = next((base for base in kind.__mro__ if base.__module__ == "torch.nn.modules.conv"), kind)
     is_own = all(getattr(kind, step, None) is getattr(plain, step, None) for step in _OWN_STEPS)
     return made if is_own else None
+
+
+def sample_dimension(layer: nn.Module, trace: RowTrace, shape: Sequence[int]) -> int | None:
+    """Which dimension of what a fused layer's products are of is the samples', where ``shape`` is its output's.
+
+    None where no one dimension holds all samples, in order.
+    """
+    if isinstance(layer, nn.RNNBase):
+        return 1 if trace.how == SAMPLE_FIRST else None
+    if trace.how == SAMPLE_FIRST:
+        return 0
+    if trace.layout is None or isinstance(layer, nn.modules.conv._ConvNd):
+        return None
+    if not shape:  # a call that a checkpoint makes again
+        return 1 if trace.how == STEP_FIRST else None
+    lengths, layout = list(shape[:-1]), trace.layout
+    return next(
+        (d for d, n in enumerate(lengths) if n == layout.samples and math.prod(lengths[d + 1 :]) == layout.inner), None
+    )
 
 
 def _cast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -21,6 +21,7 @@ from autospec.capture.piece_arrivals import PieceArrivals
 from autospec.capture.row_owners import RowOwners, by_trace
 from autospec.capture.rule_output import parts_of
 from autospec.capture.rules.registry import LayerCall
+from autospec.capture.run_again import is_running_again
 from autospec.capture.trace import Part, Traced
 from autospec.capture.trace_layout import adjoint_rows
 from autospec.capture.trace_passes import Tracer
@@ -195,7 +196,8 @@ class HookListener:
     @property
     def takes_calls(self) -> bool:
         """Whether a module's call is of interest now."""
-        return self._listening and torch.is_grad_enabled() and not _is_transformed()
+        is_quiet = _is_transformed() or is_running_again()
+        return self._listening and torch.is_grad_enabled() and not is_quiet
 
     def called(self, watched: WatchedModule) -> Call:
         """A new call of a watched module; those that a checkpoint makes inside a backward pass are traced with it."""

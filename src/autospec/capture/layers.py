@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from autospec.capture.pieces import is_piece
 from autospec.capture.rules.registry import Rule, supported_types
+from autospec.capture.run_again import without_rules
 from autospec.capture.selection import Selection, chosen_weights
 from autospec.capture.weights import Weight, left_out, weights_of
 from autospec.errors import AutoSpecError
@@ -32,6 +34,7 @@ class Layer:
         weight_shape: the shape of the weight, where it is not that of ``parameter``.
         computed: whether its module computes it (weight norm, spectral norm, pruning): the gradient is that of what
             the module multiplies by, not of a parameter.
+        is_split: whether its module is run again for each group, beside a model that hooks listen to.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Layer:
     kind: str
     weight_shape: torch.Size | None = None
     computed: bool = False
+    is_split: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,13 +94,14 @@ class WatchedModule:
         return "calls of functions" if self.rule is None else "calls of the module"
 
 
-def watched_modules(model: nn.Module, selection: Selection = None) -> list[WatchedModule]:
+def watched_modules(model: nn.Module, selection: Selection = None, split: Collection[str] = ()) -> list[WatchedModule]:
     """The modules to listen to for the weights that a selection names.
 
     Args:
         model: the model.
         selection: layer-name patterns (``encoder.*``; ``!decoder.*`` leaves out) and module types; None means every
             weight matrix. Frozen ones are watched too, so that they are recorded once they train.
+        split: the names of layers whose modules are to be run again for each group.
 
     Returns:
         The modules in the model's order, each with its uses of the chosen weights.
@@ -106,8 +111,12 @@ def watched_modules(model: nn.Module, selection: Selection = None) -> list[Watch
             recorded.
     """
     weights = weights_of(model)
-    layers = _layers(weights, chosen_weights(model, weights, selection))
-    watched: dict[int, WatchedModule] = {}
+    chosen = chosen_weights(model, weights, selection)
+    if split:
+        _refuse_compiled(model, split)
+        weights = without_rules(model, weights, split)
+    layers = _layers(weights, chosen, split)
+    watched: dict[Any, WatchedModule] = {}
     met: set[tuple[int, bool]] = set()
     for weight in weights:
         layer = layers.get(weight.key)
@@ -118,7 +127,7 @@ def watched_modules(model: nn.Module, selection: Selection = None) -> list[Watch
         module_name = layer_name(weight.module_name)
         name = layer.name if weight.key not in met else f"{layer.name}/uses/{module_name}"
         met.add(weight.key)
-        key = id(weight.module) if weight.rule is not None else id(weight)
+        key = (id(weight.module), id(weight.rule)) if weight.rule is not None else id(weight)
         entry = watched.get(key) or WatchedModule(module_name, weight.module, weight.rule)
         watched[key] = replace(entry, uses=(*entry.uses, Use(name, layer, weight.local_name)))
     _refuse(model, watched.values())
@@ -204,14 +213,17 @@ def _is_part(model: nn.Module, entry: WatchedModule) -> bool:
     return module is entry.module
 
 
-def _layers(weights: Sequence[Weight], chosen: Collection[tuple[int, bool]]) -> dict[tuple[int, bool], Layer]:
+def _layers(
+    weights: Sequence[Weight], chosen: Collection[tuple[int, bool]], split: Collection[str] = ()
+) -> dict[tuple[int, bool], Layer]:
     """The chosen weights by their key, named after their first use."""
     layers: dict[tuple[int, bool], Layer] = {}
     for weight in weights:
         if weight.key in chosen:
             kind = type_before_parametrizations(weight.module).__name__
             shape = weight.shape if weight.computed else None
-            layers.setdefault(weight.key, Layer(weight.name, weight.parameter, kind, shape, weight.computed))
+            is_split = weight.name in split
+            layers.setdefault(weight.key, Layer(weight.name, weight.parameter, kind, shape, weight.computed, is_split))
     return layers
 
 
@@ -238,6 +250,14 @@ def _refusal(reasons: Mapping[str, str], compiled: bool) -> AutoSpecError:
         " what autospec.register_rule adds."
     )
     return AutoSpecError(f"{listed}. Leave them out with layers=[{patterns}].{eager * compiled}")
+
+
+def _refuse_compiled(model: nn.Module, split: Collection[str]) -> None:
+    if _is_compiled(model):
+        raise AutoSpecError(
+            f"engine='per_group' for layer {next(iter(split))!r}: does not take compiled models; give the recorder the "
+            "model before it is compiled"
+        )
 
 
 def _is_compiled(model: nn.Module) -> bool:

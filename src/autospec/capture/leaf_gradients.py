@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from autospec.capture.layers import Layer
+if TYPE_CHECKING:
+    from autospec.capture.layers import Layer
 
 LeafGradients = dict[str, Tensor]
 
-Arrival = Callable[[Layer, Tensor], None]
+Arrival = Callable[["Layer", Tensor], None]
 """Takes a layer and the gradient that is about to be added to its weight's."""
 
 

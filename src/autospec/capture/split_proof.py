@@ -49,23 +49,31 @@ def prove_split(
 ) -> BatchLayout:
     """Where the samples lie in a call, shown by a split pass that agrees with an unsplit one; dropout is off.
 
-    Random state, buffers and gradients stay as they were. Where rounding in float32 hides it, both are run in float64.
+    The mode is that of training, but where the model then draws random numbers by functions of its own. Random state,
+    buffers and gradients stay as they were. Where rounding in float32 hides it, both are run in float64.
     Raises AutoSpecError where no layout makes them agree.
     """
     leaves = cut_off(list(leaves))
     _refuse_changed_buffers(engine, forward, leaves, spec)
     try:
-        return _proved(engine, module, forward, leaves, spec, cells)
+        try:
+            return _proved(engine, module, forward, leaves, spec, cells)
+        except _Random:
+            return _proved(engine, module, forward, leaves, spec, cells, by_mode=True)
     except Unsplittable as error:
         twin = None if autocast_eps(engine.model) else _twin(engine, module, leaves)
         if twin is None:
             raise
         try:
-            return _proved(*twin, spec, cells)
+            return _proved(*twin, spec, cells, by_mode=isinstance(error, _Random))
         except AutoSpecError:
             raise
         except FAILURES:  # a model that does not compute in float64
             raise error from None
+
+
+class _Random(Unsplittable):
+    """A model that draws random numbers."""
 
 
 def _proved(
@@ -75,10 +83,11 @@ def _proved(
     leaves: Sequence[Any],
     spec: TreeSpec,
     cells: SampleGroups,
+    by_mode: bool = False,
 ) -> BatchLayout:
     inputs, keywords = tree_unflatten(list(leaves), spec)
     kept = engine.passes
-    with random_state_kept(leaves), without_dropout(engine.model):
+    with random_state_kept(leaves), without_dropout(engine.model, by_mode):
         whole, expected = _unsplit(engine, forward, inputs, keywords, len(cells.of_sample))
         nearest = ("the outputs", float("inf"))
         for layout in input_layouts(leaves, len(cells.of_sample)):
@@ -96,7 +105,8 @@ def _proved(
     raise Unsplittable(
         f"engine={engine.name!r}: {what} of {type(module).__name__} run group by group differ from those of the whole "
         f"batch (by {by:.1e} of their norm): its samples depend on one another, or a loss inside it weighs them by "
-        "more than their number; use engine='hooks'"
+        "more than their number (tokens that are not ignored: say how many each sample has, by recorder.batch(group, "
+        "weight=...)); use engine='hooks'"
     )
 
 
@@ -174,7 +184,7 @@ def _refuse_random(engine: PerGroupEngine, whole: Sequence[Any], again: Sequence
     """AutoSpecError where two passes over the same batch differ: they draw random numbers, and prove nothing."""
     for one, other in zip(whole, again, strict=True):
         if isinstance(one, Tensor) and not difference(one, other) <= tolerance_of(one.dtype):
-            raise Unsplittable(
+            raise _Random(
                 f"engine={engine.name!r}: two passes of {type(engine.model).__name__} over the same batch differ, so "
                 "it draws random numbers beside dropout, and a split pass cannot be compared with an unsplit one; "
                 "use engine='fast' or 'hooks', which do not split it"

@@ -88,13 +88,13 @@ class Traced:
         parts: whose the rows of each part are.
         read: how the outputs were read, for the user.
         refusal: why nothing could be traced, or "".
-        dimensions: along which dimension outputs of a shape were read.
+        shapes: of the output of each call.
     """
 
     parts: Mapping[Part, RowTrace]
     read: str = ""
     refusal: str = ""
-    dimensions: Mapping[tuple[int, ...], int] = field(default_factory=dict)
+    shapes: Mapping[tuple[str, int, bool], tuple[int, ...]] = field(default_factory=dict)
 
     def tells_of(self, call: tuple[str, int, bool]) -> bool:
         """Whether the adjoint of a call was met."""
@@ -167,8 +167,7 @@ def trace_rows(outputs: Sequence[Returned], instead: Sequence[Returned], samples
     if refusal:
         return Traced({}, refusal=refusal)
     read = ", ".join(f"{output.name} {tuple(output.shape)}: {reading}" for output, reading in best.chosen)
-    dimensions = {output.shape: reading.dimension for output, reading in best.chosen if reading.repeats == 1}
-    return Traced(_from_each_output(best, samples, run), read, dimensions=dimensions)
+    return Traced(_from_each_output(best, samples, run), read)
 
 
 @dataclass(frozen=True)

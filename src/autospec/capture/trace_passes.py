@@ -45,14 +45,12 @@ class Remembered:
 
     Attributes:
         traced: whose rows are.
-        shapes: those of the calls.
         cost: how many backward passes the proof took.
         is_steady: whether the graph leaves nothing for values to change.
         met: how many passes of the kind there were.
     """
 
     traced: Traced
-    shapes: dict[Any, tuple[int, ...]]
     cost: int
     is_steady: bool
     met: int = 1
@@ -183,7 +181,8 @@ class Tracer:
     def _remembered(self, kind: Kind, calls: Sequence[Call], samples: int) -> Traced | None:
         if kind not in self._kinds:
             return None
-        traced, shapes = self._kinds[kind].traced, self._kinds[kind].shapes
+        traced = self._kinds[kind].traced
+        shapes = traced.shapes
         now = _shapes(calls)
         for (key, _, _), trace in traced.parts.items():
             if now.get(key) == shapes.get(key) and (trace.layout is None or trace.layout.samples == samples):
@@ -208,7 +207,7 @@ class Tracer:
             return
         if len(self._kinds) >= KEPT:
             del self._kinds[next(iter(self._kinds))]
-        self._kinds[kind] = Remembered(traced, _shapes(calls), cost, has_steady_rows(graph, samples, self._model))
+        self._kinds[kind] = Remembered(traced, cost, has_steady_rows(graph, samples, self._model))
 
     def _is_to_prove_again(self, kind: Kind, calls: Sequence[Call], outputs: Sequence[Place], samples: int) -> bool:
         """Whether what is remembered of a kind is to be held against another proof, at this pass of it."""
@@ -220,7 +219,7 @@ class Tracer:
             return False
         # where two dimensions could be the samples, a batch of other lengths tells less than the one that was traced
         is_plain = all(len(readings(_returned(*place), samples)) <= 1 for place in outputs)
-        return is_plain or remembered.shapes == _shapes(calls)
+        return is_plain or remembered.traced.shapes == _shapes(calls)
 
     def _compared(self, kind: Kind, earlier: Traced, fresh: Traced, samples: int) -> Traced:
         """What holds for a pass that was proved again."""
@@ -284,7 +283,7 @@ class Tracer:
         recorded = {call.key for call in calls if not call.watched.is_witness}
         inside = {part for part in parts if part[0][2]}  # calls that a checkpoint made again
         parts = {part: trace for part, trace in parts.items() if part[0] in recorded or part in inside}
-        return Traced(parts, traced.read, traced.refusal, traced.dimensions)
+        return Traced(parts, traced.read, traced.refusal, shapes)
 
     def _run_whole(self, edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> None:
         """A backward pass down to the weights, which a reentrant checkpoint needs; their gradients are put back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from autospec.capture.checkpoints import name_checkpoints
 from autospec.capture.leaf_gradients import leaf_gradients
@@ -119,6 +120,8 @@ class Batches:
         record = self._record
         groups = self._groups.of(labels.group, self._grouping, self._listening.uses[0])
         weight = loss_weights(labels.weight, groups)
+        if labels.weight is not None and self._listening.hooks is None:
+            groups = replace(groups, weight=weight)
         subject = None
         if record.permutations is not None:
             subject = record.permutations.subjects_of(labels.samples, labels.subject, groups)

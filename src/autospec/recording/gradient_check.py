@@ -31,13 +31,17 @@ COST = 0.01
 
 _CAUSES = {
     "hooks": "Its weight is used in a way that the rule of {kind} does not describe, such as outside its module; "
-    "register a rule, or leave it out with layers=['!{name}']",
+    "register a rule, use engine={{'{name}': 'per_group', '*': 'hooks'}} where it is used inside its module, or leave "
+    "it out with layers=['!{name}']",
+    "split": "Its weight is used outside the module that is run again for each group, or that does another thing when "
+    "it runs again; use engine='per_group' for the whole model, or leave the layer out with layers=['!{name}']",
     "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
     "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
     "pass without the penalty, or leave the layer out with layers=['!{name}']",
     "unexplained": "No call of its module or of a function in this batch led to it: vmap and other function transforms "
-    "leave no rows, nor does a term of the loss that takes the weight itself; use engine='per_group', or leave the "
-    "layer out with layers=['!{name}']",
+    "leave no rows, nor does a term of the loss that takes the weight itself; use "
+    "engine={{'{name}': 'per_group', '*': 'hooks'}} or engine='per_group', or leave the layer out with "
+    "layers=['!{name}']",
     "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
     "use engine='hooks'",
 }
@@ -117,7 +121,8 @@ class GradientCheck(ArrivalListener):
         if self._late.names:
             self.problems.append(LATE.format(name=self._late.names[0]))
         if self.unexplained is not None:
-            self.problems.append(_message(self.unexplained, "unexplained", 1.0))
+            cause = "split" if self.unexplained.is_split else "unexplained"
+            self.problems.append(_message(self.unexplained, cause, 1.0))
         counts = sorted({count for count in self._evaluations.values() if count})
         if len(counts) > 1:
             self.problems.append(UNEQUAL.format(few=counts[0], many=counts[-1]))
@@ -217,7 +222,7 @@ class GradientCheck(ArrivalListener):
         difference, rounding = _difference(gradient, parts)
         norm = float(gradient.double().norm())
         if bool(gradient.isfinite().all()) and not difference <= ROUNDINGS * rounding + 1e-30:
-            cause = "penalty" if self._has_penalty else "hooks"
+            cause = "penalty" if self._has_penalty else "split" if layer.is_split else "hooks"
             self.problems.append(_message(layer, cause, difference / max(norm, 1e-300)))
         self._compare_s += time.monotonic() - started
 

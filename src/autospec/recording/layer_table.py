@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from autospec.capture.engines import split_layers
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.layers import watched_modules
 from autospec.capture.pieces import sharded_modules
+from autospec.capture.run_again import without_rules
 from autospec.capture.trace import Traced
 from autospec.capture.trace_graph import left_as_it_was
 from autospec.capture.trace_layout import NOT_REACHED, SHARED, RowTrace
@@ -81,18 +83,28 @@ def check(model: nn.Module, batch: Any) -> LayerTable:
     return layer_table(model, batch)
 
 
-def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, engine: str = "hooks") -> LayerTable:
-    """The table, with what ``watched`` does not hold left out; None is everything that can be recorded."""
+def layer_table(
+    model: nn.Module,
+    batch: Any,
+    watched: set[str] | None = None,
+    engine: str = "hooks",
+    engines: Mapping[str, str] | None = None,
+) -> LayerTable:
+    """The table, with what ``watched`` does not hold left out; None is everything that can be recorded.
+
+    ``engine`` is the recorder's, ``engines`` are those of layers by patterns.
+    """
     if sharded_modules(model):
         raise AutoSpecError(
             "check(...) makes passes that fully_shard does not see; check the model before it is sharded"
         )
-    uses = weights_of(model)
+    split = split_layers(model, engines) if engines else []
+    uses = without_rules(model, weights_of(model), split)
     weights = {weight.name: weight for weight in reversed(uses)}
     first_names = {weight.key: weight.name for weight in reversed(uses)}
     listed = [name for name, weight in weights.items() if not weight.part_of or name in (watched or ())][::-1]
     stored = [name for name in listed if first_names[weights[name].key] == name]
-    traced = _traced(model, batch, [name for name in stored if not _obstacle(weights[name])])
+    traced = _traced(model, batch, [name for name in stored if not _obstacle(weights[name])], split)
     rows = []
     for name in listed:
         weight = weights[name]
@@ -104,7 +116,7 @@ def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, e
         if not reason and traced is not None and traced.refusal:
             reason = "its rows cannot be traced to samples"
         how = "" if _obstacle(weight) or (traced and traced.refusal) else _how(traced, name)
-        recorded = "" if reason else _RECORDED.get(how, _by_group(weight, engine))
+        recorded = "" if reason else _RECORDED.get(how, _by_group(weight, "per_group" if name in split else engine))
         rows.append(TableRow(name, type(weight.module).__name__, _text(weight.shape), how, recorded, reason))
     parameters = {layer_name(name): parameter for name, parameter in model.named_parameters()}
     for name, reason in left_out(model).items():
@@ -117,7 +129,7 @@ def layer_table(model: nn.Module, batch: Any, watched: set[str] | None = None, e
 def _by_group(weight: Weight, engine: str) -> str:
     """How a weight's group gradients are recorded, in words."""
     if engine != "hooks":
-        return "by group (gradients)"
+        return f"by group (gradients), engine {engine}"
     source = "" if weight.rule is not None else ", from calls of functions"
     return f"by group{source}{', as computed from its parameters' * weight.computed}"
 
@@ -130,14 +142,14 @@ def _obstacle(weight: Weight) -> str:
     return refusal or ""
 
 
-def _traced(model: nn.Module, batch: Any, names: list[str]) -> Traced | None:
+def _traced(model: nn.Module, batch: Any, names: list[str], split: list[str]) -> Traced | None:
     """Run the model once on a batch, and trace the rows of some layers."""
     if not names:
         return None
     if is_compiled(model):
         raise AutoSpecError("check runs the model without torch.compile; give it the model as it was before")
     samples = _samples(batch)
-    listener = HookListener(model, watched_modules(model, names), lambda use, factors, owners: None)
+    listener = HookListener(model, watched_modules(model, names, split), lambda use, factors, owners: None)
     labels = torch.zeros(samples, dtype=torch.int64)
     with listener.listening(SampleGroups.of(labels, 1)), torch.enable_grad(), left_as_it_was(model, ()):
         if isinstance(batch, Mapping):

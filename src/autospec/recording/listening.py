@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Listening:
         model: that trains.
         settings: name the engine, and how often it proves what it rests on.
         selection: which weights are watched.
+        engines: by patterns of names, which way each layer is had in; empty for one way for all.
         sinks: who takes what the engine finds.
 
     Attributes:
@@ -38,10 +39,18 @@ class Listening:
         is_compiled: whether the model is compiled, so that hooks may come too late.
     """
 
-    def __init__(self, model: nn.Module, settings: RecorderSettings, selection: Selection, sinks: Sinks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: RecorderSettings,
+        selection: Selection,
+        engines: Mapping[str, str],
+        sinks: Sinks,
+    ) -> None:
         self.model = model
         self.name = settings.engine
-        self.engine, self.uses = listening_engine(self.name, model, selection, sinks, settings.check_every)
+        self.engines = engines
+        self.engine, self.uses = listening_engine(self.name, model, selection, sinks, settings.check_every, engines)
         self.hooks = self.engine if isinstance(self.engine, HookListener) else None
         self.is_compiled = is_compiled(model)
         self._selection = selection
@@ -86,7 +95,7 @@ class Listening:
 
         sinks = Sinks(add, add_matrices, lambda way: None)
         # the fast engine's copy must go the same way, or what differs would be more than rounding
-        engine, _ = listening_engine(self.way or self.name, model, self._selection, sinks, None)
+        engine, _ = listening_engine(self.way or self.name, model, self._selection, sinks, None, self.engines)
         if isinstance(engine, HookListener) and self.hooks is not None:
             engine.borrow_traces(self.hooks)
         with engine.listening(groups):

@@ -16,25 +16,25 @@ from autospec.recording.epoch_sums import EpochSums
 from autospec.recording.joint_epoch import join
 from autospec.recording.processes import Processes
 from autospec.recording.twin import TwinBatch
-from autospec.spectra.floor import carried_floors, floor_ratios, formula_floors, measured_floors
+from autospec.spectra.floor import carried_floors, formula_floors, measured_floors, measurement
 from autospec.spectra.layer_sums import LayerSums
 from autospec.spectra.settings import CALIBRATED, FORMULA
 
-LAST = 2
+LAST = 3
 """A carried floor rests on so many of the last measurements."""
 
 Hearing = Callable[[nn.Module, EpochSums], contextlib.AbstractContextManager[None]]
 """Takes a model and sums, and returns a context in which the model's backward passes are added to the sums."""
 
-Ratios = dict[str, dict[str, Tensor]]
-"""Measured floors over the formula's, (reported,) each, by layer and quantity."""
+Measurement = dict[str, dict[str, Tensor]]
+"""Measured floors over the formula's, and themselves, (2, reported) each, by layer and quantity."""
 
 
 class MeasuredFloor:
     """The sums of a record's batches in float64 at the same weights, which those in float32 are compared with.
 
-    A calibrated floor is measured at the records of ``is_measured_at`` alone. At those between, it is the formula's
-    times twice the larger ratio of the last two measurements to the formula (``carried_floors``).
+    A calibrated floor is measured at the records of ``is_measured_at`` alone. At those between, it is three times what
+    the last three measurements say of it (``carried_floors``).
 
     Args:
         model: the model that trains; it is copied at every measured batch, and left as it is.
@@ -48,7 +48,7 @@ class MeasuredFloor:
         self._calibrated = calibrated
         self._precise: EpochSums | None = None
         self._tried = False
-        self._measurements: list[tuple[int, Ratios]] = []
+        self._measurements: list[tuple[int, Measurement]] = []
         self.refusal = ""
 
     def begin(self, number: int, new_sums: Callable[[], EpochSums]) -> None:
@@ -103,7 +103,7 @@ class MeasuredFloor:
         """Measure the floors, unless a batch could not be repeated."""
         if self.refusal:
             return
-        ratios: Ratios = {}
+        found: Measurement = {}
         for name, layer in sums.layers.items():
             precise = precise_sums.layers[name]
             if (layer.arrived, layer.passes) != (precise.arrived, precise.passes):
@@ -111,16 +111,16 @@ class MeasuredFloor:
             elif layer.arrived:
                 layer.measured_floors = measured_floors(layer, precise)
                 if self._calibrated:
-                    ratios[name] = floor_ratios(layer.measured_floors, formula_floors(layer))
-        if ratios and not self.refusal:
-            self._measurements.append((epoch, ratios))
+                    found[name] = measurement(layer.measured_floors, formula_floors(layer))
+        if found and not self.refusal:
+            self._measurements.append((epoch, found))
 
     def _carry(self, sums: EpochSums) -> None:
         """Carry floors from the last measurements to layers whose own could not be, or were not, measured."""
         for name, layer in sums.layers.items():
-            ratios = [of_layers[name] for _, of_layers in self._measurements if name in of_layers][-LAST:]
-            if layer.arrived and ratios and not layer.floors_are_measured:
-                layer.carry_floors = partial(_carried, ratios=ratios)
+            earlier = [of_layers[name] for _, of_layers in self._measurements if name in of_layers][-LAST:]
+            if layer.arrived and earlier and not layer.floors_are_measured:
+                layer.carry_floors = partial(_carried, earlier=earlier)
 
     def forget(self, epoch: int) -> None:
         """Forget the measurements of that epoch and later ones."""
@@ -131,9 +131,11 @@ class MeasuredFloor:
         return {"tried": self._tried, "measurements": list(self._measurements)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it from a checkpoint; one of before floors were carried has none, and the next record is measured."""
-        self._tried = bool(state.get("tried", False))
-        self._measurements = [(int(epoch), ratios) for epoch, ratios in state.get("measurements", [])]
+        """Take it from a checkpoint; one that knows none, or ratios alone, has the next record measured."""
+        found = [(int(epoch), of_layers) for epoch, of_layers in state.get("measurements", [])]
+        is_whole = all(pair.dim() == 2 for _, layers in found for one in layers.values() for pair in one.values())
+        self._measurements = found if is_whole else []
+        self._tried = bool(state.get("tried", False)) and is_whole
 
     def _twin(self) -> TwinBatch | None:
         try:
@@ -143,9 +145,9 @@ class MeasuredFloor:
             return None
 
 
-def _carried(layer: LayerSums, ratios: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _carried(layer: LayerSums, earlier: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The floors of a layer's sums from those of earlier records."""
-    return carried_floors(formula_floors(layer), ratios)
+    return carried_floors(formula_floors(layer), earlier)
 
 
 def is_measured_at(number: int) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.capture.copies import Uncopied
-from autospec.capture.engines import Sinks
+from autospec.capture.engines import Sinks, by_layer
 from autospec.capture.layers import Use, say_what_is_left_out
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.selection import Selection
@@ -77,14 +77,16 @@ class SpectralRecorder(Uncopied):
         engine: "hooks", or "fast": gradients only, by the quickest of the ways that are exact for the model (see
             ``autospec.capture.fast``), but then training is equal within rounding only. Its ways by name: "per_group"
             (one forward pass per group, for any module that treats samples one by one; "aliased" before), "passes"
-            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule).
+            (a backward pass per group, too), "fused" (no pass per group; for layers with a rule). By layer, of patterns
+            and "hooks" or "per_group": ``{"mixer.*": "per_group", "*": "hooks"}``, the first that fits; the modules of
+            the latter's layers run again beside training, which is the same to the bit.
         check_every: with the engines but ``hooks``, prove anew at every k-th batch what they rest on (an unsplit pass,
             a trace of rows); None: at so many that it costs 1 %, and early where values could change it.
         floor: how the noise floor is had: "measured" repeats every recorded batch in float64 and compares, at about the
             cost of recording it twice more; "calibrated" does so at records 0, 1, 2, 3, 5, 8, 12, 18 and so on, and
-            between them takes the formula's floor times twice the larger ratio of the last two measured to it, which
-            about 0.1 % of values exceed; "formula" counts the rounding of the last product alone. None is calibrated
-            with ``hooks``, and the formula with the engines that are there to be cheap.
+            between them takes three times what the last three measurements say, which about 0.04 % of values exceed;
+            "formula" counts the rounding of the last product alone. None is calibrated with ``hooks``, and the formula
+            with the engines that are there to be cheap.
         reduction: how the loss is reduced over a batch, "mean" or "sum".
         scaler: the ``GradScaler`` of float16 training, whose scale is undone.
         resume: go on with an existing file; without this or ``overwrite`` it is an error.
@@ -129,7 +131,7 @@ class SpectralRecorder(Uncopied):
         tolerance: float | None = None,
         directions: int = 3,
         bins: int | None = None,
-        engine: str = "hooks",
+        engine: str | Mapping[str, str] = "hooks",
         check_every: int | None = None,
         floor: str | None = None,
         reduction: str = "mean",
@@ -151,7 +153,8 @@ class SpectralRecorder(Uncopied):
         process_group: ProcessGroup | bool | None = None,
     ) -> None:
         check_model(model)
-        refuse_unserved(model, engine, floor, process_group)
+        engine, engines = by_layer(engine)
+        refuse_unserved(model, engines or engine, floor, process_group)
         self.path = file_path(path)
         request = recording_request(
             groups,
@@ -179,6 +182,7 @@ class SpectralRecorder(Uncopied):
                 "seed": permutation_seed,
             },
             is_designed=permutation_design is not None,
+            engines=engines,
         )
         check_group_sizes(group_sizes, request.grouping)
         check_callback(on_record)
@@ -188,7 +192,7 @@ class SpectralRecorder(Uncopied):
         self._model = unwrapped(model)
         self._record = OpenRecord(request.schedule, scaler)
         sinks = Sinks(self._add, self._record.add_matrices, self._say_way)
-        self._listening = Listening(self._model, request.settings, layers, sinks)
+        self._listening = Listening(self._model, request.settings, layers, engines, sinks)
         say_what_is_left_out(self._model)
         trained = self._listening.trained
         hearing = partial(self._listening.beside, self._record)
@@ -285,7 +289,8 @@ class SpectralRecorder(Uncopied):
             The table; ``print`` shows it.
         """
         self._access.check_open()
-        return layer_table(self._model, batch, watched=set(self.layers), engine=self._listening.name)
+        listening = self._listening
+        return layer_table(self._model, batch, set(self.layers), listening.name, listening.engines)
 
     def end_epoch(
         self,

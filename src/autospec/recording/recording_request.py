@@ -44,6 +44,7 @@ def recording_request(
     settings: Mapping[str, Any],
     permutations: Mapping[str, Any],
     is_designed: bool,
+    engines: Mapping[str, str],
 ) -> RecordingRequest:
     """Check what a recorder was given.
 
@@ -53,6 +54,7 @@ def recording_request(
         settings: the fields of ``RecorderSettings``.
         permutations: the arguments of ``permutation_request`` that are not among the settings.
         is_designed: whether permutations were designed beforehand.
+        engines: those of layers by patterns of their names; empty for one engine for all.
 
     Raises:
         AutoSpecError: for arguments that do not fit, or do not go together.
@@ -69,8 +71,8 @@ def recording_request(
     check_engine(checked.engine, checked.statistics, checked.check_every)
     permuted = None
     if checked.permutations:
-        if is_designed or checked.engine != HOOKS:
-            other = "permutation_design=..." if is_designed else f"engine={checked.engine!r}"
+        if is_designed or checked.engine != HOOKS or engines:
+            other = "permutation_design=..." if is_designed else f"engine={engines or checked.engine!r}"
             raise AutoSpecError(f"permutations={checked.permutations} and {other} do not go together")
         permuted = permutation_request(
             checked.permutations, grouping, schedule, count=checked.permutation_epochs, **permutations

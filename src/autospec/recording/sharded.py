@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -28,7 +29,7 @@ def floor_of(model: nn.Module, engine: str) -> str:
     return CALIBRATED if engine == HOOKS and not sharded_modules(model) else FORMULA
 
 
-def refuse_unserved(model: nn.Module, engine: str, floor: str | None, process_group: Any) -> None:
+def refuse_unserved(model: nn.Module, engine: str | Mapping[str, str], floor: str | None, process_group: Any) -> None:
     """AutoSpecError for weights in pieces that are not recorded, and for what cannot be had of them, by name."""
     for module in model.modules():
         kind = type(module).__name__

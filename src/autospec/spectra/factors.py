@@ -51,6 +51,9 @@ class GradientFactors:
     has_rows = True
     """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
 
+    has_norms = True
+    """Whether the norms of ``activation`` and ``adjoint`` say how large the terms of the product are."""
+
     _rounded_before = 0.0
     """The spacing of numbers that a factor was once held in."""
 

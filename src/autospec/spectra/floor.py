@@ -11,7 +11,7 @@ from autospec.spectra.layer_sums import LayerSums, formula_of_gradient
 from autospec.spectra.singular import of_matrix
 from autospec.store.schema import GRADIENT
 
-CARRIED = 2.0
+CARRIED = 3.0
 """A carried floor is so many times what the last measurements say: rounding differs from one record to the next."""
 
 
@@ -42,23 +42,29 @@ def formula_floors(sums: LayerSums) -> dict[str, Tensor]:
     return floors | ({GRADIENT: formula_of_gradient(sums)} if GRADIENT in sums.keep else {})
 
 
-def floor_ratios(measured: Mapping[str, Tensor], formula: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Measured floors over the formula's, (reported,) by quantity; NaN where either tells nothing."""
-    ratios = {name: floor / formula[name] for name, floor in measured.items()}
-    return {name: ratio.where(ratio.isfinite(), torch.nan) for name, ratio in ratios.items()}
+def measurement(measured: Mapping[str, Tensor], formula: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Measured floors over the formula's, and themselves, (2, reported) by quantity; NaN where either tells nothing."""
+    both = {name: torch.stack([floor / formula[name], floor]) for name, floor in measured.items()}
+    return {name: pair.where(pair.isfinite(), torch.nan) for name, pair in both.items()}
 
 
-def carried_floors(formula: Mapping[str, Tensor], ratios: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def carried_floors(formula: Mapping[str, Tensor], earlier: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The noise floors of a record between two measured ones, (reported,) by quantity.
 
-    The formula's times ``CARRIED`` times the largest of the earlier ``ratios``, and never below the formula's. Rounding
-    is not the same at every step: one value in a thousand is further from float64 than such a floor.
+    ``CARRIED`` times the larger of two: the formula's times the largest ratio to it of any group in the ``earlier``
+    measurements, and the largest measured floor of the group itself, which does not shrink as a residual does. The
+    formula's where there is no measurement. Rounding is not the same at every step: four values in 10,000 are further
+    from float64 than such a floor.
     """
     floors = {}
     for name, floor in formula.items():
-        known = [one[name] for one in ratios if name in one]
-        largest = torch.stack(known).nan_to_num(nan=0.0).amax(0) if known else torch.zeros_like(floor)
-        floors[name] = floor * (CARRIED * largest).clamp_min(1.0)
+        known = [one[name] for one in earlier if name in one]
+        if not known:
+            floors[name] = floor
+            continue
+        ratios, before = torch.stack(known).nan_to_num(nan=0.0).amax(0)
+        carried = CARRIED * torch.maximum(floor * ratios.max(), before.to(floor))
+        floors[name] = carried.where(floor != 0, 0.0)  # a group without samples
     return floors
 
 

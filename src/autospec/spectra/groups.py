@@ -69,12 +69,13 @@ class SampleGroups:
     """The samples of one batch, cell by cell: ``samples[c]`` are the positions in the batch of cell ``c``.
 
     ``shared`` marks a single row that stands for all samples together: it counts in ``all``, and what it is made
-    of cannot be told.
+    of cannot be told. ``weight`` (n,) is what each sample's loss is multiplied by, where the user said so.
     """
 
     samples: tuple[Tensor, ...]
     of_sample: Tensor
     shared: bool = False
+    weight: Tensor | None = None
 
     @classmethod
     def of(cls, labels: Tensor, cells: int) -> SampleGroups:

@@ -76,6 +76,9 @@ class LayerSums:
 
     def add(self, factors: GradientFactors, cells: SampleGroups, batch: int = 0) -> None:
         """Add one use of the weight in the ``batch``-th batch."""
+        if not factors.has_norms:
+            self._add_split(factors, cells)
+            return
         rows = self._added(factors, cells)
         self.moments.add(factors, cells, batch)
         self._own_rows = self._own_rows.to(rows.device) + rows
@@ -87,8 +90,18 @@ class LayerSums:
     def add_gradient(self, factors: GradientFactors, cells: SampleGroups) -> None:
         """Add one use to the gradient alone: that of a shared weight under another module."""
         self.used_elsewhere = True
+        if not factors.has_norms:
+            self._add_split(factors, cells)
+            return
         self.moments.add_elsewhere()
         self._added(factors, cells)
+
+    def _add_split(self, factors: GradientFactors, cells: SampleGroups) -> None:
+        """Add the products of factors of which nothing else is known."""
+        self.passes += 1
+        self.shared |= cells.shared
+        self.has_rows = False
+        self.add_matrices(factors.products(cells), max(factors.eps, product_eps(factors.device)))
 
     def _added(self, factors: GradientFactors, cells: SampleGroups) -> Tensor:
         """Add one use to all that does not depend on which module it is of; its rows per cell."""
