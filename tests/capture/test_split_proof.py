@@ -325,7 +325,7 @@ def test_a_loss_over_counted_tokens_is_split_where_the_weight_says_how_many(engi
         expected = _expected(model, lambda twin, ids=ids: twin.losses(ids))
         with recorder.batch(LABELS, weight=(ids[:, 1:] != 0).sum(1)):
             model(ids).backward()
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums._layers[name].gradient.gradients() for name in recorder.layers}
         recorder.end_epoch()
         _agree(found, expected)
     message = "which this one lacks; give the weight of every batch"
@@ -359,9 +359,9 @@ def test_the_fast_engine_takes_no_fused_products_where_a_layer_was_not_reached_y
         expected = _expected(model, lambda twin, x=x: twin(x).square().sum(1))
         with recorder.batch(LABELS):
             model(x).square().sum().backward()
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums._layers[name].gradient.gradients() for name in recorder.layers}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the layer without a gradient
             recorder.end_epoch()
         _agree({name: found[name] for name in expected if name in found}, expected)
-    assert recorder._engine.chosen != "fused"
+    assert recorder._listening.engine.chosen != "fused"
