@@ -162,7 +162,7 @@ def _seconds(processes: Processes, step: Step, repetitions: int) -> float:
 def table(found: Sequence[Cost]) -> str:
     """A table in Markdown, a row for each model: medians, and quartiles of ratios."""
     lines = [
-        "| model | ms a step without | plain again | ratio | messages a record | KiB a record | ms in messages |",
+        "| model | ms a step without | plain again | ratio | messages a record | KiB a record | ms sending and waiting |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
