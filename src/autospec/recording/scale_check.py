@@ -51,10 +51,11 @@ class ScaleCheck:
         while self._handles:
             self._handles.pop().remove()
 
-    def also_averaged(self, averaged: AveragedCheck) -> None:
+    def also_averaged(self, averaged: AveragedCheck | None) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
         self._averaged = averaged
-        averaged.is_scale_known = not self._is_wanted
+        if averaged is not None:
+            averaged.is_scale_known = not self._is_wanted
         self._left_to_see, self._check.remembers = STEPS, True
 
     @property

@@ -111,8 +111,8 @@ def _measure(processes: Processes, name: str, blocks: int) -> Cost:
 
 def _sent(recorder: SpectralRecorder) -> tuple[int, int, float]:
     """Messages, bytes and seconds of a recorder so far."""
-    assert recorder._processes is not None
-    traffic = recorder._processes.traffic
+    assert recorder._meeting.processes is not None
+    traffic = recorder._meeting.processes.traffic
     return traffic.messages, traffic.bytes, traffic.seconds
 
 
@@ -162,7 +162,7 @@ def _seconds(processes: Processes, step: Step, repetitions: int) -> float:
 def table(found: Sequence[Cost]) -> str:
     """A table in Markdown, a row for each model: medians, and quartiles of ratios."""
     lines = [
-        "| model | ms a step without | plain again | ratio | messages a record | KiB a record | ms sending and waiting |",
+        "| model | ms a step without | plain again | ratio | messages a record | KiB a record | ms in messages |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
