@@ -200,7 +200,7 @@ def _told_between(rank: int, size: int, folder: Path) -> list[Any]:
     found: list[Any] = []
     with replace(SMALL, every=3, epochs=None).recorder(model, folder / "between.h5") as recorder:
         for loss in (None, None, None, 2.0 + rank, 4.0 + rank, None, None, None, 1.0):
-            before = recorder._meeting.processes.traffic.messages if recorder._meeting.processes else 0
+            before = recorder._meeting.processes.traffic.messages
             with recorder.batch(torch.tensor(SMALL.shards[0][rank])):
                 losses_of(model, SMALL.inputs(0, rank)).mean().backward()
             optimizer.step()

@@ -64,6 +64,7 @@ def test_what_processes_cannot_be_is_said(arguments, message, run):
     assert message in run(*arguments)
 
 
+PATIENCE_S = 300
 SMALL = ["dataset.per_digit=10", "epochs=12", "width=4", "batch_size=15", "checkpoint_s=0", "processes=2"]
 
 
@@ -99,17 +100,18 @@ def _kill_the_launcher(arguments, folder, epochs):
     """Begin the run as a program, and kill its first process once so many epochs are saved; what it had started."""
     command = [sys.executable, str(ROOT / "run.py"), *arguments, f"output_dir={folder.parents[1]}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(open_spectra(folder / "spectra.h5").training) < epochs:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "nothing was saved"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    started = [os.pidfd_open(int(pid)) for pid in children]
-    process.kill()
-    process.communicate()
-    return started
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while len(open_spectra(folder / "spectra.h5").training) < epochs:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "nothing was saved"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [os.pidfd_open(int(pid)) for pid in children]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _is_gone(process_fd):

@@ -15,7 +15,7 @@ from autospec import SpectralRecorder
 
 pytestmark = pytest.mark.slow
 PROGRAM = str(Path(__file__).with_name("several.py"))
-PATIENCE_S = 120
+PATIENCE_S = 300
 LAUNCHES = {
     "lightning": [sys.executable, PROGRAM],
     # `accelerate launch --cpu --num_processes 2` starts one process, and leaves several to MPI

@@ -59,8 +59,9 @@ class LoopRecorder:
         """Training begins, or goes on from ``state``; ``is_step``: a call of the model is a whole training step."""
         options = {**self._options, "resume": True} if self.state is not None else self._options
         self._recorder = SpectralRecorder(model, self.path, scaler=scaler, **options)
-        if is_step and self._recorder._listening.hooks is not None:
-            self._recorder._listening.hooks.step = model
+        hooks = self._recorder._listening.hooks
+        if is_step and hooks is not None:
+            hooks.step = model
         if self.state is not None:
             self._recorder.load_state_dict(self.state["recorder"])
             if self.state["batches"]:

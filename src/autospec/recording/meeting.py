@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from autospec.capture.hooks import HookListener
 from autospec.errors import AutoSpecError
 from autospec.recording.averaged_check import AveragedCheck
 from autospec.recording.joint_curves import Curve, JointCurves
 from autospec.recording.joint_epoch import join
-from autospec.recording.listening import Listening
 from autospec.recording.notices import Notices
 from autospec.recording.open_record import OpenRecord
 from autospec.recording.previous_records import PreviousRecords
@@ -43,12 +43,12 @@ class Meeting:
         self.averaged: AveragedCheck | None = None
         self._curves = JointCurves()
 
-    def find(self, model: nn.Module, listening: Listening) -> Processes | None:
+    def find(self, model: nn.Module, hooks: HookListener | None) -> Processes | None:
         """The processes that train a model together, where this call is the one that finds them.
 
         Args:
-            model: as it was given.
-            listening: to it; rows of weights that lie in pieces are traced in all processes at once.
+            model: in its wrapper or not.
+            hooks: listen to it; weights in pieces are traced in all processes at once.
 
         Raises:
             AutoSpecError: for what cannot be recorded in several.
@@ -58,8 +58,8 @@ class Meeting:
             return None
         self._has_looked = True
         self.processes = find_processes(self._group, model)
-        if listening.hooks is not None:
-            prove_together(listening.hooks.tracer, listening.model, self.processes)
+        if hooks is not None:
+            prove_together(hooks.tracer, model, self.processes)
         if self.processes is None:
             return None
         check_served(self._request.settings.engine, self._request.statistics)
@@ -93,42 +93,41 @@ class Meeting:
         return self.processes is None or self.processes.writes
 
     def between(self, curve: Curve) -> Curve:
-        """The losses and metrics of an epoch at which no spectra are taken, as far as they are known by now."""
+        """The means of what processes tell of an epoch at which no spectra are taken."""
         return curve if self.processes is None else self._curves.between(curve, self.processes)
 
     def join(
         self,
-        curve: Curve,
         record: OpenRecord,
         previous: PreviousRecords,
         model: nn.Module,
         is_first: bool,
         notices: Notices,
+        curve: Curve,
     ) -> Curve:
         """Replace the sums of this process's samples by those of all processes.
 
         Args:
-            curve: what this process tells of the epoch.
             record: that ends.
-            previous: what needs the sums of every layer in every process, or is measured by sums of its own.
+            previous: what it takes over from earlier ones; the floor is measured by sums of its own.
             model: that trains.
             is_first: whether it is the first record.
             notices: says what the optimizer's gradient tells against it.
+            curve: what this process tells of the epoch.
 
         Returns:
-            The means of what the processes tell.
+            The means of what all tell of it.
         """
         if self.processes is None or self.averaged is None:
             return curve
+        floor = previous.floor
         warning = self.averaged.compare(is_first=is_first, model=model)
         if warning:
             notices.warn("averaged", warning)
         # the comparison above may have changed the share that one process's loss has
-        share, floor = self.averaged.share, previous.floor
-        is_measuring = floor is not None and floor.is_measuring
-        needs_all = record.permutations or previous.leading or previous.subspaces.is_wanted or is_measuring
-        told = (curve, "" if floor is None else floor.refusal)
-        of_processes = join(record.sums, self.processes, share, told, is_parted=not needs_all)
+        share, told = self.averaged.share, (curve, "" if floor is None else floor.refusal)
+        is_parted = record.permutations is None and not previous.needs_all_sums
+        of_processes = join(record.sums, self.processes, share, told, is_parted)
         if floor is not None:
             floor.join(self.processes, share, [refusal for _, refusal in of_processes])
         if record.permutations is not None:

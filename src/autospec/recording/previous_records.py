@@ -42,6 +42,12 @@ class PreviousRecords:
         self.floor = floor
         self.constant = ConstantRows()
 
+    @property
+    def needs_all_sums(self) -> bool:
+        """Whether every process needs the sums of all layers at this record, and not only those it takes spectra of."""
+        is_measuring = self.floor is not None and self.floor.is_measuring
+        return self.leading is not None or self.subspaces.is_wanted or is_measuring
+
     def replace(self, sums: EpochSums, epoch: int) -> None:
         """A record has been made of sums: the next one is compared with it."""
         self.subspaces.replace(sums, epoch)

@@ -314,10 +314,12 @@ class SpectralRecorder(Uncopied):
         self._access.check_open()
         self._check_between("end_epoch or record")
         label = next_label(step, self._file.table.last_epoch)
+        curves = (loss, metric, validation_loss, validation_metric)
         was_taken = self.takes_now
-        curves = self._records.join((loss, metric, validation_loss, validation_metric), self._meeting)
         if was_taken:
-            self._records.end(label, curves[0], self._meeting, self._batches)
+            curves = self._records.end(label, curves, self._meeting, self._batches)
+        else:
+            curves = self._meeting.between(curves)
         self._records.permute(label)
         self._file.table.append(
             {TRAINING_EPOCHS: label, **dict(zip(TRAINING_CURVES, curves, strict=True))}, TRAINING_EPOCH
@@ -424,7 +426,8 @@ class SpectralRecorder(Uncopied):
 
     def _meet(self, model: nn.Module) -> None:
         """Find the processes that train together, and hold their recorders against one another."""
-        processes, averaged = self._meeting.find(model, self._listening), self._meeting.averaged
+        processes = self._meeting.find(model, self._listening.hooks)
+        averaged = self._meeting.averaged
         if processes is None or averaged is None:
             return
         self._file.is_written_here = processes.writes

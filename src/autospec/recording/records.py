@@ -115,29 +115,27 @@ class Records:
             permutations = PermutationSums(self._subjects, self._listening.uses)
         self._record.begin(empty(constant=previous.constant), permutations)
 
-    def join(self, curve: Curve, meeting: Meeting) -> Curve:
-        """Add up what the processes recorded of their samples; the means of what they tell of the epoch that ends."""
-        if not self._record.is_taken:
-            return meeting.between(curve)
-        is_first = not len(self._table.epochs)
-        return meeting.join(curve, self._record, self._previous, self._listening.model, is_first, self._notices)
-
-    def end(self, label: int, loss: float | None, meeting: Meeting, batches: Batches) -> None:
+    def end(self, label: int, curve: Curve, meeting: Meeting, batches: Batches) -> Curve:
         """Store the spectra of what was summed up, once all that may tell against it was looked at.
 
         Args:
             label: the number of the epoch or step.
-            loss: its mean loss, where it is known.
-            meeting: with other processes, whose sums were added up.
+            curve: losses and metrics, as far as this process tells them.
+            meeting: with other processes; what all have summed up is stored.
             batches: that added to it.
+
+        Returns:
+            The means of what all processes tell.
 
         Raises:
             AutoSpecError: where nothing was summed up, or what was is not what the optimizer gets.
         """
         record, previous = self._record, self._previous
+        is_first = not len(self._table.epochs)
+        curve = meeting.join(record, previous, self._listening.model, is_first, self._notices, curve)
         if not record.sums.batches:
             raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")
-        batches.compare_epoch(None if meeting.processes else loss)  # a mean over processes is neither reduction
+        batches.compare_epoch(None if meeting.processes else curve[0])  # a mean over processes is neither reduction
         self._settle_floor()
         previous.weights.give(record.sums)
         if meeting.processes is None:
@@ -147,6 +145,7 @@ class Records:
             measured = measured_together(record.sums, meeting.processes, label, self._leading, previous.leading)
             self._table.append({RECORDED_EPOCHS: label, **measured}, EPOCH)
         previous.replace(record.sums, record.epoch)
+        return curve
 
     def _settle_floor(self) -> None:
         """Give the sums of the record that ends what is known of their rounding."""

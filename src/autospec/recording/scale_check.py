@@ -54,7 +54,8 @@ class ScaleCheck:
     def also_averaged(self, averaged: AveragedCheck) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
         self._averaged = averaged
-        averaged.is_scale_known = not self._is_wanted
+        if averaged is not None:
+            averaged.is_scale_known = not self._is_wanted
         self._left_to_see, self._check.remembers = STEPS, True
 
     @property
