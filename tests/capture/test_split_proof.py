@@ -233,7 +233,7 @@ class Counting(nn.Module):
 def test_a_model_that_draws_random_numbers_is_told_so_and_one_that_counts_its_calls(engine):
     for make, message in (
         (Noisy, "Noisy over the same batch differ, so it draws random numbers"),
-        (Counting, "Counting changes its buffer 'calls' at each forward pass"),
+        (Counting, "Counting changes its 'calls' at each forward pass"),
     ):
         model = make()
         with pytest.raises(AutoSpecError, match=message):
