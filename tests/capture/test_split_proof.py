@@ -20,7 +20,7 @@ def _recorded(model, run, engine, labels=LABELS, **arguments):
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, **arguments)
     with recorder.batch(labels):
         run().backward()
-    sums = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+    sums = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
     recorder.end_epoch()
     return sums
 
@@ -121,7 +121,7 @@ def test_a_language_models_loss_has_its_share_by_tokens_also_where_later_batches
             output = model(input_ids=ids, labels=labels)
             output.loss.backward()
         assert output.loss.item() == pytest.approx(losses(model).sum().item(), rel=1e-6)
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         recorder.end_epoch()
         _agree(found, expected, 1e-6)  # its loss is of logits that are rounded to float32
 
@@ -325,7 +325,7 @@ def test_a_loss_over_counted_tokens_is_split_where_the_weight_says_how_many(engi
         expected = _expected(model, lambda twin, ids=ids: twin.losses(ids))
         with recorder.batch(LABELS, weight=(ids[:, 1:] != 0).sum(1)):
             model(ids).backward()
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         recorder.end_epoch()
         _agree(found, expected)
     message = "which this one lacks; give the weight of every batch"
@@ -359,9 +359,9 @@ def test_the_fast_engine_takes_no_fused_products_where_a_layer_was_not_reached_y
         expected = _expected(model, lambda twin, x=x: twin(x).square().sum(1))
         with recorder.batch(LABELS):
             model(x).square().sum().backward()
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the layer without a gradient
             recorder.end_epoch()
         _agree({name: found[name] for name in expected if name in found}, expected)
-    assert recorder._engine.chosen != "fused"
+    assert recorder._listening.engine.chosen != "fused"
