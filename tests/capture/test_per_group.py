@@ -178,7 +178,7 @@ def test_the_check_switches_every_dropout_off_and_puts_every_module_back():
     model.head.register_forward_hook(lambda head, inputs, output: seen.append(model.training))
     recorder = _taken(model, torch.randn(6, 5, 4), torch.arange(6) % 3)
     assert recorder.table["layers/head/gradient"].shape == (1, 4, 30)
-    # the whole twice, which differs; the whole twice and three parts without it; the parts of the training pass
-    assert seen == [True] * 2 + [False] * 5 + [True] * 3
+    # the whole for its state, and twice, which differs; twice and three parts without dropout; those of training
+    assert seen == [True] * 3 + [False] * 5 + [True] * 3
     assert [module.training for module in model.modules()] == [True, True, True, False]
     assert model.rnn.dropout == 0.5

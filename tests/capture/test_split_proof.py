@@ -233,7 +233,7 @@ class Counting(nn.Module):
 def test_a_model_that_draws_random_numbers_is_told_so_and_one_that_counts_its_calls(engine):
     for make, message in (
         (Noisy, "Noisy over the same batch differ, so it draws random numbers"),
-        (Counting, "Counting changes its buffer 'calls' at each forward pass"),
+        (Counting, "Counting changes its 'calls' at each forward pass"),
     ):
         model = make()
         with pytest.raises(AutoSpecError, match=message):
@@ -325,7 +325,7 @@ def test_a_loss_over_counted_tokens_is_split_where_the_weight_says_how_many(engi
         expected = _expected(model, lambda twin, ids=ids: twin.losses(ids))
         with recorder.batch(LABELS, weight=(ids[:, 1:] != 0).sum(1)):
             model(ids).backward()
-        found = {name: recorder._record.sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         recorder.end_epoch()
         _agree(found, expected)
     message = "which this one lacks; give the weight of every batch"
@@ -359,7 +359,7 @@ def test_the_fast_engine_takes_no_fused_products_where_a_layer_was_not_reached_y
         expected = _expected(model, lambda twin, x=x: twin(x).square().sum(1))
         with recorder.batch(LABELS):
             model(x).square().sum().backward()
-        found = {name: recorder._record.sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the layer without a gradient
             recorder.end_epoch()

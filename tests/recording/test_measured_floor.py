@@ -441,12 +441,12 @@ def test_a_checkpoint_with_ratios_alone_has_the_next_record_measured():
     (model,), inputs = _twins(1)
     recorder = SpectralRecorder(model, groups=["a", "b"])
     _recorded_epochs(recorder, model, inputs, 5)
-    state = recorder._previous.floor.state_dict()
+    state = recorder._batches._floor.state_dict()
     ratios = [
         (epoch, {k: {q: pair[0] for q, pair in of.items()} for k, of in layers.items()})
         for epoch, layers in state["measurements"]
     ]
-    recorder._previous.floor.load_state_dict({"tried": True, "measurements": ratios})
+    recorder._batches._floor.load_state_dict({"tried": True, "measurements": ratios})
     _recorded_epochs(recorder, model, inputs, 2)
     assert recorder.table["layers/first/floor/measured"].tolist() == [1, 1, 1, 1, 0, 1, 0]
 

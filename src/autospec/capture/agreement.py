@@ -69,7 +69,12 @@ def weight_gradients(outputs: Sequence[Tensor], weights: Sequence[Tensor]) -> li
     """The gradients of some weights for the adjoints of ``seeds_of``; nothing is added to ``weight.grad``."""
     if not outputs:
         return [None] * len(weights)
-    return list(torch.autograd.grad(outputs, weights, seeds_of(outputs), allow_unused=True))
+    return [dense(found) for found in torch.autograd.grad(outputs, weights, seeds_of(outputs), allow_unused=True)]
+
+
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient with its zeros, which that of a sparse embedding leaves out."""
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
 
 @contextlib.contextmanager
@@ -103,25 +108,6 @@ def without_dropout(model: nn.Module, by_mode: bool = False) -> Iterator[None]:
             module.training = training
         for module, rate in rates:
             module.dropout = rate
-
-
-@contextlib.contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[list[str]]:
-    """A context after which the model's buffers are what they were; its value then names those that were changed."""
-    before = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
-    changed: list[str] = []
-    try:
-        yield changed
-    finally:
-        now = dict(model.named_buffers())
-        for name, buffer, values in before:
-            # a version would not tell: batch norm's kernel moves its statistics without a new one
-            if now.get(name) is not buffer or not torch.equal(buffer, values):
-                changed.append(name)
-                owner, _, last = name.rpartition(".")
-                with torch.no_grad():
-                    buffer.copy_(values)
-                model.get_submodule(owner)._buffers[last] = buffer
 
 
 def leaf_copies(model: nn.Module) -> dict[int, nn.Parameter]:

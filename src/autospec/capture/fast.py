@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import FAILURES, buffers_kept, cut_off, random_state_kept, seeds_of, trained
+from autospec.capture.agreement import FAILURES, cut_off, random_state_kept, seeds_of, trained
 from autospec.capture.fused import FusedEngine
+from autospec.capture.kept_state import state_kept
 from autospec.capture.per_group import Forward, PerGroupEngine, entries, standing_in, stands_in
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
@@ -127,7 +128,7 @@ class FastEngine:
 @contextlib.contextmanager
 def _nothing_left(model: nn.Module, arguments: Any) -> Iterator[None]:
     """A context after which random state and buffers are what they were."""
-    with random_state_kept(tree_flatten(arguments)[0]), buffers_kept(model):
+    with random_state_kept(tree_flatten(arguments)[0]), state_kept(model):
         yield
 
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import Unsplittable, buffers_kept, cut_off, random_state_kept
+from autospec.capture.agreement import Unsplittable, cut_off, random_state_kept
 from autospec.capture.batch_layout import taken
 from autospec.capture.fused_layers import Product, fused_forward, sample_dimension
 from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.kept_state import state_kept
 from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool, Scratch
 from autospec.capture.part_order import PartOrder
@@ -63,7 +64,7 @@ class FusedEngine:
         self._forwards: dict[nn.Module, Forward] = {}
         self._watched = watched
         heard = [entry for entry in watched if not self._fuse(entry)]
-        self._heard = {use.name for entry in heard for use in entry.uses}
+        self._fused = {use.name for entry in watched if entry not in heard for use in entry.uses}
         self._listener = HookListener(model, heard, self._hear) if heard else None
         self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
         self._dimensions: dict[str, int | None] = {}
@@ -205,7 +206,7 @@ class FusedEngine:
         listener = HookListener(self.model, self._watched, _discard)
         self._is_plain = True
         try:
-            with random_state_kept(tree_flatten(arguments)[0]), buffers_kept(self.model), listener.listening(cells):
+            with random_state_kept(tree_flatten(arguments)[0]), state_kept(self.model), listener.listening(cells):
                 module(*inputs, **keywords)
         finally:
             self._is_plain = False
@@ -214,10 +215,10 @@ class FusedEngine:
             raise Unsplittable(f"engine='fused': {traced.refusal if traced else 'no layer was called'}")
         found: dict[str, set[int | None]] = {}
         for (call, name, _), trace in traced.parts.items():
-            straight = trace.how == SAMPLE_FIRST or (trace.layout is not None and name not in self._heard)
+            straight = trace.how == SAMPLE_FIRST or (trace.layout is not None and name in self._fused)
             if trace.how != NOT_REACHED and not straight:
                 raise Unsplittable(f"engine='fused': the rows of layer {name!r} are {trace.how}; use engine='hooks'")
-            if trace.layout is not None and name not in self._heard:
+            if trace.layout is not None and name in self._fused:
                 layer = self._modules[call[0]]
                 found.setdefault(name, set()).add(sample_dimension(layer, trace, traced.shapes.get(call, ())))
         if not listener.tracer.follows_from_shapes:

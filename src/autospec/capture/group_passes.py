@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from autospec.capture.agreement import dense
 from autospec.capture.layers import Layer
 from autospec.errors import AutoSpecError
 
@@ -81,8 +82,9 @@ class AliasPasses:
             arrived: ByCell = {}
             for cell, aliases in self._aliases:
                 alias = aliases.get(id(layer.parameter))
-                if alias is not None and alias.grad is not None:
-                    arrived[cell] = arrived[cell] + alias.grad if cell in arrived else alias.grad
+                gradient = None if alias is None else dense(alias.grad)
+                if gradient is not None:
+                    arrived[cell] = arrived[cell] + gradient if cell in arrived else gradient
             if arrived:
                 yield layer, arrived
 
@@ -142,6 +144,7 @@ class BackwardPasses:
 
         def keep(weight: Tensor, gradient: Tensor) -> None:
             if id(weight) in self._watched:
+                gradient = gradient.to_dense() if gradient.is_sparse else gradient
                 of_weight = arrived.setdefault(id(weight), {})
                 of_weight[cell] = of_weight[cell] + gradient if cell in of_weight else gradient
 

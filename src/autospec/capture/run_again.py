@@ -26,6 +26,7 @@ from autospec.capture.agreement import (
     tolerance_of,
     without_dropout,
 )
+from autospec.capture.kept_state import attributes_kept
 from autospec.capture.leaf_gradients import in_silence
 from autospec.capture.proved_again import is_due
 from autospec.capture.rules.registry import LayerCall, Rule
@@ -201,13 +202,18 @@ class _Again:
         return [leaf for leaf in returned if isinstance(leaf, Tensor)]
 
     @contextlib.contextmanager
+    def _state_aside(self) -> Iterator[None]:
+        with attributes_kept(self.module), _other_buffers(self.module):
+            yield
+
+    @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
         """A context of which nothing is heard, and after which random state, mode and buffers are as before."""
         mode = self.module.training
         leaves = tree_flatten((self.call.inputs, self.call.keywords))[0]
         _Running.depth += 1
         try:
-            with torch._C.DisableTorchFunction(), random_state_kept(leaves), _other_buffers(self.module):
+            with torch._C.DisableTorchFunction(), random_state_kept(leaves), self._state_aside():
                 if mode != self.call.training:
                     raise AutoSpecError(f"{self._said} was put into another mode between its call and backward")
                 yield

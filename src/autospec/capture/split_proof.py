@@ -15,8 +15,8 @@ from autospec.capture.agreement import (
     WITHIN_NETWORK,
     Unsplittable,
     autocast_eps,
-    buffers_kept,
     cut_off,
+    dense,
     difference,
     float64_twin,
     in_float64,
@@ -30,6 +30,7 @@ from autospec.capture.agreement import (
     without_dropout,
 )
 from autospec.capture.batch_layout import BatchLayout, input_layouts
+from autospec.capture.kept_state import attributes_kept, state_kept
 from autospec.capture.steady_rows import has_steady_rows
 from autospec.capture.trace_graph import backward_graph
 from autospec.errors import AutoSpecError
@@ -87,21 +88,27 @@ def _proved(
 ) -> BatchLayout:
     inputs, keywords = tree_unflatten(list(leaves), spec)
     kept = engine.passes
-    with random_state_kept(leaves), without_dropout(engine.model, by_mode):
+    with random_state_kept(leaves), attributes_kept(engine.model), without_dropout(engine.model, by_mode):
         whole, expected = _unsplit(engine, forward, inputs, keywords, len(cells.of_sample))
-        nearest = ("the outputs", float("inf"))
+        nearest, raised = ("the outputs", float("inf")), ""
         for layout in input_layouts(leaves, len(cells.of_sample)):
             with kept.aside():
                 try:
                     shown, apart = _compared(engine, forward, leaves, spec, layout, cells, whole, expected)
                 except AutoSpecError:
                     raise
-                except FAILURES:
+                except FAILURES as error:
+                    raised = str(error).strip() or type(error).__name__
                     continue  # the module does not take such parts
             if apart is None:
                 return shown
             nearest = min(nearest, apart, key=lambda found: found[1])
     what, by = nearest
+    if raised and by == float("inf"):
+        raise Unsplittable(
+            f"engine={engine.name!r}: {type(engine.model).__name__} cannot be run for a part of the batch "
+            f"({raised.splitlines()[0]}); use engine='hooks'"
+        )
     raise Unsplittable(
         f"engine={engine.name!r}: {what} of {type(module).__name__} run group by group differ from those of the whole "
         f"batch (by {by:.1e} of their norm): its samples depend on one another, or a loss inside it weighs them by "
@@ -124,7 +131,7 @@ def _unsplit(
             graph = backward_graph([get_gradient_edge(output).node for output in trained(whole)])
             engine.is_steady = engine.is_steady and has_steady_rows(graph, samples, engine.model)
             torch.autograd.backward(trained(whole), seeds_of(trained(whole)))
-    return whole, [leaves[id(layer.parameter)].grad for layer in engine.layers]
+    return whole, [dense(leaves[id(layer.parameter)].grad) for layer in engine.layers]
 
 
 def _refuse_reentrant(engine: PerGroupEngine, outputs: Sequence[Tensor]) -> None:
@@ -194,16 +201,14 @@ def _refuse_random(engine: PerGroupEngine, whole: Sequence[Any], again: Sequence
 def _refuse_changed_buffers(
     engine: PerGroupEngine, forward: Callable[..., Any], leaves: Sequence[Any], spec: TreeSpec
 ) -> None:
-    """AutoSpecError for a model that changes a buffer at each pass: once per group would train another network."""
+    """AutoSpecError for a model that changes a buffer or a counter at each pass: once per group would train another."""
     inputs, keywords = tree_unflatten(list(leaves), spec)
-    if not any(True for _ in engine.model.buffers()):
-        return
-    with random_state_kept(leaves), torch.no_grad(), buffers_kept(engine.model) as changed:
+    with random_state_kept(leaves), torch.no_grad(), state_kept(engine.model) as changed:
         forward(*inputs, **keywords)
     if changed:
         raise Unsplittable(
-            f"engine={engine.name!r}: {type(engine.model).__name__} changes its buffer {changed[0]!r} at each forward "
-            "pass, and would once per group; use engine='fast' or 'hooks'"
+            f"engine={engine.name!r}: {type(engine.model).__name__} changes its {changed[0]!r} at each forward pass, "
+            "and would once per group; use engine='fast' or 'hooks'"
         )
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from autospec.capture.agreement import buffers_kept, random_state_kept
+from autospec.capture.agreement import random_state_kept
+from autospec.capture.kept_state import state_kept
 from autospec.errors import AutoSpecError
 from autospec.integrations.libraries import require_library
 from autospec.integrations.loop_recorder import EPOCH, STEP, LoopRecorder
@@ -196,7 +197,7 @@ class TrainerRecording(TrainerCallback):
         trainer = self._trainer
         model = trainer.model if trainer.args.world_size > 1 else model  # the wrapper may send something
         prepared = trainer._prepare_inputs(dict(inputs))
-        quiet = (torch.no_grad(), random_state_kept(tree_leaves(prepared)), buffers_kept(trainer.model))
+        quiet = (torch.no_grad(), random_state_kept(tree_leaves(prepared)), state_kept(trainer.model))
         with contextlib.ExitStack() as stack:
             for context in (*quiet, trainer.compute_loss_context_manager()):
                 stack.enter_context(context)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 from autospec.capture.engines import split_layers
 from autospec.capture.hooks import HookListener, is_compiled
+from autospec.capture.kept_state import attributes_kept
 from autospec.capture.layers import watched_modules
 from autospec.capture.pieces import sharded_modules
 from autospec.capture.run_again import without_rules
@@ -151,7 +152,12 @@ def _traced(model: nn.Module, batch: Any, names: list[str], split: list[str]) ->
     samples = _samples(batch)
     listener = HookListener(model, watched_modules(model, names, split), lambda use, factors, owners: None)
     labels = torch.zeros(samples, dtype=torch.int64)
-    with listener.listening(SampleGroups.of(labels, 1)), torch.enable_grad(), left_as_it_was(model, ()):
+    with (
+        listener.listening(SampleGroups.of(labels, 1)),
+        torch.enable_grad(),
+        left_as_it_was(model, ()),
+        attributes_kept(model),
+    ):
         if isinstance(batch, Mapping):
             model(**batch)
         elif isinstance(batch, (tuple, list)):

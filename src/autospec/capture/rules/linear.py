@@ -23,7 +23,9 @@ def linear_by_columns(layer: nn.Module, call: LayerCall) -> dict[str, GradientFa
 
 
 def rows_of(tensor: Tensor) -> Tensor:
-    """A tensor (n, ..., width) as (n, positions, width)."""
+    """A tensor (n, ..., width) as (n, positions, width); one row alone, (width,), as (1, 1, width)."""
+    if not tensor.dim():
+        raise ValueError("expects a batch of samples first, got a number")
     if tensor.dim() < 2:
-        raise ValueError(f"expects a batch of samples first, got a tensor of shape {tuple(tensor.shape)}")
+        tensor = tensor[None]
     return tensor.reshape(len(tensor), math.prod(tensor.shape[1:-1]), tensor.shape[-1])
