@@ -159,3 +159,20 @@ def test_a_grad_scaler_that_was_not_given_is_asked_for_by_every_engine(engine):
     scaler.step(optimizer)
     with pytest.raises(AutoSpecError, match=r"1/65536 of the gradients .* SpectralRecorder\(..., scaler=scaler\)"):
         recorder.end_epoch()
+
+
+@pytest.mark.parametrize("recorders", [2, 3])
+def test_several_recorders_of_one_model_hear_of_the_same_step(recorders):
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    opened = [SpectralRecorder(model, groups=["a", "b"]) for _ in range(recorders)]
+    for _ in range(3):
+        x = _normal(6, 4)
+        for recorder in opened:
+            optimizer.zero_grad()
+            with recorder.batch(LABELS):
+                model(x).square().mean().backward()
+            recorder.end_epoch()
+        optimizer.step()
+    first, *others = [recorder.table["layers/0/gradient"] for recorder in opened]
+    assert all((other == first).all() for other in others)

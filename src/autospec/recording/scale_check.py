@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from autospec.capture.layers import Layer
 from autospec.capture.pieces import is_piece
@@ -34,7 +35,6 @@ class ScaleCheck:
         self._layers = {id(layer.parameter): layer for layer in layers}
         self._check = check
         self._left_to_see = STEPS if wanted else 0
-        self._handles: list[RemovableHandle] = []
         self._found = 0.0
         self._is_wanted = wanted
         self._averaged: AveragedCheck | None = None
@@ -42,14 +42,12 @@ class ScaleCheck:
 
     def begin(self) -> None:
         """A batch begins: the steps that follow are noticed."""
-        if not self._handles:
-            self._handles.append(register_optimizer_step_pre_hook(self._before_step))
-            self._handles.append(register_optimizer_step_post_hook(self._after_step))
+        _hear_steps()
+        _NOTICING.add(self)
 
     def end(self) -> None:
         """Notice no more steps."""
-        while self._handles:
-            self._handles.pop().remove()
+        _NOTICING.discard(self)
 
     def also_averaged(self, averaged: AveragedCheck) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
@@ -67,9 +65,10 @@ class ScaleCheck:
         """AutoSpecError where a scale was found."""
         refuse_scale(self._found)
 
-    def _before_step(
-        self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any
+    def before_step(
+        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """An optimizer's step begins; the arguments that it is to have instead of its own, or None."""
         watched = self._watched(optimizer)
         if not watched:
             return None
@@ -116,7 +115,10 @@ class ScaleCheck:
             return arguments, {**keywords, "closure": counted}
         return (arguments[0], counted, *arguments[2:]), keywords
 
-    def _after_step(self, optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+    def after_step(
+        self, optimizer: torch.optim.Optimizer, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> None:
+        """An optimizer's step is over."""
         watched = self._watched(optimizer)
         if watched:
             if callable(keywords.get("closure", arguments[1] if len(arguments) > 1 else None)):
@@ -139,3 +141,26 @@ class ScaleCheck:
         ratio = float((left * now).sum()) / square
         is_same = float((left - ratio * now).norm()) <= 1e-3 * float(left.norm())
         return power_of_two(ratio) if is_same else 0.0
+
+
+_NOTICING: weakref.WeakSet[ScaleCheck] = weakref.WeakSet()
+"""The checks that are told of steps. Torch runs hooks in a loop in which none may be taken away, so ours stay."""
+
+
+@functools.cache
+def _hear_steps() -> None:
+    """Hear of every optimizer's steps from now on."""
+    register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_post_hook(_after_step)
+
+
+def _before_step(optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> Any:
+    replaced = None
+    for check in list(_NOTICING):
+        replaced = check.before_step(optimizer, *(replaced or (arguments, keywords))) or replaced
+    return replaced
+
+
+def _after_step(optimizer: torch.optim.Optimizer, arguments: Any, keywords: Any) -> None:
+    for check in list(_NOTICING):
+        check.after_step(optimizer, arguments, keywords)
