@@ -20,9 +20,12 @@ from autospec.store.schema import (
     GROUP_SIZES,
     GROUP_WEIGHT,
     INDEX,
+    JOINT_VALUES,
     LAYERS,
     OTHER_GROUP,
     PAIR,
+    PARTITION,
+    PERMUTATION_EPOCH,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
     PERMUTATION_PAIRS,
@@ -36,6 +39,7 @@ from autospec.store.schema import (
     SPECTRUM_NAMES,
     TRAINING_CURVES,
     TRAINING_EPOCHS,
+    joint_path,
 )
 
 WHOLE, NUMBER, TRUTH, TEXT, LABEL = "whole numbers", "numbers", "truth values", "text", "text or numbers"
@@ -107,6 +111,21 @@ SPECTRA = (
             f"{PERMUTATION_ROOT}/{LAYERS}/*/{name}", NUMBER, tuple(f"_{one}" if one == INDEX else one for one in axes)
         )
         for name, axes in PERMUTATION_RATIOS.items()
+    ),
+    *(
+        content
+        for kind, name in JOINT_VALUES.items()
+        for content in (
+            Content(
+                f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/*/{name}",
+                NUMBER,
+                (PERMUTATION_EPOCH, kind, PARTITION, f"_{INDEX}"),
+            ),
+            Content(joint_path(kind, "name"), TEXT, (kind,)),
+            Content(joint_path(kind, "strata"), TEXT, (f"_{kind}",)),
+            Content(joint_path(kind, "refused"), TEXT, (f"refused {kind}",)),
+            Content(joint_path(kind, "reason"), TEXT, (f"refused {kind}",)),
+        )
     ),
 )
 """The first that fits counts."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from autospec.experiments.config.schema import Task
 from autospec.experiments.validation.kinds import (
     ADJUSTED,
+    AGE,
+    FOUR_GROUPS,
     NO_EFFECT,
     REPEATED,
     RETRAINED,
@@ -20,6 +22,7 @@ from autospec.experiments.validation.kinds import (
 )
 
 BALANCED, ONE_TO_THREE = (24, 24), (12, 36)
+FOUR_EQUAL, FOUR_UNEQUAL = (16, 16, 16, 16), (28, 20, 10, 6)
 AUTOENCODER, CLASSIFIER = Task.autoencoding, Task.classification
 MILLION = 1_000_000
 
@@ -58,10 +61,14 @@ def _both(*nulls: str) -> list[tuple[str, tuple[int, ...]]]:
 
 NULLS = {
     "autoencoder": _cells(AUTOENCODER, 101, *_both(SHUFFLED, NO_EFFECT)),
-    "classifier": _cells(CLASSIFIER, 111, *_both(SHUFFLED, NO_EFFECT)),
+    "strata": _cells(AUTOENCODER, 141, *((null, BALANCED) for null in (SPREAD, REPEATED, SEXES, VISITS))),
+    "joint": (
+        *_cells(AUTOENCODER, 181, (FOUR_GROUPS, FOUR_EQUAL), (FOUR_GROUPS, FOUR_UNEQUAL), (AGE, BALANCED)),
+        *_cells(CLASSIFIER, 191, (AGE, ONE_TO_THREE)),
+    ),
     "retrained": _cells(CLASSIFIER, 121, *_both(RETRAINED)),
     "families": _cells(AUTOENCODER, 131, *_both(ADJUSTED, WITHIN_SEXES)),
-    "strata": _cells(AUTOENCODER, 141, *((null, BALANCED) for null in (SPREAD, REPEATED, SEXES, VISITS))),
+    "classifier": _cells(CLASSIFIER, 111, *_both(SHUFFLED, NO_EFFECT)),
     "strata_unequal": _cells(AUTOENCODER, 151, *((null, ONE_TO_THREE) for null in (SPREAD, REPEATED, SEXES))),
 }
 """Studies in which there is nothing to find, by the picture that shows them, at most four a picture.

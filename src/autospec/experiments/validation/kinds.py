@@ -27,6 +27,7 @@ SPREAD = "effect zero, covariates of unequal spread taken out"
 REPEATED = "effect zero, one or three samples a subject"
 SEXES = "effect zero, unequal shares of sex"
 VISITS = "effect zero, two visits of each subject"
+FOUR_GROUPS, AGE = "effect zero, four groups at once", "effect zero, age"
 SHIFT = 0.5
 """How far patients lie above controls in age and motion where those are unequal, in SD."""
 STRUCTURES = ("Hippocampus", "Amygdala", "Thalamus-Proper", "Putamen")
@@ -42,7 +43,8 @@ class Condition:
 
     A classifier learns the diagnosis, and men are compared with women among controls; an autoencoder learns nothing
     of labels, and controls are compared with patients. A classifier that is retrained with permuted labels compares
-    what it learns. Within sexes there are two disjoint pairs, controls and patients of each sex, in one family.
+    what it learns. Within sexes there are two disjoint pairs, controls and patients of each sex, in one family; all
+    four are tested at once as well, and age within groups.
 
     Attributes:
         null: Why there is nothing to find in it, by one of the names above.
@@ -67,10 +69,17 @@ class Condition:
         return self.task is Task.classification and self.null != RETRAINED
 
     @property
+    def by_sex(self) -> bool:
+        """Whether men and women are groups of their own."""
+        return self.of_sexes or self.null in (WITHIN_SEXES, FOUR_GROUPS)
+
+    @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs that are compared, in one family."""
         if self.null == WITHIN_SEXES:
             return ("HC/men", "SZ/men"), ("HC/women", "SZ/women")
+        if self.null == FOUR_GROUPS:
+            return (("HC/men", "SZ/men"),)
         return (("HC/men", "HC/women"),) if self.of_sexes else (("HC", "SZ"),)
 
     def config(self, base: ExperimentConfig, seed: int) -> ExperimentConfig:
@@ -83,9 +92,10 @@ class Condition:
             features=FEATURES if self.null != SPREAD else MORE_FEATURES,
             people=self._subjects(),
             effect=1.0 if self.null == SHUFFLED else self.effect,
-            group_by=["diagnosis", "sex"] if self.of_sexes or self.null == WITHIN_SEXES else ["diagnosis"],
-            # sex must say nothing about the data where men are compared with women
-            sex_effects={} if self.of_sexes else base.dataset.sex_effects,
+            group_by=["diagnosis", "sex"] if self.by_sex else ["diagnosis"],
+            # sex must say nothing about the data where men are compared with women, and age where it is asked of
+            sex_effects={} if self.of_sexes or self.null == FOUR_GROUPS else base.dataset.sex_effects,
+            age_effects={} if self.null == AGE else base.dataset.age_effects,
             age=_shift(base.dataset.age, unequal),
             motion=_shift(base.dataset.motion, unequal),
             residualize=["age", "motion"] if self.null == ADJUSTED else [],
@@ -97,6 +107,8 @@ class Condition:
             permutation_epochs=PERMUTED,
             permutation_pairs=[list(pair) for pair in self.pairs],
             permutation_seed=seed,
+            omnibus=self.null == FOUR_GROUPS,
+            covariates=["age"] if self.null == AGE else [],
             # quarters of leverage are fine enough, and the shares of sex are equal
             strata=[] if self.null == SPREAD else base.introspection.strata,
         )
@@ -112,6 +124,9 @@ class Condition:
         )
 
     def _subjects(self) -> PeopleConfig:
+        if self.null == FOUR_GROUPS:
+            men, women, other_men, other_women = self.sizes
+            return PeopleConfig(HC=SexesConfig(men=men, women=women), SZ=SexesConfig(men=other_men, women=other_women))
         first, second = self.sizes
         if self.null == SEXES:
             return PeopleConfig(

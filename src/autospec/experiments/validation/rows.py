@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from autospec.analysis.distances import TESTS, distances
 from autospec.analysis.intervals import FEWEST_PARTITIONS, interval
+from autospec.analysis.joint_tests import joint_tests
 from autospec.analysis.p_values import benjamini_hochberg, p_values
 from autospec.analysis.paper_tests import student
 from autospec.analysis.plain_tests import plain_tests
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.report.inputs import subject_inputs
-from autospec.store.permutations import PermutationRatios
+from autospec.store.permutations import JointValues, PermutationRatios
 from autospec.store.permuted_pairs import PermutationDesign
 
 WHOLE = "all epochs"
@@ -37,6 +38,7 @@ def of_permutations(permutations: PermutationRatios) -> Iterator[Row]:
     for stage, epochs in STAGES.items():
         at_stage = _at(permutations, epochs)
         yield from _permutation_rows(at_stage, stage)
+        yield from _joint_rows(at_stage, stage)
         if permutations.permutations + 1 >= FEWEST_PARTITIONS:
             yield _interval_row(at_stage, stage)
 
@@ -116,6 +118,14 @@ def _permutation_rows(permutations: PermutationRatios, stage: str) -> Iterator[R
                 yield "permutation per epoch, family-wise", stage, _smallest(p_family)
 
 
+def _joint_rows(permutations: PermutationRatios, stage: str) -> Iterator[Row]:
+    """The p of all groups at once and of a covariate, where they were permuted: of the first layer, and family-wise."""
+    table = joint_tests([permutations], list(permutations.ratios))
+    for test, rows in table.groupby("test", sort=False) if len(table) else ():
+        yield str(test), stage, float(rows["p"].iloc[0])
+        yield f"{test}, family-wise", stage, _smallest([rows["p_family"].to_numpy()])
+
+
 def _smallest(p: Sequence[npt.NDArray[np.float64]]) -> float:
     values = np.concatenate(p)
     return float(np.min(values, where=np.isfinite(values), initial=1.0))
@@ -128,4 +138,17 @@ def _at(permutations: PermutationRatios, epochs: slice) -> PermutationRatios:
         for layer, of_layer in permutations.ratios.items()
     }
     loss = None if permutations.loss is None else permutations.loss[epochs]
-    return replace(permutations, epochs=permutations.epochs[epochs], ratios=ratios, loss=loss)
+    return replace(
+        permutations,
+        epochs=permutations.epochs[epochs],
+        ratios=ratios,
+        loss=loss,
+        omnibus=_joint_at(permutations.omnibus, epochs),
+        covariates=_joint_at(permutations.covariates, epochs),
+    )
+
+
+def _joint_at(joint: JointValues | None, epochs: slice) -> JointValues | None:
+    if joint is None:
+        return None
+    return replace(joint, values={layer: values[epochs] for layer, values in joint.values.items()})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
+from autospec.analysis.joint_relabelling import rank_correlations
 from autospec.experiments.config.schema import CohortConfig, ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
@@ -31,8 +32,8 @@ from autospec.experiments.validation.rows import STUDY_COLUMNS, PaperValues, of_
 from autospec.experiments.validation.side_by_side import LAYERS, Snapshot, group_spectra, train_side_by_side
 from autospec.experiments.validation.situations import covariates_taken_out, several_samples, two_visits
 from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
-from autospec.store.permutations import PermutationRatios
-from autospec.store.permuted_pairs import PermutationDesign
+from autospec.store.permutations import JointValues, PermutationRatios
+from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, PermutationDesign
 from autospec.store.schema import PERMUTATION_RATIOS
 
 SITUATIONS = {
@@ -114,12 +115,16 @@ class StudySums:
         ratios: By layer the ratios of each permuted epoch, pair by pair.
         losses: Of each permuted epoch the ratios of mean losses, pair by pair.
         paper: The values that the paper's tests are made of, of the first layer.
+        omnibus: By layer what all groups at once give at each permuted epoch.
+        covariates: By layer likewise what a covariate gives.
     """
 
     data: Dataset
     ratios: dict[str, list[list[Ratios]]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
     losses: list[np.ndarray] = field(default_factory=list)
     paper: PaperValues = field(default_factory=PaperValues)
+    omnibus: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    covariates: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add(self, snapshot: Snapshot, design: PermutationDesign) -> None:
         """Take what an epoch with permutations gives: as ``recording.permutation_sums`` does."""
@@ -131,8 +136,18 @@ class StudySums:
             sums.add(factors, subject)
             weight = counts / len(subject)
             self.ratios[layer].append([sums.ratios(own, weight) for own in members])
+            self._add_jointly(layer, sums, design, weight)
         losses = torch.zeros(design.subjects, dtype=torch.float64).index_add_(0, subject, snapshot.losses.double())
         self.losses.append(torch.stack([loss_ratios(losses, counts, own) for own in members]).numpy())
+
+    def _add_jointly(self, layer: str, sums: SubjectSums, design: PermutationDesign, weight: torch.Tensor) -> None:
+        if (groups := design.omnibus) is not None:
+            found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight)
+            self.omnibus.setdefault(layer, []).append(found.numpy().astype(np.float32))
+        for covariate in design.covariates:
+            added = sums.contributions(torch.arange(design.subjects), weight).numpy()
+            correlations = rank_correlations(covariate.ranks, added)[None].astype(np.float32)
+            self.covariates.setdefault(layer, []).append(correlations)
 
     def add_paper(self, snapshot: Snapshot, condition: Condition) -> None:
         """Take the spectra of the first pair's groups."""
@@ -156,7 +171,22 @@ class StudySums:
         strata = tuple(", ".join(pair.strata) for pair in design.pairs)
         epochs = np.array(design.epochs)
         loss = np.stack(self.losses).astype(np.float32)
-        return PermutationRatios(epochs, pairs, subjects, strata, design.refused, design.digest(), arrays, loss)
+        groups = None if design.omnibus is None else _joint(design.omnibus.groups, (design.omnibus,), self.omnibus)
+        names = tuple(one.name for one in design.covariates)
+        covariates = _joint(names, design.covariates, self.covariates) if names else None
+        joint = {"omnibus": groups, "covariates": covariates}
+        return PermutationRatios(
+            epochs, pairs, subjects, strata, design.refused, design.digest(), arrays, loss, **joint
+        )
+
+
+def _joint(
+    names: tuple[str, ...],
+    drawn: Sequence[GroupsPermutations | CovariatePermutations],
+    of_layers: Mapping[str, Sequence[np.ndarray]],
+) -> JointValues:
+    strata = tuple(", ".join(one.strata) for one in drawn)
+    return JointValues(names, strata, {}, {layer: np.stack(epochs) for layer, epochs in of_layers.items()})
 
 
 def _stacked(of_pairs: Sequence[Ratios], name: str) -> np.ndarray:
