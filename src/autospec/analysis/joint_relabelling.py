@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autospec.analysis.joint_values import average_ranks
 from autospec.analysis.relabelling import FEWEST_PARTITIONS, FEWEST_SUBJECTS, strata_of, stream
 from autospec.errors import AutoSpecError
 from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, Members
@@ -95,41 +96,6 @@ def check_covariate(name: str, values: Mapping[str, float] | Mapping[str | int, 
                 f"covariate {name!r} is {value} for subject {subject!r}: every subject needs a finite number; leave "
                 "out those without"
             )
-
-
-def rank_correlations(ranks: Floats, values: Floats) -> Floats:
-    """Correlate permuted ranks with the ranks of several columns (Spearman's rho, ties averaged).
-
-    Args:
-        ranks: (partition, subject).
-        values: (subject, column).
-
-    Returns:
-        (partition, column); NaN for a column with NaN or of one value.
-    """
-    known = np.isfinite(values).all(axis=0)
-    own = average_ranks(np.where(known, values, 0.0))
-    a, b = ranks - ranks.mean(axis=1, keepdims=True), own - own.mean(axis=0)
-    norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=0)
-    return np.where(known & (norms > 0), a @ b / np.where(norms > 0, norms, 1.0), np.nan)
-
-
-def average_ranks(values: Floats) -> Floats:
-    """Rank each column, ties averaged: ``scipy.stats.rankdata(values, axis=0)``.
-
-    Args:
-        values: (n, column).
-
-    Returns:
-        (n, column) from 1 to n.
-    """
-    return np.stack([_ranks(column) for column in values.T], axis=1) if values.shape[1] else np.empty(values.shape)
-
-
-def _ranks(column: Floats) -> Floats:
-    _, place, count = np.unique(column, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return np.asarray((last - (count - 1) / 2)[place.reshape(-1)])
 
 
 def _too_few(strata: Sequence[npt.NDArray], columns: Columns) -> str:

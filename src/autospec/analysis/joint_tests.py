@@ -6,7 +6,7 @@ squared, and averaged over groups, indices and epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,35 +89,36 @@ def _of_kind(kind: str, runs: Sequence[PermutationRatios], layers: Sequence[str]
 def _members(kind: str, joint: Sequence[JointValues], layers: Sequence[str]) -> list[_Member]:
     if not joint or not joint[0].names:
         return []
-    members = []
-    for layer in layers:
-        z2, excess = _studentised([one.values[layer] for one in joint])
-        if kind == OMNIBUS:
-            by_group = np.array([median(own, None) for own in np.moveaxis(excess, 1, 0)])
-            spread = np.sqrt(mean(excess**2, 1))
-            known = np.isfinite(by_group).all()
-            larger = joint[0].names[int(by_group.argmax())] if known else ""
-            effect, count = float(median(spread, None)), int(np.isfinite(spread).sum())
-            name = ", ".join(joint[0].names)
-            members.append(_Member(layer, name, joint[0].strata[0], _distance(mean(z2, 1)), effect, count, larger))
-            continue
-        for place, (name, strata) in enumerate(zip(joint[0].names, joint[0].strata, strict=True)):
-            own = excess[:, place]
-            effect, count = float(median(own, None)), int(np.isfinite(own).sum())
-            members.append(_Member(layer, name, strata, _distance(z2[:, place]), effect, count, ""))
-    return members
+    of_kind = _of_groups if kind == OMNIBUS else _of_covariates
+    return [member for layer in layers for member in of_kind(joint, layer)]
 
 
-def _studentised(of_seeds: Sequence[np.ndarray]) -> tuple[Floats, Floats]:
-    """(epoch, name, partition, index) squared z, and (epoch, name, index) the observed excess over the mean."""
-    found = []
-    for values in of_seeds:
-        # a value is compared under every partition or under none, so that the choice depends on no labels
-        known = np.isfinite(values).all(axis=(1, 2), keepdims=True)
-        z, deviation = studentise(np.where(known, values.astype(np.float64), np.nan), 2)
-        found.append((z**2, np.where(np.isfinite(z).any(axis=2), deviation[:, :, 0], np.nan)))
-    z2, excess = (mean(np.stack(part), 0) for part in zip(*found, strict=True))
-    return z2, excess
+def _of_groups(joint: Sequence[JointValues], layer: str) -> Iterator[_Member]:
+    """All groups at once in one layer, seeds averaged."""
+    first, of_seeds = joint[0], [one.values[layer] for one in joint]
+    z2, excess = (mean(np.stack([own[name] for own in of_seeds]), 0) for name in ("dispersion", "log_excess"))
+    of_group = np.array([median(own, None) for own in np.moveaxis(excess, 1, 0)])
+    spread = np.sqrt(mean(excess**2, 1))
+    larger = first.names[int(of_group.argmax())] if np.isfinite(of_group).all() else ""
+    effect, count = float(median(spread, None)), int(np.isfinite(spread).sum())
+    yield _Member(layer, ", ".join(first.names), first.strata[0], _distance(z2), effect, count, larger)
+
+
+def _of_covariates(joint: Sequence[JointValues], layer: str) -> Iterator[_Member]:
+    """Each covariate in one layer, seeds averaged."""
+    of_seeds = [_studentised(one.values[layer]["rank_correlation"]) for one in joint]
+    z2, excess = (mean(np.stack(part), 0) for part in zip(*of_seeds, strict=True))
+    for place, (name, strata) in enumerate(zip(joint[0].names, joint[0].strata, strict=True)):
+        own = excess[:, place]
+        effect, count = float(median(own, None)), int(np.isfinite(own).sum())
+        yield _Member(layer, name, strata, _distance(z2[:, place]), effect, count, "")
+
+
+def _studentised(values: np.ndarray) -> tuple[Floats, Floats]:
+    """(epoch, covariate, partition, index) squared z, and (epoch, covariate, index) the observed excess."""
+    known = np.isfinite(values).all(axis=(1, 2), keepdims=True)
+    z, deviation = studentise(np.where(known, values.astype(np.float64), np.nan), 2)
+    return z**2, np.where(np.isfinite(z).any(axis=2), deviation[:, :, 0], np.nan)
 
 
 def _distance(z2: Floats) -> Floats:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from autospec.analysis.joint_relabelling import rank_correlations
+from autospec.analysis.joint_values import dispersions, rank_correlations
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
@@ -25,6 +25,7 @@ from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
 from autospec.store.schema import (
     ALL,
     COVARIATE,
+    JOINT_VALUES,
     OMNIBUS,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
@@ -160,11 +161,12 @@ class PermutationSums:
             members = self._padded(self._subjects.in_order(groups.members))
             floor = max(floors[name] for name in groups.groups)
             deviations = sums.deviations(members, len(groups.groups), self._weight, floor)
-            found[joint_field(layer, OMNIBUS)] = deviations.cpu().numpy()
+            for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(deviations.cpu().numpy()), strict=True):
+                found[joint_field(layer, OMNIBUS, name)] = values
         if design.covariates:
             ranks = [self._subjects.in_order(covariate.ranks).numpy() for covariate in design.covariates]
             correlations = [self._correlations(sums, own, floors[ALL]) for own in ranks]
-            found[joint_field(layer, COVARIATE)] = np.stack(correlations)
+            found[joint_field(layer, COVARIATE, "rank_correlation")] = np.stack(correlations)
         return found
 
     def _correlations(self, sums: SubjectSums, ranks: npt.NDArray[np.float64], floor: float) -> npt.NDArray[np.float64]:

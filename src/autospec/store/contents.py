@@ -20,12 +20,11 @@ from autospec.store.schema import (
     GROUP_SIZES,
     GROUP_WEIGHT,
     INDEX,
+    JOINT_TEXTS,
     JOINT_VALUES,
     LAYERS,
     OTHER_GROUP,
     PAIR,
-    PARTITION,
-    PERMUTATION_EPOCH,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
     PERMUTATION_PAIRS,
@@ -113,19 +112,18 @@ SPECTRA = (
         for name, axes in PERMUTATION_RATIOS.items()
     ),
     *(
-        content
-        for kind, name in JOINT_VALUES.items()
-        for content in (
-            Content(
-                f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/*/{name}",
-                NUMBER,
-                (PERMUTATION_EPOCH, kind, PARTITION, f"_{INDEX}"),
-            ),
-            Content(joint_path(kind, "name"), TEXT, (kind,)),
-            Content(joint_path(kind, "strata"), TEXT, (f"_{kind}",)),
-            Content(joint_path(kind, "refused"), TEXT, (f"refused {kind}",)),
-            Content(joint_path(kind, "reason"), TEXT, (f"refused {kind}",)),
+        Content(
+            f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/*/{name}",
+            NUMBER,
+            tuple(f"_{one}" if one == INDEX else one for one in axes),
         )
+        for kind, arrays in JOINT_VALUES.items()
+        for name, axes in arrays.items()
+    ),
+    *(
+        Content(joint_path(kind, text), TEXT, (axis.format(kind),))
+        for kind in JOINT_VALUES
+        for text, axis in zip(JOINT_TEXTS, ("{}", "_strata", "refused {}", "refused {}"), strict=True)
     ),
 )
 """The first that fits counts."""

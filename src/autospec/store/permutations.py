@@ -20,6 +20,7 @@ from autospec.store.permuted_pairs import (
 from autospec.store.schema import (
     COVARIATE,
     JOINT_TEXTS,
+    JOINT_VALUES,
     OMNIBUS,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
@@ -46,14 +47,25 @@ class JointValues:
         names: The groups that are tested at once, or the covariates.
         strata: Within which columns was permuted: of all groups one text, of covariates one each.
         refused: Why there are no permutations, by the joined names of the groups, or by covariate.
-        values: By layer (epoch, name, partition, index): of a group log2 of its singular value less the mean over
-            groups; of a covariate its rank correlation with the subjects' contributions.
+        values: By layer and name (``schema.JOINT_VALUES``): of groups the (epoch, partition, index) mean squared z of
+            their singular values' logarithms, each less the mean over groups, and the (epoch, group, index) observed
+            ones less their mean over partitions; of covariates the (epoch, covariate, partition, index) rank
+            correlation with the subjects' contributions.
     """
 
     names: tuple[str, ...]
     strata: tuple[str, ...]
     refused: Mapping[str, str]
-    values: Mapping[str, RatioArray]
+    values: Mapping[str, Mapping[str, RatioArray]]
+
+    @property
+    def permutations(self) -> int | None:
+        """The number P of permutations; None where there are none."""
+        for arrays in self.values.values():
+            if "dispersion" in arrays:
+                return arrays["dispersion"].shape[1] - 1
+            return arrays["rank_correlation"].shape[2] - 1
+        return None
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,11 @@ class PermutationRatios:
     @property
     def permutations(self) -> int:
         """The number P of permutations of each pair, the observed partition not counted."""
-        shapes = [arrays["log_norm"].shape for arrays in self.ratios.values()]
-        for joint in (self.omnibus, self.covariates):
-            shapes += [] if joint is None else [values.shape for values in joint.values.values()]
-        return shapes[0][2] - 1 if shapes else 0
+        first = next(iter(self.ratios.values()), None)
+        if first is not None:
+            return first["log_norm"].shape[2] - 1
+        joint = [one.permutations for one in (self.omnibus, self.covariates) if one is not None]
+        return next((count for count in joint if count is not None), 0)
 
     @property
     def stored_design(self) -> PermutationDesign:
@@ -163,8 +176,11 @@ def _joint(file: h5py.File, kind: str, layers: Sequence[str]) -> JointValues | N
     if joint_path(kind, "name") not in file:
         return None
     texts = {name: tuple(_texts(file, joint_path(kind, name))) for name in JOINT_TEXTS}
-    paths = {layer: joint_field(layer, kind).path for layer in layers}
-    values = {layer: file[path][()] for layer, path in paths.items() if path in file}
+    values = {
+        layer: {name: file[joint_field(layer, kind, name).path][()] for name in JOINT_VALUES[kind]}
+        for layer in layers
+        if all(joint_field(layer, kind, name).path in file for name in JOINT_VALUES[kind])
+    }
     refused = dict(zip(texts["refused"], texts["reason"], strict=True))
     return JointValues(texts["name"], texts["strata"], refused, values)
 

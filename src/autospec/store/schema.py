@@ -104,8 +104,14 @@ PERMUTATION_RATIOS = {
 """Arrays stored of each layer's permuted partitions, the observed partition first."""
 OMNIBUS, COVARIATE = "omnibus", "covariate"
 """Further questions that permutations answer: three or more groups at once, and covariates of subjects."""
-JOINT_VALUES = {OMNIBUS: "log_deviation", COVARIATE: "rank_correlation"}
-"""The array stored of each layer for either: (permuted epoch, group or covariate, partition, index)."""
+JOINT_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
+    OMNIBUS: {
+        "dispersion": (PERMUTATION_EPOCH, PARTITION, INDEX),
+        "log_excess": (PERMUTATION_EPOCH, OMNIBUS, INDEX),
+    },
+    COVARIATE: {"rank_correlation": (PERMUTATION_EPOCH, COVARIATE, PARTITION, INDEX)},
+}
+"""The arrays stored of each layer for either, the observed partition first; an axis of groups, or of covariates."""
 JOINT_TEXTS = ("name", "strata", "refused", "reason")
 """What is said of either: of what there are permutations, within which columns, of what there are none and why."""
 
@@ -167,10 +173,10 @@ def joint_path(kind: str, name: str) -> str:
     return f"{PERMUTATION_ROOT}/{kind}/{name}"
 
 
-def joint_field(layer: str, kind: str) -> Field:
+def joint_field(layer: str, kind: str, name: str) -> Field:
     """Return the field of one of a layer's ``JOINT_VALUES``."""
-    path = f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/{layer_folder(layer)}/{JOINT_VALUES[kind]}"
-    return Field(path, (PERMUTATION_EPOCH, kind, PARTITION, INDEX), "float32")
+    path = f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/{layer_folder(layer)}/{name}"
+    return Field(path, JOINT_VALUES[kind][name], "float32")
 
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")

@@ -151,4 +151,5 @@ def _at(permutations: PermutationRatios, epochs: slice) -> PermutationRatios:
 def _joint_at(joint: JointValues | None, epochs: slice) -> JointValues | None:
     if joint is None:
         return None
-    return replace(joint, values={layer: values[epochs] for layer, values in joint.values.items()})
+    values = {layer: {name: array[epochs] for name, array in arrays.items()} for layer, arrays in joint.values.items()}
+    return replace(joint, values=values)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from autospec.analysis.joint_relabelling import rank_correlations
+from autospec.analysis.joint_values import dispersions, rank_correlations
 from autospec.experiments.config.schema import CohortConfig, ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
@@ -34,7 +34,7 @@ from autospec.experiments.validation.situations import covariates_taken_out, sev
 from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
 from autospec.store.permutations import JointValues, PermutationRatios
 from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, PermutationDesign
-from autospec.store.schema import PERMUTATION_RATIOS
+from autospec.store.schema import JOINT_VALUES, OMNIBUS, PERMUTATION_RATIOS
 
 SITUATIONS = {
     SPREAD: covariates_taken_out,
@@ -44,6 +44,7 @@ SITUATIONS = {
 }
 """Data of which labels can be exchanged within strata alone."""
 RECORDED = [*range(0, EPOCHS, EVERY), EPOCHS - 1]
+OfLayers = dict[str, dict[str, list[np.ndarray]]]
 RATIO_OF = {"log_ratio": "spectrum", "log_norm": "norm", "log_effective_rank": "effective_rank"}
 """What the file calls an array, and what ``Ratios`` does, where the two differ."""
 
@@ -115,7 +116,7 @@ class StudySums:
         ratios: By layer the ratios of each permuted epoch, pair by pair.
         losses: Of each permuted epoch the ratios of mean losses, pair by pair.
         paper: The values that the paper's tests are made of, of the first layer.
-        omnibus: By layer what all groups at once give at each permuted epoch.
+        omnibus: By layer and name what all groups at once give at each permuted epoch.
         covariates: By layer likewise what a covariate gives.
     """
 
@@ -123,8 +124,8 @@ class StudySums:
     ratios: dict[str, list[list[Ratios]]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
     losses: list[np.ndarray] = field(default_factory=list)
     paper: PaperValues = field(default_factory=PaperValues)
-    omnibus: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    covariates: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    omnibus: OfLayers = field(default_factory=lambda: {layer: {} for layer in LAYERS})
+    covariates: OfLayers = field(default_factory=lambda: {layer: {} for layer in LAYERS})
 
     def add(self, snapshot: Snapshot, design: PermutationDesign) -> None:
         """Take what an epoch with permutations gives: as ``recording.permutation_sums`` does."""
@@ -142,12 +143,13 @@ class StudySums:
 
     def _add_jointly(self, layer: str, sums: SubjectSums, design: PermutationDesign, weight: torch.Tensor) -> None:
         if (groups := design.omnibus) is not None:
-            found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight)
-            self.omnibus.setdefault(layer, []).append(found.numpy().astype(np.float32))
+            found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight).numpy()
+            for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(found), strict=True):
+                self.omnibus[layer].setdefault(name, []).append(values.astype(np.float32))
         for covariate in design.covariates:
             added = sums.contributions(torch.arange(design.subjects), weight).numpy()
             correlations = rank_correlations(covariate.ranks, added)[None].astype(np.float32)
-            self.covariates.setdefault(layer, []).append(correlations)
+            self.covariates[layer].setdefault("rank_correlation", []).append(correlations)
 
     def add_paper(self, snapshot: Snapshot, condition: Condition) -> None:
         """Take the spectra of the first pair's groups."""
@@ -183,10 +185,11 @@ class StudySums:
 def _joint(
     names: tuple[str, ...],
     drawn: Sequence[GroupsPermutations | CovariatePermutations],
-    of_layers: Mapping[str, Sequence[np.ndarray]],
+    of_layers: OfLayers,
 ) -> JointValues:
     strata = tuple(", ".join(one.strata) for one in drawn)
-    return JointValues(names, strata, {}, {layer: np.stack(epochs) for layer, epochs in of_layers.items()})
+    values = {layer: {name: np.stack(epochs) for name, epochs in arrays.items()} for layer, arrays in of_layers.items()}
+    return JointValues(names, strata, {}, values)
 
 
 def _stacked(of_pairs: Sequence[Ratios], name: str) -> np.ndarray:
