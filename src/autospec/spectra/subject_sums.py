@@ -120,7 +120,7 @@ class SubjectSums:
         sides = [(members == code).double() for code in (1, 2)]
         spectra = sums.spectra_of_sides(sides[0], min(self.shape))
         floors = [relative_floor * (side @ norms).clamp_min(0.0).prod(1).sqrt() for side in sides]
-        return _ratios(spectra, floors, [side @ weight for side in sides], sums.whole.norm())
+        return ratios_of_sides(spectra, floors, [side @ weight for side in sides], sums.whole.norm())
 
     def deviations(self, members: Tensor, groups: int, weight: Tensor, relative_floor: float | None = None) -> Tensor:
         """How far each of several groups' singular values lie from the mean over groups, for each of P partitions.
@@ -216,7 +216,9 @@ class SubjectSums:
         return max(1, min(factors.samples_at_once, CHUNK_NUMBERS // (self.shape[0] * self.shape[1])))
 
 
-def _ratios(spectra: tuple[Tensor, Tensor], floors: list[Tensor], weights: list[Tensor], whole: Tensor) -> Ratios:
+def ratios_of_sides(
+    spectra: tuple[Tensor, Tensor], floors: list[Tensor], weights: list[Tensor], whole: Tensor
+) -> Ratios:
     """What two sides of P partitions differ in, from their spectra (P, K), noise floors and loss weights (P,)."""
     (a, b), (floor_a, floor_b) = spectra, floors
     scale = (weights[1] / weights[0]).log2()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -27,19 +26,25 @@ LAYERS = ("hidden.0", "head")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one study's network is at an epoch, before its step.
+    """What the networks of a block are at an epoch, before their step.
 
     Attributes:
-        study: The number of the study.
         epoch: The epoch.
-        factors: Of each layer the activations and adjoints of the study's samples.
-        losses: (n,) the samples' losses.
+        sides: Of each layer (study, n, in) the activations and (study, n, out) the adjoints of the studies' samples;
+            where a study has fewer samples than another, zeros.
+        losses: (study, n) the samples' losses.
+        counted: (study, n) 1 for a sample, 0 beyond a study's own.
     """
 
-    study: int
     epoch: int
-    factors: Mapping[str, GradientFactors]
+    sides: Mapping[str, tuple[Tensor, Tensor]]
     losses: Tensor
+    counted: Tensor
+
+    def factors(self, study: int) -> dict[str, GradientFactors]:
+        """Return the factors of one study's gradients, by layer."""
+        own = slice(0, int(self.counted[study].sum()))
+        return {layer: GradientFactors(*(side[study, own] for side in both)) for layer, both in self.sides.items()}
 
 
 def train_side_by_side(
@@ -53,11 +58,12 @@ def train_side_by_side(
         epochs: The epochs of which a snapshot is wanted.
 
     Yields:
-        The snapshots, epoch by epoch, study by study.
+        The snapshots.
     """
     first, count = configs[0], [len(one.inputs) for one in data]
     inputs, target = (_padded([torch.from_numpy(getattr(one, name)) for one in data]) for name in ("inputs", "target"))
-    share = _padded([torch.full((number,), 1 / number) for number in count])
+    counted = _padded([torch.ones(number) for number in count])
+    share = counted / counted.sum(1, keepdim=True)
     weights = _initial_weights(configs, data)
     optimizer = torch.optim.Adam(weights.values(), lr=first.learning_rate)
     for epoch in range(first.epochs):
@@ -67,11 +73,7 @@ def train_side_by_side(
         if epoch in epochs:
             adjoints = torch.autograd.grad(total, [hidden, output], retain_graph=True)
             sides = dict(zip(LAYERS, zip((inputs, state.detach()), adjoints, strict=True), strict=True))
-            for study, number in enumerate(count):
-                factors = {
-                    name: GradientFactors(*(side[study, :number] for side in pair)) for name, pair in sides.items()
-                }
-                yield Snapshot(study, epoch, factors, losses.detach()[study, :number])
+            yield Snapshot(epoch, sides, losses.detach() * counted, counted)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -108,22 +110,3 @@ def _losses(output: Tensor, inputs: Tensor, target: Tensor, task: Task) -> Tenso
 def _padded(parts: Sequence[Tensor]) -> Tensor:
     """(study, n, ...): studies of fewer samples have zeros after them, which count nothing."""
     return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-
-
-def group_spectra(factors: GradientFactors, member: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the raw gradients' singular values of some groups, and their noise floors by the formula.
-
-    Args:
-        factors: Of a layer, one row a sample.
-        member: Of each group (n,) who is in it.
-
-    Returns:
-        (group, K) and (group,).
-    """
-    activation, adjoint = (side[0, :, 0].double() for side in (factors.activation, factors.adjoint))
-    inside = [torch.from_numpy(own) for own in member]
-    gradients = torch.stack([adjoint[own].mT @ activation[own] for own in inside])
-    values = torch.linalg.svdvals(gradients)
-    norms = [adjoint[own].norm() * activation[own].norm() for own in inside]
-    floor = factors.eps * min(gradients.shape[1:]) ** 0.5 * torch.stack(norms)
-    return values.numpy(), floor.numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.permutation_design import permutation_design
 from autospec.experiments.retraining.design import retraining_design
 from autospec.experiments.retraining.retrained import retrain
+from autospec.experiments.validation.block_ratios import BlockSides, group_spectra
 from autospec.experiments.validation.dealt import deal_cohorts
 from autospec.experiments.validation.kinds import (
     EPOCHS,
@@ -29,9 +30,10 @@ from autospec.experiments.validation.kinds import (
     Condition,
 )
 from autospec.experiments.validation.rows import STUDY_COLUMNS, PaperValues, of_inputs, of_paper, of_permutations
-from autospec.experiments.validation.side_by_side import LAYERS, Snapshot, group_spectra, train_side_by_side
+from autospec.experiments.validation.side_by_side import LAYERS, train_side_by_side
 from autospec.experiments.validation.situations import covariates_taken_out, several_samples, two_visits
-from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.subject_sums import Ratios, SubjectSums
 from autospec.store.permutations import JointValues, PermutationRatios
 from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, PermutationDesign
 from autospec.store.schema import JOINT_VALUES, OMNIBUS, PERMUTATION_RATIOS
@@ -69,16 +71,9 @@ def studies(condition: Condition, base: ExperimentConfig, seeds: Sequence[int]) 
         rows = [row for pair in zip(configs, data, strict=True) for row in _retrained_rows(*pair)]
     else:
         designs = [_design(config, one) for config, one in zip(configs, data, strict=True)]
-        sums = _train(configs, data, designs, condition)
-        rows = [
-            row
-            for one, design, own in zip(data, designs, sums, strict=True)
-            for row in (
-                *of_permutations(own.permutations(design)),
-                *of_inputs(one, design),
-                *of_paper(own.paper),
-            )
-        ]
+        rows = []
+        for one, design, sums in zip(data, designs, _train(configs, data, designs, condition), strict=True):
+            rows += [*of_permutations(sums.permutations(design)), *of_inputs(one, design), *of_paper(sums.paper)]
     return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
 
 
@@ -112,7 +107,6 @@ class StudySums:
     """What one study's network gave, epoch by epoch.
 
     Attributes:
-        data: Its samples.
         ratios: By layer the ratios of each permuted epoch, pair by pair.
         losses: Of each permuted epoch the ratios of mean losses, pair by pair.
         paper: The values that the paper's tests are made of, of the first layer.
@@ -120,44 +114,26 @@ class StudySums:
         covariates: By layer likewise what a covariate gives.
     """
 
-    data: Dataset
     ratios: dict[str, list[list[Ratios]]] = field(default_factory=lambda: {layer: [] for layer in LAYERS})
     losses: list[np.ndarray] = field(default_factory=list)
     paper: PaperValues = field(default_factory=PaperValues)
     omnibus: OfLayers = field(default_factory=lambda: {layer: {} for layer in LAYERS})
     covariates: OfLayers = field(default_factory=lambda: {layer: {} for layer in LAYERS})
 
-    def add(self, snapshot: Snapshot, design: PermutationDesign) -> None:
-        """Take what an epoch with permutations gives: as ``recording.permutation_sums`` does."""
-        subject = torch.from_numpy(design.subject)
-        counts = torch.from_numpy(np.bincount(design.subject).astype(np.float64))
-        members = [torch.from_numpy(pair.members) for pair in design.pairs]
-        for layer, factors in snapshot.factors.items():
-            sums = SubjectSums((factors.adjoint.shape[-1], factors.activation.shape[-1]), design.subjects)
-            sums.add(factors, subject)
-            weight = counts / len(subject)
-            self.ratios[layer].append([sums.ratios(own, weight) for own in members])
-            self._add_jointly(layer, sums, design, weight)
-        losses = torch.zeros(design.subjects, dtype=torch.float64).index_add_(0, subject, snapshot.losses.double())
-        self.losses.append(torch.stack([loss_ratios(losses, counts, own) for own in members]).numpy())
-
-    def _add_jointly(self, layer: str, sums: SubjectSums, design: PermutationDesign, weight: torch.Tensor) -> None:
-        if (groups := design.omnibus) is not None:
-            found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight).numpy()
-            for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(found), strict=True):
-                self.omnibus[layer].setdefault(name, []).append(values.astype(np.float32))
-        for covariate in design.covariates:
-            added = sums.contributions(torch.arange(design.subjects), weight).numpy()
-            correlations = rank_correlations(covariate.ranks, added)[None].astype(np.float32)
-            self.covariates[layer].setdefault("rank_correlation", []).append(correlations)
-
-    def add_paper(self, snapshot: Snapshot, condition: Condition) -> None:
-        """Take the spectra of the first pair's groups."""
-        parts = {**{name: (name,) for name in self.data.groups}, **self.data.margins}
-        codes = [[self.data.groups.index(part) for part in parts[name]] for name in condition.pairs[0]]
-        member = [np.isin(self.data.group, own) for own in codes]
-        values, floor = group_spectra(snapshot.factors[LAYERS[0]], member)
-        self.paper.add(values, floor, np.array([own.mean() for own in member]))
+    def add_jointly(self, factors: Mapping[str, GradientFactors], design: PermutationDesign) -> None:
+        """Take what all groups at once and covariates give: as ``recording.permutation_sums`` does."""
+        weight = torch.from_numpy(np.bincount(design.subject) / len(design.subject))
+        for layer, own in factors.items():
+            sums = SubjectSums((own.adjoint.shape[-1], own.activation.shape[-1]), design.subjects)
+            sums.add(own, torch.from_numpy(design.subject))
+            if (groups := design.omnibus) is not None:
+                found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight).numpy()
+                for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(found), strict=True):
+                    self.omnibus[layer].setdefault(name, []).append(values.astype(np.float32))
+            for covariate in design.covariates:
+                added = sums.contributions(torch.arange(design.subjects), weight).numpy()
+                correlations = rank_correlations(covariate.ranks, added)[None].astype(np.float32)
+                self.covariates[layer].setdefault("rank_correlation", []).append(correlations)
 
     def permutations(self, design: PermutationDesign) -> PermutationRatios:
         """Return what a file would hold of the permuted pairs."""
@@ -203,10 +179,37 @@ def _train(
     condition: Condition,
 ) -> list[StudySums]:
     """What the network of every study gave."""
-    sums = [StudySums(one) for one in data]
+    sums = [StudySums() for _ in data]
+    sides = BlockSides([[pair.members[:, design.subject] for pair in design.pairs] for design in designs])
+    groups = _groups_in_front(data, condition, sides.members.shape[3])
+    is_joint = designs[0].omnibus is not None or bool(designs[0].covariates)
     for snapshot in train_side_by_side(configs, data, RECORDED):
-        own, design = sums[snapshot.study], designs[snapshot.study]
-        if snapshot.epoch in design.epochs:
-            own.add(snapshot, design)
-        own.add_paper(snapshot, condition)
+        raw, floor = group_spectra(snapshot, LAYERS[0], groups)
+        weight = (groups.sum(2) / snapshot.counted.sum(1, keepdim=True)).numpy()
+        for study, own in enumerate(sums):
+            own.paper.add(raw[study], floor[study], weight[study])
+        if snapshot.epoch not in designs[0].epochs:
+            continue
+        of_layers, losses = {layer: sides.ratios(snapshot, layer) for layer in LAYERS}, sides.losses(snapshot).numpy()
+        for study, own in enumerate(sums):
+            for layer, of_pairs in of_layers.items():
+                own.ratios[layer].append([_of_study(one, study) for one in of_pairs])
+            own.losses.append(losses[:, study])
+            if is_joint:
+                own.add_jointly(snapshot.factors(study), designs[study])
     return sums
+
+
+def _groups_in_front(data: Sequence[Dataset], condition: Condition, samples: int) -> torch.Tensor:
+    """(study, group, n): who is in the groups of the first pair."""
+    found = torch.zeros(len(data), 2, samples, dtype=torch.float64)
+    for study, one in enumerate(data):
+        parts = {**{name: (name,) for name in one.groups}, **one.margins}
+        for place, name in enumerate(condition.pairs[0]):
+            codes = [one.groups.index(part) for part in parts[name]]
+            found[study, place, : len(one.group)] = torch.from_numpy(np.isin(one.group, codes))
+    return found
+
+
+def _of_study(ratios: Ratios, study: int) -> Ratios:
+    return Ratios(*(values[study] for values in vars(ratios).values()))
