@@ -14,6 +14,8 @@ from autospec.errors import AutoSpecError
 from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, Members
 
 FEWEST_GROUPS = 3
+MOST_GROUP_PERMUTATIONS = 199
+"""So often all groups are permuted at most: each time every group is summed anew, over everybody."""
 Columns = Mapping[str, npt.NDArray[np.str_]]
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +29,7 @@ def permute_groups(
         groups: The names of three or more groups.
         observed: (subject,) 1 for the first group, 2 for the second and so on, 0 for none.
         columns: (subject,) values by name; labels are permuted among subjects that agree in all of them.
-        permutations: How many partitions are drawn.
+        permutations: How many partitions are drawn, at most ``MOST_GROUP_PERMUTATIONS``.
         seed: The seed.
 
     Returns:
@@ -40,7 +42,7 @@ def permute_groups(
     places = strata_of(np.flatnonzero(observed), columns)
     if few := _too_few([observed[stratum] for stratum in places], columns):
         return few
-    members = np.tile(observed, (1 + permutations, 1))
+    members = np.tile(observed, (1 + min(permutations, MOST_GROUP_PERMUTATIONS), 1))
     random = stream(seed, " ".join(groups))
     for row in members[1:]:
         for stratum in places:

@@ -59,6 +59,24 @@ def joint_tests(runs: Sequence[PermutationRatios], layers: Sequence[str]) -> pd.
     return pd.concat(parts, ignore_index=True) if any(map(len, parts)) else pd.DataFrame()
 
 
+def joint_sentences(tests: pd.DataFrame) -> tuple[str, ...]:
+    """Say what all groups at once and covariates gave, for a caption.
+
+    Args:
+        tests: A table with the columns of ``permutation.COLUMNS``.
+
+    Returns:
+        A sentence for each question that has a p.
+    """
+    sentences = []
+    rows = tests[tests["test"].isin(JOINT_TESTS) & tests["p_family"].notna()]
+    for (test, asked), own in rows.groupby(["test", "group_a"], sort=False):
+        words = "; ".join(f"{layer} p = {p:.3f}" for layer, p in zip(own["layer"], own["p_family"], strict=True))
+        what = f"All {str(asked).count(', ') + 1} groups at once" if test == OMNIBUS else f"Subjects' {asked}"
+        sentences.append(f"{what}, family-wise over layers: {words}.")
+    return tuple(sentences)
+
+
 def _of_kind(kind: str, runs: Sequence[PermutationRatios], layers: Sequence[str]) -> pd.DataFrame:
     of_runs = [_OF_KIND[kind](run) for run in runs]
     joint = [one for one in of_runs if one is not None]
@@ -70,7 +88,7 @@ def _of_kind(kind: str, runs: Sequence[PermutationRatios], layers: Sequence[str]
         refused |= dict.fromkeys(filter(None, asked), OTHER_SEEDS)
         joint = []
     members = _members(kind, joint, [layer for layer in layers if all(layer in one.values for one in joint)])
-    rows = [_row(kind, one, runs[0].permutations) for one in members]
+    rows = [_row(kind, one) for one in members]
     if members:
         p, p_family = p_values([one.distance[:, None] for one in members])
         for place, row in enumerate(rows):
@@ -126,7 +144,7 @@ def _distance(z2: Floats) -> Floats:
     return mean(mean(z2, 2), 0)
 
 
-def _row(kind: str, one: _Member, permutations: int) -> dict[str, object]:
+def _row(kind: str, one: _Member) -> dict[str, object]:
     effect = "excess_log2_ratio" if kind == OMNIBUS else "rank_correlation"
     return {
         "layer": one.layer,
@@ -134,7 +152,7 @@ def _row(kind: str, one: _Member, permutations: int) -> dict[str, object]:
         "test": kind,
         "n": one.values,
         "distance": studentise(one.distance[:, None], 0)[0][0, 0],
-        "relabellings": permutations,
+        "relabellings": len(one.distance) - 1,
         "strata": one.strata,
         effect: one.effect,
         "larger": one.larger,

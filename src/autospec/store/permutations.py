@@ -134,7 +134,7 @@ class PermutationRatios:
     def _stored_omnibus(self) -> GroupsPermutations | None:
         if self.omnibus is None or not self.omnibus.names:
             return None
-        members = np.zeros((1 + self.permutations, 0), dtype=np.int8)
+        members = np.zeros((1 + (self.omnibus.permutations or 0), 0), dtype=np.int8)
         return GroupsPermutations(self.omnibus.names, _columns_of(self.omnibus.strata[0]), members)
 
     @property

@@ -41,7 +41,8 @@ def _columns(table: pd.DataFrame) -> pd.DataFrame:
     shown["groups"] = table["asked"]
     shown["effect"] = table["effect"].map("{:+.2f}".format)
     if np.isfinite(table["low"]).any():
-        shown["95 %"] = [f"{low:+.2f} to {high:+.2f}" for low, high in zip(table["low"], table["high"], strict=True)]
+        ends = zip(table["low"], table["high"], strict=True)
+        shown["95 %"] = [f"{low:+.2f} to {high:+.2f}" if np.isfinite(low) else "" for low, high in ends]
     for name in ("p", "p_family"):
         shown[name] = table[name].map("{:.3f}".format)
     return shown.assign(verdict=table["verdict"]).set_index("panel")

@@ -69,6 +69,11 @@ class Condition:
         return self.task is Task.classification and self.null != RETRAINED
 
     @property
+    def has_paper(self) -> bool:
+        """Whether the paper's tests are counted as well, which are descriptive."""
+        return self.null in (SHUFFLED, NO_EFFECT) and not self.effect
+
+    @property
     def by_sex(self) -> bool:
         """Whether men and women are groups of their own."""
         return self.of_sexes or self.null in (WITHIN_SEXES, FOUR_GROUPS)

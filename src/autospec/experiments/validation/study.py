@@ -73,7 +73,8 @@ def studies(condition: Condition, base: ExperimentConfig, seeds: Sequence[int]) 
         designs = [_design(config, one) for config, one in zip(configs, data, strict=True)]
         rows = []
         for one, design, sums in zip(data, designs, _train(configs, data, designs, condition), strict=True):
-            rows += [*of_permutations(sums.permutations(design)), *of_inputs(one, design), *of_paper(sums.paper)]
+            rows += [*of_permutations(sums.permutations(design)), *of_inputs(one, design)]
+            rows += of_paper(sums.paper) if condition.has_paper else ()
     return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
 
 
@@ -184,10 +185,11 @@ def _train(
     groups = _groups_in_front(data, condition, sides.members.shape[3])
     is_joint = designs[0].omnibus is not None or bool(designs[0].covariates)
     for snapshot in train_side_by_side(configs, data, RECORDED):
-        raw, floor = group_spectra(snapshot, LAYERS[0], groups)
-        weight = (groups.sum(2) / snapshot.counted.sum(1, keepdim=True)).numpy()
-        for study, own in enumerate(sums):
-            own.paper.add(raw[study], floor[study], weight[study])
+        if condition.has_paper:
+            raw, floor = group_spectra(snapshot, LAYERS[0], groups)
+            weight = (groups.sum(2) / snapshot.counted.sum(1, keepdim=True)).numpy()
+            for study, own in enumerate(sums):
+                own.paper.add(raw[study], floor[study], weight[study])
         if snapshot.epoch not in designs[0].epochs:
             continue
         of_layers, losses = {layer: sides.ratios(snapshot, layer) for layer in LAYERS}, sides.losses(snapshot).numpy()
