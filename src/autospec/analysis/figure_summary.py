@@ -8,19 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autospec.analysis.joint_tests import JOINT_TESTS
 from autospec.analysis.summary import direction, orient
 from autospec.store.groups import Pair
 from autospec.store.permuted_pairs import NOT_ASKED
-from autospec.store.schema import GRADIENT
+from autospec.store.schema import COVARIATE, GRADIENT, OMNIBUS
 
 ALPHA = 0.05
+PRIMARY = ("permutation", *JOINT_TESTS)
 
 COLUMNS = {
     "panel": "The panel.",
     "layer": "The layer, by the name of its weight.",
-    "group_a": "The first group of the pair, as the panel names it first.",
-    "group_b": "The second group.",
-    "effect": "Median log2 ratio, first group over second, less its mean over permuted labels: 1 is twice as large.",
+    "group_a": "The first group of the pair, as the panel names it first; or all groups that are tested at once, or a "
+    "covariate.",
+    "group_b": "The second group; empty for all groups at once and for a covariate.",
+    "effect": "Median log2 ratio, first group over second, less its mean over permuted labels: 1 is twice as large. Of "
+    "all groups at once the SD over groups of such logarithms; of a covariate a rank correlation.",
     "low": "Lower end of its 95 % interval; NaN where none was made.",
     "high": "Upper end of its 95 % interval.",
     "p": "p of the primary test (permutation, whole trajectory); NaN where there is none.",
@@ -43,7 +47,7 @@ def summarise(tests: pd.DataFrame, label: Callable[[str], str] = str) -> pd.Data
         out where others were asked for.
     """
     of_gradient = tests[tests["statistic"] == GRADIENT]
-    primary = of_gradient[(of_gradient["test"] == "permutation") & (of_gradient["per"] == "trajectory")]
+    primary = of_gradient[of_gradient["test"].isin(PRIMARY) & (of_gradient["per"] == "trajectory")]
     asked = primary[primary["note"] != NOT_ASKED]
     rows = [_row(row, of_gradient, label) for row in (asked if len(asked) else primary).to_dict("records")]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -53,7 +57,8 @@ def _row(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], str]) 
     of_panel = tests[tests["panel"] == row["panel"]]
     values = {name: row[name] for name in ("panel", "layer", "group_a", "group_b", "p", "p_family")}
     interval = {name: row.get(name, np.nan) for name in ("low", "high")}
-    return {**values, **interval, "effect": row["excess_log2_ratio"], "verdict": _verdict(row, of_panel, label)}
+    effect = row["rank_correlation" if row["test"] == COVARIATE else "excess_log2_ratio"]
+    return {**values, **interval, "effect": effect, "verdict": _verdict(row, of_panel, label)}
 
 
 def _verdict(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], str]) -> str:
@@ -63,6 +68,12 @@ def _verdict(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], st
         return f"not tested: {row['note']}" if row["note"] else "not tested"
     if row["p_family"] >= ALPHA:
         return f"no evidence{few}"
+    if row["test"] == COVARIATE:
+        return (
+            f"goes with {row['group_a']}: {'more' if row['rank_correlation'] > 0 else 'less'} where it is higher{few}"
+        )
+    if row["test"] == OMNIBUS:
+        return f"groups differ: {label(row['larger'])} largest{few}"
     key = row["layer"], row["group_a"], row["group_b"]
     same = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["per"] == "trajectory")
     p_family = tests[same].set_index("test")["p_family"]

@@ -14,6 +14,7 @@ import pandas as pd
 
 from autospec.analysis.distances import TESTS, Distances, average, distances
 from autospec.analysis.intervals import interval
+from autospec.analysis.joint_tests import JOINT_TESTS, joint_tests
 from autospec.analysis.nan_statistics import median
 from autospec.analysis.p_values import benjamini_hochberg, p_values, studentise
 from autospec.analysis.plain_tests import PLAIN_TESTS
@@ -25,9 +26,9 @@ NO_PERMUTATIONS = "the file holds no permutations (the recorder's permutations=1
 COLUMNS = {
     "layer": "The layer, by the name of its weight.",
     "statistic": "gradient, whose spectra are taken under every permutation; or inputs, whose values are.",
-    "group_a": "The first group of the pair.",
-    "group_b": "The second group of the pair.",
-    "test": "; ".join(f"{name}: {what}" for name, what in {**TESTS, **PLAIN_TESTS}.items())
+    "group_a": "The first group of the pair; of omnibus all groups, of covariate its name.",
+    "group_b": "The second group of the pair; empty for omnibus and covariate.",
+    "test": "; ".join(f"{name}: {what}" for name, what in {**TESTS, **JOINT_TESTS, **PLAIN_TESTS}.items())
     + ". Labels of subjects are permuted.",
     "kind": "inferential: one distance over all epochs and indices; exploratory: anything finer.",
     "per": "What one row is about: the trajectory, an epoch (over indices) or an index (over epochs).",
@@ -43,10 +44,13 @@ COLUMNS = {
     "epochs where per is epoch.",
     "q": "Exploratory rows: Benjamini-Hochberg over all those of one panel, test and per.",
     "log2_ratio": "Median log2 ratio, first group over second, of the observed groups.",
-    "excess_log2_ratio": "The same less its mean over all partitions: the effect.",
+    "excess_log2_ratio": "The same less its mean over all partitions: the effect. Of omnibus the SD over groups of "
+    "log2 of their singular values, each less its mean over all partitions; median over epochs and indices.",
+    "rank_correlation": "Of covariate: median over epochs and indices of Spearman's rank correlation, less its mean "
+    "over all partitions: the effect.",
     "low": "Lower end of the effect's 95 % interval (intervals.py); trajectories alone have one.",
     "high": "Upper end of that interval.",
-    "larger": "The group whose values are larger, by the sign of that effect.",
+    "larger": "The group whose values are larger, by the sign of that effect; of omnibus the largest.",
     "cancellation": "Median of the pair's ‖∇_a + ∇_b‖ / (‖∇_a‖ + ‖∇_b‖): near 0 the two are opposite.",
     "seeds": "Runs with other initialisations whose distances were averaged, the same permutations in each.",
     "note": "Why p is NaN, where it is.",
@@ -90,6 +94,7 @@ def permutation_tests(
     for test in TESTS:
         family = [one for one in every if one.test == test]
         parts += [_rows(family, per, first, len(permuted)) for per in _granularities(test)[: None if finer else 1]]
+    parts.append(joint_tests(permuted, layers))
     table = _table(parts)
     networks = 1 + table["relabellings"] if retrained else 1.0
     return table.assign(networks=np.where(table["relabellings"] > 0, networks, np.nan))

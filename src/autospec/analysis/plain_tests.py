@@ -38,7 +38,7 @@ def plain_tests(inputs: npt.NDArray, pairs: tuple[PairPermutations, ...]) -> pd.
     flat = np.asarray(inputs, dtype=np.float64).reshape(len(inputs), -1)
     rows: list[dict[str, object]] = []
     for name in PLAIN_TESTS:
-        distances = [_distances(name, flat, pair.members)[:, None] for pair in pairs]
+        distances = [input_distances(name, flat, pair.members)[:, None] for pair in pairs]
         p, p_family = p_values(distances) if distances else ([], [])
         for place, pair in enumerate(pairs):
             rows.append(
@@ -67,8 +67,17 @@ def _about(pair: PairPermutations, test: str) -> Mapping[str, object]:
     }
 
 
-def _distances(test: str, flat: Floats, members: Members) -> Floats:
-    """(partition,): how far the groups' inputs are apart under every partition."""
+def input_distances(test: str, flat: Floats, members: Members) -> Floats:
+    """Compute how far the groups' inputs are apart under every partition.
+
+    Args:
+        test: One of ``PLAIN_TESTS``.
+        flat: (subject, value) each subject's input.
+        members: (partition, subject) 1 for the first group, 2 for the second, 0 for neither.
+
+    Returns:
+        (partition,).
+    """
     used = members[0] > 0
     values, members = flat[used], members[:, used]
     sd = values.std(axis=0)

@@ -20,6 +20,8 @@ FEWEST_PARTITIONS = 1 + FEWEST_PERMUTATIONS
 """With fewer distinct ways to hand out the labels, the observed one included, no p could reach 0.05."""
 MIXED = "a subject has samples in several groups, so subjects' labels cannot be permuted"
 """Why no pair can be tested."""
+NUMBER_OF_SAMPLES = "number of samples"
+"""What a stratum is called that no column makes: of subjects with equally many samples."""
 
 
 def observed_partition(group: npt.NDArray[np.int64], a: Sequence[int], b: Sequence[int]) -> Members:
@@ -63,7 +65,7 @@ def permute_labels(
     smallest = min(int((observed == code).sum()) for code in (1, 2))
     if smallest < FEWEST_SUBJECTS:
         return f"a group of {smallest} subjects; {FEWEST_SUBJECTS} are needed"
-    strata = _strata(observed, columns)
+    strata = strata_of(np.flatnonzero(observed), columns)
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
     if distinct < math.log(FEWEST_PARTITIONS):
         return (
@@ -71,7 +73,7 @@ def permute_labels(
             f"{FEWEST_PARTITIONS} are needed"
         )
     members = np.tile(observed, (1 + permutations, 1))
-    random = np.random.default_rng([seed, zlib.crc32(f"{a} {b}".encode())])
+    random = stream(seed, f"{a} {b}")
     for row in members[1:]:
         for stratum in strata:
             row[stratum] = random.permutation(row[stratum])
@@ -93,10 +95,22 @@ def pick_evenly(epochs: list[int], count: int) -> tuple[int, ...]:
     return tuple(epochs[place] for place in dict.fromkeys(places.tolist()))
 
 
-def _strata(observed: Members, columns: Mapping[str, npt.NDArray[np.str_]]) -> list[npt.NDArray[np.int64]]:
-    """The places of the pair's subjects, stratum by stratum."""
+def stream(seed: int, name: str) -> np.random.Generator:
+    """Return the random numbers of one question, so that others do not move it."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def strata_of(
+    concerned: npt.NDArray[np.intp], columns: Mapping[str, npt.NDArray[np.str_]]
+) -> list[npt.NDArray[np.int64]]:
+    """Return the places of some subjects, stratum by stratum.
+
+    Args:
+        concerned: Their places.
+        columns: (subject,) values by name; a stratum is of subjects that agree in all of them.
+    """
     keys: dict[tuple[str, ...], list[int]] = {}
-    for place in np.flatnonzero(observed):
+    for place in concerned:
         keys.setdefault(tuple(str(values[place]) for values in columns.values()), []).append(int(place))
     return [np.array(places) for places in keys.values()]
 

@@ -143,4 +143,7 @@ def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
     if "networks" not in tests or not tests["networks"].max() > 1:
         return ()
     count = int(tests["networks"].max()) - 1
-    return (f"The groups are what is learned, so each of {count} permutations is a network trained anew.",)
+    return (
+        f"The groups are what is learned, so each of {count} permutations is a network trained anew; no p is below "
+        f"{1 / (count + 1):.2g}.",
+    )

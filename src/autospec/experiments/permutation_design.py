@@ -6,44 +6,22 @@ whose samples move together; labels are permuted within the compared pair and wi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from autospec.analysis.relabelling import observed_partition, permute_labels, pick_evenly
+from autospec.analysis.relabelling import NUMBER_OF_SAMPLES, observed_partition, permute_labels, pick_evenly
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import ExperimentConfig, IntrospectionConfig, Task
 from autospec.experiments.datasets.dataset import LEVERAGE, Dataset
+from autospec.experiments.joint_design import DEFAULT_STRATA, PAIRED, UNEQUAL, JointQuestions, Units, labels_apart
 from autospec.recording.schedule import Schedule
 from autospec.store.groups import pairs_of
-from autospec.store.permuted_pairs import NOT_ASKED, Members, PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import NOT_ASKED, PairPermutations, PermutationDesign
 
-DEFAULT_STRATA = ("sex", "site")
-"""Columns within which labels are permuted, as far as a data set has them."""
-
-
-UNEQUAL = 0.1
-"""Shares of a label that are further apart, in SD, make two groups differ in it."""
-NUMBER_OF_SAMPLES, PAIRED = "number of samples", "subject"
-"""What strata are called that no column makes: subjects with equally many samples, and the two groups of a subject."""
 Places = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Subjects:
-    """The subjects who are trained on: their name, the index of their group, and the columns of their strata.
-
-    Of a subject with samples in several groups (two visits) each group's samples are a unit of their own, and ``name``
-    says whose. Subjects of whom there are more samples pull harder, so that only those with equally many can be
-    exchanged: where their number varies, it is a column.
-    """
-
-    name: npt.NDArray[np.str_]
-    group: npt.NDArray[np.int64]
-    columns: Mapping[str, npt.NDArray[np.str_]]
 
 
 @dataclass(frozen=True)
@@ -98,8 +76,9 @@ def permutation_design(
             refused[question.a, question.b] = permuted
         else:
             pairs.append(permuted)
-    epochs = pick_evenly(recorded, config.permutation_epochs) if pairs else ()
-    return PermutationDesign(tuple(pairs), refused, subject, epochs)
+    joint = JointQuestions(data, subjects, config, group_by, target, residualized).permute()
+    design = PermutationDesign(tuple(pairs), refused, subject, **joint)
+    return design if design.is_empty else replace(design, epochs=pick_evenly(recorded, config.permutation_epochs))
 
 
 def run_permutations(config: ExperimentConfig, data: Dataset) -> PermutationDesign:
@@ -129,16 +108,14 @@ def _units(names: npt.NDArray[np.str_], group: npt.NDArray[np.int64]) -> tuple[P
     return first.astype(np.int64), subject.reshape(-1).astype(np.int64)
 
 
-def _subjects(
-    data: Dataset, first: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], target: str | None
-) -> _Subjects:
+def _subjects(data: Dataset, first: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], target: str | None) -> Units:
     """The subjects, each described by the first of their ``samples``, whose places are ``first``."""
     columns = {name: np.array(values, dtype=str)[data.training][first] for name, values in data.columns.items()}
     if target is not None:
         columns[target] = np.array(data.classes)[data.target[data.training][first]]
     if len(set(samples.tolist())) > 1:
         columns[NUMBER_OF_SAMPLES] = samples.astype(str)
-    return _Subjects(np.array(data.subjects)[data.training][first], data.group[data.training][first], columns)
+    return Units(np.array(data.subjects)[data.training][first], data.group[data.training][first], columns)
 
 
 def _questions(data: Dataset, group_by: list[str]) -> list[_Question]:
@@ -191,7 +168,7 @@ def _refusal(question: _Question, target: str | None, residualized: Collection[s
 
 def _permute(
     question: _Question,
-    subjects: _Subjects,
+    subjects: Units,
     groups: tuple[str, ...],
     config: IntrospectionConfig,
     target: str | None,
@@ -210,7 +187,7 @@ def _permute(
     fixed = [name for name in names if name in subjects.columns and name not in question.compared]
     for name in DEFAULT_STRATA:
         left_out = name in subjects.columns and name not in (*fixed, *question.compared, *residualized)
-        if left_out and (apart := _apart(observed, subjects.columns[name])) > UNEQUAL:
+        if left_out and (apart := labels_apart(observed, subjects.columns[name])) > UNEQUAL:
             return (
                 f"the two groups differ in {name} (by {apart:.2f} SD), which introspection.strata="
                 f"[{', '.join(config.strata)}] leaves out; add {name}, or take it out of the data (dataset.residualize)"
@@ -220,14 +197,3 @@ def _permute(
     if len(set(whose)) < len(whose):  # paired: a subject's two groups are exchanged, which flips a sign
         columns[PAIRED] = subjects.name
     return permute_labels(question.a, question.b, observed, columns, config.permutations, config.permutation_seed)
-
-
-def _apart(observed: Members, labels: npt.NDArray[np.str_]) -> float:
-    """How far the shares of a label are apart in the two groups, at most, in SD of the label over both."""
-    largest = 0.0
-    for label in np.unique(labels[observed > 0]):
-        share = float((labels[observed > 0] == label).mean())
-        a, b = (float((labels[observed == code] == label).mean()) for code in (1, 2))
-        if 0 < share < 1:
-            largest = max(largest, abs(a - b) / math.sqrt(share * (1 - share)))
-    return largest

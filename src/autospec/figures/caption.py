@@ -35,8 +35,9 @@ EXCESS = (
 )
 PAPER = ", dark where the paper's t-test has p < 0.05 (descriptive, not calibrated: no evidence of a difference)"
 TESTED = (
-    "p: labels were permuted over subjects; one distance over the whole trajectory, family-wise over the layers and "
-    "pairs of a panel. It is a test of exchangeability."
+    "p: labels were permuted over subjects (over images or sequences where these are the data); one distance over the "
+    "whole trajectory, family-wise over the layers and pairs of a panel. It is a test of exchangeability. Mixed signs: "
+    "some singular values are larger in the one group, some in the other."
 )
 ASSOCIATION = "A difference is an association with the label, which need not be its cause."
 
@@ -92,7 +93,7 @@ def _results(panel: DifferencePanel) -> str:
         ]
         name = panel.pair_names.get(pair, " against ".join(pair))
         found += [f"{name}: {'; '.join(words)}."] if words else []
-    return " ".join([f"**{panel.letter}:**", *found, *panel.left_out, *[panel.grey] * bool(panel.grey)])
+    return " ".join([f"**{panel.letter}:**", *found, *panel.joint, *panel.left_out, *[panel.grey] * bool(panel.grey)])
 
 
 def _data(panels: Sequence[Panel]) -> Iterator[str]:

@@ -122,6 +122,7 @@ class DifferencePanel:
         paper: Whether ``tests`` are the paper's descriptive ones.
         verdicts: By layer, first and second group, the result of the primary test in a few words.
         left_out: Sentences on what is not tested, and why.
+        joint: Sentences on what all groups at once and covariates gave.
         grey: A sentence on how much of the maps is grey, and why.
         pair_names: The pairs' names for readers.
         side_names: The two groups' names for readers, by pair.
@@ -140,6 +141,7 @@ class DifferencePanel:
     paper: bool = True
     verdicts: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    joint: tuple[str, ...] = ()
     grey: str = ""
     pair_names: Mapping[tuple[str, str], str] = field(default_factory=dict)
     side_names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)

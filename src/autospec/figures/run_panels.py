@@ -10,6 +10,7 @@ from math import isnan
 import pandas as pd
 
 from autospec.analysis.comparison import Comparison
+from autospec.analysis.joint_tests import joint_sentences
 from autospec.analysis.run_tables import RunTables
 from autospec.analysis.summary import drawn_rows, left_out, orient, retrained, verdicts
 from autospec.figures.contents import DifferencePanel, LayerTitle, Provenance, SpectraPanel
@@ -110,6 +111,7 @@ def difference_panel(
         verdicts=verdicts(drawn, heading.label),
         side_names={(a, b): (heading.label(a), heading.label(b)) for a, b in pairs},
         left_out=(*retrained(drawn), *left_out(drawn, heading.label)),
+        joint=joint_sentences(tests),
         grey=_values_left_out(compared),
         seeds=heading.seeds,
     )

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from autospec.analysis.joint_relabelling import FEWEST_GROUPS
 from autospec.analysis.relabelling import pick_evenly
 from autospec.errors import AutoSpecError
+from autospec.recording.covariates import SubjectName, checked_covariates
 from autospec.recording.schedule import Schedule
 from autospec.spectra.groups import Grouping
 from autospec.store.groups import Pair, pairs_of
 from autospec.store.schema import ALL
-
-SubjectName = str | int
 
 TARGET = (
     "the groups are what the model is trained to tell apart (target_is_group=True), so weights depend on the compared "
@@ -37,6 +37,9 @@ class PermutationRequest:
         epochs: When labels are permuted; None is ever more rarely, as the number of epochs is not known.
         every: At which epochs spectra are taken.
         seed: The seed of the drawing.
+        omnibus: The groups that are tested at once; none where they are not to be.
+        refused_omnibus: Why they are not tested all the same.
+        covariates: By name the number of every subject.
     """
 
     permutations: int
@@ -47,10 +50,18 @@ class PermutationRequest:
     epochs: tuple[int, ...] | None = None
     every: int = 1
     seed: int = 0
+    omnibus: tuple[str, ...] = ()
+    refused_omnibus: str = ""
+    covariates: Mapping[str, Mapping[SubjectName, float]] = field(default_factory=dict)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether nothing is to be permuted."""
+        return not self.parts and not self.covariates and (not self.omnibus or bool(self.refused_omnibus))
 
     def is_due(self, epoch: int) -> bool:
         """Whether labels are permuted at an epoch: at the chosen ones, or at records 0, 1, 2, 4, 8, ..."""
-        if not self.parts:
+        if self.asks_nothing:
             return False
         if self.epochs is not None:
             return epoch in self.epochs
@@ -69,6 +80,8 @@ def permutation_request(
     pairs: Sequence[Sequence[str]] | None,
     count: int,
     seed: int,
+    omnibus: bool | None = None,
+    covariates: Mapping[str, Any] | None = None,
 ) -> PermutationRequest:
     """Check the arguments that a recorder was given; AutoSpecError for those that do not fit."""
     if not isinstance(target_is_group, bool):
@@ -83,7 +96,31 @@ def permutation_request(
     levels = {column: _levels(column, values, names) for column, values in (strata or {}).items()}
     recorded = None if schedule.epochs is None else [e for e in range(schedule.epochs) if schedule.takes(e)]
     epochs = None if recorded is None else pick_evenly(recorded, count)
-    return PermutationRequest(permutations, tested, refused, names, levels, epochs, schedule.every, seed)
+    groups = wanted_omnibus(omnibus, grouping.names[1 : 1 + grouping.disjoint])
+    return PermutationRequest(
+        permutations,
+        tested,
+        refused,
+        names,
+        levels,
+        epochs,
+        schedule.every,
+        seed,
+        groups,
+        TARGET if target_is_group else "",
+        checked_covariates(covariates, names),
+    )
+
+
+def wanted_omnibus(omnibus: bool | None, groups: Sequence[str]) -> tuple[str, ...]:
+    """The groups that are tested at once; AutoSpecError where that is asked for and there are fewer than three."""
+    if omnibus and len(groups) < FEWEST_GROUPS:
+        raise AutoSpecError(
+            f"omnibus=True: there are {len(groups)} groups ({', '.join(groups)}), and {FEWEST_GROUPS} or more are "
+            "tested at once; two are a pair, which has a test of its own"
+        )
+    wanted = len(groups) >= FEWEST_GROUPS if omnibus is None else omnibus
+    return tuple(groups) if wanted else ()
 
 
 def subject_names(subjects: Any, argument: str) -> list[SubjectName]:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from autospec.analysis.joint_values import dispersions, rank_correlations
 from autospec.capture.layers import Layer, Use
 from autospec.capture.row_owners import RowOwners
 from autospec.errors import AutoSpecError
@@ -20,7 +22,18 @@ from autospec.recording.subject_register import Subjects
 from autospec.spectra.factors import GradientFactors
 from autospec.spectra.groups import SampleGroups
 from autospec.spectra.subject_sums import Ratios, SubjectSums, loss_ratios
-from autospec.store.schema import PERMUTATION_EPOCHS, PERMUTATION_LOSS, PERMUTATION_RATIOS, Field, permutation_field
+from autospec.store.schema import (
+    ALL,
+    COVARIATE,
+    JOINT_VALUES,
+    OMNIBUS,
+    PERMUTATION_EPOCHS,
+    PERMUTATION_LOSS,
+    PERMUTATION_RATIOS,
+    Field,
+    joint_field,
+    permutation_field,
+)
 
 
 class PermutationSums:
@@ -120,10 +133,11 @@ class PermutationSums:
         ``floors``: the noise floor of each group's gradient relative to its factors' norms, by layer and group.
         """
         started = time.monotonic()
-        pairs = self._subjects.design().pairs
-        if not pairs:
+        design = self._subjects.design()
+        if design.is_empty:
             return {}
-        members = [self._padded(self._subjects.members(pair)) for pair in pairs]
+        pairs = design.pairs
+        members = [self._padded(self._subjects.in_order(pair.members)) for pair in pairs]
         found: dict[Field, npt.ArrayLike | None] = {PERMUTATION_EPOCHS: epoch}
         for layer, sums in self._layers.items():
             of_groups = floors[layer]
@@ -131,12 +145,35 @@ class PermutationSums:
                 sums.ratios(partitions, self._weight, max(of_groups[pair.a], of_groups[pair.b]))
                 for pair, partitions in zip(pairs, members, strict=True)
             ]
-            found |= {permutation_field(layer, name): _stacked(of_pairs, name) for name in PERMUTATION_RATIOS}
-        if self._losses is not None:
+            if pairs:
+                found |= {permutation_field(layer, name): _stacked(of_pairs, name) for name in PERMUTATION_RATIOS}
+            found |= self._joint(layer, sums, of_groups)
+        if self._losses is not None and pairs:
             losses = self._losses
             found[PERMUTATION_LOSS] = torch.stack([loss_ratios(losses, self._counts, own) for own in members]).numpy()
         self.cost_s += time.monotonic() - started
         return found
+
+    def _joint(self, layer: str, sums: SubjectSums, floors: Mapping[str, float]) -> dict[Field, npt.ArrayLike | None]:
+        """What all groups at once and covariates give in one layer."""
+        design, found = self._subjects.design(), dict[Field, npt.ArrayLike | None]()
+        if (groups := design.omnibus) is not None:
+            members = self._padded(self._subjects.in_order(groups.members))
+            floor = max(floors[name] for name in groups.groups)
+            deviations = sums.deviations(members, len(groups.groups), self._weight, floor)
+            for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(deviations.cpu().numpy()), strict=True):
+                found[joint_field(layer, OMNIBUS, name)] = values
+        if design.covariates:
+            ranks = [self._subjects.in_order(covariate.ranks).numpy() for covariate in design.covariates]
+            correlations = [self._correlations(sums, own, floors[ALL]) for own in ranks]
+            found[joint_field(layer, COVARIATE, "rank_correlation")] = np.stack(correlations)
+        return found
+
+    def _correlations(self, sums: SubjectSums, ranks: npt.NDArray[np.float64], floor: float) -> npt.NDArray[np.float64]:
+        """(1 + P, K) of one covariate, whose ``ranks`` are NaN for whoever takes no part."""
+        concerned = np.flatnonzero(np.isfinite(ranks[0]))
+        contributions = sums.contributions(torch.from_numpy(concerned), self._weight, floor)
+        return rank_correlations(ranks[:, concerned], contributions.cpu().numpy())
 
     def _padded(self, members: Tensor) -> Tensor:
         """(1 + P, room): the room for people who never came is on neither side."""

@@ -101,12 +101,15 @@ class SpectralRecorder(Uncopied):
         strata: columns within which labels are exchanged, ``{"sex": {subject: level}}``, or a level for each sample
             beside ``subjects``; the class that the model learns, where it learns one, belongs here.
         pairs: the pairs of groups that are tested; None is every pair that shares no sample.
+        omnibus: whether all disjoint groups are tested at once as well; None is where there are three or more.
+        covariates: numbers of subjects, ``{"age": {subject: years}}``, or one for each sample beside ``subjects``:
+            whether what a subject adds to the gradient goes with them is tested, within groups and ``strata``.
         permutation_epochs: at how many epochs labels are exchanged, where ``epochs`` is given; else it is done at
             records 0, 1, 2, 4, 8 and so on.
         permutation_seed: the seed of the exchanges.
         on_record: called after each record with a dict of numbers, per layer and group, for any logger; of several
             processes by the first.
-        permutation_design: permutations that were designed beforehand, in place of the six arguments above.
+        permutation_design: permutations that were designed beforehand, in place of the eight arguments above.
         attributes: root attributes of the file.
         process_group: the processes that train the model together, each on a shard of the samples; None finds them
             (``DistributedDataParallel``, ``fully_shard``, or the default group of ``torch.distributed``), False is this
@@ -145,6 +148,8 @@ class SpectralRecorder(Uncopied):
         subjects: Iterable[Any] | None = None,
         strata: Mapping[str, Any] | None = None,
         pairs: Sequence[Sequence[str]] | None = None,
+        omnibus: bool | None = None,
+        covariates: Mapping[str, Any] | None = None,
         permutation_epochs: int = 10,
         permutation_seed: int = 314159,
         on_record: OnRecord | None = None,
@@ -179,6 +184,8 @@ class SpectralRecorder(Uncopied):
                 "subjects": subjects,
                 "strata": strata,
                 "pairs": pairs,
+                "omnibus": omnibus,
+                "covariates": covariates,
                 "seed": permutation_seed,
             },
             is_designed=permutation_design is not None,

@@ -77,6 +77,8 @@ def recording_request(
         permuted = permutation_request(
             checked.permutations, grouping, schedule, count=checked.permutation_epochs, **permutations
         )
+    elif asked := [name for name in ("omnibus", "covariates") if permutations[name]]:
+        raise AutoSpecError(f"{asked[0]}=...: needs permutations=1000 (or more)")
     return RecordingRequest(checked, grouping, schedule, chosen, permuted)
 
 

@@ -40,6 +40,11 @@ class PartitionSums:
         few, many = (padded(torch.cat(found), width) for found in zip(*parts, strict=True))
         return (few, many) if first else (many, few)
 
+    def spectra_of(self, side: Tensor, width: int) -> Tensor:
+        """(P, width): the singular values of P sets of people (P, people)."""
+        sums = (self.of_sides(block).double() for block in side.to(self.precision).split(self._at_once))
+        return padded(torch.cat([of_matrix(found, self.precision) for found in sums]), width)
+
     def _spectra(self, side: Tensor) -> tuple[Tensor, Tensor]:
         sums = self.of_sides(side.to(self.precision)).double()
         few = of_matrix(sums, self.precision)

@@ -109,8 +109,7 @@ class SubjectSums:
         ``relative_floor`` is the noise floor of the layer's gradients relative to ``‖A_c‖ ‖Δ_c‖``; None takes the
         formula's, ``eps √min(shape)``.
         """
-        if relative_floor is None:
-            relative_floor = self.eps * math.sqrt(min(self.shape))
+        relative_floor = self._relative(relative_floor)
         if self._squared_norms is None or not self.told_apart:
             return _unknown(len(members), min(self.shape))
         concerned = (members[0] > 0).nonzero()[:, 0].to(self._squared_norms.device)
@@ -121,17 +120,71 @@ class SubjectSums:
         sides = [(members == code).double() for code in (1, 2)]
         spectra = sums.spectra_of_sides(sides[0], min(self.shape))
         floors = [relative_floor * (side @ norms).clamp_min(0.0).prod(1).sqrt() for side in sides]
-        return _ratios(spectra, floors, [side @ weight for side in sides], sums.whole.norm())
+        return ratios_of_sides(spectra, floors, [side @ weight for side in sides], sums.whole.norm())
+
+    def deviations(self, members: Tensor, groups: int, weight: Tensor, relative_floor: float | None = None) -> Tensor:
+        """How far each of several groups' singular values lie from the mean over groups, for each of P partitions.
+
+        ``members`` (P, people) is 1 for the first group, 2 for the second and so on, 0 for none. Returns (groups, P, K)
+        log2 of those of the mean gradients; NaN for all groups where one lies below its noise floor.
+        """
+        if self._squared_norms is None or not self.told_apart:
+            return _unknown(len(members), min(self.shape)).spectrum.expand(groups, -1, -1)
+        concerned = (members[0] > 0).nonzero()[:, 0].to(self._squared_norms.device)
+        sums, norms = self._sums_of(concerned), on_capable_device(self._squared_norms[concerned])
+        members, weight = (on_capable_device(part.to(norms.device)) for part in (members, weight))
+        members, weight = members[:, concerned.to(norms.device)], weight[concerned.to(norms.device)]
+        logs = []
+        for code in range(1, groups + 1):
+            side = (members == code).double()
+            floor = self._relative(relative_floor) * (side @ norms).clamp_min(0.0).prod(1).sqrt()
+            spectrum = sums.spectra_of(side, min(self.shape))
+            logs.append(_log2(spectrum.where(spectrum > floor[:, None], 0.0)) - (side @ weight).log2()[:, None])
+        every = torch.stack(logs)
+        return every - every.mean(0)
+
+    def contributions(self, concerned: Tensor, weight: Tensor, relative_floor: float | None = None) -> Tensor:
+        """What each of some people (k,) adds to the singular values of all of them together, over their loss weight.
+
+        With ``∇ = Σ_s ∇_s = U Σ Vᵀ`` person s adds ``u_iᵀ ∇_s v_i`` to σ_i; the sum over people is σ_i. Returns (k, K);
+        NaN where σ_i lies below its noise floor.
+        """
+        if self._squared_norms is None or not self.told_apart:
+            return torch.full((len(concerned), min(self.shape)), torch.nan, dtype=torch.float64)
+        concerned = concerned.to(self._squared_norms.device)
+        norms, weight = (on_capable_device(part) for part in (self._squared_norms[concerned], weight))
+        added, values = self._added_by(concerned)
+        floor = self._relative(relative_floor) * norms.sum(0).prod().sqrt()
+        return torch.where(values > floor, added / weight.to(norms.device)[concerned.to(norms.device), None], torch.nan)
+
+    def _added_by(self, concerned: Tensor) -> tuple[Tensor, Tensor]:
+        """(k, K) what some people add to each singular value of their sum, and (K,) these."""
+        if self._gradients is not None:
+            gradients = on_capable_device(self._gradients[concerned]).double()
+            left, values, right = torch.linalg.svd(gradients.sum(0), full_matrices=False)
+            blocks = gradients.split(max(1, CHUNK_NUMBERS // (len(left) * len(values))))
+            return torch.cat([((block @ right.mT) * left).sum(1) for block in blocks]), values
+        adjoint, activation, person = (on_capable_device(part) for part in self._rows_of(concerned))
+        left, values, right = torch.linalg.svd(adjoint.double().mT @ activation.double(), full_matrices=False)
+        by_row = (adjoint.double() @ left) * (activation.double() @ right.mT)
+        return by_row.new_zeros((len(concerned), len(values))).index_add_(0, person, by_row), values
+
+    def _relative(self, floor: float | None) -> float:
+        return self.eps * math.sqrt(min(self.shape)) if floor is None else floor
 
     def _sums_of(self, concerned: Tensor) -> PartitionSums:
         """The sums over some people, by whichever way their parts are kept."""
         if self._gradients is not None:
             return of_gradients(on_capable_device(self._gradients[concerned]))
+        return of_rows(*(on_capable_device(part) for part in self._rows_of(concerned)))
+
+    def _rows_of(self, concerned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows of some people, adjoints and activations, and whose each row is, by the place among them."""
         place = torch.full((self.subjects,), -1, device=concerned.device)
         place[concerned] = torch.arange(len(concerned), device=concerned.device)
         adjoint, activation, subject = (torch.cat(parts) for parts in zip(*self._rows, strict=True))
         kept = place[subject] >= 0
-        return of_rows(*(on_capable_device(part[kept]) for part in (adjoint, activation, place[subject])))
+        return adjoint[kept], activation[kept], place[subject][kept]
 
     def keeps_rows_of(self, factors: GradientFactors) -> bool:
         """Whether factors are kept as they came; never again once anything was multiplied."""
@@ -163,7 +216,9 @@ class SubjectSums:
         return max(1, min(factors.samples_at_once, CHUNK_NUMBERS // (self.shape[0] * self.shape[1])))
 
 
-def _ratios(spectra: tuple[Tensor, Tensor], floors: list[Tensor], weights: list[Tensor], whole: Tensor) -> Ratios:
+def ratios_of_sides(
+    spectra: tuple[Tensor, Tensor], floors: list[Tensor], weights: list[Tensor], whole: Tensor
+) -> Ratios:
     """What two sides of P partitions differ in, from their spectra (P, K), noise floors and loss weights (P,)."""
     (a, b), (floor_a, floor_b) = spectra, floors
     scale = (weights[1] / weights[0]).log2()

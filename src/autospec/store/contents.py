@@ -20,6 +20,8 @@ from autospec.store.schema import (
     GROUP_SIZES,
     GROUP_WEIGHT,
     INDEX,
+    JOINT_TEXTS,
+    JOINT_VALUES,
     LAYERS,
     OTHER_GROUP,
     PAIR,
@@ -36,6 +38,7 @@ from autospec.store.schema import (
     SPECTRUM_NAMES,
     TRAINING_CURVES,
     TRAINING_EPOCHS,
+    joint_path,
 )
 
 WHOLE, NUMBER, TRUTH, TEXT, LABEL = "whole numbers", "numbers", "truth values", "text", "text or numbers"
@@ -107,6 +110,20 @@ SPECTRA = (
             f"{PERMUTATION_ROOT}/{LAYERS}/*/{name}", NUMBER, tuple(f"_{one}" if one == INDEX else one for one in axes)
         )
         for name, axes in PERMUTATION_RATIOS.items()
+    ),
+    *(
+        Content(
+            f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/*/{name}",
+            NUMBER,
+            tuple(f"_{one}" if one == INDEX else one for one in axes),
+        )
+        for kind, arrays in JOINT_VALUES.items()
+        for name, axes in arrays.items()
+    ),
+    *(
+        Content(joint_path(kind, text), TEXT, (axis.format(kind),))
+        for kind in JOINT_VALUES
+        for text, axis in zip(JOINT_TEXTS, ("{}", "_strata", "refused {}", "refused {}"), strict=True)
     ),
 )
 """The first that fits counts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import h5py
@@ -10,8 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.store.groups import Pair
-from autospec.store.permuted_pairs import Members, PairPermutations, PermutationDesign
+from autospec.store.permuted_pairs import (
+    CovariatePermutations,
+    GroupsPermutations,
+    Members,
+    PairPermutations,
+    PermutationDesign,
+)
 from autospec.store.schema import (
+    COVARIATE,
+    JOINT_TEXTS,
+    JOINT_VALUES,
+    OMNIBUS,
     PERMUTATION_EPOCHS,
     PERMUTATION_LOSS,
     PERMUTATION_PAIRS,
@@ -21,10 +31,41 @@ from autospec.store.schema import (
     PERMUTATION_ROOT,
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
+    joint_field,
+    joint_path,
     permutation_field,
 )
 
 RatioArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class JointValues:
+    """What all groups at once, or covariates, give under every permutation, the observed order first.
+
+    Attributes:
+        names: The groups that are tested at once, or the covariates.
+        strata: Within which columns was permuted: of all groups one text, of covariates one each.
+        refused: Why there are no permutations, by the joined names of the groups, or by covariate.
+        values: By layer and name (``schema.JOINT_VALUES``): of groups the (epoch, partition, index) mean squared z of
+            their singular values' logarithms, each less the mean over groups, and the (epoch, group, index) observed
+            ones less their mean over partitions; of covariates the (epoch, covariate, partition, index) rank
+            correlation with the subjects' contributions.
+    """
+
+    names: tuple[str, ...]
+    strata: tuple[str, ...]
+    refused: Mapping[str, str]
+    values: Mapping[str, Mapping[str, RatioArray]]
+
+    @property
+    def permutations(self) -> int | None:
+        """The number P of permutations; None where there are none."""
+        for arrays in self.values.values():
+            if "dispersion" in arrays:
+                return arrays["dispersion"].shape[1] - 1
+            return arrays["rank_correlation"].shape[2] - 1
+        return None
 
 
 @dataclass(frozen=True)
@@ -40,6 +81,8 @@ class PermutationRatios:
         permutation_design: A digest, the same for runs that permuted the same subjects in the same way.
         ratios: By layer and name (``schema.PERMUTATION_RATIOS``), (epoch, pair, partition, ...) log2 ratios.
         loss: (epoch, pair, partition) log2 ratios of the mean losses; None where losses were not given.
+        omnibus: All groups at once; None where nobody asked.
+        covariates: The covariates; None where nobody asked.
     """
 
     epochs: npt.NDArray[np.int64]
@@ -50,12 +93,17 @@ class PermutationRatios:
     permutation_design: str
     ratios: Mapping[str, Mapping[str, RatioArray]]
     loss: RatioArray | None
+    omnibus: JointValues | None = None
+    covariates: JointValues | None = None
 
     @property
     def permutations(self) -> int:
         """The number P of permutations of each pair, the observed partition not counted."""
         first = next(iter(self.ratios.values()), None)
-        return 0 if first is None else first["log_norm"].shape[2] - 1
+        if first is not None:
+            return first["log_norm"].shape[2] - 1
+        joint = [one.permutations for one in (self.omnibus, self.covariates) if one is not None]
+        return next((count for count in joint if count is not None), 0)
 
     @property
     def stored_design(self) -> PermutationDesign:
@@ -67,11 +115,33 @@ class PermutationRatios:
             return members
 
         pairs = [
-            PairPermutations(a, b, tuple(strata.split(", ")) if strata else (), sides(counts))
+            PairPermutations(a, b, _columns_of(strata), sides(counts))
             for (a, b), strata, counts in zip(self.pairs, self.strata, self.subjects, strict=True)
         ]
         nobody = np.empty(0, dtype=np.int64)
-        return PermutationDesign(tuple(pairs), self.refused, nobody, stored_digest=self.permutation_design)
+        return PermutationDesign(
+            tuple(pairs),
+            self.refused,
+            nobody,
+            omnibus=self._stored_omnibus,
+            covariates=tuple(self._stored_covariates),
+            refused_omnibus=self.omnibus.refused if self.omnibus else {},
+            refused_covariates=self.covariates.refused if self.covariates else {},
+            stored_digest=self.permutation_design,
+        )
+
+    @property
+    def _stored_omnibus(self) -> GroupsPermutations | None:
+        if self.omnibus is None or not self.omnibus.names:
+            return None
+        members = np.zeros((1 + (self.omnibus.permutations or 0), 0), dtype=np.int8)
+        return GroupsPermutations(self.omnibus.names, _columns_of(self.omnibus.strata[0]), members)
+
+    @property
+    def _stored_covariates(self) -> Iterator[CovariatePermutations]:
+        joint = self.covariates
+        for name, strata in zip(joint.names, joint.strata, strict=True) if joint is not None else ():
+            yield CovariatePermutations(name, _columns_of(strata), np.zeros((1 + self.permutations, 0)))
 
 
 def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios | None:
@@ -97,7 +167,26 @@ def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios
         permutation_design=str(file[PERMUTATION_ROOT].attrs["relabellings"]),
         ratios={layer: _ratios(file, layer) for layer in permuted},
         loss=file[PERMUTATION_LOSS.path][()] if PERMUTATION_LOSS.path in file else None,
+        omnibus=_joint(file, OMNIBUS, layers),
+        covariates=_joint(file, COVARIATE, layers),
     )
+
+
+def _joint(file: h5py.File, kind: str, layers: Sequence[str]) -> JointValues | None:
+    if joint_path(kind, "name") not in file:
+        return None
+    texts = {name: tuple(_texts(file, joint_path(kind, name))) for name in JOINT_TEXTS}
+    values = {
+        layer: {name: file[joint_field(layer, kind, name).path][()] for name in JOINT_VALUES[kind]}
+        for layer in layers
+        if all(joint_field(layer, kind, name).path in file for name in JOINT_VALUES[kind])
+    }
+    refused = dict(zip(texts["refused"], texts["reason"], strict=True))
+    return JointValues(texts["name"], texts["strata"], refused, values)
+
+
+def _columns_of(strata: str) -> tuple[str, ...]:
+    return tuple(strata.split(", ")) if strata else ()
 
 
 def _ratios(file: h5py.File, layer: str) -> dict[str, RatioArray]:

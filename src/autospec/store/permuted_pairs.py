@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,41 @@ class PairPermutations:
 
 
 @dataclass(frozen=True)
+class GroupsPermutations:
+    """Partitions of subjects into three or more groups at once, the observed partition first.
+
+    Attributes:
+        groups: The groups' names.
+        strata: The columns within which labels are permuted.
+        members: (1 + P, subject) 1 for the first group, 2 for the second and so on, 0 for none.
+    """
+
+    groups: tuple[str, ...]
+    strata: tuple[str, ...]
+    members: Members
+
+    @property
+    def name(self) -> str:
+        """What the groups are called together."""
+        return ", ".join(self.groups)
+
+
+@dataclass(frozen=True)
+class CovariatePermutations:
+    """The ranks of a covariate handed out to subjects anew, the observed order first.
+
+    Attributes:
+        name: The covariate's name.
+        strata: The columns within which values are permuted.
+        ranks: (1 + P, subject) ranks of its values, ties averaged; NaN for a subject who takes no part.
+    """
+
+    name: str
+    strata: tuple[str, ...]
+    ranks: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class PermutationDesign:
     """The permuted pairs of a run, the pairs that cannot be tested, and when permutations are taken.
 
@@ -44,6 +79,10 @@ class PermutationDesign:
         refused: Why each other pair cannot be tested.
         subject: (sample,) each training sample's subject, an index into the columns of ``PairPermutations.members``.
         epochs: The epochs at which permutations are taken.
+        omnibus: The permutations of all groups at once; None where that is not tested.
+        covariates: The permutations of each covariate.
+        refused_omnibus: Of the groups' joined names why they are not tested at once; empty where nobody asks.
+        refused_covariates: Why each other covariate that was asked for is not tested.
         stored_digest: The digest of a design of which a file has kept nothing more; empty where it is known whole.
     """
 
@@ -51,6 +90,10 @@ class PermutationDesign:
     refused: Mapping[tuple[str, str], str]
     subject: npt.NDArray[np.int64]
     epochs: tuple[int, ...] = ()
+    omnibus: GroupsPermutations | None = None
+    covariates: tuple[CovariatePermutations, ...] = ()
+    refused_omnibus: Mapping[str, str] = field(default_factory=dict)
+    refused_covariates: Mapping[str, str] = field(default_factory=dict)
     stored_digest: str = ""
 
     @property
@@ -61,7 +104,15 @@ class PermutationDesign:
     @property
     def permutations(self) -> int:
         """The number P of permutations of each pair, the observed partition not counted."""
-        return len(self.pairs[0].members) - 1 if self.pairs else 0
+        drawn = [len(pair.members) for pair in self.pairs]
+        drawn += [] if self.omnibus is None else [len(self.omnibus.members)]
+        drawn += [len(covariate.ranks) for covariate in self.covariates]
+        return drawn[0] - 1 if drawn else 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is permuted."""
+        return not (self.pairs or self.omnibus or self.covariates)
 
     def digest(self) -> str:
         """Return a digest that is the same for runs that permute the same subjects in the same way."""
@@ -70,4 +121,8 @@ class PermutationDesign:
         total = hashlib.sha256(self.subject.tobytes())
         for pair in self.pairs:
             total.update(f"{pair.a} {pair.b} {pair.members.shape}".encode() + pair.members.tobytes())
+        if self.omnibus is not None:
+            total.update(f"{self.omnibus.name} {self.omnibus.members.shape}".encode() + self.omnibus.members.tobytes())
+        for covariate in self.covariates:
+            total.update(f"{covariate.name} {covariate.ranks.shape}".encode() + covariate.ranks.tobytes())
         return total.hexdigest()[:16]

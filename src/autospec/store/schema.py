@@ -102,6 +102,18 @@ PERMUTATION_RATIOS = {
     "cancellation": (PERMUTATION_EPOCH, PAIR, PARTITION),
 }
 """Arrays stored of each layer's permuted partitions, the observed partition first."""
+OMNIBUS, COVARIATE = "omnibus", "covariate"
+"""Further questions that permutations answer: three or more groups at once, and covariates of subjects."""
+JOINT_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
+    OMNIBUS: {
+        "dispersion": (PERMUTATION_EPOCH, PARTITION, INDEX),
+        "log_excess": (PERMUTATION_EPOCH, OMNIBUS, INDEX),
+    },
+    COVARIATE: {"rank_correlation": (PERMUTATION_EPOCH, COVARIATE, PARTITION, INDEX)},
+}
+"""The arrays stored of each layer for either, the observed partition first; an axis of groups, or of covariates."""
+JOINT_TEXTS = ("name", "strata", "refused", "reason")
+"""What is said of either: of what there are permutations, within which columns, of what there are none and why."""
 
 LAYERS = "layers"
 
@@ -154,6 +166,17 @@ def layer_field(layer: str, statistic: str, dimensions: tuple[str, ...], dtype: 
 def permutation_field(layer: str, name: str) -> Field:
     """Return the field of one of a layer's ``PERMUTATION_RATIOS``."""
     return Field(f"{PERMUTATION_ROOT}/{LAYERS}/{layer_folder(layer)}/{name}", PERMUTATION_RATIOS[name], "float32")
+
+
+def joint_path(kind: str, name: str) -> str:
+    """Return the path of one of ``JOINT_TEXTS``."""
+    return f"{PERMUTATION_ROOT}/{kind}/{name}"
+
+
+def joint_field(layer: str, kind: str, name: str) -> Field:
+    """Return the field of one of a layer's ``JOINT_VALUES``."""
+    path = f"{PERMUTATION_ROOT}/{kind}/{LAYERS}/{layer_folder(layer)}/{name}"
+    return Field(path, JOINT_VALUES[kind][name], "float32")
 
 
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")

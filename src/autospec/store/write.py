@@ -27,12 +27,15 @@ from autospec.store.checksums import (
 from autospec.store.permuted_pairs import PermutationDesign
 from autospec.store.schema import (
     ALL,
+    COVARIATE,
     GROUP,
     GROUP_IS_MARGIN,
     GROUP_MEMBERS,
     GROUP_NAMES,
     GROUP_SIZES,
+    JOINT_TEXTS,
     LAYERS,
+    OMNIBUS,
     OTHER_GROUP,
     PERMUTATION_PAIRS,
     PERMUTATION_REASONS,
@@ -41,6 +44,7 @@ from autospec.store.schema import (
     PERMUTATION_STRATA,
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
+    joint_path,
     layer_folder,
     layer_path,
 )
@@ -137,6 +141,23 @@ def _permutation_arrays(design: PermutationDesign | None) -> Iterator[tuple[str,
     yield PERMUTATION_REFUSED, (), fixed_text(list(design.refused)).reshape(-1, 2)
     yield PERMUTATION_REASONS, (), fixed_text(list(design.refused.values()))
     yield PERMUTATION_SUBJECTS, (), np.array(subjects, dtype=np.int64).reshape(-1, 2)
+    if design.omnibus is not None or design.refused_omnibus:
+        names = design.omnibus.groups if design.omnibus else ()
+        strata = [", ".join(design.omnibus.strata)] if design.omnibus else []
+        yield from _joint_arrays(OMNIBUS, names, strata, design.refused_omnibus)
+    if design.covariates or design.refused_covariates:
+        names = tuple(covariate.name for covariate in design.covariates)
+        strata = [", ".join(covariate.strata) for covariate in design.covariates]
+        yield from _joint_arrays(COVARIATE, names, strata, design.refused_covariates)
+
+
+def _joint_arrays(
+    kind: str, names: Sequence[str], strata: Sequence[str], refused: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...], AnyArray]]:
+    """The datasets that say what else was permuted, in the order of ``JOINT_TEXTS``."""
+    texts = (names, strata, list(refused), list(refused.values()))
+    for name, values in zip(JOINT_TEXTS, texts, strict=True):
+        yield joint_path(kind, name), (), fixed_text(values)
 
 
 def _folder_lines(file: h5py.File, header: Header, paths: Sequence[str]) -> list[str]:

@@ -85,6 +85,9 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     if introspection.engine != "hooks" and introspection.permutations:
         given = f"introspection.permutations={introspection.permutations}"
         yield f"{given}: engine={introspection.engine} does not know single samples"
+    if not introspection.permutations and (introspection.omnibus or introspection.covariates):
+        key = "omnibus=true" if introspection.omnibus else f"covariates={introspection.covariates}"
+        yield f"introspection.{key}: needs introspection.permutations, such as 1000"
     if introspection.engine != "hooks" and config.processes > 1:
         yield f"processes={config.processes}: engine={introspection.engine} is for one process; allowed is hooks"
     if config.batch_size is not None and 1 <= config.batch_size < config.processes:

@@ -276,6 +276,8 @@ class IntrospectionConfig:
     permutation_epochs: Count = 10
     permutation_pairs: list[list[str]] | None = None
     permutation_seed: Annotated[int, Ge(0)] = 314159
+    omnibus: bool | None = None
+    covariates: list[str] = field(default_factory=list)
     retrain: Permutations = 0
     strata: list[str] = field(default_factory=lambda: ["sex", "site"])
 

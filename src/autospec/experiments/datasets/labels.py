@@ -38,9 +38,8 @@ def label_subjects(
     labelled = subjects.copy()
     for column in columns:
         names = names_of_values(config, column)
-        labels = [
-            _label(subjects["id"].iloc[i], text, column, names, account) for i, text in enumerate(subjects[column])
-        ]
+        both = zip(subjects["id"], subjects[column], strict=True)
+        labels = [_label(subject, text, column, names, account) for subject, text in both]
         labelled[column] = pd.Series(labels, index=subjects.index, dtype=object)
     labelled = labelled.dropna(subset=list(columns)).reset_index(drop=True)
     if labelled.empty:

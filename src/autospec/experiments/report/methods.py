@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,25 @@ def testing_sentences(permutations: PermutationRatios | None) -> str:
     if permutations is None:
         return "Groups were not tested: the run recorded no permutations."
     tests = [_describe_tests(permutations)] if permutations.pairs else []
-    return " ".join([*tests, *_reasons_untested(permutations)])
+    return " ".join([*tests, *_describe_joint(permutations), *_reasons_untested(permutations)])
+
+
+def _describe_joint(permutations: PermutationRatios) -> Iterator[str]:
+    """What was tested beside pairs, and what was asked for and could not be."""
+    omnibus, covariates = permutations.omnibus, permutations.covariates
+    if omnibus is not None and omnibus.names:
+        yield (
+            f"All groups ({', '.join(omnibus.names)}) were tested at once by {omnibus.permutations} permutations of "
+            "all labels; the statistic is the mean squared z of each group's log singular values, less their mean over "
+            "groups."
+        )
+    if covariates is not None and covariates.names:
+        yield (
+            f"{', '.join(covariates.names).capitalize()} of subjects, permuted within groups, was tested by the rank "
+            "correlation with what each subject adds to the singular values of the gradient of all."
+        )
+    refused = [one.refused.items() for one in (omnibus, covariates) if one is not None]
+    yield from (f"Not tested: {name} ({reason})." for own in refused for name, reason in own)
 
 
 def _describe_tests(permutations: PermutationRatios) -> str:

@@ -67,7 +67,13 @@ def retraining_design(config: ExperimentConfig, data: Dataset, permutations: int
             "see introspection.permutations"
         )
     pairs, refused = _learned_pairs(config, data)
-    introspection = replace(config.introspection, permutations=permutations, permutation_pairs=[list(p) for p in pairs])
+    introspection = replace(
+        config.introspection,
+        permutations=permutations,
+        permutation_pairs=[list(pair) for pair in pairs],
+        omnibus=False,
+        covariates=[],
+    )
     schedule = Schedule(config.introspection.every, config.epochs)
     recorded = [epoch for epoch in range(config.epochs) if schedule.takes(epoch)]
     residualized = getattr(config.dataset, "residualize", ())
