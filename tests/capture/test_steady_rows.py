@@ -60,6 +60,11 @@ UNSTEADY = {
     "pieces": lambda h: torch.cat(h.split(1)),
     "a reversal": lambda h: h.flip(0),
     "a cumulated sum": lambda h: h.cumsum(0),
+    "a choice": lambda h: torch.where(torch.eye(6)[:, :, None] > 0, h[None], torch.zeros(())).sum(1),
+    "a maximum": lambda h: (h[None] + (torch.eye(6)[:, :, None] - 1) * 1e6).max(1)[0],
+    "rows repeated": lambda h: (torch.eye(6).reshape(36, 1) * h.repeat(6, 1)).view(6, 6, 4).sum(1),
+    "sums of samples": lambda h: torch.stack([sum(row[k] * h[k] for k in range(6)) for row in torch.eye(6)]),
+    "a product by features": lambda h: torch.bmm(torch.eye(6).expand(4, 6, 6), h.T[:, :, None])[:, :, 0].T,
     "something unknown": lambda h: torch.linalg.solve(torch.eye(6), h),
 }
 
