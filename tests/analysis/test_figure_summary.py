@@ -132,3 +132,23 @@ def test_a_filter_on_p_meets_no_descriptive_test():
     assert np.isnan(table.p.iloc[2])
     assert table.descriptive_p.iloc[2] == 1e-90
     assert table.descriptive_p[:2].isna().all()
+
+
+def test_all_groups_at_once_and_a_covariate_have_verdicts_of_their_own():
+    def joint(test, p, **values):
+        return _row(test, p, b="", rank_correlation=np.nan, **values)
+
+    rows = [
+        joint("omnibus", 0.02, a="0, 1, 3", larger="3"),
+        joint("omnibus", 0.2, a="0, 1, 3", larger="3", layer="hidden.0"),
+        joint("covariate", 0.02, a="age", larger="") | {"rank_correlation": -0.3},
+        joint("covariate", np.nan, a="motion", larger="", note="it was taken out"),
+    ]
+    table = _summary(*rows, label=lambda group: f"digit {group}")
+    assert table.verdict.tolist() == [
+        "groups differ: digit 3 largest",
+        "no evidence",
+        "goes with age: median rank correlation -0.30",
+        "not tested: it was taken out",
+    ]
+    assert table.effect.iloc[[0, 2]].tolist() == [-0.25, -0.3]

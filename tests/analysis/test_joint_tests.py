@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autospec.analysis.joint_tests import joint_tests
+from autospec.analysis.joint_tests import joint_sentences, joint_tests
 from autospec.analysis.joint_values import dispersions
 from autospec.analysis.permutation import COLUMNS, permutation_tests
 from autospec.store.permutations import JointValues, PermutationRatios
@@ -109,3 +109,13 @@ def test_values_that_are_unknown_have_a_reason():
     assert np.isnan(row.p)
     assert row.note == "nothing here can be compared in every partition"
     assert row.larger == ""
+
+
+def test_a_caption_says_what_was_found_and_nothing_of_what_was_not_tested():
+    table = permutation_tests([_run()], LAYERS, [])
+    sentences = joint_sentences(table)
+    assert [sentence.split(" (")[0] for sentence in sentences] == [
+        "All 3 groups at once", "Subjects' age, within groups", "Subjects' motion, within groups"
+    ]  # fmt: skip
+    first = table[table.test == "omnibus"].p_family
+    assert sentences[0].endswith(f"first p = {first.iloc[0]:.3f}; second p = {first.iloc[1]:.3f}.")

@@ -69,9 +69,7 @@ def _verdict(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], st
     if row["p_family"] >= ALPHA:
         return f"no evidence{few}"
     if row["test"] == COVARIATE:
-        return (
-            f"goes with {row['group_a']}: {'more' if row['rank_correlation'] > 0 else 'less'} where it is higher{few}"
-        )
+        return f"goes with {row['group_a']}: median rank correlation {row['rank_correlation']:+.2f}{few}"
     if row["test"] == OMNIBUS:
         return f"groups differ: {label(row['larger'])} largest{few}"
     key = row["layer"], row["group_a"], row["group_b"]

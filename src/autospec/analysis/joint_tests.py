@@ -72,8 +72,9 @@ def joint_sentences(tests: pd.DataFrame) -> tuple[str, ...]:
     rows = tests[tests["test"].isin(JOINT_TESTS) & tests["p_family"].notna()]
     for (test, asked), own in rows.groupby(["test", "group_a"], sort=False):
         words = "; ".join(f"{layer} p = {p:.3f}" for layer, p in zip(own["layer"], own["p_family"], strict=True))
-        what = f"All {str(asked).count(', ') + 1} groups at once" if test == OMNIBUS else f"Subjects' {asked}"
-        sentences.append(f"{what}, family-wise over layers: {words}.")
+        at_once = f"All {str(asked).count(', ') + 1} groups at once"
+        what = at_once if test == OMNIBUS else f"Subjects' {asked}, within groups"
+        sentences.append(f"{what} (permuted at fixed weights, family-wise over layers): {words}.")
     return tuple(sentences)
 
 
@@ -83,7 +84,10 @@ def _of_kind(kind: str, runs: Sequence[PermutationRatios], layers: Sequence[str]
     if not joint:
         return pd.DataFrame()
     refused = dict(joint[0].refused)
-    if len({run.permutation_design for run in runs}) > 1 or len(joint) < len(runs):
+    if (
+        len({run.permutation_design for run in runs}) > 1
+        or len({one and (one.names, one.strata) for one in of_runs}) > 1
+    ):
         asked = [", ".join(joint[0].names)] if kind == OMNIBUS else list(joint[0].names)
         refused |= dict.fromkeys(filter(None, asked), OTHER_SEEDS)
         joint = []

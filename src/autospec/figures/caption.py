@@ -93,7 +93,7 @@ def _results(panel: DifferencePanel) -> str:
         ]
         name = panel.pair_names.get(pair, " against ".join(pair))
         found += [f"{name}: {'; '.join(words)}."] if words else []
-    return " ".join([f"**{panel.letter}:**", *found, *panel.joint, *panel.left_out, *[panel.grey] * bool(panel.grey)])
+    return " ".join([f"**{panel.letter}:**", *found, *panel.left_out, *panel.joint, *[panel.grey] * bool(panel.grey)])
 
 
 def _data(panels: Sequence[Panel]) -> Iterator[str]:

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
+from autospec.errors import AutoSpecError
 from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER
+from autospec.experiments.validation.page import PARTS, _parts, update_page
 from autospec.experiments.validation.picture import draw_calibration
 from autospec.experiments.validation.rates import (
     COLUMNS,
@@ -64,6 +66,7 @@ def test_the_page_shows_the_rates_of_its_file():
     assert [line for line in markdown(table).splitlines() if line.startswith("|") and line not in page] == []
     studies = table.drop_duplicates(["null", "groups"]).runs.sum()
     assert f"{studies:,} studies" in page
+    assert _parts(table)["intervals"] in page
     assert set(zip(table.null, table.groups, strict=True)) <= {(cell.name, cell.condition.groups) for cell in CELLS}
 
 
@@ -100,3 +103,31 @@ def test_rows_are_in_the_order_of_the_fullest_null():
     cells = {"a": ("first", "last"), "b": ("first", "between", "last")}
     table = pd.DataFrame([(test, null, "3:3") for null, tests in cells.items() for test in tests])
     assert ordered_tests(table.set_axis(["test", "null", "groups"], axis=1)) == ["first", "between", "last"]
+
+
+def test_the_page_is_made_anew_around_its_text(tmp_path):
+    first = next(iter(NULLS.values()))[0]
+    table = _rates(first.name, 20, first.condition.groups).assign(test="permutation, early")
+    page = tmp_path / "calibration.md"
+    page.write_text("Before.\n" + "".join(f"<!-- {name} -->old<!-- end of {name} -->\n" for name in PARTS) + "After.\n")
+    update_page(table, tmp_path)
+    text = page.read_text()
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
+    assert "old" not in text
+    assert "**100 studies** are counted here" in text
+    assert "Of the 1 exact 99 % intervals of tests that are offered 0 cover 0.05" in text
+    assert f"permutation, early ({first.name}, {first.condition.groups}): 0.200" in text
+    assert "autoencoder, effect 8, 24:72" in text  # planned and not counted
+    assert "| *studies* | *100* |" in text
+    assert (tmp_path / "images" / "calibration_autoencoder.png").exists()
+    update_page(table, tmp_path)
+    assert page.read_text() == text
+
+
+def test_a_page_without_a_place_for_a_part_is_refused(tmp_path):
+    with pytest.raises(AutoSpecError, match="there is no calibration.md"):
+        update_page(_rates("a", 5), tmp_path)
+    (tmp_path / "calibration.md").write_text("no place")
+    with pytest.raises(AutoSpecError, match="<!-- counts --> and <!-- end of counts --> must each stand there once"):
+        update_page(_rates("a", 5), tmp_path)

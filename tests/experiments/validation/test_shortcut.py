@@ -81,3 +81,23 @@ def test_a_mistake_is_one_line(arguments, message, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", *arguments])
     with pytest.raises(SystemExit, match=message):
         shortcut_command.main()
+
+
+def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
+    counted = []
+
+    def study(kind, base, seed):
+        if kind.d == 0.8:
+            raise KeyboardInterrupt
+        counted.append(kind.d)
+        return {"permutation": 0.5}
+
+    path = tmp_path / "shortcut.csv"
+    monkeypatch.setattr(shortcut_command, "shortcut_study", study)
+    with pytest.raises(KeyboardInterrupt):
+        shortcut_command._table([Shortcut(0.0), Shortcut(0.8)], 2, 1, path)
+    assert pd.read_csv(path).d.tolist() == [0.0]
+    monkeypatch.setattr(shortcut_command, "shortcut_study", lambda kind, base, seed: {"permutation": 0.01})
+    table = shortcut_command._table([Shortcut(0.0), Shortcut(0.8)], 2, 1, path)
+    assert table.rate.tolist() == [0.0, 1.0]
+    assert counted == [0.0, 0.0]

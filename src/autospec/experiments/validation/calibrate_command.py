@@ -29,6 +29,7 @@ from autospec.experiments.config.grid import compose_config
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.validation.conditions import CONFOUNDED, NULLS, POWER, Cell
+from autospec.experiments.validation.page import update_page
 from autospec.experiments.validation.picture import draw_calibration
 from autospec.experiments.validation.rates import markdown, merge, rates, read, write
 from autospec.experiments.validation.study import studies
@@ -50,6 +51,8 @@ def main() -> None:
         table = _table(_choose_cells(arguments), arguments.jobs, folder / "calibration.csv")
         draw_calibration(table, folder)
         (folder / "calibration.md").write_text(f"{markdown(table)}\n")
+        if arguments.docs is not None:
+            update_page(table, Path(arguments.docs))
     except AutoSpecError as error:
         sys.exit(str(error))
     log.info("calibration: %s, %.1f minutes", folder / "calibration.csv", (time.monotonic() - started) / 60)
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", help="studies whose name holds this text; the others' rows are kept")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--output-dir", default="outputs", help="as output_dir of `autospec run`")
+    parser.add_argument("--docs", help="a folder whose calibration.md, CSV and pictures are made anew as well")
     return parser
 
 

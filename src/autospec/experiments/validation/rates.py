@@ -80,7 +80,9 @@ def _grid(table: pd.DataFrame) -> str:
     )
     tests, columns = ordered_tests(cells), cells["column"].drop_duplicates().tolist()
     text = cells.set_index(["test", "column"])["text"].to_dict()
+    runs = cells.groupby("column")["runs"].max()
     lines = [f"| test | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    lines.append(f"| *studies* | {' | '.join(f'*{runs[column]:,}*' for column in columns)} |")
     lines += [f"| {test} | {' | '.join(str(text.get((test, column), '')) for column in columns)} |" for test in tests]
     return "\n".join(lines)
 

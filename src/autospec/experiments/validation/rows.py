@@ -122,8 +122,10 @@ def _permutation_rows(permutations: PermutationRatios, stage: str) -> Iterator[R
 
 def _joint_rows(permutations: PermutationRatios, stage: str) -> Iterator[Row]:
     """The p of all groups at once and of a covariate, where they were permuted: of the first layer, and family-wise."""
+    if permutations.omnibus is None and permutations.covariates is None:
+        return
     table = joint_tests([permutations], list(permutations.ratios))
-    for test, rows in table.groupby("test", sort=False) if len(table) else ():
+    for test, rows in table.groupby("test", sort=False):
         yield str(test), stage, float(rows["p"].iloc[0])
         yield f"{test}, family-wise", stage, _smallest([rows["p_family"].to_numpy()])
 

@@ -3,7 +3,8 @@
     python scripts/shortcut.py
     python scripts/shortcut.py --runs 200 --d 0 0.4 0.8 --subjects 40
 
-Trains a network for each study; writes outputs/shortcut/shortcut.csv and a picture, and prints the table.
+Trains networks for each study; writes outputs/shortcut/shortcut.csv and a picture, and prints the table. Effects
+that the file has in as many studies are not counted again: the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -46,19 +47,27 @@ def main() -> None:
     arguments = _parser().parse_args()
     folder = Path(arguments.output_dir) / "shortcut"
     try:
-        kinds = _kinds(arguments)
-        base = check_config(compose_config(CONF, NETWORK))
-        studies = [_studies(kind, base, arguments.runs, arguments.jobs) for kind in kinds]
-        table = shortcut_rates(pd.concat(studies, ignore_index=True))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AutoSpecError(f"--output-dir: cannot write {folder}: {error.strerror}") from error
-        write_table(table, folder / "shortcut.csv", COLUMNS)
+        table = _table(_kinds(arguments), arguments.runs, arguments.jobs, folder / "shortcut.csv")
         draw_shortcut(table, folder / "shortcut.png")
     except AutoSpecError as error:
         sys.exit(str(error))
     sys.stdout.write(f"{as_text(table.set_index('d'))}\n{folder / 'shortcut.csv'}\n")
+
+
+def _table(kinds: Sequence[Shortcut], runs: int, jobs: int, path: Path) -> pd.DataFrame:
+    """The rates of every effect, written after each; those that ``path`` has of as many studies are kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutoSpecError(f"--output-dir: cannot write {path.parent}: {error.strerror}") from error
+    base = check_config(compose_config(CONF, NETWORK))
+    before = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+    parts = []
+    for kind in kinds:
+        same = before[(before["d"] == kind.d) & (before["subjects"] == kind.subjects) & (before["runs"] == runs)]
+        parts.append(same if len(same) else shortcut_rates(_studies(kind, base, runs, jobs)))
+        write_table(pd.concat(parts, ignore_index=True), path, COLUMNS)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _parser() -> argparse.ArgumentParser:
