@@ -111,3 +111,25 @@ def test_weights_of_several_shapes_are_settled_each_with_its_own_spectra():
     assert sums[4].unsettled is not None
     assert sums[4].spectra()[[0, 2, 3]].isnan().any(1).tolist() == [True, True, True]
     assert sums[4].spectra()[1].isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(64, 39), (39, 64), (4, 32), (32, 784), (32, 32), (5, 7), (3, 2), (1, 9)])
+@pytest.mark.parametrize(("names", "nobody"), [(["HC", "SZ"], 0.0), (["0", "1", "2", "3"], 0.0), (["a"], 1.0)])
+def test_numbers_do_not_depend_on_how_many_records_wait(shape, names, nobody):
+    """When a checkpoint is written depends on the clock, and what waits is settled before it."""
+    grouping = checked_grouping(names, {})
+    matrices = [torch.randn(grouping.cells, *shape) for _ in range(7)]
+    for one in matrices:
+        one[-1] *= nobody
+    alone, together = ([GradientSum(shape, grouping) for _ in matrices] for _ in range(2))
+    for sums in (alone, together):
+        for one, given in zip(sums, matrices, strict=True):
+            one.add_matrices(given)
+    for one in alone:
+        settle_spectra([one])
+    settle_spectra(together)
+    for one, other in zip(alone, together, strict=True):
+        assert one.spectra().shape == (grouping.reported, min(shape))
+        assert torch.equal(one.spectra(), other.spectra())
+        assert torch.equal(one.cosines(), other.cosines())
+        assert torch.equal(one.cancellation(), other.cancellation())

@@ -15,6 +15,10 @@ from autospec.spectra.singular import gram, is_zero, of_gram
 NUMBERS_AT_ONCE = 2**17
 """So many numbers are stacked in float64 at a time: 1 MiB, which a processor's cache holds."""
 
+ALIGNED = 4
+"""Sides of matrices are filled up with zeros to a multiple of it, so that each begins at a multiple of 64 bytes: the
+last bit of a product and of an eigenvalue depends on that, and numbers may not depend on which records were waiting."""
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -78,11 +82,10 @@ def _settle(pairs: Sequence[tuple[Unsettled, Tensor]]) -> None:
     cosines, cancellations, finite = _angles(grouping, between)
     spectra = _in_batches([one for _, stack in found for one in stack.unbind()])
     columns = zip(spectra, cosines, cancellations, finite, strict=True)
-    for one, (of_one, *angles, is_finite) in zip(
-        (one for alike in weights.values() for one in alike), columns, strict=True
-    ):
+    alike = ((one, min(shape[1:])) for shape, ones in weights.items() for one in ones)
+    for (one, width), (of_one, *angles, is_finite) in zip(alike, columns, strict=True):
         if is_finite:
-            one.settle(Settled(of_one, *angles))
+            one.settle(Settled(of_one[:, :width], *angles))
 
 
 def _parts(stack: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
@@ -106,7 +109,8 @@ def _products(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, T
 def _angles(grouping: Grouping, between: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor], list[bool]]:
     """(weights, cells, cells) inner products → cosines, cancellation, and whether they are finite, of each weight."""
     members = grouping.members.to(between)
-    inner = members @ between @ members.mT
+    # one by one: products of all at once are of another shape for each number of weights
+    inner = torch.stack([members @ one.clone() @ members.mT for one in between])
     norms = between.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
     finite: list[bool] = between.sum((1, 2)).isfinite().tolist()
     return cosines_of(inner).cpu().unbind(), cancellation_of(inner[:, 0, 0], norms).cpu().unbind(), finite
@@ -124,12 +128,14 @@ def _in_batches(grams: Sequence[Tensor]) -> list[Tensor]:
 def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Several (cells, out, in) → (weights, reported, out, in) and, unless all zero, (weights, 1, out, in) of no group.
 
-    Both are in float64.
+    Both are in float64, ``out`` and ``in`` filled up (``ALIGNED``).
     """
     cells, *shape = matrices[0].shape
-    reported = matrices[0].new_empty((len(matrices), grouping.reported, *shape), dtype=torch.float64)
+    more = [-length % ALIGNED for length in shape]
+    room = (len(matrices), grouping.reported, *(length + by for length, by in zip(shape, more, strict=True)))
+    reported = (matrices[0].new_zeros if any(more) else matrices[0].new_empty)(room, dtype=torch.float64)
     for place, one in enumerate(matrices):
-        reported[place, 1:cells].copy_(one[:-1])
+        reported[place, 1:cells, : shape[0], : shape[1]].copy_(one[:-1])
     disjoint = reported[:, 1:cells]
     torch.sum(disjoint, dim=1, out=reported[:, 0])
     for place in range(cells, grouping.reported):
@@ -137,6 +143,6 @@ def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, T
     nobodys = torch.stack([one[cells - 1 :] for one in matrices])
     if is_zero(nobodys):
         return reported, None
-    nobodys = nobodys.double()
+    nobodys = torch.nn.functional.pad(nobodys.double(), (0, more[1], 0, more[0]))
     reported[:, 0] += nobodys[:, 0]
     return reported, nobodys
