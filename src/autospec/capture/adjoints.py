@@ -44,7 +44,7 @@ def on_adjoints(
 
 
 def _source(output: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The tensor to wait at for the adjoint of a layer's output, and how the one is had from the other.
+    """The tensor to hook for the adjoint of a layer's output, and a function from its gradient to the output's.
 
     Where the output is a view (a linear layer's, with leading dimensions; a transposed sequence), an in-place
     activation after it takes it out of the graph, and only its base still receives an adjoint: the same numbers.

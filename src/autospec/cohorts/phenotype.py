@@ -48,7 +48,7 @@ def read_phenotype(
             raise AutoSpecError(
                 f"{key}{column}: {path} has no column {theirs!r}; it has {list_names(map(repr, table.columns))}"
             )
-    subjects = _renamed(table, columns, path)
+    subjects = _rename(table, columns, path)
     for column in NUMERIC:
         if column in subjects.columns:
             subjects[column] = _numeric(subjects, column, account)
@@ -56,7 +56,7 @@ def read_phenotype(
     return subjects
 
 
-def _renamed(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
+def _rename(table: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     """A table under our names; a column that already has a name of ours and is not meant by it gets another."""
     ours = {theirs: name for name, theirs in columns.items() if theirs in table.columns}
     taken = [name for name in table.columns if name in ours.values() and name not in ours]

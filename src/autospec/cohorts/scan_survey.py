@@ -47,7 +47,7 @@ def keep_usable(sources: Sequence[Source], options: Options, account: Account) -
     scans = []
     for source in sources:
         try:
-            scans.append(_surveyed(source, options, account))
+            scans.append(_survey(source, options, account))
         except AutoSpecError as error:
             account.drop(source.id, _by_options(str(error)))
     if not scans:
@@ -61,7 +61,7 @@ def keep_usable(sources: Sequence[Source], options: Options, account: Account) -
     return [scan.source for scan in scans]
 
 
-def _surveyed(source: Source, options: Options, account: Account) -> Scan:
+def _survey(source: Source, options: Options, account: Account) -> Scan:
     """What a scan is; AutoSpecError where it cannot be used."""
     places = load_image(options.template or options.atlas, "template")
     image = orient(open_scan(source.file), options.orientation, places)

@@ -118,7 +118,7 @@ def has_part(file: Path, key: str) -> bool:
     if not file.exists():
         return False
     try:
-        with _opened(file) as root:
+        with _open(file) as root:
             if root.attrs.get("key") != key:
                 return False
         read_part(file)  # a checksum shows its damage only where values are read
@@ -141,7 +141,7 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
     Raises:
         AutoSpecError: It cannot be read any more.
     """
-    with _opened(file) as root:
+    with _open(file) as root:
         return Part(
             root["timecourses"][:],
             root["maps"][:] if with_maps and "maps" in root else None,
@@ -150,7 +150,7 @@ def read_part(file: Path, with_maps: bool = True) -> Part:
         )
 
 
-def _opened(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
+def _open(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
     return open_as(file, PART, "a subject's part")
 
 

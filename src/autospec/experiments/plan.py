@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from autospec.errors import DamagedFile
 from autospec.experiments import datasets
 from autospec.experiments.config.checks import check_config
 from autospec.experiments.config.pairs import check_pairs
 from autospec.experiments.config.run_id import run_id
 from autospec.experiments.config.schema import ExperimentConfig
-from autospec.experiments.datasets.group_names import group_names
 from autospec.experiments.runs.folder import RunFolder, run_folder
 
 
@@ -31,10 +29,7 @@ class Plan:
         Raises:
             AutoSpecError: where the spectra are another run's or of another schema.
         """
-        try:
-            return self.folder.complete
-        except DamagedFile:
-            return False
+        return self.folder.done
 
     @property
     def to_run(self) -> bool:
@@ -55,8 +50,9 @@ def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
         AutoSpecError: for every value that cannot run, one line each.
     """
     experiment = check_config(config)
+    # first what costs nothing: the fingerprint reads every source file
     datasets.check(experiment.dataset)
-    names = group_names(experiment.dataset)
+    names = datasets.group_names(experiment.dataset)
     if names is not None:  # else only the data tell, and the run checks
         check_pairs(experiment, names)
     fingerprint = datasets.fingerprint(experiment.dataset)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from autospec.experiments import datasets, models
+from autospec.experiments.config.checks import as_yaml
 from autospec.experiments.config.pairs import check_pairs
 from autospec.experiments.config.targets import load_extensions
 from autospec.experiments.datasets.dataset import Dataset
@@ -21,8 +24,7 @@ from autospec.experiments.runs.log import log_run
 from autospec.experiments.runs.provenance import Provenance
 from autospec.experiments.runs.session import resume, share_state, train_to_end, write_description
 from autospec.experiments.runs.spectra import set_damaged_spectra_aside, spectra_attributes
-from autospec.experiments.training.determinism import make_deterministic
-from autospec.experiments.training.devices import device_name, gpu_name, name_memory_shortage
+from autospec.experiments.training.devices import device_name, gpu_name, make_deterministic, name_memory_shortage
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import samples_of
 from autospec.experiments.training.shards import Shards
@@ -45,44 +47,47 @@ def run(plan: Plan, command: str = "", keep_mistakes: bool = False) -> None:
         AutoSpecError: for whatever a user can mend; what was recorded until then stays.
     """
     folder, config = plan.folder, plan.config
+    # the lock comes first: who does not hold it must not write into the log of who does
     with lock_run(folder), log_run(folder, keep_mistakes), make_deterministic(config.threads), name_memory_shortage():
         device = device_name(config.device)
-        anew = plan.done
-        if not plan.to_run:  # another process has ended it since it was planned
+        was_done = folder.done
+        if was_done and not config.overwrite:  # another process has ended it since it was planned
             log.info("%s is complete; nothing to do", folder.run_id)
             return
 
         data = datasets.load(config.dataset)
-        check_pairs(config, [*data.groups, *data.margins])
-        set_damaged_spectra_aside(folder, config)
-        processes = config.processes
+        check_pairs(config, [*data.groups, *data.margins])  # only now are all names there
+        set_damaged_spectra_aside(folder, config)  # before the recorder, which goes on with what is there
+        processes, description = config.processes, as_yaml(config)
         provenance = Provenance(
             folder.run_id, plan.fingerprint, device, config.threads, gpu_name(device), processes=processes
         )
-        with other_ranks(processes, device, partial(train_rank, plan, provenance)) as place:
-            training = _training(plan, data, provenance, place)
+        with other_ranks(processes, device, partial(train_rank, plan, description, provenance)) as place:
+            training = _training(plan, data, description, provenance, place)
             checkpoints = Checkpoints(folder, config.checkpoint_s)
-            if anew:
+            if was_done:
                 log.info("%s was complete and is made anew (overwrite=true)", folder.run_id)
                 checkpoints.remove()
             changes = resume(folder, training, checkpoints, provenance, config.accept_changes)
             share_state(training, place, checkpoints.loaded)
+            # before the first epoch: a run that is killed must have said what it was
             provenance.begin(command, training.epoch, changes)
-            write_description(folder, config, data, provenance)
+            write_description(folder, description, data, provenance)
             train_to_end(folder, training, config.epochs, checkpoints, provenance)
 
 
-def train_rank(plan: Plan, provenance: Provenance, place: Processes) -> None:
+def train_rank(plan: Plan, description: str, provenance: Provenance, place: Processes) -> None:
     """Train beside the process that was launched, which alone writes and logs."""
     load_extensions(plan.config.extensions)
     with make_deterministic(plan.config.threads), name_memory_shortage():
-        training = _training(plan, datasets.load(plan.config.dataset), provenance, place)
+        training = _training(plan, datasets.load(plan.config.dataset), description, provenance, place)
         share_state(training, place)
         with training.recorder:
-            training.run(plan.config.epochs, lambda loss: None)
+            for _ in training.epochs_until(plan.config.epochs):
+                pass
 
 
-def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processes | None) -> Training:
+def _training(plan: Plan, data: Dataset, description: str, provenance: Provenance, place: Processes | None) -> Training:
     """One process's network, recorder and samples."""
     config, device = plan.config, provenance.device
     model = models.build(config, data.inputs.shape[1:], len(data.classes)).to(device)
@@ -93,7 +98,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processe
         task,
         samples_of(data, data.training, device),
         samples_of(data, ~data.training, device) if not data.training.all() else None,
-        _recorder(plan, data, model, provenance),
+        _recorder(plan, data, model, spectra_attributes(config, description, data, provenance)),
         optimizer,
         schedule,
         config.batch_size,
@@ -102,7 +107,7 @@ def _training(plan: Plan, data: Dataset, provenance: Provenance, place: Processe
     )
 
 
-def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenance) -> SpectralRecorder:
+def _recorder(plan: Plan, data: Dataset, model: nn.Module, attributes: Mapping[str, Any]) -> SpectralRecorder:
     """The recorder of a plan, which goes on with the spectra that are there; nothing is written yet."""
     introspection = plan.config.introspection
     several = plan.config.processes > 1
@@ -126,5 +131,5 @@ def _recorder(plan: Plan, data: Dataset, model: nn.Module, provenance: Provenanc
         bins=introspection.bins,
         group_sizes=data.group_sizes(),
         permutation_design=run_permutations(plan.config, data),
-        attributes=spectra_attributes(plan.config, data, provenance),
+        attributes=attributes,
     )

@@ -81,7 +81,7 @@ class AtlasTimecourses:
         Raises:
             AutoSpecError: Grids differ, or the atlas has no region within the scans.
         """
-        scans = [self._opened(image) for image in as_list(images)]
+        scans = [self._open_oriented(image) for image in as_list(images)]
         grid = scans[0]
         for scan in scans[1:]:
             check_same_grid(scan, grid, name_of(grid))
@@ -121,7 +121,7 @@ class AtlasTimecourses:
         Raises:
             AutoSpecError: The scan cannot be used, or a region lies outside its mask; they are named.
         """
-        scan = self._opened(image)
+        scan = self._open_oriented(image)
         check_same_grid(scan, self.atlas_img_, "the atlas")
         needed = self.clean and self.low_pass_hz is not None
         tr_s = self.tr_s if self.tr_s is not None or not needed else repetition_time_s(scan)
@@ -137,7 +137,7 @@ class AtlasTimecourses:
             )
         return clean(courses, tr_s, motion, self.low_pass_hz) if self.clean else courses
 
-    def _opened(self, image: ImageLike) -> Any:
+    def _open_oriented(self, image: ImageLike) -> Any:
         return orient(open_scan(image), self.orientation, load_image(self.atlas, "atlas"))
 
     def _on_grid(self, atlas: Any, grid: Any) -> npt.NDArray:

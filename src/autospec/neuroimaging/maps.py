@@ -29,7 +29,7 @@ def modes(mean_maps: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Raises:
         AutoSpecError: A map is zero everywhere or not finite.
     """
-    return np.array([_mode(values, index) for index, values in enumerate(_checked(mean_maps))])
+    return np.array([_mode(values, index) for index, values in enumerate(_require_maps(mean_maps))])
 
 
 def scale_maps(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
@@ -45,7 +45,7 @@ def scale_maps(maps: npt.ArrayLike, offsets: npt.ArrayLike) -> Maps:
     Raises:
         AutoSpecError: Shapes do not fit, values are not finite, or a map equals its offset everywhere.
     """
-    values, zero = _checked(maps), np.asarray(offsets, dtype=np.float64)
+    values, zero = _require_maps(maps), np.asarray(offsets, dtype=np.float64)
     if zero.shape != (len(values),):
         raise AutoSpecError(f"offsets of shape {zero.shape} do not fit {len(values)} maps")
     shifted = values - zero[:, None]
@@ -62,10 +62,10 @@ def _mode(values: npt.NDArray[np.float64], index: int) -> float:
     centres = np.linspace(values.min(), values.max(), -(-len(values) // VOXELS_PER_BIN))
     edges = (centres[1:] + centres[:-1]) / 2
     counts = np.bincount(np.searchsorted(edges, values), minlength=len(centres)).astype(np.float64)
-    return float(centres[np.argmax(_smoothed(counts))])
+    return float(centres[np.argmax(_smooth(counts))])
 
 
-def _smoothed(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _smooth(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Counts smoothed about their mean, so that beyond the ends the histogram goes on at its mean, not at zero."""
     reach = round(6 * SMOOTHING_BINS)
     kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (4 * SMOOTHING_BINS**2))
@@ -76,7 +76,7 @@ def _smoothed(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return smoothed
 
 
-def _checked(maps: npt.ArrayLike) -> Maps:
+def _require_maps(maps: npt.ArrayLike) -> Maps:
     values = np.asarray(maps, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < 2:
         raise AutoSpecError(f"maps must be (components, voxels) with 2 voxels or more, not {values.shape}")

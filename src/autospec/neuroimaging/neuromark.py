@@ -114,7 +114,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             AutoSpecError: See the class.
         """
         self._check_options()
-        scans = [self._opened(image) for image in as_list(images)]
+        scans = [self._open_oriented(image) for image in as_list(images)]
         grid = scans[0]
         for scan in scans[1:]:
             check_same_grid(scan, grid, name_of(grid))
@@ -172,7 +172,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             components = [
                 Components(map_scaling.scale_maps(one.maps, self.offsets_), one.timecourses) for one in components
             ]
-        return [self._delivered(one) for one in components]
+        return [self._convert_maps(one) for one in components]
 
     def iterate(
         self, images: ImageLike | Iterable[ImageLike], *, motion: Sequence[npt.ArrayLike | None] | None = None
@@ -188,7 +188,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         Returns:
             An iterator over the components of each scan.
         """
-        return (self._delivered(one) for one in self._components(images, motion))
+        return (self._convert_maps(one) for one in self._components(images, motion))
 
     def image_of(self, maps: npt.NDArray) -> Any:
         """Maps as a 4-D image on the scans' grid, zero outside the mask.
@@ -215,7 +215,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             AutoSpecError: The scan cannot be used; it is named.
         """
         check_is_fitted(self)
-        scan = self._opened(image)
+        scan = self._open_oriented(image)
         check_same_grid(scan, self.mask_img_, "the mask")
         voxels = read_values(scan)
         gaps = ~np.isfinite(voxels).all(axis=3)
@@ -238,7 +238,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
         inside = np.asarray(self.mask_img_.dataobj, dtype=bool)
         return mirrored(np.asarray(self.template_img_.dataobj), inside, self.template_img_.affine)
 
-    def _opened(self, image: ImageLike) -> Any:
+    def _open_oriented(self, image: ImageLike) -> Any:
         template = open_image(self.template, "template", 4)
         return orient(open_scan(image), self.orientation, template)
 
@@ -276,7 +276,7 @@ class NeuroMarkICA(TransformerMixin, BaseEstimator):
             return self.tr_s
         return self.tr_s if self.tr_s is not None else repetition_time_s(open_scan(image))
 
-    def _delivered(self, components: Components) -> Components:
+    def _convert_maps(self, components: Components) -> Components:
         if self.maps_as == "array":
             return components
         return Components(self.image_of(components.maps), components.timecourses)

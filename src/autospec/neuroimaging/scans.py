@@ -252,9 +252,9 @@ def _check_claim(image: Any) -> None:
     if any(length < 1 for length in image.shape):
         raise ValueError(f"its header says {' × '.join(map(str, image.shape))} voxels")
     is_packed, stored = file.suffix in PACKED, file_bytes(file)
-    check_claim(file, _claimed_bytes(image), stored, is_packed)
+    check_claim(file, _bytes_by_header(image), stored, is_packed)
     if not is_packed:
-        _note_rest(file, _claimed_bytes(image), stored)
+        _note_rest(file, _bytes_by_header(image), stored)
 
 
 def _check_checksum(image: Any) -> None:
@@ -262,7 +262,7 @@ def _check_checksum(image: Any) -> None:
     file = _file_of(image)
     if file is not None and file.suffix == ".gz":
         status = file.stat()
-        _note_rest(file, _claimed_bytes(image), check_gzip(file, status.st_size, status.st_mtime_ns))
+        _note_rest(file, _bytes_by_header(image), check_gzip(file, status.st_size, status.st_mtime_ns))
 
 
 def _file_of(image: Any) -> Path | None:
@@ -271,7 +271,7 @@ def _file_of(image: Any) -> Path | None:
     return None if file is None or not is_proxy(image.dataobj) else Path(file)
 
 
-def _claimed_bytes(image: Any) -> int:
+def _bytes_by_header(image: Any) -> int:
     """The bytes that an image's header explains, itself among them."""
     proxy = image.dataobj
     return math.prod(map(int, image.shape)) * int(proxy.dtype.itemsize) + int(getattr(proxy, "offset", 0))

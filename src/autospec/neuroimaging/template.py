@@ -101,7 +101,7 @@ def template_on(image: Any, grid: Any, mask: Mask) -> Nifti1Image:
     maps = np.where(gaps[..., None], 0, maps) if gaps.any() else maps
     if not same_grid(template, grid):
         gaps = _nearest(gaps, template, grid, "template") if gaps.any() else np.zeros(grid.shape[:3], dtype=bool)
-        maps = _resampled(maps, template, grid, "template", "continuous")
+        maps = _resample(maps, template, grid, "template", "continuous")
     if (gaps & mask).any():
         count = int((gaps & mask).sum())
         raise AutoSpecError(f"template {name_of(template, 'template')}: NaN or infinite in {count} voxels of the mask")
@@ -135,11 +135,11 @@ def check_mask_size(mask: Mask, template: Any, n_volumes: int, found_by_brightne
 
 
 def _nearest(inside: Mask, image: Any, grid: Any, kind: str) -> Mask:
-    there: Mask = _resampled(inside.astype(np.uint8), image, grid, kind, "nearest") != 0
+    there: Mask = _resample(inside.astype(np.uint8), image, grid, kind, "nearest") != 0
     return there
 
 
-def _resampled(voxels: npt.NDArray, image: Any, grid: Any, kind: str, interpolation: str) -> npt.NDArray:
+def _resample(voxels: npt.NDArray, image: Any, grid: Any, kind: str, interpolation: str) -> npt.NDArray:
     """Voxels at an image's places, at those of the grid; AutoSpecError where the two have no place in common."""
     log.info("%s %s (%s) resampled to %s", kind, name_of(image, kind), grid_of(image), grid_of(grid))
     try:

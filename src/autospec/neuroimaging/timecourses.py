@@ -59,7 +59,7 @@ def detrend(timecourses: npt.ArrayLike) -> Timecourses:
     Raises:
         AutoSpecError: The shape is another, or values are not finite.
     """
-    courses = _checked(timecourses)
+    courses = _require_timecourses(timecourses)
     return _residual(courses, _trends(len(courses)))
 
 
@@ -79,7 +79,7 @@ def regress_out_motion(timecourses: npt.ArrayLike, motion: npt.ArrayLike) -> Tim
         AutoSpecError: The number of volumes differs, or a covariate is not finite (the first row of a derivative, as
             fMRIPrep writes it, must be filled before).
     """
-    courses, covariates = _checked(timecourses), np.asarray(motion, dtype=np.float64)
+    courses, covariates = _require_timecourses(timecourses), np.asarray(motion, dtype=np.float64)
     if covariates.ndim != 2 or len(covariates) != len(courses):
         raise AutoSpecError(f"motion of shape {covariates.shape} does not fit {len(courses)} volumes")
     if not np.isfinite(covariates).all():
@@ -102,7 +102,7 @@ def despike(timecourses: npt.ArrayLike) -> Timecourses:
     Raises:
         AutoSpecError: The shape is another, or values are not finite.
     """
-    courses = _checked(timecourses)
+    courses = _require_timecourses(timecourses)
     average = _moving_average(courses, SPIKE_HALF_WIDTH)
     distance = np.abs(courses - average)
     return np.where(distance > SPIKE_DEVIATIONS * distance.std(axis=0, ddof=1), average, courses)
@@ -125,7 +125,7 @@ def low_pass(timecourses: npt.ArrayLike, tr_s: float | None, cutoff_hz: float = 
     """
     from scipy.signal import butter, filtfilt
 
-    courses = _checked(timecourses)
+    courses = _require_timecourses(timecourses)
     if tr_s is None or not 0 < tr_s < np.inf:
         raise AutoSpecError(f"tr_s={tr_s}: the repetition time must be a positive number of seconds")
     nyquist_hz = 0.5 / tr_s
@@ -153,7 +153,7 @@ def z_score(timecourses: npt.ArrayLike) -> Timecourses:
     Raises:
         AutoSpecError: Components are nothing but trend; they are named.
     """
-    courses = _checked(timecourses)
+    courses = _require_timecourses(timecourses)
     residual = detrend(courses)
     deviation = residual.std(axis=0, ddof=1)
     flat = np.flatnonzero(deviation <= 1e-12 * np.abs(courses).max(axis=0))
@@ -182,7 +182,7 @@ def _moving_average(courses: Timecourses, half_width: int) -> Timecourses:
     return averages
 
 
-def _checked(timecourses: npt.ArrayLike) -> Timecourses:
+def _require_timecourses(timecourses: npt.ArrayLike) -> Timecourses:
     courses = np.asarray(timecourses, dtype=np.float64)
     if courses.ndim != 2 or len(courses) < 2:
         raise AutoSpecError(f"time-courses must be (time, components) with 2 volumes or more, not {courses.shape}")

@@ -40,7 +40,7 @@ from autospec.store.schema import (
 
 Measured = dict[Field, npt.ArrayLike | None]
 Warn = Callable[[str, str], None]
-"""Takes a layer's name and what there is to say of it."""
+"""Callback (layer_name, message)."""
 
 
 class EpochSums:

@@ -72,7 +72,7 @@ def body_of(contribution: Contribution, form: Form) -> Tensor:
     """The bytes of a contribution's numbers."""
     numbers = [contribution.others.to(form.dtype)]
     for name in form.shapes:
-        numbers += [_packed(part).to("cpu", form.dtype) for part in contribution.parts[name] if part is not None]
+        numbers += [_pack(part).to("cpu", form.dtype) for part in contribution.parts[name] if part is not None]
     return torch.cat(numbers).view(torch.uint8)
 
 
@@ -104,7 +104,7 @@ def contribution_of(head: Tensor, body: Tensor, form: Form) -> Contribution:
         for k, leads, bound, count in rows[place]:
             length = part_numbers(int(k), int(leads), shape) if k >= 0 else 0
             own, start = values[start : start + length], start + length
-            part = None if k < 0 else _unpacked(own, int(k), int(leads), shape)
+            part = None if k < 0 else _unpack(own, int(k), int(leads), shape)
             parts[name].append(None if part is None else replace(part, left_out=bound, rows=int(count)))
     return Contribution(numbers[1 : 1 + form.cells], parts, values[: form.others], float(numbers[0]))
 
@@ -114,7 +114,7 @@ def _rows_of(head: Tensor, form: Form) -> list[list[list[float]]]:
     return found
 
 
-def _packed(part: Part) -> Tensor:
+def _pack(part: Part) -> Tensor:
     """A part's numbers: the right side, then the left, without the zeros below a triangle's diagonal."""
     if part.is_matrix:
         return part.right.flatten()
@@ -122,7 +122,7 @@ def _packed(part: Part) -> Tensor:
     return both[_upper(both, part.leads)]
 
 
-def _unpacked(numbers: Tensor, rows: int, leads: int, shape: tuple[int, int]) -> Part:
+def _unpack(numbers: Tensor, rows: int, leads: int, shape: tuple[int, int]) -> Part:
     out, width = shape
     if rows == 0:
         return matrix_part(numbers.view(shape))

@@ -206,6 +206,7 @@ class GradientSum:
         )
         if factors.transposed:
             activation, adjoint = adjoint, activation
+        # kept past the batch, in which an in-place operation or the optimizer may write over what they are views of
         cell = cells.of_sample.to(activation.device).repeat_interleave(factors.positions)
         self._kept.append((activation.flatten(0, 1).clone(), adjoint.flatten(0, 1).clone(), cell))
 
@@ -226,7 +227,7 @@ class GradientSum:
         if self._matrices is not None:
             return
         kept, self._kept = self._kept, []
-        if device.type == "mps":
+        if device.type == "mps":  # without float64
             device = torch.device("cpu")
         device = kept[0][0].device if kept else device
         self._matrices = torch.zeros((self.grouping.cells, *self.shape), dtype=torch.float64, device=device)

@@ -53,10 +53,12 @@ def block_round(matrices: Tensor, squared_norms: Tensor, block: Tensor, leading:
         block: (..., n, b) with orthonormal columns, ``leading ≤ b`` and ``b ≤ m, n``.
         leading: how many values.
     """
+    # orthonormal again at each round, or all columns would turn to the first singular vector
     basis = torch.linalg.qr(matrices @ block).Q
     seen = matrices.mT @ basis
     left, values, _ = torch.linalg.svd(seen, full_matrices=False)
     rounding = 4 * max(matrices.shape[-2:]) * _EPS
+    # a difference of nearly equal numbers: its rounding, in units of their size, is added to the bound
     unseen = (squared_norms - seen.flatten(-2).square().sum(-1)).clamp_min(0.0) + rounding * squared_norms
     upper = _upper_bounds(seen, block, unseen, leading)
     estimates = values[..., :leading]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 def numerical_rank(spectra: Tensor, floor: Tensor) -> Tensor:
     """(reported, K) and (reported,) → (reported,): how many singular values stand above the noise floor."""
+    # a NaN is above nothing and would count as rank 0
     return (spectra > floor[:, None].to(spectra)).sum(1).double().where(spectra.isfinite().all(1), torch.nan)
 
 

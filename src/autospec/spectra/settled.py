@@ -46,6 +46,7 @@ def cosines_of(inner: Tensor) -> Tensor:
     """(..., reported, reported) inner products → cosines, NaN for a zero gradient."""
     norms = inner.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
     scale = norms[..., :, None] * norms[..., None, :]
+    # rounding takes the cosine of parallel gradients past 1
     return (inner / scale).where(scale > 0, torch.nan).clamp(-1.0, 1.0)
 
 
@@ -61,6 +62,7 @@ def settle_spectra(sums: Iterable[Unsettled]) -> None:
     Those whose gradients hold NaN or infinity are left to themselves.
     """
     by_device: dict[torch.device, list[tuple[Unsettled, Tensor]]] = {}
+    # a stack lies on one device: of a model that is split over several each has a stack of its own
     for one in sums:
         matrices = one.unsettled
         if matrices is not None:
@@ -84,6 +86,7 @@ def _settle(pairs: Sequence[tuple[Unsettled, Tensor]]) -> None:
     columns = zip(spectra, cosines, cancellations, finite, strict=True)
     alike = ((one, min(shape[1:])) for shape, ones in weights.items() for one in ones)
     for (one, width), (of_one, *angles, is_finite) in zip(alike, columns, strict=True):
+        # 0 · NaN is NaN: in products over all groups one bad group spoils the others, which alone keep their values
         if is_finite:
             one.settle(Settled(of_one[:, :width], *angles))
 
@@ -108,6 +111,7 @@ def _products(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, T
 
 def _angles(grouping: Grouping, between: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor], list[bool]]:
     """(weights, cells, cells) inner products → cosines, cancellation, and whether they are finite, of each weight."""
+    # margins and the whole are sums of cells, so their inner products are sums of those between cells
     members = grouping.members.to(between)
     # one by one: products of all at once are of another shape for each number of weights
     inner = torch.stack([members @ one.clone() @ members.mT for one in between])
@@ -140,6 +144,7 @@ def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, T
     torch.sum(disjoint, dim=1, out=reported[:, 0])
     for place in range(cells, grouping.reported):
         torch.sum(disjoint[:, grouping.members[place, :-1] > 0], dim=1, out=reported[:, place])
+    # samples of no group are rare: without them the products of a whole cell are saved
     nobodys = torch.stack([one[cells - 1 :] for one in matrices])
     if is_zero(nobodys):
         return reported, None

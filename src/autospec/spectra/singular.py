@@ -41,6 +41,7 @@ def of_matrix(matrix: Tensor, precision: torch.dtype) -> Tensor:
     finite = tall.sum((-2, -1)).isfinite()  # one pass, where looking at every element takes several
     if not finite.all():
         tall = tall.where(finite[..., None, None], 0.0)
+    # the SVD of a tall matrix costs several times that of its triangle
     return torch.linalg.svdvals(triangle(tall)).where(finite[..., None], torch.nan)
 
 
@@ -71,7 +72,7 @@ def of_gram(gram: Tensor) -> Tensor:
     scale = trace.where(finite, 0.0).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
     # eigenvalues of a matrix of trace one: squares of tiny gradients would leave the range of the eigensolver
     eigenvalues = torch.linalg.eigvalsh(gram / scale[..., None])
-    values = (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)
+    values = (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)  # eigenvalues come in ascending order
     return values if all_finite else values.where(finite[..., None], torch.nan)
 
 
@@ -91,7 +92,7 @@ def of_product(activation: Tensor, adjoint: Tensor) -> Tensor:
     values = activation.new_zeros(min(activation.shape[1], adjoint.shape[1]))
     if 0 in activation.shape or 0 in adjoint.shape:
         return values
-    if not (activation.isfinite().all() and adjoint.isfinite().all()):
+    if not (activation.isfinite().all() and adjoint.isfinite().all()):  # else svdvals would raise
         return values.fill_(torch.nan)
     core = triangle(adjoint.mT) @ triangle(activation.mT).mT
     of_core = torch.linalg.svdvals(core)[: len(values)]

@@ -41,7 +41,9 @@ def subspaces_of(gradients: Tensor, floor: Tensor, directions: int) -> Subspaces
     """
     directions = min(directions, *gradients.shape[1:])
     finite = gradients.flatten(1).isfinite().all(1)
+    # a NaN would make the SVD of the whole stack raise
     left, values, right = torch.linalg.svd(gradients.where(finite[:, None, None], 0.0), full_matrices=False)
+    # where all directions are taken nothing lies below: the gap is the last value itself
     below = torch.nn.functional.pad(values, (0, 1))[:, directions]
     gap = values[:, directions - 1] - below
     known = (finite & (gap > FEWEST_FLOORS * floor.to(gap)))[:, None, None]
@@ -59,6 +61,7 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
     a, b = (basis.where(known[..., None], 0.0) for basis in (a, b))
     inner = a.mT @ b
     cosines = torch.linalg.svdvals(inner).clamp(0.0, 1.0)
+    # the largest sine belongs to the smallest cosine, hence the turn
     sines = torch.linalg.svdvals(b - a @ inner).clamp(0.0, 1.0).flip(-1)
     angles = torch.where(cosines**2 >= 0.5, sines.asin(), cosines.acos())
     return angles.where(known, torch.nan)

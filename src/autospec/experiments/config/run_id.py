@@ -44,6 +44,7 @@ def run_id(config: ExperimentConfig, fingerprint: str) -> str:
     ignored = SOURCE_KEYS | (SIMULATION_KEYS if _reads_real_data(config.dataset) else frozenset())
     decisive["dataset"] = {key: value for key, value in _differences(config.dataset).items() if key not in ignored}
     code = own_code([*config.extensions, *(node[TARGET] for node in _targets(config))])
+    # no code, no entry: runs from before own parts could be named keep their names
     text = json.dumps([NUMBERS_VERSION, decisive, fingerprint, *([code] if code else [])], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     parts = (

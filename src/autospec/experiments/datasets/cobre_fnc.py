@@ -110,7 +110,7 @@ def load(config: CobreFncConfig) -> Dataset:
         cohort, values, config, account, source.replace("time-courses", "connectivity"), simulated, names
     )
     if config.select is not None:
-        data = _selected(data, config, names, account)
+        data = _select(data, config, names, account)
     elif len(config.blocks) > 1:
         data = replace(data, inputs=_equal_blocks(data.inputs, names))
     if config.form == "picture":
@@ -188,7 +188,7 @@ def _equal_blocks(inputs: npt.NDArray, names: list[str]) -> npt.NDArray[np.float
     return np.asarray(inputs / np.sqrt(sizes), dtype=np.float32)
 
 
-def _selected(data: Dataset, config: CobreFncConfig, names: list[str], account: Account) -> Dataset:
+def _select(data: Dataset, config: CobreFncConfig, names: list[str], account: Account) -> Dataset:
     """The data set with the features that a forward selection on its training subjects chooses."""
     assert config.select is not None
     training: Mask = data.training

@@ -108,7 +108,7 @@ def load(config: CobreMapsConfig) -> Dataset:
         subjects, maps = simulation.table, simulate_maps(config, simulation, what)
         source, simulated = "simulated maps of 53 NeuroMark components", True
     elif len(files) == 1:
-        subjects, maps, source, simulated = _prepared(files[0], config, account)
+        subjects, maps, source, simulated = _read_prepared(files[0], config, account)
     else:
         subjects, maps = _folder(files[0], [file for file in files[1:] if file.suffix != ".json"], config, account)
         source, simulated = f"maps of {files[0].parent.name}", False
@@ -146,7 +146,7 @@ def _id_of(name: str) -> str:
     return name if match is None else match.group(1)
 
 
-def _prepared(
+def _read_prepared(
     file: Path, config: CobreMapsConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], str, bool]:
     prepared = read_prepared(file, "map_maximum")

@@ -97,7 +97,7 @@ def read_timecourses(config: CobreTimeseriesConfig, account: Account) -> tuple[p
         AutoSpecError: Names what is wrong with the file.
     """
     if config.path is not None:
-        return _prepared(find_prepared(Path(config.path)), config, account)
+        return _read_prepared(find_prepared(Path(config.path)), config, account)
     who, what = generators(config, 2)
     simulation = simulate_subjects(config, who)
     account.note(f"simulated: {len(simulation)} subjects, effect {config.effect:g}")
@@ -105,7 +105,7 @@ def read_timecourses(config: CobreTimeseriesConfig, account: Account) -> tuple[p
     return simulation.table, data, "simulated time-courses of 53 NeuroMark components", True
 
 
-def _prepared(
+def _read_prepared(
     file: Path, config: CobreTimeseriesConfig, account: Account
 ) -> tuple[pd.DataFrame, npt.NDArray, str, bool]:
     prepared = read_prepared(file, "timecourses")

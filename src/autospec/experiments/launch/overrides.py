@@ -36,7 +36,7 @@ def check_overrides(arguments: Sequence[str], sweep: bool) -> None:
     Raises:
         AutoSpecError: One line for each, with what would be right.
     """
-    overrides = _parsed(arguments)
+    overrides = _parse(arguments)
     lines = [*_added_in_vain(overrides), *(_idle_in_sweep(overrides) if sweep else _idle_without_sweep(overrides))]
     if not any(argument.startswith("-") for argument in arguments):  # a single run, and not --cfg or --help
         lines += _figure_without_panel(overrides)
@@ -50,18 +50,18 @@ def drawing_command(arguments: Sequence[str]) -> str | None:
     Args:
         arguments: The command line of the sweep.
     """
-    values = {override.key_or_group: str(override.input_line).split("=", 1)[-1] for override in _parsed(arguments)}
+    values = {override.key_or_group: str(override.input_line).split("=", 1)[-1] for override in _parse(arguments)}
     figure = values.pop("figure", "none")
     if "panel" not in values or figure == "none":
         return None
     numbers = ",".join(name.strip().removeprefix("fig") for name in figure.split(","))
     preset = f" PRESET={values['preset']}" if "preset" in values else ""
     left = ("panel", "preset", "figure", "overwrite")
-    further = [str(one.input_line) for one in _parsed(arguments) if one.key_or_group not in left and not _hydras(one)]
+    further = [str(one.input_line) for one in _parse(arguments) if one.key_or_group not in left and not _hydras(one)]
     return f"make figures FIGURE={numbers}{preset}" + (f" ARGS={shlex.quote(shlex.join(further))}" if further else "")
 
 
-def _parsed(arguments: Sequence[str]) -> list[Override]:
+def _parse(arguments: Sequence[str]) -> list[Override]:
     """The arguments that are overrides; Hydra says what is wrong with the others."""
     parser, overrides = OverridesParser.create(), []
     for argument in arguments:

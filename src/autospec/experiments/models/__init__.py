@@ -14,8 +14,8 @@ from autospec.experiments.models.shape import DataShape, activation_of
 
 _MODULES = {
     Architecture.mlp: "mlp",
-    Architecture.rnn: "rnn",
-    Architecture.lstm: "lstm",
+    Architecture.rnn: "recurrent",
+    Architecture.lstm: "recurrent",
     Architecture.bert: "bert",
     Architecture.cnn1d: "cnn",
     Architecture.cnn2d: "cnn",

@@ -19,8 +19,7 @@ from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.retraining.design import RetrainingDesign, retraining_design
 from autospec.experiments.retraining.networks import make_networks, number_at_once
 from autospec.experiments.retraining.training import Compared, Labels, train_and_compare
-from autospec.experiments.training.determinism import make_deterministic
-from autospec.experiments.training.devices import device_name
+from autospec.experiments.training.devices import device_name, make_deterministic
 from autospec.recording.recorder import SpectralRecorder
 from autospec.store.permutations import PermutationRatios
 from autospec.store.permuted_pairs import FEWEST_PERMUTATIONS

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from autospec.errors import AutoSpecError, UnreadableFile
+from autospec.errors import AutoSpecError, DamagedFile, UnreadableFile
 
 if TYPE_CHECKING:
     import h5py
@@ -117,6 +117,18 @@ class RunFolder:
             return False
         with self.open_own_spectra() as file:
             return bool(file.attrs.get("complete", False))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is complete; damaged spectra count as not there, and are set aside when it runs.
+
+        Raises:
+            AutoSpecError: where the spectra are another run's or of another schema, or cannot be read now.
+        """
+        try:
+            return self.complete
+        except DamagedFile:
+            return False
 
     @contextlib.contextmanager
     def open_own_spectra(self) -> Iterator[h5py.File]:

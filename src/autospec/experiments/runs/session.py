@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.checks import as_yaml
-from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.runs.checkpoint import Checkpoints, random_state, restore_random_state
 from autospec.experiments.runs.folder import RunFolder
@@ -76,12 +74,19 @@ def share_state(training: Training, place: Processes | None, state: dict[str, An
         restore_random_state(state["random"])
 
 
-def write_description(folder: RunFolder, config: ExperimentConfig, data: Dataset, provenance: Provenance) -> None:
-    """Write what a run is, before it trains: its configuration, its provenance and the account of its cohort."""
+def write_description(folder: RunFolder, description: str, data: Dataset, provenance: Provenance) -> None:
+    """Write what a run is, before it trains: its configuration, its provenance and the account of its cohort.
+
+    Args:
+        folder: the run's.
+        description: its configuration as YAML.
+        data: what it trains on.
+        provenance: where, and with which versions.
+    """
     for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
         remove_leftovers(path)
     with write_atomically(folder.config) as temporary:
-        temporary.write_text(as_yaml(config), "utf-8")
+        temporary.write_text(description, "utf-8")
     provenance.write(folder.provenance)
     if data.account:  # only the data sets of people have one
         told = {"account": data.account, "balance": data.balance, "facts": data.facts}
@@ -123,8 +128,7 @@ def _train_epochs(
         return {"epoch": training.epoch, "training": training.state_dict(), "random": random}
 
     with postpone_signals() as signals, training.recorder, _progress_bar(folder, training.epoch, epochs) as show:
-
-        def after_epoch(loss: float) -> None:
+        for loss in training.epochs_until(epochs):
             show(loss)
             if checkpoints.due or signals.names:
                 checkpoints.save(state)
@@ -132,8 +136,6 @@ def _train_epochs(
                 done = f"{training.epoch} of {epochs} epochs"
                 log.warning("%s was saved after %s on %s", folder.run_id, done, signals.names)
                 signals.act()
-
-        training.run(epochs, after_epoch)
 
 
 def _note_progress(folder: RunFolder, training: Training, provenance: Provenance) -> None:

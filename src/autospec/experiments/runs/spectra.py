@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from autospec.errors import DamagedFile
-from autospec.experiments.config.checks import as_yaml
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.runs.folder import RunFolder, ended
@@ -20,12 +19,21 @@ from autospec.store.write import hdf5_attributes
 log = logging.getLogger(__name__)
 
 
-def spectra_attributes(config: ExperimentConfig, data: Dataset, provenance: Provenance) -> dict[str, Any]:
-    """The root attributes of the spectra file, with which it can be read without the rest of the folder."""
+def spectra_attributes(
+    config: ExperimentConfig, description: str, data: Dataset, provenance: Provenance
+) -> dict[str, Any]:
+    """Return the root attributes of the spectra file, with which it can be read without the rest of the folder.
+
+    Args:
+        config: the run's configuration.
+        description: the same as YAML.
+        data: what it trains on.
+        provenance: where, and with which versions.
+    """
     return hdf5_attributes(
         {
             "run_id": provenance.run_id,
-            "config": as_yaml(config),
+            "config": description,
             "seed": config.seed,
             "simulated": data.simulated,
             "source": data.source,

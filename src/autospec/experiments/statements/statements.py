@@ -73,7 +73,7 @@ def slight_differences_early(seeds: Seeds) -> Outcome:
     networks = ("cobre lstm", "cobre cnn1d")
     begin, end = (np.array([_by_activation(seeds, network, stage) for network in networks]) for stage in (early, late))
     holds = ((begin > 0) & (end <= 0)).all(0)
-    return _flipped(holds, (begin - end).mean(0), "excess distance early less late, doublings")
+    return _test_by_sign_flips(holds, (begin - end).mean(0), "excess distance early less late, doublings")
 
 
 def activation_matters_to_images(seeds: Seeds) -> Outcome:
@@ -81,20 +81,22 @@ def activation_matters_to_images(seeds: Seeds) -> Outcome:
     image, volume = (_by_activation(seeds, network) for network in ("mnist cnn2d", "cobre cnn3d"))
     begin, end = (_by_activation(seeds, "cobre cnn3d", stage) for stage in (early, late))
     holds = (image > 0) & (volume > 0) & (begin > end)
-    return _flipped(holds, np.minimum(image, volume), "excess distance, the smaller of the two, doublings")
+    return _test_by_sign_flips(holds, np.minimum(image, volume), "excess distance, the smaller of the two, doublings")
 
 
 def bert_jumps_more(seeds: Seeds) -> Outcome:
     """S5: BERT's singular values jump more between epochs than the LSTM's."""
     more = [jump(seed["cobre bert", AE, "relu"]) - jump(seed["cobre lstm", AE, "relu"]) for seed in seeds]
-    return _flipped(np.array(more) > 0, np.array(more), "jump of BERT less that of the LSTM, doublings")
+    return _test_by_sign_flips(np.array(more) > 0, np.array(more), "jump of BERT less that of the LSTM, doublings")
 
 
 def singular_values_shrink(seeds: Seeds) -> Outcome:
     """S6: singular values shrink over training, everywhere."""
     every = np.array([[growth(layer) for run in seed.values() for layer in run.layers.values()] for seed in seeds])
     shrink = np.where(np.isfinite(every), every < 0, True)
-    return _flipped(shrink.all(1), np.nanmean(every, 1), f"growth, doublings; {shrink.mean():.0%} of layers shrink")
+    return _test_by_sign_flips(
+        shrink.all(1), np.nanmean(every, 1), f"growth, doublings; {shrink.mean():.0%} of layers shrink"
+    )
 
 
 def small_values_change_most(seeds: Seeds) -> Outcome:
@@ -103,7 +105,7 @@ def small_values_change_most(seeds: Seeds) -> Outcome:
     change = np.array([nan_median(np.array([change_by_index(one) for one in of_seed])) for of_seed in layers])
     floor = np.array([np.mean([share_at_floor(one) for one in of_seed]) for of_seed in layers])
     at_floor = f"correlation of index and change; {floor.mean():.0%} of the smallest quarter lie at the floor"
-    return _flipped((change > 0) & (floor > 0.5), change, at_floor)
+    return _test_by_sign_flips((change > 0) & (floor > 0.5), change, at_floor)
 
 
 def freesurfer_output_layer(seeds: Seeds) -> Outcome:
@@ -121,7 +123,7 @@ def freesurfer_input_layer(seeds: Seeds) -> Outcome:
     """S9: panel 4 H, the classifier has more group differences in the input layer."""
     variant = ("freesurfer mlp", CLASSIFIER, "relu")
     more = np.array([_size(_layer(seed, variant, 0)) - _size(_layer(seed, variant, -1)) for seed in seeds])
-    return _untested(more > 0, more, "|log2 ratio| of the input layer less the output layer's")
+    return _leave_untested(more > 0, more, "|log2 ratio| of the input layer less the output layer's")
 
 
 def lstm_hidden_to_hidden(seeds: Seeds) -> Outcome:
@@ -175,12 +177,12 @@ STATEMENTS: dict[str, Callable[[Seeds], Outcome]] = {
 """By number the function that puts the statement to the test; its first line says what is stated."""
 
 
-def _flipped(holds: Any, differences: Floats, effect_is: str) -> Outcome:
+def _test_by_sign_flips(holds: Any, differences: Floats, effect_is: str) -> Outcome:
     effect = nan_median(differences)
     return Outcome(tuple(np.asarray(holds, dtype=bool).tolist()), effect, effect_is, sign_flip_p(differences), FLIPPED)
 
 
-def _untested(holds: np.ndarray, effects: Floats, effect_is: str) -> Outcome:
+def _leave_untested(holds: np.ndarray, effects: Floats, effect_is: str) -> Outcome:
     reason = "none: weights depend on the compared labels"
     return Outcome(tuple(holds.tolist()), nan_median(effects), effect_is, float("nan"), reason)
 
@@ -193,7 +195,7 @@ def _by_task(seeds: Seeds, place: int) -> Outcome:
     """Every network's distance between its two tasks less that between two seeds of its autoencoder."""
     excess = np.array([_task_excess(seeds, network, place) for network in NETWORKS])
     words = f"excess distance, doublings; {np.mean(excess > 0):.0%} of networks and seeds"
-    return _flipped((excess > 0).all(0), excess.mean(0), words)
+    return _test_by_sign_flips((excess > 0).all(0), excess.mean(0), words)
 
 
 def _task_excess(seeds: Seeds, network: str, place: int) -> Floats:

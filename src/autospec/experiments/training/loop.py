@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,12 +65,14 @@ class Training:
         """The number of epochs done."""
         return self.recorder.epoch
 
-    def run(self, epochs: int, after_epoch: Callable[[float], None]) -> None:
-        """Train up to a number of epochs.
+    def epochs_until(self, epochs: int) -> Iterator[float]:
+        """Train up to a number of epochs, each when it is asked for.
 
         Args:
             epochs: the number of epochs of the whole run.
-            after_epoch: called after each with its mean loss.
+
+        Yields:
+            The mean loss of each epoch, once it is recorded.
 
         Raises:
             AutoSpecError: at a loss that is not a number, after storing that epoch.
@@ -83,7 +85,7 @@ class Training:
                     f"the loss is {loss} at epoch {epoch}; stopped, and kept what was recorded. "
                     "A smaller learning_rate may help"
                 )
-            after_epoch(loss)
+            yield loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the recorder's file is written first, so that it is never behind."""
@@ -120,6 +122,7 @@ class Training:
                 losses = self.task.losses(output, batch.inputs, batch.target)
                 losses.mean().backward()
                 recorded.losses(losses)
+            # after the context: what the recorder refuses must not have changed the weights
             self.optimizer.step()
             self.optimizer.zero_grad()
             with torch.no_grad():
@@ -127,6 +130,7 @@ class Training:
                 metric_sum += len(batch) * self.task.metric(output, batch.inputs, batch.target, self.mean)
         if self.schedule:
             self.schedule.step()
+        # one look at the sums an epoch: each would make a GPU wait
         loss = loss_sum.item() / len(self.samples)
         self.recorder.end_epoch(loss, metric_sum.item() / len(self.samples), *self._validate())
         return loss

@@ -33,7 +33,7 @@ def covariates_taken_out(data: Dataset, random: np.random.Generator) -> Dataset:
     covariates = random.standard_normal((len(data.inputs), COVARIATES)) * np.where(data.group == 1, SPREAD, 1)[:, None]
     left, _ = residualize(data.inputs, covariates, data.training)
     columns = {**data.columns, LEVERAGE: leverage_quarters(covariates, data.training)}
-    return replace(data, inputs=_standardised(left), columns=columns)
+    return replace(data, inputs=_standardise(left), columns=columns)
 
 
 def several_samples(data: Dataset, random: np.random.Generator) -> Dataset:
@@ -73,7 +73,7 @@ def _of(
     inputs = data.inputs[whose]
     return replace(
         data,
-        inputs=_standardised(inputs + NOISE * random.standard_normal(inputs.shape)),
+        inputs=_standardise(inputs + NOISE * random.standard_normal(inputs.shape)),
         target=data.target[whose],
         group=group,
         training=np.ones(len(whose), dtype=bool),
@@ -82,5 +82,5 @@ def _of(
     )
 
 
-def _standardised(values: npt.NDArray) -> Floats:
+def _standardise(values: npt.NDArray) -> Floats:
     return ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)

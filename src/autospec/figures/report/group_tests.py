@@ -112,14 +112,14 @@ def _read(path: Path) -> tuple[pd.DataFrame, int]:
         with pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=ROWS_AT_ONCE) as chunks:
             for chunk in chunks:
                 total += len(chunk)
-                kept = _most_telling(pd.concat([kept, _typed(chunk)]))
+                kept = _most_telling(pd.concat([kept, _set_types(chunk)]))
     except (OSError, ValueError, KeyError) as error:
         raise AutoSpecError(f"{path} cannot be read as a table of tests ({error})") from error
     order = pd.DataFrame({"rank": _rank(kept), "place": kept.index}, kept.index).sort_values(["rank", "place"])
     return kept.loc[order.index], total
 
 
-def _typed(chunk: pd.DataFrame) -> pd.DataFrame:
+def _set_types(chunk: pd.DataFrame) -> pd.DataFrame:
     """Group names stay text, whatever they look like; numbers become numbers."""
     numbers = {name: pd.to_numeric(chunk[name], errors="coerce") for name in NUMBERS if name in chunk}
     chunk["test"], chunk["kind"], chunk["p"]  # a table of tests has these; KeyError where it is another

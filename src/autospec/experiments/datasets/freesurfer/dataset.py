@@ -115,7 +115,7 @@ def load(config: FreesurferConfig) -> Dataset:
 
 def _load(config: FreesurferConfig, account: Account) -> Dataset:
     files = sources(config)
-    subjects, table = _real(files[-1], config, account) if files else _simulated(config, account)
+    subjects, table = _real(files[-1], config, account) if files else _simulate(config, account)
     subjects, table = _usable(subjects, table, account)
     cohort = build_cohort(subjects, config, account)
     values = _varying(table.iloc[cohort.row], cohort.training, account)
@@ -126,7 +126,7 @@ def _load(config: FreesurferConfig, account: Account) -> Dataset:
     return build_dataset(cohort, inputs, config, account, source, not files, list(values.columns))
 
 
-def _simulated(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _simulate(config: FreesurferConfig, account: Account) -> tuple[pd.DataFrame, pd.DataFrame]:
     who, what = generators(config, 2)
     subjects = simulate_subjects(config, who)
     account.note(f"simulated: {len(subjects)} subjects, effect {config.effect:g}")

@@ -48,7 +48,7 @@ def join_tables(files: Sequence[Path], account: Account) -> pd.DataFrame:
     """
     joint = read_measures(files[0], account)
     for file in files[1:]:
-        joint = _joined(joint, read_measures(file, account), file, account)
+        joint = _join(joint, read_measures(file, account), file, account)
     return joint
 
 
@@ -177,7 +177,7 @@ def _of_measure(table: pd.DataFrame, corner: str, file: Path, account: Account) 
     return table
 
 
-def _joined(joint: pd.DataFrame, more: pd.DataFrame, file: Path, account: Account) -> pd.DataFrame:
+def _join(joint: pd.DataFrame, more: pd.DataFrame, file: Path, account: Account) -> pd.DataFrame:
     new = [column for column in more.columns if column not in joint.columns]
     times = Counter(map(plain_id, more[SUBJECT]))
     rows = {plain_id(subject): row for row, subject in enumerate(more[SUBJECT])}
