@@ -11,7 +11,7 @@ import pytest
 
 from autospec.cohorts.prepared_file import find_prepared, read_prepared, write_prepared
 from autospec.errors import AutoSpecError
-from autospec.store.seal import SEAL
+from autospec.store.checksums import DIGEST
 
 PEOPLE = pd.DataFrame({"id": ["ä1", "b2"], "sex": [1, 2], "age": [30.0, np.nan], "site": ["x", ""]})
 DATA = {"timecourses": np.arange(24.0).reshape(2, 4, 3), "affine": np.eye(4)}
@@ -75,7 +75,7 @@ def damaged(file: Path, what: str) -> None:
         if what == "edited":
             root.attrs["simulated"] = False
             return
-        del root[SEAL]  # as files of earlier versions
+        del root.attrs[DIGEST]  # as files of earlier versions, which say nothing of their structure
         if what == "version":
             root.attrs["schema_version"] = 2
         elif what == "no subject":
@@ -92,7 +92,7 @@ def damaged(file: Path, what: str) -> None:
     ("what", "message"),
     [
         ("truncated", "is truncated or damaged and cannot be read"),
-        ("edited", "it was changed or cut off since it was written"),
+        ("edited", "its names, attributes or texts are not those that were written"),
         ("version", "has schema_version 2; this program reads 1"),
         ("no subject", "is truncated or damaged and cannot be read"),
         ("flat", "/timecourses has 2 dimensions, not 3"),

@@ -16,7 +16,7 @@ from autospec.store.schema import (
     layer_name,
 )
 from autospec.store.table import SpectraTable
-from autospec.store.write import Header, hdf5_attributes, write_spectra
+from autospec.store.write import CHUNK_EPOCHS, Header, hdf5_attributes, write_spectra
 
 GRADIENT = layer_field("net.0", "gradient", ("group", "index"))
 FLOOR = layer_field("net.0", "floor/gradient", ("group",))
@@ -133,10 +133,10 @@ def test_a_dataset_that_comes_later_has_gaps_before():
     assert "nothing" not in table
 
 
-def test_many_epochs_are_kept_in_one_piece(tmp_path):
+def test_many_epochs_are_kept_and_chunked_together(tmp_path):
     write_spectra(tmp_path / "s.h5", _table(700), _three_groups())
     with h5py.File(tmp_path / "s.h5") as file:
-        assert file["layers/net.0/gradient"].chunks is None
+        assert file["layers/net.0/gradient"].chunks[0] == CHUNK_EPOCHS
         assert file["layers/net.0/gradient"][699, 0, 0] == 700
 
 

@@ -37,10 +37,9 @@ from autospec.cohorts.tables import parse_number
 from autospec.errors import AutoSpecError
 from autospec.foreign.process import read_apart
 from autospec.store.atomic import remove_leftovers, write_atomically
+from autospec.store.checksums import CHECKED, FORMAT, fixed_text, seal, write_digest
 from autospec.store.contents import COHORT
-from autospec.store.items import FORMAT, fixed_text
 from autospec.store.opening import open_as
-from autospec.store.seal import SEAL, reserve_seal, seal_file
 
 SCHEMA_VERSION = 1
 PREPARED_FILE = "cohort.h5"
@@ -202,8 +201,8 @@ def write_cohort(file: Path, subjects: pd.DataFrame, data: Mapping[str, npt.NDAr
                 _write_data(root, name, values)
             if origin.account:
                 _write_array(root, "account", fixed_text(origin.account))
-            seal_bytes = reserve_seal(root)
-        seal_file(temporary, seal_bytes)
+            write_digest(root)
+        seal(temporary)
 
 
 def _written(column: str) -> str:
@@ -222,20 +221,20 @@ def _write_data(root: Any, name: str, values: npt.NDArray | Rows) -> None:
     if not isinstance(values, Rows):
         _write_array(root, name, values)
         return
-    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]), fletcher32=True)
+    data = root.create_dataset(name, values.shape, dtype=np.float32, chunks=(1, *values.shape[1:]), **CHECKED)
     for index in range(values.shape[0]):
         data[index] = values.row(index)
 
 
 def _write_array(root: Any, path: str, values: npt.NDArray) -> None:
-    """Write a dataset with HDF5's own checksum, for other programs; data of subjects are packed too."""
-    packed = {"compression": "gzip", "compression_opts": 4} if values.ndim > 2 else {}
-    root.create_dataset(path, data=values, **({"fletcher32": True, **packed} if values.size else {}))
+    """Write a dataset with a checksum; data of subjects are packed too. An empty one has nothing to be checked."""
+    packed = {"compression_opts": 4} if values.ndim > 2 else {}
+    root.create_dataset(path, data=values, **({**CHECKED, **packed} if values.size else {}))
 
 
 def _data(root: Any, name: str, file: Path) -> npt.NDArray:
     if name not in root:
-        raise AutoSpecError(f"{file}: has no /{name}; it holds {', '.join('/' + key for key in root if key != SEAL)}")
+        raise AutoSpecError(f"{file}: has no /{name}; it holds {', '.join('/' + key for key in root)}")
     values: npt.NDArray = root[name][:]
     return values
 

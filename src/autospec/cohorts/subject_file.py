@@ -19,10 +19,9 @@ import numpy.typing as npt
 from autospec.cohorts.tables import plain_id
 from autospec.errors import DamagedFile
 from autospec.store.atomic import remove_leftovers, write_atomically
+from autospec.store.checksums import CHECKED, FORMAT, seal, write_digest
 from autospec.store.contents import PART
-from autospec.store.items import FORMAT
 from autospec.store.opening import open_as
-from autospec.store.seal import reserve_seal, seal_file
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +96,12 @@ def write_part(file: Path, part: Part, key: str) -> None:
     with write_atomically(file) as temporary:
         with h5py.File(temporary, "w", libver=FORMAT) as root:
             root.attrs.update(key=key, **{name: getattr(part, name) for name in NUMBERS})
-            root.create_dataset("timecourses", data=part.timecourses, fletcher32=part.timecourses.size > 0)
+            root.create_dataset("timecourses", data=part.timecourses, **(CHECKED if part.timecourses.size else {}))
             for name, values in (("maps", part.maps), ("match", part.match)):
                 if values is not None:
-                    root.create_dataset(name, data=values.astype(np.float32), fletcher32=values.size > 0)
-            seal_bytes = reserve_seal(root)
-        seal_file(temporary, seal_bytes)
+                    root.create_dataset(name, data=values.astype(np.float32), **(CHECKED if values.size else {}))
+            write_digest(root)
+        seal(temporary)
 
 
 def has_part(file: Path, key: str) -> bool:

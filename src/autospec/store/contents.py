@@ -40,7 +40,6 @@ from autospec.store.schema import (
     TRAINING_EPOCHS,
     joint_path,
 )
-from autospec.store.seal import SEAL
 
 WHOLE, NUMBER, TRUTH, TEXT, LABEL = "whole numbers", "numbers", "truth values", "text", "text or numbers"
 FOLDER = "a folder"
@@ -73,7 +72,6 @@ class Content:
     dimensions: tuple[str, ...] | None = ()
 
 
-SEALED = Content(SEAL, WHOLE, ("_block",))
 SPECTRA = (
     Content("@schema_version", WHOLE),
     Content("@run_id", TEXT),
@@ -84,7 +82,6 @@ SPECTRA = (
     Content(RECORDED_EPOCHS.path, WHOLE, RECORDED_EPOCHS.dimensions),
     Content(TRAINING_EPOCHS.path, WHOLE, TRAINING_EPOCHS.dimensions),
     *(Content(curve.path, NUMBER, curve.dimensions) for curve in TRAINING_CURVES),
-    SEALED,
     Content(GROUP_NAMES, TEXT, (GROUP,)),
     Content(GROUP_SIZES, NUMBER, (GROUP,)),
     Content(GROUP_IS_MARGIN, TRUTH, (GROUP,)),
@@ -134,7 +131,6 @@ SPECTRA = (
 SUBJECT = "subject"
 
 PART = (
-    SEALED,
     Content("@key", TEXT),
     Content("@motion_mm", NUMBER),
     Content("@regressors", WHOLE),
@@ -147,7 +143,6 @@ PART = (
 """One subject's share of a cohort, while the others are prepared; ``cohorts.subject_file`` explains it."""
 
 COHORT = (
-    SEALED,
     Content("@schema_version", WHOLE),
     Content("@source", TEXT),
     Content("@simulated", TRUTH),

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from autospec.store.items import axis_names
+from autospec.store.checksums import axis_names
 from autospec.store.schema import (
     ACTIVATION,
     ADJOINT,

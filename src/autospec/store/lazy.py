@@ -14,7 +14,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from autospec.errors import AutoSpecError
-from autospec.store.items import axis_names
+from autospec.store.checksums import axis_names
 from autospec.store.layer_arrays import labelled, statistics_of, with_own_indices
 from autospec.store.layer_spectra import LayerSpectra
 from autospec.store.opening import open_checked

@@ -21,10 +21,9 @@ import h5py
 import numpy as np
 
 from autospec.errors import AutoSpecError, DamagedFile, UnreadableFile
+from autospec.store.checksums import DIGEST, damaged_heap, item_lines, structure_digest
 from autospec.store.contents import SPECTRA, Content
-from autospec.store.digests import DIGEST, damaged_heap, item_lines, structure_digest
 from autospec.store.schema import SCHEMA_VERSION
-from autospec.store.seal import SEAL, BrokenSeal, SealedStream, read_seal
 from autospec.store.validation import Validation
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ def open_as(path: Path | bytes, contents: tuple[Content, ...], kind: str) -> Ite
         if stream.read(len(SIGNATURE)) != SIGNATURE:
             raise DamagedFile(f"{name} is not an HDF5 file")
         # a stream, not a path: HDF5 would lock the path, and refuse what another process has open for writing
-        with _checked(stream) as content, h5py.File(content, "r") as file:
-            if content is stream and SEAL in file:
-                raise DamagedFile(f"{name} is damaged: it was changed or cut off since it was written")
+        with h5py.File(stream, "r") as file:
             if any(content.path == f"@{VERSION}" for content in contents):
                 _check_version(file, name, kind)
             _check_structure(file, stream, name, contents)
@@ -158,21 +155,6 @@ def _stream(path: Path | bytes, name: str) -> io.BytesIO | io.BufferedReader:
 
 
 @contextlib.contextmanager
-def _checked(stream: io.BytesIO | io.BufferedReader) -> Iterator[io.BytesIO | io.BufferedReader | SealedStream]:
-    """The file as it is read: each block checked before it is given out, but for files of earlier versions."""
-    seal = read_seal(stream)
-    if seal is None:
-        yield stream
-        return
-    content = SealedStream(stream, seal)
-    try:
-        yield content
-    finally:
-        if content.broken is not None:  # whatever HDF5 made of it
-            raise content.broken
-
-
-@contextlib.contextmanager
 def _named_errors(name: str, stream: io.BytesIO | io.BufferedReader) -> Iterator[None]:
     """What goes wrong while a file is read, in one line: the system's errors apart from a damaged content."""
     try:
@@ -180,8 +162,6 @@ def _named_errors(name: str, stream: io.BytesIO | io.BufferedReader) -> Iterator
     except AutoSpecError:
         raise
     except (OSError, LookupError, RuntimeError, MemoryError, ArithmeticError, ValueError, TypeError) as error:
-        if isinstance(error, BrokenSeal):
-            raise DamagedFile(f"{name} is damaged: {error}") from error
         behind = getattr(getattr(stream, "raw", None), "error", None) or error
         if isinstance(behind, OSError) and _number(behind) in ADVICE:
             raise _unreadable(name, behind) from error

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
+from autospec.store.checksums import axis_names
 from autospec.store.description import describe
-from autospec.store.items import axis_names
 from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
 from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in

@@ -13,6 +13,7 @@ import numpy as np
 
 from autospec.errors import DamagedFile
 from autospec.harmless import visible
+from autospec.store.checksums import axis_names
 from autospec.store.contents import (
     DEEPEST,
     FILTERS,
@@ -26,7 +27,6 @@ from autospec.store.contents import (
     Content,
     described,
 )
-from autospec.store.items import axis_names
 
 SIMPLE = frozenset({h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM})
 """The types of HDF5 that a file may hold: numbers, text and truth values; nothing that points elsewhere."""
