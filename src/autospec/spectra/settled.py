@@ -16,8 +16,8 @@ NUMBERS_AT_ONCE = 2**17
 """So many numbers are stacked in float64 at a time: 1 MiB, which a processor's cache holds."""
 
 ALIGNED = 4
-"""Sides of matrices are filled up with zeros to a multiple of it, so that each begins at a multiple of 64 bytes: the last
-bit of a product and of an eigenvalue depends on that, and numbers may not depend on which records were waiting."""
+"""Sides of matrices are filled up with zeros to a multiple of it, so that each begins at a multiple of 64 bytes: the
+last bit of a product and of an eigenvalue depends on that, and numbers may not depend on which records were waiting."""
 
 
 @dataclass(frozen=True)
