@@ -18,7 +18,7 @@ def _recorder(model, engine="fast", **arguments):
 def _trained(recorder, model, inputs, labels=LABELS):
     with recorder.batch(labels):
         model(inputs).square().flatten(1).sum(1).mean().backward()
-    sums = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+    sums = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
     recorder.end_epoch()
     return sums
 
@@ -91,7 +91,7 @@ def test_only_ways_that_are_exact_are_taken(make, ways):
     model = make()
     recorder = _recorder(model, floor="formula")  # noise is other noise in float64
     _trained(recorder, model, torch.randn(N, 5))
-    assert recorder._engine.chosen in ways
+    assert recorder._listening.engine.chosen in ways
 
 
 class Centred(nn.Module):
@@ -125,4 +125,4 @@ def test_a_continued_run_goes_the_same_way():
         again = _recorder(model)
         again.load_state_dict({**state, "way": way})
         _trained(again, model, torch.randn(N, 5))
-        assert again._engine.chosen == again.spectra.attributes["engine_way"] == way
+        assert again._listening.engine.chosen == again.spectra.attributes["engine_way"] == way

@@ -83,7 +83,7 @@ def _recorded(model, inputs, engine, labels=LABELS, every=None):
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, check_every=every)
     with recorder.batch(labels):
         model(inputs).square().flatten(1).sum(1).mean().backward()
-    sums = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+    sums = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
     recorder.end_epoch()
     return sums
 
@@ -159,8 +159,8 @@ def test_what_cannot_be_fused_is_refused():
     recorder = SpectralRecorder(nn.Linear(3, 2), groups=["a", "b"], engine="fused")
     message = "engine='fused' does not take backward passes with create_graph=True"
     with pytest.raises(AutoSpecError, match=message), recorder.batch(LABELS):
-        loss = recorder._engine.model(torch.randn(N, 3)).square().mean()
-        torch.autograd.grad(loss, list(recorder._engine.model.parameters()), create_graph=True)
+        loss = recorder._listening.engine.model(torch.randn(N, 3)).square().mean()
+        torch.autograd.grad(loss, list(recorder._listening.engine.model.parameters()), create_graph=True)
     with pytest.raises(AutoSpecError, match="7 group labels were given, but the model returned"):
         _recorded(nn.Linear(3, 2), torch.randn(N + 1, 3), "fused")
 

@@ -162,8 +162,9 @@ def test_passes_per_group_refuse_samples_that_depend_on_one_another_from_the_sec
 
 
 def test_the_batches_to_prove_on():
-    assert [batch for batch in range(1, 40) if is_due(batch)] == [1, 2, 4, 8, 16, 32]
-    assert [batch for batch in range(1, 8) if is_due(batch, 3)] == [1, 4, 7]
+    assert [batch for batch in range(1, 801) if is_due(batch, 4, True)] == [1, 401]
+    assert [batch for batch in range(1, 401) if is_due(batch, 2, False)] == [1, 2, 4, 8, 16, 32, 64, 128, 201, 256]
+    assert [batch for batch in range(1, 8) if is_due(batch, 2, False, 3)] == [1, 4, 7]
 
 
 @pytest.mark.parametrize("engine", ["hooks", "per_group", "fused"])

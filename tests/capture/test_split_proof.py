@@ -19,7 +19,7 @@ def _recorded(model, run, engine, labels=LABELS, **arguments):
     recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine, **arguments)
     with recorder.batch(labels):
         run().backward()
-    sums = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+    sums = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
     recorder.end_epoch()
     return sums
 
@@ -120,7 +120,7 @@ def test_a_language_models_loss_has_its_share_by_tokens_also_where_later_batches
             output = model(input_ids=ids, labels=labels)
             output.loss.backward()
         assert output.loss.item() == pytest.approx(losses(model).sum().item(), rel=1e-6)
-        found = {name: recorder._sums._layers[name].gradient.gradients() for name in recorder.layers}
+        found = {name: recorder._record.sums.layers[name].gradient.gradients() for name in recorder.layers}
         recorder.end_epoch()
         _agree(found, expected, 1e-6)  # its loss is of logits that are rounded to float32
 

@@ -241,11 +241,11 @@ def test_the_number_of_samples_is_that_of_the_first_epoch_also_after_a_checkpoin
     recorder = SpectralRecorder(model, path, groups=["a", "b"], **ASKED)
     for _ in range(2):
         _epoch(recorder, model, inputs, subjects, labels)
-    state, members = recorder.state_dict(), recorder._subjects.design().pairs[0].members
+    state, members = recorder.state_dict(), recorder._header.permutations.pairs[0].members
     recorder.close()
     again = SpectralRecorder(model, path, groups=["a", "b"], resume=True, **ASKED)
     again.load_state_dict(state)
-    np.testing.assert_array_equal(again._subjects.design().pairs[0].members, members)
+    np.testing.assert_array_equal(again._header.permutations.pairs[0].members, members)
     _epoch(again, model, inputs, subjects, labels)
     again.close()
     assert open_spectra(path).permutations.strata == ("number of samples",)

@@ -113,7 +113,7 @@ def test_with_writes_what_was_recorded_when_the_loop_raises(tmp_path):
 
 def test_a_recorder_that_is_dropped_unclosed_says_so(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("autospec.recording.recorder.warnings.warn", lambda message, *_, **__: said.append(message))
+    monkeypatch.setattr("autospec.recording.access.warnings.warn", lambda message, *_, **__: said.append(message))
     recorder = SpectralRecorder(_model(), tmp_path / "s.h5", groups=["a", "b"], floor="formula")
     _batch(recorder)
     torch.optim.SGD(recorder._model.parameters(), lr=0.1).step()  # which the recorder waits for

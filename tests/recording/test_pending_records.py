@@ -37,11 +37,11 @@ def _trained(engine, monkeypatch, most_records, epochs=7, statistics=("gradient"
 @pytest.mark.parametrize("engine", ["hooks", "per_group", "fused"])
 def test_records_that_wait_have_the_numbers_of_those_computed_one_by_one(engine, monkeypatch):
     waited, alone = (_trained(engine, monkeypatch, most) for most in (4, 1))
-    assert len(waited._pending) == 2 and not len(alone._pending)
+    assert len(waited._records.pending) == 2 and not len(alone._records.pending)
     assert waited.table.epochs == alone.table.epochs == list(range(7))
     for array in alone.table:
         np.testing.assert_array_equal(waited.table[array.field.path], array.values)
-    assert not len(waited._pending)
+    assert not len(waited._records.pending)
 
 
 def test_a_read_in_between_changes_nothing(monkeypatch):

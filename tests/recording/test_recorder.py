@@ -103,7 +103,7 @@ def test_groups_add_up_to_the_gradient_the_optimizer_sees():
     model, inputs = _model(), torch.randn(20, 6)
     recorder = SpectralRecorder(model, groups=["a", "b", "c"])
     _step(recorder, model, inputs, torch.arange(20) % 3)
-    sums = recorder._sums._layers["0"].gradient.gradients()
+    sums = recorder._record.sums.layers["0"].gradient.gradients()
     assert torch.allclose(sums[0].float(), model[0].weight.grad, atol=1e-7)
     assert torch.allclose(sums[1:].sum(0), sums[0], atol=1e-12)
 

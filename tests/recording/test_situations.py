@@ -335,7 +335,7 @@ def test_batch_norm_is_recorded_as_the_part_of_the_gradient_that_comes_through_a
     recorder = SpectralRecorder(model, groups=["a", "b"])
     with recorder.batch(LABELS):
         _losses(model, inputs).mean().backward()
-    total = recorder._sums._layers["0"].gradient.gradients()
+    total = recorder._record.sums.layers["0"].gradient.gradients()
     assert torch.allclose(total[0], model[0].weight.grad, atol=1e-12)
     assert torch.allclose(total[1] + total[2], total[0], atol=1e-12)
 

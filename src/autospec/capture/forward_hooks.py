@@ -112,6 +112,7 @@ class ForwardHook:
         kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
         versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
         kept_output = tuple(tensor.detach() for tensor in tensors)
+        output_versions = [tensor._version for tensor in kept_output]
         random_before, self.random_state = self.random_state, {}
         training = module.training
         places, outputs = [i for i, tensor in enumerate(tensors) if tensor.requires_grad], len(tensors)
@@ -137,7 +138,8 @@ class ForwardHook:
             placed: list[Tensor | None] = [None] * outputs
             for place, adjoint in zip(places, adjoints, strict=True):
                 placed[place] = None if adjoint is None else adjoint.detach()
-            arrived = LayerCall(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training)
+            intact = [tensor._version for tensor in kept_output] == output_versions
+            arrived = LayerCall(kept_inputs, kept_keywords, kept_output, tuple(placed), random_before, training, intact)
             listener.receive(call, arrived)
 
         nodes, edges = on_adjoints(awaited, receive)

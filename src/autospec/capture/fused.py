@@ -23,7 +23,7 @@ from autospec.capture.layers import Layer, Use, WatchedModule
 from autospec.capture.memory import Pool, Scratch
 from autospec.capture.part_order import PartOrder
 from autospec.capture.per_group import Forward, GroupGradients, entries, standing_in, stands_in
-from autospec.capture.proved_again import has_diverged, is_due
+from autospec.capture.proved_again import TRACE_PASSES, has_diverged, is_due
 from autospec.capture.row_owners import RowOwners
 from autospec.capture.trace_layout import NOT_REACHED, SAMPLE_FIRST
 from autospec.errors import AutoSpecError
@@ -35,7 +35,8 @@ class FusedEngine:
     """Runs some layers with forward functions of its own inside a batch, and hands over their groups' gradients.
 
     Raises AutoSpecError where the rows of a layer cannot be traced to the samples of the batch: on the first batch and
-    on every ``check_every``-th (None: the 2nd, 4th, 8th, ...).
+    on every ``check_every``-th (None: so many that it costs 1 %, and the 2nd, 4th, 8th, ... where values could move
+    rows), and where modules are in another mode.
     """
 
     name = "fused"
@@ -68,6 +69,10 @@ class FusedEngine:
         self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
         self.trace: Trace | None = None
         self._is_traced = False
+        self._is_steady = True
+        self._parts = list(model.modules())
+        self._modes: list[bool] = []
+        self._proved: set[nn.Module] = set()
         self._inside = self._is_plain = False
         self.cells: SampleGroups | None = None
         self.rows: list[Rows | None] = []
@@ -95,7 +100,10 @@ class FusedEngine:
     def listening(self, cells: SampleGroups) -> Iterator[None]:
         """A context in which backward leaves the groups' gradients; they are handed over at its end."""
         is_one = len(cells.of_sample) == 1  # a single sample shows nothing
-        if is_due(self._batches + 1, self._check_every) and not is_one and not has_diverged(self.model):
+        before, self._modes = self._modes, [part.training for part in self._parts]
+        is_steady = self._is_steady and not self._order.has_parts
+        due = before != self._modes or is_due(self._batches + 1, TRACE_PASSES, is_steady, self._check_every)
+        if due and not is_one and not has_diverged(self.model):
             self._is_traced = False
         self._order.begin(len(cells.of_sample), not self._is_traced)
         untraced = [] if self._is_traced else self._entries
@@ -105,6 +113,7 @@ class FusedEngine:
                 yield
             self.hand_over()
             self._is_traced = True
+            self._proved.clear()
             self._batches += 1
 
     @contextlib.contextmanager
@@ -159,7 +168,10 @@ class FusedEngine:
             self._inside = True
             try:
                 self._order.entered(type(module).__name__, (inputs, keywords))
-                self.trace_rows(module, forward, (inputs, keywords), cells)
+                if module in self._proved:  # in a trial, of this very call
+                    self._proved.remove(module)
+                else:
+                    self.trace_rows(module, forward, (inputs, keywords), cells)
                 output = forward(*inputs, **keywords)
                 self._order.left(output)
                 return output
@@ -177,6 +189,7 @@ class FusedEngine:
         self._inside = True
         try:
             self.trace_rows(module, module.forward, arguments, cells)
+            self._proved = {module}
         finally:
             self._inside = False
 
@@ -217,6 +230,7 @@ class FusedEngine:
                 "engine='fused': whose a layer's rows are may depend on data in this model, or shows only in part; "
                 "use engine='hooks'"
             )
+        self._is_steady = self._is_steady and listener.tracer.is_steady
         return traced.dimensions
 
     @contextlib.contextmanager

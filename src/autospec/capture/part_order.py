@@ -18,11 +18,15 @@ class PartOrder:
 
     Backward is linear: where the samples keep their order, scaling each sample's adjoint of the input by a factor of
     its own scales that sample's adjoint of the earlier output, and no other's.
+
+    Attributes:
+        has_parts: whether something went from one part into the next: what happens between them is the program's.
     """
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
         self._samples = 0
+        self.has_parts = False
         self._returned: list[GradientEdge] = []
 
     def begin(self, samples: int, is_due: bool) -> None:
@@ -44,6 +48,7 @@ class PartOrder:
     def entered(self, module: str, arguments: Any) -> None:
         """A part is called; AutoSpecError where samples have been moved since another returned them."""
         given = [leaf for leaf in tree_flatten(arguments)[0] if isinstance(leaf, Tensor) and leaf.requires_grad]
+        self.has_parts |= bool(self._returned and given)
         if self._returned and not all(self._keeps_order(leaf) for leaf in given if leaf.is_floating_point()):
             raise Unsplittable(
                 f"engine={self._engine!r}: samples are in another order in what {module} is given than in what another "

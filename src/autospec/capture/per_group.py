@@ -21,7 +21,7 @@ from autospec.capture.hooks import is_compiled
 from autospec.capture.layers import Layer, refuse_missing
 from autospec.capture.memory import Pool
 from autospec.capture.part_order import PartOrder
-from autospec.capture.proved_again import has_diverged, is_due
+from autospec.capture.proved_again import SPLIT_PASSES, has_diverged, is_due
 from autospec.capture.split_proof import prove_split
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
@@ -36,8 +36,12 @@ class PerGroupEngine:
     """Stands in for a model's forward inside a batch and hands over the group gradients after its backward.
 
     So it does for a part of the model that is called directly. Raises AutoSpecError for modules that couple samples,
-    and where a split pass disagrees with an unsplit one: on every ``check_every``-th batch (None: the 1st,
-    2nd, 4th, 8th, ...), and wherever a call's arguments look otherwise than in those before.
+    and where a split pass disagrees with an unsplit one: on the first batch, on every ``check_every``-th (None: so many
+    that it costs 1 %, and where values could join samples, the 2nd, 4th, 8th, ...), and wherever a call's arguments or
+    the modes of the modules are otherwise than in those before.
+
+    Attributes:
+        is_steady: whether no values could join samples that the proof found apart.
     """
 
     def __init__(
@@ -58,6 +62,9 @@ class PerGroupEngine:
         self._take = take
         self._check_every = check_every
         self._layouts: dict[Any, BatchLayout] = {}
+        self._parts = list(model.modules())
+        self._modes: tuple[bool, ...] = ()
+        self.is_steady = True
         self._batches = 0
         self._order = PartOrder(name)
         self._eps = 0.0
@@ -71,9 +78,12 @@ class PerGroupEngine:
         """A context in which ``model(...)`` runs group by group; its gradients are handed over at the end."""
         self._eps = 0.0
         refuse_missing(self.model, self.layers)
-        is_to_prove = is_due(self._batches + 1, self._check_every) and not has_diverged(self.model)
-        if is_to_prove:
+        is_steady = self.is_steady and not self._order.has_parts
+        is_to_prove = is_due(self._batches + 1, SPLIT_PASSES, is_steady, self._check_every)
+        is_to_prove = is_to_prove and not has_diverged(self.model)
+        if is_to_prove and self._batches:  # a trial may have proved the first
             self._layouts.clear()
+        self._modes = tuple([part.training for part in self._parts])
         self._order.begin(len(cells.of_sample), is_to_prove)
         self.passes.begin()
         try:
@@ -100,7 +110,7 @@ class PerGroupEngine:
         refuse_missing(self.model, self.layers)
         self._refuse_batch_norm()
         leaves, spec = tree_flatten(arguments)
-        key = (id(module), str(spec), sample_dimensions(leaves, len(cells.of_sample)))
+        key = self._kind(module, spec, leaves, cells)
         if self._layouts.get(key) is None:
             if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
                 raise Unsplittable(f"engine={self.name!r}: no tensor of {len(cells.of_sample)} samples is given to it")
@@ -143,7 +153,7 @@ class PerGroupEngine:
         self._refuse_batch_norm()
         self._eps = max(self._eps, autocast_eps(self.model))
         leaves, spec = tree_flatten(arguments)
-        key = (id(module), str(spec), sample_dimensions(leaves, len(cells.of_sample)))
+        key = self._kind(module, spec, leaves, cells)
         layout = self._layouts.get(key)
         if layout is None:
             if not any(True for _ in input_layouts(leaves, len(cells.of_sample))):
@@ -154,6 +164,10 @@ class PerGroupEngine:
             layout = self._layouts[key] = prove_split(self, module, forward, leaves, spec, cells)
             output = self.split(forward, leaves, spec, layout, cells)
         return output
+
+    def _kind(self, module: nn.Module, spec: TreeSpec, leaves: Sequence[Any], cells: SampleGroups) -> Any:
+        """What calls have in common that one proof holds for."""
+        return id(module), str(spec), sample_dimensions(leaves, len(cells.of_sample)), self._modes
 
     def split(
         self, forward: Forward, leaves: Sequence[Any], spec: TreeSpec, layout: BatchLayout, cells: SampleGroups

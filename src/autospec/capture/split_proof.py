@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from autospec.capture.agreement import (
@@ -29,6 +30,8 @@ from autospec.capture.agreement import (
     without_dropout,
 )
 from autospec.capture.batch_layout import BatchLayout, input_layouts
+from autospec.capture.steady_rows import has_steady_rows
+from autospec.capture.trace_graph import backward_graph
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import SampleGroups
 
@@ -76,7 +79,7 @@ def _proved(
     inputs, keywords = tree_unflatten(list(leaves), spec)
     kept = engine.passes
     with random_state_kept(leaves), without_dropout(engine.model):
-        whole, expected = _unsplit(engine, forward, inputs, keywords)
+        whole, expected = _unsplit(engine, forward, inputs, keywords, len(cells.of_sample))
         nearest = ("the outputs", float("inf"))
         for layout in input_layouts(leaves, len(cells.of_sample)):
             with kept.aside():
@@ -98,7 +101,7 @@ def _proved(
 
 
 def _unsplit(
-    engine: PerGroupEngine, forward: Callable[..., Any], inputs: Any, keywords: Any
+    engine: PerGroupEngine, forward: Callable[..., Any], inputs: Any, keywords: Any, samples: int
 ) -> tuple[list[Any], list[Tensor | None]]:
     """The leaves of the output of an unsplit pass, and the gradients of the weights, by a full backward pass."""
     # on leaves of our own, so that nothing is added to the weights' gradients and no hook of theirs is called
@@ -108,6 +111,8 @@ def _unsplit(
         _refuse_random(engine, whole, tree_flatten(forward(*inputs, **keywords))[0])
         _refuse_reentrant(engine, trained(whole))
         if trained(whole):
+            graph = backward_graph([get_gradient_edge(output).node for output in trained(whole)])
+            engine.is_steady = engine.is_steady and has_steady_rows(graph, samples, engine.model)
             torch.autograd.backward(trained(whole), seeds_of(trained(whole)))
     return whole, [leaves[id(layer.parameter)].grad for layer in engine.layers]
 

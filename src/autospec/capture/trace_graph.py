@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 DATA_NODES = (
@@ -41,66 +42,79 @@ class BackwardGraph:
     """Every node that a backward pass from some outputs may visit.
 
     Attributes:
-        nodes: all of them, in the order in which they are met.
+        place: all of them, by the order in which they are met.
+        following: for each, the nodes that it hands adjoints on to, and which of their outputs these are of.
         fingerprint: equal for two passes that do the same things in the same order.
-        behind_data: those that are reached through a node that picks rows by data, or that nothing is known of.
     """
 
-    nodes: tuple[Node, ...]
+    place: Mapping[Node, int]
+    following: Sequence[Sequence[tuple[Node | None, int]]]
     fingerprint: int
-    behind_data: frozenset[Node]
+
+    def behind_data(self, samples: int) -> frozenset[Node]:
+        """The nodes reached through one that picks rows by data, or of which nothing is known, in such a batch."""
+        waiting = [
+            following
+            for node, afters in zip(self.place, self.following, strict=True)
+            if _may_move(node.name()) or isinstance(node, BackwardCFunction)
+            for following in _moved_by_data(node, [after for after, _ in afters], samples)
+            if following is not None
+        ]
+        met: set[Node] = set()
+        while waiting:
+            node = waiting.pop()
+            if node not in met and node in self.place:
+                met.add(node)
+                waiting.extend(after for after, _ in self.following[self.place[node]] if after is not None)
+        return frozenset(met)
 
 
-def backward_graph(
-    roots: Sequence[Node], stop: frozenset[Node] = frozenset(), samples: int | None = None
-) -> BackwardGraph:
-    """Walk the graph from some nodes down to its leaves, or to where to stop, for a batch of so many samples."""
+def backward_graph(roots: Sequence[Node], stop: frozenset[Node] = frozenset()) -> BackwardGraph:
+    """Walk the graph from some nodes down to its leaves, or to where to stop."""
     place: dict[Node, int] = {}
     following: list[Sequence[tuple[Node | None, int]]] = []  # asked for once: each answer makes new objects
-    order: list[Node] = []
-    waiting = list(reversed(roots))
+    # every batch walks: one loop, and one description for all nodes of a class
+    described: list[Any] = []
+    waiting: list[tuple[Node | None, int]] = [(root, 0) for root in reversed(roots)]
     while waiting:
-        node = waiting.pop()
-        if node not in place:
-            place[node] = len(order)
-            order.append(node)
-            following.append(node.next_functions)
-            if node not in stop:
-                waiting.extend(after for after, _ in reversed(following[-1]) if after is not None)
-    # lists within, since generators take twice as long on a graph of many nodes
-    described = tuple(
-        [
-            (_describe(node), *[(-1 if after is None else place.get(after, -1), output) for after, output in afters])
-            for node, afters in zip(order, following, strict=True)
-        ]
-    )
-    return BackwardGraph(tuple(order), hash(described), _behind_data(order, samples))
+        node, output = waiting.pop()
+        if node is None:
+            described.append(None)
+            continue
+        earlier = place.get(node)
+        if earlier is not None:
+            described.append((earlier, output))
+            continue
+        place[node] = len(following)
+        name, constants = _DESCRIPTIONS.get(type(node)) or _description(node)
+        afters = () if node in stop else node.next_functions
+        described.append((name, output, len(afters)))
+        for constant in constants:
+            value = getattr(node, constant, None)
+            described.append(tuple(value) if isinstance(value, (list, tuple)) else value)
+        following.append(afters)
+        waiting.extend(afters[::-1])
+    return BackwardGraph(place, following, hash(tuple(described)))
 
 
-def _behind_data(nodes: Sequence[Node], samples: int | None) -> frozenset[Node]:
-    waiting = [
-        following
-        for node in nodes
-        if _may_move(node.name()) or isinstance(node, torch.autograd.function.BackwardCFunction)
-        for following in _moved_by_data(node, samples)
-        if following is not None
-    ]
-    met: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node not in met:
-            met.add(node)
-            waiting.extend(following for following, _ in node.next_functions if following is not None)
-    return frozenset(met)
+_DESCRIPTIONS: dict[type, tuple[str, tuple[str, ...]]] = {}
+"""The name of the nodes of a class, and the attributes that say what they move rows by."""
 
 
-def _moved_by_data(node: Node, samples: int | None) -> list[Node | None]:
+def _description(node: Node) -> tuple[str, tuple[str, ...]]:
+    name = node.name()
+    constants = next((attributes for start, attributes in _CONSTANTS.items() if name.startswith(start)), ())
+    if type(node).__name__ == name.rpartition("::")[2]:  # a class for itself, of torch's own
+        _DESCRIPTIONS[type(node)] = name, constants
+    return name, constants
+
+
+def _moved_by_data(node: Node, following: Sequence[Node | None], samples: int) -> Sequence[Node | None]:
     """The nodes after a node to which it may hand rows on in an order that data decide."""
-    following = [after for after, _ in node.next_functions]
     if _moves_by_data(node):
         return following
     product = node.name().removesuffix("Backward0")
-    if product not in _SECOND_FACTOR or not samples:
+    if product not in _SECOND_FACTOR:
         return []
     first, second = _SECOND_FACTOR[product] - 1, _SECOND_FACTOR[product]
     is_by_sample = node._input_metadata[0].shape[0] % samples == 0
@@ -111,7 +125,7 @@ def _moved_by_data(node: Node, samples: int | None) -> list[Node | None]:
 
 
 def _moves_by_data(node: Node) -> bool:
-    return isinstance(node, torch.autograd.function.BackwardCFunction) or _is_called_after_data(node.name())
+    return isinstance(node, BackwardCFunction) or _is_called_after_data(node.name())
 
 
 @functools.cache
@@ -125,23 +139,6 @@ def _may_move(name: str) -> bool:
     return name.removesuffix("Backward0") in _SECOND_FACTOR or _is_called_after_data(name)
 
 
-def _describe(node: Node) -> tuple[Any, ...]:
-    name = node.name()
-    if not _constants_of(name):
-        return (name,)
-    return (name, *(_constant(getattr(node, attribute, None)) for attribute in _constants_of(name)))
-
-
-@functools.cache
-def _constants_of(name: str) -> tuple[str, ...]:
-    """The attributes of nodes of a name that say what they move rows by."""
-    return next((attributes for start, attributes in _CONSTANTS.items() if name.startswith(start)), ())
-
-
-def _constant(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else value
-
-
 @contextlib.contextmanager
 def statistics_held_fixed(graph: BackwardGraph) -> Iterator[None]:
     """A context in which a batch norm hands its adjoint on sample by sample, as with statistics that do not move.
@@ -149,7 +146,7 @@ def statistics_held_fixed(graph: BackwardGraph) -> Iterator[None]:
     Its scale does not matter to whose a row is, so that the adjoint passes as it is.
     """
     handles = []
-    for node in graph.nodes:
+    for node in graph.place:
         if "BatchNorm" in node.name():
             handles.append(node.register_hook(_passed_on))
     try:

@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from autospec.capture.leaf_gradients import in_silence
 from autospec.capture.proved_again import has_diverged, is_due
+from autospec.capture.steady_rows import has_steady_rows
 from autospec.capture.trace import Part, Place, Returned, Rows, Traced, readings, returned_tensors, trace_rows
 from autospec.capture.trace_graph import BackwardGraph, backward_graph, left_as_it_was, statistics_held_fixed
 from autospec.capture.trace_layout import BY_DATA, NOT_REACHED, SHARED, RowTrace, differs, with_axes
@@ -38,11 +39,21 @@ Kind = tuple[int, tuple[Any, ...], tuple[Any, ...]]
 
 @dataclass
 class Remembered:
-    """What was proved of a kind of pass, at which shapes, and how many passes of it there were."""
+    """What was proved of a kind of pass.
+
+    Attributes:
+        traced: whose rows are.
+        shapes: those of the calls.
+        cost: how many backward passes the proof took.
+        is_steady: whether the graph leaves nothing for values to change.
+        met: how many passes of the kind there were.
+    """
 
     traced: Traced
     shapes: dict[Any, tuple[int, ...]]
-    passes: int = 1
+    cost: int
+    is_steady: bool
+    met: int = 1
 
 
 _AXES: dict[str, Callable[[Sequence[int]], tuple[int, int]]] = {
@@ -58,10 +69,10 @@ class Tracer:
     """Traces the calls of each forward pass to samples, and remembers what was proven of passes of the same kind.
 
     A pass is of the same kind as an earlier one where its graph is the same, does not pick rows by data, and its
-    outputs differ in lengths alone. What a graph does not show (a mask by which samples are multiplied) would still
-    move rows later: a kind is proved again at its 2nd, 4th, 8th, ... pass. Where the second differs, every pass of the
-    kind is traced from then on; where a later one does, rows may have been taken for others' meanwhile, and it is
-    refused.
+    outputs differ in lengths alone. Each kind is proved once, and again at every so many passes of it that proofs cost
+    1 %. Where something in the graph could move rows by its values (a mask by which samples are multiplied), a kind is
+    proved at its 2nd, 4th, 8th, ... pass, too. Where the second differs, every pass of the kind is traced from then
+    on; where a later one does, rows may have been taken for others' meanwhile, and it is refused.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -82,6 +93,11 @@ class Tracer:
     def follows_from_shapes(self) -> bool:
         """Whether what was traced last holds for every pass of its kind."""
         return any(remembered.traced is self.last for remembered in self._kinds.values())
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether no values could make it another pass's rows."""
+        return any(kind.traced is self.last and kind.is_steady for kind in self._kinds.values())
 
     def collect(self, rows: Iterable[tuple[Part, Tensor]]) -> None:
         """Take the adjoints that arrive at one call."""
@@ -110,17 +126,17 @@ class Tracer:
         roots = [get_gradient_edge(tensor).node for _, tensor, _ in outputs]
         far = len({call.outermost for call in earlier}) > FOLLOWED
         stop = frozenset(edge.node for call in earlier for edge in call.edges) if far else frozenset()
-        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop, samples)
-        nodes = frozenset(graph.nodes)
-        again = [] if far else [call for call in earlier if any(edge.node in nodes for edge in call.edges)]
+        graph = backward_graph([*roots, *(edge.node for call in calls for edge in call.edges)], stop)
+        again = [] if far else [call for call in earlier if any(edge.node in graph.place for edge in call.edges)]
         both = [*again, *calls]
         kind = _kind(graph, both)
         traced = self._remembered(kind, both, samples)
         is_new = samples > 1 and (traced is None or self._is_to_prove_again(kind, both, outputs, samples))
         if is_new:
+            passes = self.passes
             fresh = self._prove(both, outputs, samples, graph)
             if traced is None:
-                self._remember(kind, both, fresh, graph)
+                self._remember(kind, both, fresh, graph, samples, self.passes - passes)
             traced = fresh if traced is None else self._compared(kind, traced, fresh, samples)
         for call in calls:
             call.traced = traced
@@ -146,22 +162,27 @@ class Tracer:
                 return None
         return traced
 
-    def _remember(self, kind: Kind, calls: Sequence[Call], traced: Traced, graph: BackwardGraph) -> None:
+    def _remember(
+        self, kind: Kind, calls: Sequence[Call], traced: Traced, graph: BackwardGraph, samples: int, cost: int
+    ) -> None:
         """Keep what follows from shapes alone."""
-        by_data = any(edge.node in graph.behind_data for call in calls for edge in call.edges)
+        behind_data = graph.behind_data(samples)
+        by_data = any(edge.node in behind_data for call in calls for edge in call.edges)
         unproven = any(trace.how == BY_DATA or not trace.proven for trace in traced.parts.values())
         if traced.refusal or by_data or unproven or kind in self._by_data:
             self._kinds.pop(kind, None)
             return
         if len(self._kinds) >= KEPT:
             del self._kinds[next(iter(self._kinds))]
-        self._kinds[kind] = Remembered(traced, _shapes(calls))
+        self._kinds[kind] = Remembered(traced, _shapes(calls), cost, has_steady_rows(graph, samples, self._model))
 
     def _is_to_prove_again(self, kind: Kind, calls: Sequence[Call], outputs: Sequence[Place], samples: int) -> bool:
         """Whether what is remembered of a kind is to be held against another proof, at this pass of it."""
         remembered = self._kinds[kind]
-        remembered.passes += 1
-        if remembered.traced.refusal or not is_due(remembered.passes) or has_diverged(self._model):
+        remembered.met += 1
+        if remembered.traced.refusal or not is_due(remembered.met, remembered.cost, remembered.is_steady):
+            return False
+        if has_diverged(self._model):
             return False
         # where two dimensions could be the samples, a batch of other lengths tells less than the one that was traced
         is_plain = all(len(readings(_returned(*place), samples)) <= 1 for place in outputs)
@@ -174,7 +195,7 @@ class Tracer:
         )
         if other is None or fresh.refusal:
             return earlier
-        if self._kinds[kind].passes == 2:
+        if self._kinds[kind].met == 2:
             del self._kinds[kind]
             self._by_data.add(kind)
             return fresh
@@ -191,7 +212,7 @@ class Tracer:
         kept = [tensor for _, tensor, _ in outputs] + [call.output for call in calls if call.output is not None]
         sought = [edge for call in calls for edge in call.edges]
 
-        is_reentrant = any(node.name() == "CheckpointFunctionBackward" for node in graph.nodes)
+        is_reentrant = any(node.name() == "CheckpointFunctionBackward" for node in graph.place)
 
         def run(edges: Sequence[GradientEdge], seeds: Sequence[Tensor]) -> Rows:
             self.passes += 1
@@ -215,7 +236,7 @@ class Tracer:
                 return Traced({}, refusal=f"cannot be traced to samples by another backward pass: {reason}")
         parts = dict(traced.parts)
         reached = {key for key, _, _ in parts}
-        structure = set(backward_graph([get_gradient_edge(tensor).node for _, tensor, _ in outputs]).nodes)
+        structure = backward_graph([get_gradient_edge(tensor).node for _, tensor, _ in outputs]).place
         for call in calls:
             if call.key not in reached and not call.watched.is_witness:
                 in_graph = any(edge.node in structure for edge in call.edges)
@@ -248,8 +269,7 @@ class Tracer:
 
 def _kind(graph: BackwardGraph, calls: Sequence[Call]) -> Kind:
     """What passes have in common whose rows are the same samples': the graph, the calls, and where they lie in it."""
-    place = {node: number for number, node in enumerate(graph.nodes)}
-    where = tuple(tuple(place.get(edge.node, -1) for edge in call.edges) for call in calls)
+    where = tuple([tuple([graph.place.get(edge.node, -1) for edge in call.edges]) for call in calls])
     return graph.fingerprint, tuple(call.key for call in calls), where
 
 

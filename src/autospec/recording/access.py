@@ -5,27 +5,61 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch import nn
 
 from autospec.capture.engines import HOOKS
-from autospec.errors import AutoSpecError
+from autospec.errors import AutoSpecError, AutoSpecWarning
 
 
 class Access:
-    """The right to use a recorder of a model.
+    """The right to use a recorder of a model: until it is closed, and in the process that made it.
+
+    Args:
+        model: the model, which stands inside its wrapper if it has one.
+        engine: the name of the recorder's engine.
+        path: the file that the recorder writes, or None.
 
     Attributes:
-        engine: The name of its engine.
+        engine: as given.
+        is_closed: whether the recorder is closed.
     """
 
-    def __init__(self, model: nn.Module, engine: str) -> None:
+    def __init__(self, model: nn.Module, engine: str, path: Path | None) -> None:
         self.engine = engine
+        self.is_closed = False
+        self._path = path
+        self._unclosed: weakref.finalize | None = None
         self._model = weakref.ref(model)
         self._process = os.getpid()
         self._turn = threading.Lock()
+
+    def check_open(self) -> None:
+        """Refuse a call after the recorder was closed, or in a fork.
+
+        Raises:
+            AutoSpecError: In either.
+        """
+        if self.is_closed:
+            raise AutoSpecError("the recorder is closed; SpectralRecorder(..., resume=True) goes on with its file")
+        self.check_process()
+
+    def enter(self) -> None:
+        """Begin a batch: from the first on something is lost where the recorder is dropped before it is closed."""
+        self.check_open()
+        if self._unclosed is None:
+            self._unclosed = weakref.finalize(self, _say_unclosed, self._path)
+
+    def close(self) -> None:
+        """Nothing is lost any more, and nothing can be recorded."""
+        self.check_process()
+        self.is_closed = True
+        if self._unclosed is not None:
+            self._unclosed.detach()
 
     def check_process(self) -> None:
         """Refuse another process than the one that made the recorder: a fork would write over its file.
@@ -71,6 +105,17 @@ class Access:
     def _weights(self) -> set[int]:
         model = self._model()
         return set() if model is None else {id(parameter) for parameter in model.parameters()}
+
+
+def _say_unclosed(path: Path | None) -> None:
+    """Said where a recorder is dropped, or the program ends, before ``close``."""
+    if path is not None:
+        warnings.warn(
+            f"the recorder of {path} was never closed, so that its last epochs may be missing; use "
+            "`with SpectralRecorder(...) as recorder:` or recorder.close()",
+            AutoSpecWarning,
+            stacklevel=2,
+        )
 
 
 _in_batch: weakref.WeakSet[Access] = weakref.WeakSet()

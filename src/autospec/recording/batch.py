@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,17 @@ from autospec.capture.layers import Use
 from autospec.errors import AutoSpecError
 from autospec.spectra.groups import Grouping, SampleGroups
 from autospec.store.schema import UNGROUPED
+
+
+@dataclass(frozen=True)
+class BatchLabels:
+    """What a training loop says of a batch before it runs; the arguments of ``SpectralRecorder.batch``, unchecked."""
+
+    group: Tensor | npt.ArrayLike
+    samples: Tensor | None
+    subject: Tensor | Iterable[Any] | None
+    weight: Tensor | npt.ArrayLike | None
+    share: float
 
 
 class Batch:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autospec.errors import AutoSpecError
 from autospec.spectra.gradient import GradientSum
 from autospec.spectra.leading import Leading, block_round, block_width, of_exact, starting_block
-from autospec.spectra.settings import RecorderSettings, tolerance_mistake
+from autospec.spectra.settings import RecorderSettings
 
 ROUNDS = 4
 """So many rounds are tried at a record: more would not be cheaper than decomposing."""
@@ -100,14 +99,7 @@ class LeadingSpectra:
 
 
 def leading_spectra(settings: RecorderSettings) -> LeadingSpectra | None:
-    """What certifies leading singular values, where a recorder's settings ask for it.
-
-    Raises:
-        AutoSpecError: for a tolerance with settings that do not go with it.
-    """
-    mistake = tolerance_mistake(settings.tolerance, settings.leading, settings.statistics)
-    if mistake:
-        raise AutoSpecError(mistake)
+    """What certifies leading singular values, where a recorder's settings ask for it."""
     if settings.tolerance is None or settings.leading is None:
         return None
     return LeadingSpectra(settings.leading, settings.tolerance)

@@ -64,8 +64,19 @@ class MeasuredFloor:
         if twin is None or self._precise is None:
             yield
             return
-        with self._hearing(twin.twin, self._precise), twin.following():
-            yield
+        is_the_batchs = False
+        try:
+            with self._hearing(twin.twin, self._precise):
+                try:
+                    with twin.following():
+                        yield
+                except BaseException:
+                    is_the_batchs = True
+                    raise
+        except AutoSpecError as error:
+            if is_the_batchs:
+                raise
+            self.refusal = str(error)  # the copy's own: the batch itself is recorded
         if not twin.heard:
             self.refusal = twin.refusal
 

@@ -53,7 +53,7 @@ class ScaleCheck:
         while self._handles:
             self._handles.pop().remove()
 
-    def also_averaged(self, averaged: AveragedCheck) -> None:
+    def also_averaged(self, averaged: AveragedCheck | None) -> None:
         """Show the gradients of the first steps to what compares them with those of other processes."""
         self._averaged = averaged
         self._left_to_see, self._check.remembers = STEPS, True

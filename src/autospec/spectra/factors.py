@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +12,21 @@ from autospec.spectra.groups import SampleGroups
 
 NUMBERS_AT_ONCE = 2**18
 """So many numbers of rows are held in float64 at a time: 2 MiB, which a processor's cache holds."""
+
+
+@dataclass
+class _KnownSide:
+    """What is computed already of one side of the factors; several weights may have it in common.
+
+    ``grams`` stand beside the cell of each sample that they were summed by.
+    """
+
+    tensor: Tensor  # kept, so that no other can have its id
+    squared_norms: Tensor | None = None
+    grams: tuple[Tensor, Tensor] | None = None
+
+
+_Known = dict[int, _KnownSide]
 
 
 class GradientFactors:
@@ -29,6 +45,8 @@ class GradientFactors:
 
     A subclass may store something smaller than the rows (``stored``) and make them when they are asked for.
     """
+
+    _known: _Known | None = None
 
     has_rows = True
     """Whether ``activation`` and ``adjoint`` are rows along the sides of the weight's matrix."""
@@ -162,11 +180,15 @@ class GradientFactors:
         side = self.stored[0 if of_activation else 1]
         if not self._is_quicker_by_sample or side.dtype == torch.float64 or side.shape[-1] > self.positions:
             return None
+        known = self._known_of(side)
+        if known.grams is not None and torch.equal(known.grams[0], cells.of_sample):
+            return known.grams[1]
         total = torch.zeros((len(cells.samples), *side.shape[-1:] * 2), dtype=torch.float64, device=self.device)
         at_once = max(1, NUMBERS_AT_ONCE // max(side[0, :1].numel(), 1))
         for part, cell in zip(side[0].split(at_once), cells.of_sample.split(at_once), strict=True):
             precise = part.double()
             total.index_add_(0, cell, precise.mT @ precise)
+        known.grams = cells.of_sample, total
         return total
 
     @property
@@ -175,11 +197,32 @@ class GradientFactors:
         if type(self) is not GradientFactors or self.blocks > 1 or self.positions == 1:
             return False
         width, height = self.activation.shape[-1], self.adjoint.shape[-1]
-        return self.positions * (width + height) >= width * height
+        # a batched product of columns takes several times as long as one product of copied rows
+        return min(width, height) > 1 and self.positions * (width + height) >= width * height
 
     def squared_norms(self) -> tuple[Tensor, Tensor]:
         """Per sample, (n,) each in float64: the squared Frobenius norms of its rows of ``A`` and of ``Δ``."""
-        return squared_norm(self.activation.transpose(0, 1)), squared_norm(self.adjoint.transpose(0, 1))
+        return self._squared_norm(self.activation), self._squared_norm(self.adjoint)
+
+    def _squared_norm(self, side: Tensor) -> Tensor:
+        """Those of one side."""
+        known = self._known_of(side)
+        if known.squared_norms is None:
+            known.squared_norms = squared_norm(side.transpose(0, 1))
+        return known.squared_norms
+
+    def _known_of(self, side: Tensor) -> _KnownSide:
+        if self._known is None:
+            self._known = {}
+        return self._known.setdefault(id(side), _KnownSide(side))
+
+    def beside(self, activation: Tensor) -> GradientFactors:
+        """The factors of another weight whose adjoint is this one's: the norms of that are taken once."""
+        other = GradientFactors(activation, self.stored[1])
+        if other.stored[1].data_ptr() == self.stored[1].data_ptr():
+            other.stored, other._known = (other.stored[0], self.stored[1]), {}
+            other._known[id(self.adjoint)] = self._known_of(self.adjoint)
+        return other
 
     def rounded_to(self, spacing: float) -> GradientFactors:
         """The same factors, known to come from numbers of a spacing (those of a kernel in half precision)."""
@@ -207,9 +250,14 @@ def squared_norm(of_samples: Tensor) -> Tensor:
     # norms in the factor's own precision, squares in float64: half-precision squares would overflow
     precise = torch.promote_types(of_samples.dtype, torch.float32)
     if of_samples.dim() > 2 and not of_samples.is_contiguous():
-        # one norm a row, since those over dimensions that lie apart (a sequence with time first) take 5 times as long
-        of_rows = torch.linalg.vector_norm(of_samples, dim=-1, dtype=precise)
-        return of_rows.double().square().flatten(1).sum(1)
+        # one norm a row, in the order in which rows lie in memory: over dimensions that lie apart (a sequence with time
+        # first) it takes many times as long
+        order = sorted(range(of_samples.dim() - 1), key=of_samples.stride, reverse=True)
+        of_rows = torch.linalg.vector_norm(of_samples.permute(*order, -1), dim=-1, dtype=precise)
+        squares = of_rows.double().square()
+        if order[-1] == 0:
+            return squares.view(-1, len(of_samples)).sum(0)
+        return squares.sum([place for place, dimension in enumerate(order) if dimension])
     dimensions = tuple(range(1, of_samples.dim()))
     return torch.linalg.vector_norm(of_samples, dim=dimensions, dtype=precise).double().square()
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from autospec import AutoSpecError, SpectralRecorder
+from autospec.spectra.groups import SampleGroups
 
 KINDS = [nn.RNN, nn.GRU, nn.LSTM]
 
@@ -129,3 +130,46 @@ def test_an_activation_in_place_after_the_layer(kind, batch_first):
     assert len(found) == 2
     for name, (part,) in found.items():
         assert torch.allclose(part.product(samples), model.get_parameter(name).grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_an_output_that_is_written_over_is_computed_again(kind, both_ways):
+    torch.manual_seed(0)
+    layer = kind(3, 4, bidirectional=both_ways, batch_first=True).double()
+    x = torch.randn(5, 40, 3, dtype=torch.float64)
+
+    def backward(writes):
+        output = layer(x)[0]
+        scaled = output.clone()
+        if writes:
+            output.zero_()
+        scaled.sin().sum().backward()
+
+    kept, written = (captured(layer, lambda writes=writes: backward(writes)) for writes in (False, True))
+    for name, (part,) in kept.items():
+        assert torch.allclose(part.activation, written[name][0].activation, rtol=0, atol=1e-12)
+        assert torch.allclose(part.adjoint, written[name][0].adjoint, rtol=0, atol=1e-12)
+        assert part.adjoint.abs().max() > 0
+
+
+def test_the_norms_and_grams_of_an_adjoint_are_taken_once_for_both_weights(monkeypatch):
+    from autospec.spectra import factors
+
+    layer = nn.RNN(3, 4, batch_first=True)
+    parts = [part for (part,) in captured(layer, lambda: layer(torch.randn(5, 9, 3))[0].sum().backward()).values()]
+    seen = []
+    real = factors.squared_norm
+    monkeypatch.setattr(factors, "squared_norm", lambda side: seen.append(side) or real(side))
+    for part in parts:
+        for norms, side in zip(part.squared_norms(), part.stored, strict=True):
+            assert torch.allclose(norms, side.double().square().sum((0, 2, 3)), rtol=1e-6)
+    assert len(seen) == 3
+    cells = SampleGroups.of(torch.tensor([0, 1, 0, 1, 1]), 3)
+    of_adjoint = [part.grams(False, cells) for part in parts]
+    assert of_adjoint[0] is of_adjoint[1]
+    rows = parts[0].adjoint[0].double()
+    for cell, samples in enumerate(cells.samples):
+        assert torch.allclose(of_adjoint[0][cell], torch.einsum("npo,npq->oq", rows[samples], rows[samples]))
+    other = SampleGroups.of(torch.tensor([1, 1, 1, 1, 0]), 3)
+    assert not torch.equal(parts[1].grams(False, other), of_adjoint[0])

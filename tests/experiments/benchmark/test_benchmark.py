@@ -1,3 +1,4 @@
+import inspect
 import json
 import sys
 
@@ -14,6 +15,7 @@ from autospec.experiments.benchmark.peers import opacus, vmap_grad
 from autospec.experiments.benchmark.picture import draw_bars
 from autospec.experiments.benchmark.problems import SHAPES, bert_block, problem, residual_stack
 from autospec.experiments.benchmark.table import Row, apart, memory_table, read_json, reasons, time_table, write_json
+from autospec.recording.pending_records import PendingRecords
 
 OPTIONAL = (OPACUS, BACKPACK)
 """Arms of libraries that are not installed with the others."""
@@ -43,7 +45,8 @@ def test_every_arm_takes_the_same_training_step():
     for name, step in steps.items():
         for _ in range(3):
             step()
-        model = step.__closure__[[*step.__code__.co_freevars].index("model")].cell_contents
+        held = inspect.getclosurevars(step).nonlocals if inspect.isfunction(step) else vars(step)
+        model = held["model"]
         losses[name] = float((model(given.inputs) - given.inputs).square().mean().detach())
     assert losses == pytest.approx(dict.fromkeys(losses, losses[PLAIN]), rel=1e-5)
 
@@ -158,3 +161,12 @@ def test_a_curve_has_a_point_for_each_value_until_steps_are_long(monkeypatch):
 def test_memory_is_what_a_process_holds_at_most():
     before, peak = rounds.peak_memory(problem("mlp", samples=8), PLAIN)
     assert 0 < before <= peak
+
+
+def test_a_round_bears_the_spectra_of_its_own_records(monkeypatch):
+    step = ARMS["hooks"](problem("mlp", samples=20, width=4, groups=2))
+    rounds._seconds(step, 1)
+    settled = []
+    monkeypatch.setattr(PendingRecords, "settle", lambda pending: settled.append(len(pending)))
+    rounds._seconds(step, 3)
+    assert settled == [3]

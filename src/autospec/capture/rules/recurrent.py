@@ -77,12 +77,15 @@ def _step_by_step(
     arrived = [call.adjoints[0], *call.adjoints[-len(initial) :]]
     if arrived[0] is not None:
         arrived[0] = _as_called(layer, steps, arrived[0])
+    # the states that the kernel itself came to, unless a later layer wrote over them or autocast rounded them
+    output = call.output[0] if call.keeps_output and call.output[0].dtype == data.dtype else None
+    states = None if output is None else _as_called(layer, steps, output)
     factors: dict[str, GradientFactors] = {}
     for direction in range(_directions(layer)):
-        began, delta = (steps.rows(rows) for rows in rows_of(layer, data, initial, arrived, direction))
+        began, delta = (steps.rows(rows) for rows in rows_of(layer, data, initial, arrived, direction, states))
         suffix = _suffix(0, direction)
-        factors[f"weight_ih{suffix}"] = GradientFactors(steps.rows(data), delta)
-        factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
+        of_state = factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
+        factors[f"weight_ih{suffix}"] = of_state.beside(steps.rows(data))
     return factors
 
 

@@ -28,6 +28,7 @@ class LayerCall:
         adjoints: the derivative of the loss by each tensor of ``output``, None where none arrived.
         random_state: that of each device before the call, where the rule asks for it.
         training: the layer's mode at the call.
+        keeps_output: whether nothing has changed the output in place since.
     """
 
     inputs: tuple[Any, ...]
@@ -36,6 +37,7 @@ class LayerCall:
     adjoints: tuple[Tensor | None, ...]
     random_state: Mapping[str, Tensor] = field(default_factory=dict)
     training: bool = True
+    keeps_output: bool = False
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument of the call, given by position or by name.

@@ -19,30 +19,52 @@ def rnn_goes_step_by_step(layer: nn.RNNBase, device: torch.device, packed: bool)
 
 
 def rnn_rows(
-    layer: nn.RNNBase, data: Tensor, initial: Sequence[Tensor], adjoints: Sequence[Tensor | None], direction: int
+    layer: nn.RNNBase,
+    data: Tensor,
+    initial: Sequence[Tensor],
+    adjoints: Sequence[Tensor | None],
+    direction: int,
+    states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The hidden state that each step began with and the adjoint of its pre-activation, (steps, n, width) each.
 
     ``data`` (steps, n, in); ``initial`` the state (directions, n, width) before the first step; ``adjoints`` those of
-    the output (steps, n, directions · width) and of the final state, None where none arrived.
+    the output (steps, n, directions · width) and of the final state, None where none arrived; ``states`` the output
+    itself, or None where it is lost and the steps must be run again.
     """
-    suffix = "_l0" + ("_reverse" if direction else "")
-    recurrence = layer.get_parameter("weight_hh" + suffix).detach()
-    bias = None
-    if layer.bias:
-        bias = layer.get_parameter("bias_ih" + suffix).detach() + layer.get_parameter("bias_hh" + suffix).detach()
+    recurrence = layer.get_parameter("weight_hh" + suffix(direction)).detach()
     start = initial[0][direction]
-    entered = functional.linear(data, layer.get_parameter("weight_ih" + suffix).detach(), bias)
-    of_output = None
-    if adjoints[0] is not None:
-        of_output = adjoints[0].to(data.dtype).chunk(2 if layer.bidirectional else 1, dim=-1)[direction]
+    of_output = None if adjoints[0] is None else of_direction(layer, adjoints[0].to(data.dtype), direction)
     of_final = adjoints[1][direction].to(data.dtype) if adjoints[1] is not None else torch.zeros_like(start)
     is_relu = layer.mode == "RNN_RELU"
-    hidden = _run(entered.flip(0) if direction else entered, recurrence, start, is_relu)
-    arrived = of_output.flip(0) if direction and of_output is not None else of_output
-    delta = _back(hidden[1:], recurrence, arrived, of_final, is_relu)
+    if states is None:
+        hidden = _run(entering(layer, data, direction), recurrence, start, is_relu)
+    else:
+        hidden = torch.cat((start[None], of_direction(layer, states, direction)))
+    delta = _back(hidden[1:], recurrence, of_output, of_final, is_relu)
     began = hidden[:-1]
     return (began.flip(0), delta.flip(0)) if direction else (began, delta)
+
+
+def suffix(direction: int) -> str:
+    """What the names of the weights of one direction end in."""
+    return "_l0" + ("_reverse" if direction else "")
+
+
+def of_direction(layer: nn.RNNBase, of_steps: Tensor, direction: int) -> Tensor:
+    """One direction's part of what stands beside one another, (steps, n, width), first to last in its own order."""
+    part = of_steps.chunk(2 if layer.bidirectional else 1, dim=-1)[direction]
+    return part.flip(0) if direction else part
+
+
+def entering(layer: nn.RNNBase, data: Tensor, direction: int) -> Tensor:
+    """The input's part of the pre-activations, first to last in the direction's own order."""
+    end = suffix(direction)
+    bias = None
+    if layer.bias:
+        bias = layer.get_parameter("bias_ih" + end).detach() + layer.get_parameter("bias_hh" + end).detach()
+    entered = functional.linear(data, layer.get_parameter("weight_ih" + end).detach(), bias)
+    return entered.flip(0) if direction else entered
 
 
 def _run(entered: Tensor, recurrence: Tensor, start: Tensor, is_relu: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +62,29 @@ def recorded(
             tolerance=tolerance,
         )
 
-        def step() -> None:
-            with recorder.batch(problem.group):
-                problem.losses(model).mean().backward()
-            update(optimizer)
-            recorder.end_epoch()
-
-        return step
+        return RecordedStep(problem, model, optimizer, recorder)
 
     return arm
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """A training step with a recorder, which lets records wait, to compute the spectra of several together."""
+
+    problem: Problem
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    recorder: SpectralRecorder
+
+    def __call__(self) -> None:
+        with self.recorder.batch(self.problem.group):
+            self.problem.losses(self.model).mean().backward()
+        update(self.optimizer)
+        self.recorder.end_epoch()
+
+    def settle(self) -> None:
+        """Compute the spectra of every record so far, as whoever reads them does."""
+        _ = self.recorder.table
 
 
 def loop_over_groups(problem: Problem) -> Step:
