@@ -270,3 +270,14 @@ def test_subjects_with_unequal_numbers_of_samples_keep_the_rate():
         tests = recorder.spectra.tests()
         found += int(tests[tests.test == "permutation"].p.iloc[0] <= 0.05 + 1e-9)
     assert found <= 11  # scipy.stats.binom.ppf(0.995, 100, 0.05)
+
+
+def test_pairs_may_be_permuted_more_often_than_all_groups(tmp_path):
+    path, inputs, model = tmp_path / "s.h5", _inputs(), _model()
+    with SpectralRecorder(
+        model, path, groups=GROUPS, covariates={"age": AGES}, **{**ASKED, "permutations": 230}
+    ) as recorder:
+        _epoch(recorder, model, inputs)
+    tests = open_spectra(path).tests().set_index("test").relabellings
+    assert set(tests["permutation"]) == set(tests["covariate"]) == {230}
+    assert set(tests["omnibus"]) == {199}
