@@ -241,11 +241,11 @@ def test_the_number_of_samples_is_that_of_the_first_epoch_also_after_a_checkpoin
     recorder = SpectralRecorder(model, path, groups=["a", "b"], **ASKED)
     for _ in range(2):
         _epoch(recorder, model, inputs, subjects, labels)
-    state, members = recorder.state_dict(), recorder._subjects.design().pairs[0].members
+    state, members = recorder.state_dict(), recorder._header.permutations.pairs[0].members
     recorder.close()
     again = SpectralRecorder(model, path, groups=["a", "b"], resume=True, **ASKED)
     again.load_state_dict(state)
-    np.testing.assert_array_equal(again._subjects.design().pairs[0].members, members)
+    np.testing.assert_array_equal(again._header.permutations.pairs[0].members, members)
     _epoch(again, model, inputs, subjects, labels)
     again.close()
     assert open_spectra(path).permutations.strata == ("number of samples",)
@@ -270,3 +270,14 @@ def test_subjects_with_unequal_numbers_of_samples_keep_the_rate():
         tests = recorder.spectra.tests()
         found += int(tests[tests.test == "permutation"].p.iloc[0] <= 0.05 + 1e-9)
     assert found <= 11  # scipy.stats.binom.ppf(0.995, 100, 0.05)
+
+
+def test_pairs_may_be_permuted_more_often_than_all_groups(tmp_path):
+    path, inputs, model = tmp_path / "s.h5", _inputs(), _model()
+    with SpectralRecorder(
+        model, path, groups=GROUPS, covariates={"age": AGES}, **{**ASKED, "permutations": 230}
+    ) as recorder:
+        _epoch(recorder, model, inputs)
+    tests = open_spectra(path).tests().set_index("test").relabellings
+    assert set(tests["permutation"]) == set(tests["covariate"]) == {230}
+    assert set(tests["omnibus"]) == {199}

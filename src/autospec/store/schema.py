@@ -104,9 +104,11 @@ PERMUTATION_RATIOS = {
 """Arrays stored of each layer's permuted partitions, the observed partition first."""
 OMNIBUS, COVARIATE = "omnibus", "covariate"
 """Further questions that permutations answer: three or more groups at once, and covariates of subjects."""
+OMNIBUS_PARTITION = "omnibus_partition"
+"""All groups are permuted less often than pairs."""
 JOINT_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     OMNIBUS: {
-        "dispersion": (PERMUTATION_EPOCH, PARTITION, INDEX),
+        "dispersion": (PERMUTATION_EPOCH, OMNIBUS_PARTITION, INDEX),
         "log_excess": (PERMUTATION_EPOCH, OMNIBUS, INDEX),
     },
     COVARIATE: {"rank_correlation": (PERMUTATION_EPOCH, COVARIATE, PARTITION, INDEX)},

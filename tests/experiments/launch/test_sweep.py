@@ -163,7 +163,7 @@ def test_a_job_whose_time_was_up_too_often_says_which_key_allows_more(run, tmp_p
     def stopped(*_):
         raise UncompletedJobError("Job not requeued because: timed-out too many times.")
 
-    monkeypatch.setattr("autospec.experiments.training.loop.Training.run", stopped)
+    monkeypatch.setattr("autospec.experiments.training.loop.Training.epochs_until", stopped)
     line = run("-m", *TINY, "seed=1,2").splitlines()[1]
     assert "its time was up more often than hydra.launcher.max_num_timeout allows" in line
     assert "its time was up more often" in statuses(tmp_path / "outputs")[0].detail
@@ -196,7 +196,7 @@ def test_an_unexpected_error_stands_in_the_table_and_its_traceback_in_the_log(ru
     def fail(*_):
         raise Strange(1, 2)
 
-    monkeypatch.setattr("autospec.experiments.training.loop.Training.run", fail)
+    monkeypatch.setattr("autospec.experiments.training.loop.Training.epochs_until", fail)
     message = run("-m", *TINY, "seed=1,2")
     runs = sorted((tmp_path / "outputs" / "runs").iterdir())
     assert message.splitlines()[0] == "2 of 2 runs failed:"

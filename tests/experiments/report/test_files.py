@@ -62,10 +62,12 @@ def test_the_table_holds_every_pair_of_both_panels(made):
     assert set(table.columns) == {*COLUMNS, "descriptive_p"}
     assert set(json.loads(figure.table.with_suffix(".json").read_text())) == set(table.columns)
     assert set(table.panel) == {"G", "H"}
-    assert len(table.groupby(["group_a", "group_b"])) == 6
+    pairs = table[table.group_b.notna()]
+    assert len(pairs.groupby(["group_a", "group_b"])) == 6
+    assert set(table[table.group_b.isna()].test) == {"omnibus"}
     # per layer and pair two tests, each at 4 epochs and at min(shape) indices
     assert (table.kind == "descriptive").sum() == 6 * 2 * ((4 + 32) + (4 + 32) + (4 + 32) + (4 + 4))
-    assert set(table.size_a) == {16}
+    assert set(pairs.size_a) == {16}
     assert not table.small_group.any()
     assert not table.simulated.any()
 
