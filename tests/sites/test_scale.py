@@ -61,7 +61,8 @@ def test_a_message_is_as_long_as_its_formula_and_says_what_went_in(way):
     found = contribution_of(head, body, form)
     (read, nothing) = found.parts["layer"]
     assert nothing is None
-    assert torch.equal(read.gradient(), part.gradient())
+    # the numbers that were sent, not their product: that is rounded by where they lie in memory
+    assert torch.equal(read.left, part.left) and torch.equal(read.right, part.right)
     assert (read.left_out, read.leads, read.rows) == (part.left_out, part.leads, 7)
     assert torch.equal(found.others, torch.arange(5.0))
     assert (found.weights, found.samples.tolist()) == (1.5, [7.0, 0.0])
