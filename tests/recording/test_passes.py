@@ -260,8 +260,9 @@ def test_a_sum_that_is_said_to_be_a_mean_is_a_warning_with_both_numbers(before):
                 batch.losses(losses)
         recorder.end_epoch(loss=losses.sum().item())
 
-    with pytest.warns(AutoSpecWarning, match=message):
+    with pytest.warns(AutoSpecWarning, match=message) as warned:
         epoch()
+    assert [one.filename for one in warned] == [__file__]  # where the loop is, not the recorder
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

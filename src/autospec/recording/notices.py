@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from types import FrameType
 
 from autospec.errors import AutoSpecWarning
+
+_BETWEEN = ("autospec", "contextlib", "torch")
 
 
 class Notices:
@@ -17,8 +21,23 @@ class Notices:
         """Say a message, unless another of that key was said."""
         if key not in self._said:
             self._said.add(key)
-            warnings.warn(message, AutoSpecWarning, stacklevel=6)
+            warnings.warn(message, AutoSpecWarning, stacklevel=1 + _depth(sys._getframe()))
 
     def warn_of_layer(self, layer: str, message: str) -> None:
         """Say something of a layer, unless something was said of it before."""
         self.warn(layer, f"layer {layer!r}: {message}")
+
+
+def _depth(frame: FrameType | None) -> int:
+    """How many frames lie between one and the training loop's: a warning is to name the loop's line, not ours.
+
+    What is found in a backward pass comes through torch, what is found at a batch's end through ``contextlib``.
+    """
+    depth = 0
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in (
+        "autospec",
+        "contextlib",
+        "torch",
+    ):
+        frame, depth = frame.f_back, depth + 1
+    return depth
