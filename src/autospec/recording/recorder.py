@@ -187,8 +187,6 @@ class SpectralRecorder(Uncopied):
                 "omnibus": omnibus,
                 "covariates": covariates,
                 "seed": permutation_seed,
-                "omnibus": omnibus,
-                "covariates": covariates,
             },
             is_designed=permutation_design is not None,
             engines=engines,
