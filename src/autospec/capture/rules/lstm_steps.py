@@ -47,7 +47,7 @@ def lstm_rows(
     of the output (steps, n, directions · width) and of the final states, None where none arrived; ``states`` the
     output itself, or None where it is lost and the steps must be run again.
     """
-    recurrence = layer.get_parameter("weight_hh" + suffix(direction)).detach()
+    recurrence = layer.get_parameter("weight_hh" + suffix(0, direction)).detach()
     start, cell = (state[direction] for state in initial)
     gates = entering(layer, data, direction)
     of_output = data.new_zeros(()).expand(len(data), *start.shape)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from autospec.capture.rules.lstm_steps import goes_step_by_step, lstm_rows
 from autospec.capture.rules.registry import LayerCall, register_rule
-from autospec.capture.rules.rnn_steps import rnn_goes_step_by_step, rnn_rows
+from autospec.capture.rules.rnn_steps import rnn_goes_step_by_step, rnn_rows, suffix
 from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 
@@ -83,9 +83,9 @@ def _step_by_step(
     factors: dict[str, GradientFactors] = {}
     for direction in range(_directions(layer)):
         began, delta = (steps.rows(rows) for rows in rows_of(layer, data, initial, arrived, direction, states))
-        suffix = _suffix(0, direction)
-        of_state = factors[f"weight_hh{suffix}"] = GradientFactors(began, delta)
-        factors[f"weight_ih{suffix}"] = of_state.beside(steps.rows(data))
+        end = suffix(0, direction)
+        of_state = factors[f"weight_hh{end}"] = GradientFactors(began, delta)
+        factors[f"weight_ih{end}"] = of_state.beside(steps.rows(data))
     return factors
 
 
@@ -205,8 +205,8 @@ def _run(layer: nn.RNNBase, data: Tensor, steps: _Steps, initial: Sequence[Tenso
 
 def _projected(layer: nn.RNNBase, depth: int, data: Tensor) -> Tensor:
     """The input's part in the pre-activation of every gate, of both directions side by side."""
-    parts = [_parameter(layer, f"weight_ih{_suffix(depth, d)}") for d in range(_directions(layer))]
-    biases = [_parameter(layer, f"bias_ih{_suffix(depth, d)}") for d in range(_directions(layer)) if layer.bias]
+    parts = [_parameter(layer, f"weight_ih{suffix(depth, d)}") for d in range(_directions(layer))]
+    biases = [_parameter(layer, f"bias_ih{suffix(depth, d)}") for d in range(_directions(layer)) if layer.bias]
     projected = functional.linear(data, torch.cat(parts), torch.cat(biases) if biases else None)
     return projected if projected.requires_grad else projected.requires_grad_()
 
@@ -220,9 +220,9 @@ def _kernel(layer: nn.RNNBase, depth: int) -> nn.RNNBase:
     identity = torch.eye(directions * gates, dtype=recurrence.dtype, device=recurrence.device).chunk(directions)
     values = {name: _parameter(layer, name.replace("_l0", f"_l{depth}")) for name, _ in kernel.named_parameters()}
     for direction in range(directions):
-        values[f"weight_ih{_suffix(0, direction)}"] = identity[direction]
+        values[f"weight_ih{suffix(0, direction)}"] = identity[direction]
         if layer.bias:
-            values[f"bias_ih{_suffix(0, direction)}"] = recurrence.new_zeros(gates)  # added to the input already
+            values[f"bias_ih{suffix(0, direction)}"] = recurrence.new_zeros(gates)  # added to the input already
     kernel.load_state_dict(values)
     return kernel.requires_grad_(False)
 
@@ -260,7 +260,7 @@ class _Direction:
             return steps.rows(data.detach().chunk(_directions(layer), dim=-1)[direction])
 
         self.layer, self.steps, self.reverse = layer, steps, direction == 1
-        self.suffix = _suffix(run.depth, direction)
+        self.suffix = suffix(run.depth, direction)
         self.entered, self.projected = steps.rows(run.entered), part(run.projected)
         self.delta = part(adjoint.projected).contiguous()  # it is a factor of two weights
         self.start = [state[direction] for state in run.start]
@@ -323,10 +323,6 @@ def _directions(layer: nn.RNNBase) -> int:
 
 def _width(layer: nn.RNNBase) -> int:
     return layer.proj_size or layer.hidden_size
-
-
-def _suffix(depth: int, direction: int) -> str:
-    return f"_l{depth}" + ("_reverse" if direction else "")
 
 
 def _parameter(layer: nn.RNNBase, name: str) -> Tensor:

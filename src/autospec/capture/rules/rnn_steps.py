@@ -32,7 +32,7 @@ def rnn_rows(
     the output (steps, n, directions · width) and of the final state, None where none arrived; ``states`` the output
     itself, or None where it is lost and the steps must be run again.
     """
-    recurrence = layer.get_parameter("weight_hh" + suffix(direction)).detach()
+    recurrence = layer.get_parameter("weight_hh" + suffix(0, direction)).detach()
     start = initial[0][direction]
     of_output = None if adjoints[0] is None else of_direction(layer, adjoints[0].to(data.dtype), direction)
     of_final = adjoints[1][direction].to(data.dtype) if adjoints[1] is not None else torch.zeros_like(start)
@@ -46,9 +46,9 @@ def rnn_rows(
     return (began.flip(0), delta.flip(0)) if direction else (began, delta)
 
 
-def suffix(direction: int) -> str:
-    """What the names of the weights of one direction end in."""
-    return "_l0" + ("_reverse" if direction else "")
+def suffix(depth: int, direction: int) -> str:
+    """What the names of the weights of one layer of the stack, in one direction, end in."""
+    return f"_l{depth}" + ("_reverse" if direction else "")
 
 
 def of_direction(layer: nn.RNNBase, of_steps: Tensor, direction: int) -> Tensor:
@@ -59,7 +59,7 @@ def of_direction(layer: nn.RNNBase, of_steps: Tensor, direction: int) -> Tensor:
 
 def entering(layer: nn.RNNBase, data: Tensor, direction: int) -> Tensor:
     """The input's part of the pre-activations, first to last in the direction's own order."""
-    end = suffix(direction)
+    end = suffix(0, direction)
     bias = None
     if layer.bias:
         bias = layer.get_parameter("bias_ih" + end).detach() + layer.get_parameter("bias_hh" + end).detach()
