@@ -16,6 +16,7 @@ from autospec.experiments.config.grid import figure_names, panels_of_figure
 from autospec.experiments.plan import plan_run
 from autospec.experiments.report import files
 from autospec.experiments.report.files import check_comparisons, update_figure
+from autospec.experiments.report.retraining import ratios_path
 from autospec.store import read
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -130,6 +131,22 @@ def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
     figure = update_figure({panel: plan_run(config) for panel, config in configs.items()})
     assert set(pd.read_csv(figure.table).panel) == set("CDEFGH")
     assert all(figure.panel(f"{panel}_differences").exists() for panel in "CDEF")
+
+
+def test_a_classifier_in_a_panel_that_is_not_tested_needs_no_retrained_networks(made, tmp_path, monkeypatch):
+    """As in panels E and F of figure 2."""
+    from autospec.experiments.run import run
+
+    plans, _ = made
+    shutil.copytree(plans["A"].folder.path.parent.parent, tmp_path, dirs_exist_ok=True)
+    configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}"])
+    of_panels = {panel: plan_run(config) for panel, config in configs.items()}
+    of_panels["E"] = plan_run(replace(of_panels["B"].config, activation=of_panels["D"].config.activation))
+    run(of_panels["E"])
+    for draw in ("draw_figure", "draw_panel"):
+        monkeypatch.setattr(files, draw, lambda *_: None)
+    assert set(pd.read_csv(update_figure(of_panels).table).panel) == {"G", "H"}
+    assert not ratios_path(of_panels["E"]).exists()
 
 
 def test_differences_need_two_groups(tmp_path):

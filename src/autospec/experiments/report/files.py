@@ -157,14 +157,15 @@ class FigureParts:
 def _read_parts(plans: Mapping[str, Plan], files: FigureFiles) -> FigureParts:
     """Read each run once, whichever panels it serves, and take from it what they show."""
     parts = FigureParts({}, {}, {}, [])
-    tested = _tested_panels(plans)
+    tested = set(_tested_panels(plans))
     of_run: dict[Path, list[str]] = {}
     for letter, plan in plans.items():
         of_run.setdefault(plan.folder.spectra, []).append(letter)
     for letters in of_run.values():
         planned = seed_plans(plans[letters[0]])
         seeds = [RunTables(load_spectra(plan.folder.spectra)) for plan in planned]
-        retrained = [read_ratios(ratios_path(plan)) for plan in planned if is_retrained(plan)]
+        is_tested = not tested.isdisjoint(letters)
+        retrained = [read_ratios(ratios_path(plan)) for plan in planned if is_tested and is_retrained(plan)]
         for letter in letters:
             config = plans[letter].config
             if letter in SPECTRA_PANELS:
