@@ -76,6 +76,18 @@ def test_a_group_is_called_larger_only_where_the_singular_values_agree():
     assert _summary(_row(p_family=0.02), *marked).verdict.tolist() == ["differs: mixed signs"]
 
 
+INTERVALS = {(-0.4, -0.1): "SZ larger", (-0.4, 0.0): "direction open", (-0.4, 0.1): "direction open"}
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_no_group_is_called_larger_where_the_interval_of_the_effect_has_0_in_it(interval):
+    low, high = interval
+    expected = f"differs: {INTERVALS[interval]}"
+    assert _summary(_row(p_family=0.02, low=low, high=high)).verdict.tolist() == [expected]
+    turned = as_drawn(pd.DataFrame([_row(p_family=0.02, low=low, high=high)]), [("SZ", "HC")])
+    assert summarise(turned).verdict.tolist() == [expected]
+
+
 def test_without_a_small_p_there_is_no_evidence():
     few = _row(p_family=0.4, panel="H", small_group=True)
     assert _summary(_row(p_family=0.05), few).verdict.tolist() == ["no evidence", "no evidence, few subjects"]

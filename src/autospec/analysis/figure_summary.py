@@ -29,8 +29,9 @@ COLUMNS = {
     "high": "Upper end of its 95 % interval.",
     "p": "p of the primary test (permutation, whole trajectory); NaN where there is none.",
     "p_family": "The same, family-wise over the layers and pairs of the panel: the one that the verdict goes by.",
-    "verdict": "no evidence; differs: which group is larger (mixed signs: singular values disagree), and whether in "
-    "scale (all singular values alike) or in shape; or not tested, and why.",
+    "verdict": "no evidence; differs: which group is larger (mixed signs: singular values disagree; direction open: "
+    "the effect's interval has 0 in it), and whether in scale (all singular values alike) or in shape; or not tested, "
+    "and why.",
 }
 """Every column of the summary and what it means."""
 

@@ -96,17 +96,19 @@ def direction(tests: pd.DataFrame, key: Key, label: Callable[[str], str] = str) 
         label: Names a group for readers.
 
     Returns:
-        Such as ``SZ larger``, or ``mixed signs`` where fewer than three in four indices, or not all that are marked,
-        have the sign of the median.
+        Such as ``SZ larger``; ``mixed signs`` where fewer than three in four indices, or not all that are marked,
+        have the sign of the median; ``direction open`` where the effect's interval has 0 in it.
     """
     of_key = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["test"] == "permutation")
-    (larger,) = tests.loc[of_key & (tests["per"] == "trajectory"), "larger"]
+    (whole,) = tests[of_key & (tests["per"] == "trajectory")].to_dict("records")
+    larger = whole["larger"]
     indices = tests[of_key & (tests["per"] == "index") & tests["excess_log2_ratio"].notna()]
     agree = np.sign(indices["excess_log2_ratio"]) == (1 if larger == key[1] else -1)
     marked = agree[indices["q"] < SIGNIFICANT] if len(indices) else agree
     if not larger or not marked.all() or (len(agree) and agree.mean() < AGREEMENT):
         return "mixed signs"
-    return f"{label(larger)} larger"
+    low, high = (whole.get(end, np.nan) for end in INTERVAL)
+    return "direction open" if low <= 0 <= high else f"{label(larger)} larger"
 
 
 def left_out(tests: pd.DataFrame, label: Callable[[str], str] = str) -> tuple[str, ...]:
