@@ -45,6 +45,7 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
     with (
         quiet("recording"),
+        quiet("capture"),
         SpectralRecorder(
             model,
             groups=data.groups,
