@@ -1,6 +1,8 @@
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autospec import AutoSpecError, open_spectra
 from autospec.store.read import read_table
@@ -16,7 +18,7 @@ from autospec.store.schema import (
     layer_name,
 )
 from autospec.store.table import SpectraTable
-from autospec.store.write import CHUNK_EPOCHS, Header, hdf5_attributes, write_spectra
+from autospec.store.write import CHUNK_BYTES, CHUNK_EPOCHS, Header, _chunks, hdf5_attributes, write_spectra
 
 GRADIENT = layer_field("net.0", "gradient", ("group", "index"))
 FLOOR = layer_field("net.0", "floor/gradient", ("group",))
@@ -136,8 +138,19 @@ def test_a_dataset_that_comes_later_has_gaps_before():
 def test_many_epochs_are_kept_and_chunked_together(tmp_path):
     write_spectra(tmp_path / "s.h5", _table(700), _three_groups())
     with h5py.File(tmp_path / "s.h5") as file:
-        assert file["layers/net.0/gradient"].chunks[0] == CHUNK_EPOCHS
+        assert file["layers/net.0/gradient"].chunks[0] == 350
         assert file["layers/net.0/gradient"][699, 0, 0] == 700
+
+
+@given(epochs=st.integers(1, 3000), numbers=st.integers(1, 20_000))
+def test_chunks_store_hardly_more_than_there_is(epochs, numbers):
+    length, *_ = _chunks(np.broadcast_to(0.0, (epochs, numbers)))
+    chunks = -(-epochs // length)
+    assert length <= CHUNK_EPOCHS
+    assert length == 1 or length * numbers * 8 <= CHUNK_BYTES
+    assert chunks * length - epochs < chunks  # less than an epoch in each
+    # no fewer chunks would do
+    assert chunks == 1 or (chunks - 1) * max(1, min(CHUNK_EPOCHS, CHUNK_BYTES // (8 * numbers))) < epochs
 
 
 def _make(path, content):

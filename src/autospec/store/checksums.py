@@ -11,7 +11,7 @@ import hashlib
 import json
 import mmap
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -138,22 +138,28 @@ def item_lines(path: str, item: h5py.Group | h5py.Dataset) -> list[str]:
         A line for itself and one for each attribute.
     """
     attributes = dict(item.attrs)
-    lines = []
-    if isinstance(item, h5py.Dataset):
-        labels = attributes.pop(LABELS, ())
-        texts = item[()] if item.dtype.kind in "SO" else None
-        lines.append(dataset_line(path, item.shape, item.dtype, labels, texts))
-    else:
-        lines.append(folder_line(path))
-    return [
-        *lines,
-        *(f"{path}@{name}={_plain(value)}" for name, value in attributes.items() if name not in (DIGEST, HEAPS)),
-    ]
+    if not isinstance(item, h5py.Dataset):
+        return folder_lines(path, attributes)
+    labels = attributes.pop(LABELS, ())
+    texts = item[()] if item.dtype.kind in "SO" else None
+    return [dataset_line(path, item.shape, item.dtype, labels, texts), *_attribute_lines(path, attributes)]
 
 
-def folder_line(path: str) -> str:
-    """Describe a folder without its attributes."""
-    return f"{path}/"
+def folder_lines(path: str, attributes: Mapping[str, Any]) -> list[str]:
+    """Describe a folder.
+
+    Args:
+        path: Its path, the root's empty.
+        attributes: Its attributes, as they are read or as they are written.
+
+    Returns:
+        A line for itself and one for each attribute.
+    """
+    return [f"{path}/", *_attribute_lines(path, attributes)]
+
+
+def _attribute_lines(path: str, attributes: Mapping[str, Any]) -> list[str]:
+    return [f"{path}@{name}={_plain(value)}" for name, value in attributes.items() if name not in (DIGEST, HEAPS)]
 
 
 def dataset_line(
@@ -190,4 +196,6 @@ def fixed_text(texts: npt.ArrayLike) -> npt.NDArray[np.bytes_]:
 
 def _plain(value: Any) -> str:
     """A value in one way of writing, whatever type it was read as."""
+    if value is None:
+        return "null"
     return json.dumps(np.asarray(value).tolist(), default=lambda raw: raw.decode("utf-8", "backslashreplace"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -19,8 +19,7 @@ from autospec.store.checksums import (
     HEAPS,
     dataset_line,
     fixed_text,
-    folder_line,
-    item_lines,
+    folder_lines,
     structure_digest,
     text_checksums,
 )
@@ -45,7 +44,6 @@ from autospec.store.schema import (
     PERMUTATION_SUBJECTS,
     SCHEMA_VERSION,
     joint_path,
-    layer_folder,
     layer_path,
 )
 from autospec.store.table import AnyArray, SpectraTable
@@ -100,20 +98,18 @@ def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
     """
     stream = io.BytesIO()  # takes a third less time than HDF5's own files in memory, which are copied to get at them
     with h5py.File(stream, "w", libver=FORMAT) as file:
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs.update(header.attributes)
         arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
         arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
-        layers = file.create_group(LAYERS, track_order=True)  # read back in the model's order
-        for name, attributes in header.layers.items():
-            layers.create_group(layer_folder(name)).attrs.update(attributes)
-        if header.permutations is not None:
-            file.create_group(PERMUTATION_ROOT).attrs.update(
-                {"permutations": header.permutations.permutations, "relabellings": header.permutations.digest()}
-            )
+        file.create_group(LAYERS, track_order=True)  # read back in the model's order
+        attributed = _attributed_folders(header)
+        for path, attributes in attributed.items():
+            file.require_group(path or "/").attrs.update(attributes)
         datasets = [_create_dataset(file, *array) for array in arrays]
         lines = [dataset_line(path, values.shape, values.dtype, axes, _texts(values)) for path, axes, values in arrays]
-        file.attrs[DIGEST] = structure_digest([*lines, *_folder_lines(file, header, [path for path, _, _ in arrays])])
+        plain = {above for path, _, _ in arrays for above in _folders_above(path)} - set(attributed)
+        for path in [*attributed, *plain]:
+            lines += folder_lines(path, attributed.get(path, {}))
+        file.attrs[DIGEST] = structure_digest(lines)
         file.flush()
         file.attrs[HEAPS] = text_checksums(stream.getvalue())  # all text is there, and no value yet: a quick search
         for dataset, (_, _, values) in zip(datasets, arrays, strict=True):
@@ -160,13 +156,19 @@ def _joint_arrays(
         yield joint_path(kind, name), (), fixed_text(values)
 
 
-def _folder_lines(file: h5py.File, header: Header, paths: Sequence[str]) -> list[str]:
-    """What the digest says of every folder of the file."""
-    folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
-    attributed = {".": file, **{layer_path(name): file[layer_path(name)] for name in header.layers}}
-    attributed |= {LAYERS: file[LAYERS]} | ({PERMUTATION_ROOT: file[PERMUTATION_ROOT]} if header.permutations else {})
-    lines = [folder_line(path) for path in folders - set(attributed)]
-    return lines + [line for path, item in attributed.items() for line in item_lines(path.strip("."), item)]
+def _attributed_folders(header: Header) -> dict[str, dict[str, Any]]:
+    """The folders that have attributes, and these, in the order in which they are made; the root's path is empty."""
+    folders: dict[str, dict[str, Any]] = {"": {"schema_version": SCHEMA_VERSION, **header.attributes}, LAYERS: {}}
+    folders |= {layer_path(name): attributes for name, attributes in header.layers.items()}
+    if (design := header.permutations) is not None:
+        folders[PERMUTATION_ROOT] = {"permutations": design.permutations, "relabellings": design.digest()}
+    return folders
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """The folders that a dataset lies in, but for the root."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _members(header: Header) -> AnyArray:
@@ -195,8 +197,11 @@ def _chunks(values: AnyArray) -> tuple[int, ...] | None:
     """Chunks that hold many epochs, of about a megabyte; none (contiguous) for an empty array."""
     if values.size == 0:
         return None
-    item_bytes = values.nbytes // len(values)
-    return (int(np.clip(CHUNK_BYTES // item_bytes, 1, min(len(values), CHUNK_EPOCHS))), *values.shape[1:])
+    epochs, item_bytes = len(values), values.nbytes // len(values)
+    longest = max(1, min(CHUNK_BYTES // item_bytes, CHUNK_EPOCHS))
+    chunks = -(-epochs // longest)
+    # equally long ones: the last is stored as long as the others
+    return (-(-epochs // chunks), *values.shape[1:])
 
 
 def hdf5_attributes(mapping: Mapping[str, Any]) -> dict[str, Any]:
