@@ -22,6 +22,7 @@ from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.registry import register_schemas
 from autospec.experiments.launch.overrides import check_overrides, drawing_command
 from autospec.experiments.launch.plugins import register_plugins
+from autospec.experiments.launch.workers import end_with_parent, end_worker, is_worker
 from autospec.experiments.plan import plan_run
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,13 @@ def run(config: DictConfig, in_sweep: bool = False) -> None:
 
 def run_in_sweep(config: DictConfig) -> None:
     """``run``; whatever it raises becomes an error that can travel between processes, its traceback is in the log."""
+    end_with_parent()
     try:
         run(config, in_sweep=True)
+    except SystemExit as stopped:  # by a signal
+        if is_worker():
+            end_worker(stopped)
+        raise
     except Exception as error:
         raise AutoSpecError(explain(error) if isinstance(error, AutoSpecError) else in_one_line(error)) from error
 
