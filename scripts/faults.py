@@ -28,11 +28,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import numpy.typing as npt
+from checkout import copied_checkout
 
 from autospec.experiments.runs.checkpoint import read_checkpoint
 from autospec.store.read import open_spectra
 
-ROOT = Path(__file__).resolve().parent.parent
 EVERY = 2
 TINY = ("dataset.per_digit=10", "width=4", "epochs=120", "batch_size=20", "checkpoint_s=0.02")
 EARLY = 0.15
@@ -52,7 +52,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         try:
-            Campaign(Path(folder), arguments.runs, random.Random(arguments.seed)).run(arguments.kills)
+            checkout = copied_checkout(Path(folder))
+            Campaign(Path(folder), arguments.runs, random.Random(arguments.seed), checkout).run(arguments.kills)
         except Loss as loss:
             sys.exit(f"LOST: {loss}")
 
@@ -68,6 +69,7 @@ class Campaign:
     folder: Path
     runs: int
     moments: random.Random
+    checkout: Path
     start_s: float = 0.0
     in_writing: int = 0
     half_written: set[Path] = field(default_factory=set)
@@ -97,7 +99,6 @@ class Campaign:
 
     def _undisturbed(self) -> dict[str, dict[str, bytes]]:
         """The numbers of each run of an undisturbed sweep; notes how long it takes until the first has begun."""
-        self._finish(self.folder / "compiling", 1)
         began = time.monotonic()
         process = self._launched(self.folder / "undisturbed", self.runs)
         self._await_training(process)
@@ -109,10 +110,10 @@ class Campaign:
 
     def _launched(self, output_dir: Path, runs: int) -> subprocess.Popen[bytes]:
         sweep = [*TINY, f"introspection.every={EVERY}", f"seed=range(1,{runs + 1})", f"output_dir={output_dir}"]
-        compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
+        path = {"PYTHONPATH": str(self.checkout / "src")}
         with (self.folder / "log").open("wb") as messages:
-            command = [sys.executable, str(ROOT / "run.py"), "-m", *sweep]
-            return subprocess.Popen(command, env=os.environ | compiled, stdout=messages, stderr=messages)
+            command = [sys.executable, str(self.checkout / "run.py"), "-m", *sweep]
+            return subprocess.Popen(command, env=os.environ | path, stdout=messages, stderr=messages)
 
     def _await_training(self, process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None and not re.search(" begins: | goes on ", (self.folder / "log").read_text()):

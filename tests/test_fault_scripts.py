@@ -11,7 +11,7 @@ import pytest
 from small_runs import record
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
+SLEEPER = [sys.executable, "-S", "-c", "import signal; print('a run begins: 20 epochs', flush=True); signal.pause()"]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _run(folder):
 
 
 def _campaign(figure_faults, folder, monkeypatch, command):
-    campaign = figure_faults.Campaign(folder, random.Random(0), [])
+    campaign = figure_faults.Campaign(folder, random.Random(0), [], folder, start_s=0.2, work_s=0.2)
 
     def launched(output):
         with (folder / "log").open("wb") as log:
@@ -46,13 +46,21 @@ def _campaign(figure_faults, folder, monkeypatch, command):
 
 def test_a_command_is_ended_at_a_moment_by_a_signal(figure_faults, tmp_path, monkeypatch):
     campaign = _campaign(figure_faults, tmp_path, monkeypatch, SLEEPER)
-    assert signal.Signals[campaign._ended_early(tmp_path, 0.2)] in figure_faults.SIGNALS
+    for _ in range(3):
+        assert signal.Signals[campaign._ended_early(tmp_path)] in figure_faults.SIGNALS
 
 
 def test_a_command_that_is_done_before_is_not_ended(figure_faults, tmp_path, monkeypatch):
     campaign = _campaign(figure_faults, tmp_path, monkeypatch, [sys.executable, "-S", "-c", ""])
     campaign.moments.uniform = lambda low, high: 60
-    assert campaign._ended_early(tmp_path, 60) == ""
+    assert campaign._ended_early(tmp_path) == ""
+
+
+def test_runs_go_on_with_the_code_that_they_began_with(figure_faults, tmp_path):
+    checkout = figure_faults._with_few_images(figure_faults.copied_checkout(tmp_path))
+    package = checkout / "src" / "autospec" / "experiments"
+    assert not (package / "conf").is_symlink() or (package / "conf").resolve() == (checkout / "conf").resolve()
+    assert "per_digit: 20" in (package / "conf" / "dataset" / "mnist.yaml").read_text("utf-8")
 
 
 def test_a_command_that_fails_is_a_loss(figure_faults, tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "faults.py"
 
 
 @pytest.fixture
-def faults():
+def faults(monkeypatch):
     """The campaign's module, which lies among the scripts."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("faults", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules["faults"] = module
@@ -50,7 +51,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_campaign_sees_what_is_lost_or_doubled(faults, tmp_path, loss):
-    campaign = faults.Campaign(tmp_path, 1, random.Random(0))
+    campaign = faults.Campaign(tmp_path, 1, random.Random(0), tmp_path)
     _left(tmp_path, [0, 1, 2], [0, 2], 3)
     campaign._check(tmp_path)
     _left(tmp_path, *LOSSES[loss])
@@ -59,7 +60,7 @@ def test_the_campaign_sees_what_is_lost_or_doubled(faults, tmp_path, loss):
 
 
 def test_the_campaign_sees_epochs_that_an_earlier_kill_had_left(faults, tmp_path):
-    campaign = faults.Campaign(tmp_path, 1, random.Random(0))
+    campaign = faults.Campaign(tmp_path, 1, random.Random(0), tmp_path)
     _left(tmp_path, [0, 1, 2], [0, 2], 3)
     campaign._check(tmp_path)
     _left(tmp_path, [0, 1], [0], 1)  # whole, but begun anew
@@ -72,7 +73,7 @@ def test_the_campaign_sees_a_file_that_cannot_be_read(faults, tmp_path):
     path = tmp_path / "runs" / "run" / "spectra.h5"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(faults.Loss, match="cannot be read"):
-        faults.Campaign(tmp_path, 1, random.Random(0))._check(tmp_path)
+        faults.Campaign(tmp_path, 1, random.Random(0), tmp_path)._check(tmp_path)
 
 
 def test_the_campaign_sees_other_numbers_and_runs_that_are_not_done(faults, tmp_path):
