@@ -10,7 +10,7 @@ from autospec import open_spectra
 from autospec.experiments.report.figures_command import main as figures
 from autospec.experiments.runs.status import statuses
 
-RUN = ["figure=fig1", "panel=A", "dataset.per_digit=10", "epochs=2"]
+RUN = ["figure=fig4", "panel=A", "epochs=2", "introspection.permutations=0"]
 
 HOLD = """
 import fcntl, sys
@@ -54,6 +54,16 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_a_finished_run_whose_files_are_held_is_complete(run, hold, tmp_path, mode):
     assert run(*RUN) == ""
     outputs = tmp_path / "outputs"
+    (spectra,) = outputs.glob("runs/*/spectra.h5")
+    for left_over in (
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        ".lock",
+    ):  # by a launch that was killed at its very end
+        spectra.with_name(left_over).write_bytes(b"")
+    assert {"config.yaml", "provenance.json", "cohort.json", "run.log"} < {
+        path.name for path in spectra.parent.iterdir()
+    }
     hold(outputs, mode)
     before = _contents(outputs)
     assert run(*RUN) == ""
