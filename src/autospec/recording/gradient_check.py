@@ -38,8 +38,8 @@ _CAUSES = {
     "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
     "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
     "pass without the penalty, or leave the layer out with layers=['!{name}']",
-    "changed": "A hook on its weight (weight.register_hook) changes what arrives there, and the groups' gradients are those "
-    "before it: change gradients after recorder.batch(...), or leave the layer out with layers=['!{name}']",
+    "changed": "A hook on its weight (weight.register_hook) changes what arrives there, and the groups' gradients are "
+    "those before it: change gradients after recorder.batch(...), or leave the layer out with layers=['!{name}']",
     "unexplained": "No call of its module or of a function in this batch led to it: vmap and other function transforms "
     "leave no rows, nor does a term of the loss that takes the weight itself; use "
     "engine={{'{name}': 'per_group', '*': 'hooks'}} or engine='per_group', or leave the layer out with "
