@@ -201,11 +201,14 @@ class GradientCheck(ArrivalListener):
     def before(self, layer: Layer) -> None:
         self._arrived += 1
         unseen = self._unseen.get(layer.name)
+        # a weight that is computed at each call arrives several times in a pass, which then has left nothing yet
+        is_same_pass = unseen is not None and unseen.backward_pass == torch._C._current_graph_task_id()
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
-            self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif unseen.is_nonzero and not self._is_in_step and _is_gone(layer):
+            unseen = self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
+        elif unseen.is_nonzero and not (is_same_pass or self._is_in_step) and _is_gone(layer):
             self._take_back(layer.name, unseen)
+        unseen.backward_pass = torch._C._current_graph_task_id()
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
         self.half_precision |= any(part.stored[1].dtype == torch.float16 for part in parts)
@@ -246,6 +249,7 @@ class _Unseen:
         self._version, self._begin = self._weight._version, self._start()
         self.put_back = put_back
         self.is_nonzero = False
+        self.backward_pass = -1
 
     def was_zeroed(self) -> bool:
         """Whether the gradient is gone, and no step by hand has moved the weight."""
