@@ -44,6 +44,8 @@ _CAUSES = {
     "leave no rows, nor does a term of the loss that takes the weight itself; use "
     "engine={{'{name}': 'per_group', '*': 'hooks'}} or engine='per_group', or leave the layer out with "
     "layers=['!{name}']",
+    "fused": "Its weight is used outside its module as well, or changed before its module uses it; use engine='hooks' "
+    "or engine='per_group'",
     "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
     "use engine='hooks'",
 }
