@@ -30,6 +30,7 @@ from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panel
 from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console
+from autospec.experiments.launch.workers import end_with_parent
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
 from autospec.experiments.report.files import (
@@ -143,6 +144,7 @@ def _update(figures: Sequence[Mapping[str, Plan]], jobs: int) -> list[FigureFile
 
 def _update_one(plans: Mapping[str, Plan]) -> FigureFiles:
     """The files of one figure; may be called in a process of its own, where nothing is set up yet."""
+    end_with_parent()
     log_to_console()
     return update_figure(plans)
 

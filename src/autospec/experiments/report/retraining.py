@@ -15,6 +15,7 @@ import numpy as np
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import ExperimentConfig, Task
+from autospec.experiments.launch.workers import end_with_parent
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.progress import duration
 from autospec.store.atomic import write_atomically
@@ -101,6 +102,7 @@ def _train(config: ExperimentConfig, blocks: Collection[int]) -> dict[int, Any]:
     """What some blocks of networks give, by their number; in a process of its own."""
     from autospec.experiments.retraining.retrained import Retraining
 
+    end_with_parent()
     with quietly():
         retraining = Retraining(config, config.introspection.retrain)
     return {number: retraining.train(retraining.blocks[number]) for number in blocks}
