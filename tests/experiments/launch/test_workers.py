@@ -27,6 +27,22 @@ joblib.Parallel(n_jobs=2)([joblib.delayed(job)() for _ in range(4)])
 """
 
 
+RELEASED = """
+import os
+import joblib
+from autospec.experiments.launch.workers import release_workers
+
+release_workers()  # nothing yet
+pids = set(joblib.Parallel(n_jobs=2)([joblib.delayed(os.getpid)() for _ in range(8)]))
+release_workers()
+for pid in pids:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        print("gone")
+"""
+
+
 def _as_joblib(job):
     """Take whatever ends a job for its result."""
     try:
@@ -65,3 +81,8 @@ def test_workers_end_with_the_process_that_gave_them_jobs(how):
         # every worker holds the other end of the pipe: it is closed when the last one is gone
         assert parent.stdout.read() == ""
     assert workers.is_worker() is False
+
+
+def test_waiting_workers_are_released_before_the_end_of_python():
+    said = subprocess.run([sys.executable, "-c", RELEASED], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert set(said.split()) == {"gone"}

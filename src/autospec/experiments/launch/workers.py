@@ -43,6 +43,14 @@ def end_worker(stopped: SystemExit) -> NoReturn:
     os._exit(stopped.code if isinstance(stopped.code, int) else 1)
 
 
+def release_workers() -> None:
+    """End joblib's waiting workers now: at Python's end, where it would, an interruption shows a traceback."""
+    if "joblib.externals.loky" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
 def _await_orphanage(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_S)

@@ -30,7 +30,7 @@ from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panel
 from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console
-from autospec.experiments.launch.workers import end_with_parent
+from autospec.experiments.launch.workers import end_with_parent, release_workers
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
 from autospec.experiments.report.files import (
@@ -63,7 +63,9 @@ def main() -> None:
         if not all(plan.done for plan in runs.values()):
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
-        for files in _update(list(figures.values()), arguments.jobs):
+        updated = _update(list(figures.values()), arguments.jobs)
+        release_workers()
+        for files in updated:
             sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
