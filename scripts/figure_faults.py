@@ -6,7 +6,7 @@
 The command and its workers are ended together by a signal (SIGKILL mostly, SIGTERM, SIGINT, SIGHUP), and the same
 command is given again, until it is done: few times while it still starts, mostly while it trains, saves, permutes,
 trains networks with permuted labels, or draws. After every end each file of spectra must open; in the end the numbers
-and the tables of tests must be those of an undisturbed command. Takes some ten seconds of a processor for each end.
+and the tables of tests must be those of an undisturbed command. Takes some fifteen seconds of a processor for each end.
 Output goes to memory where there is a file system in it: an ended process loses nothing that it has written to either.
 """
 
