@@ -105,9 +105,11 @@ class SampleGroups:
         return [_stretch(samples) if len(samples) else None for samples in self.samples]
 
     @cached_property
-    def filled(self) -> list[Tensor]:
-        """The samples of every cell that has some."""
-        return [samples for samples in self.samples if len(samples)]
+    def places(self) -> Tensor | None:
+        """(n,) where each sample stands among those of all cells, one cell after the other; None for the same order."""
+        places = torch.argsort(torch.cat(self.samples))
+        is_kept = places.device.type == "cpu" and bool((places[1:] > places[:-1]).all())  # a GPU is not asked
+        return None if is_kept else places
 
     def sums(self, per_sample: Tensor) -> Tensor:
         """Sums over each cell's samples: (n, ...) → (cells, ...), in float64 for real numbers."""
