@@ -219,6 +219,19 @@ def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool | Scratch) -> T
     return torch.index_select(tensor, dimension, rows, out=pool.empty(shape, tensor))
 
 
+AT_ONCE = 2**18
+"""A tensor of up to so many numbers is put in the order of the cells at once: 1 MiB, which a cache holds."""
+
+
+def cell_by_cell(tensor: Tensor, dimension: int, cells: SampleGroups, scratch: Scratch) -> Iterator[Tensor]:
+    """The samples of every cell that has some, each good until the next is asked for."""
+    if tensor.numel() > AT_ONCE or cells.places is None:
+        yield from (taken(tensor, dimension, rows, scratch) for rows in cells.rows if rows is not None)
+        return
+    in_order = taken(tensor, dimension, cells.order, scratch)
+    yield from (part for part in in_order.split(cells.counts, dimension) if part.shape[dimension])
+
+
 def _fit(pieces: Sequence[Tensor], dimension: int, cells: SampleGroups) -> bool:
     """Whether the pieces have as many samples as their cells, and are alike in all else."""
     counts = [count for count in cells.counts if count]

@@ -105,9 +105,14 @@ class SampleGroups:
         return [_stretch(samples) if len(samples) else None for samples in self.samples]
 
     @cached_property
+    def order(self) -> Tensor:
+        """(n,) the samples of all cells, one cell after the other."""
+        return torch.cat(self.samples)
+
+    @cached_property
     def places(self) -> Tensor | None:
-        """(n,) where each sample stands among those of all cells, one cell after the other; None for the same order."""
-        places = torch.argsort(torch.cat(self.samples))
+        """(n,) where each sample stands in ``order``; None for the same place."""
+        places = torch.argsort(self.order)
         is_kept = places.device.type == "cpu" and bool((places[1:] > places[:-1]).all())  # a GPU is not asked
         return None if is_kept else places
 
