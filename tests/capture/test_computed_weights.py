@@ -5,12 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torch.nn.utils.prune  # noqa: F401 (used as nn.utils.prune)
+import torch.nn.utils.prune
 from references import full_spectrum, group_sums, weight_gradients
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from autospec import SpectralRecorder
+from autospec import AutoSpecError, SpectralRecorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 LABELS = [0, 1, 1, 0, 0]
@@ -89,6 +89,48 @@ def test_the_gradient_is_that_of_the_computed_weight(way):
     for values, matrix in zip(recorder.table["layers/0/gradient"][0], expected, strict=True):
         assert abs(values - full_spectrum(matrix)).max() < 1e-12
     assert np.isfinite(recorder.table["layers/0/activation"]).all()
+
+
+class Twice(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(self.layer(x).tanh())
+
+
+@pytest.mark.parametrize("way", ["weight_norm", "old weight_norm", "orthogonal", "symmetric"])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_layer_that_is_called_twice_has_the_sum_of_both_calls(way, passes):
+    model, x = made(way)
+    model[0] = Twice(model[0])
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with recorder.batch(LABELS):
+        for _ in range(passes):
+            (losses(model, x).mean() / passes).backward()
+    recorder.end_epoch()
+    alone = made(way)[0]
+    weight = alone[0].weight.detach().requires_grad_()
+    per_sample = []
+    for sample in x:
+        first = torch.nn.functional.linear(sample, weight, alone[0].bias).tanh()
+        output = alone[1:](torch.nn.functional.linear(first, weight, alone[0].bias)[None])
+        per_sample += torch.autograd.grad(output.sin().sum() / len(x), weight)
+    for values, matrix in zip(
+        recorder.table["layers/0.layer/gradient"][0], group_sums(torch.stack(per_sample), LABELS, 2), strict=True
+    ):
+        assert abs(values - full_spectrum(matrix)).max() < 1e-12
+
+
+def test_a_computed_weights_gradient_that_is_zeroed_between_two_passes_is_still_found():
+    model, x = made("weight_norm")
+    model[0] = Twice(model[0])
+    recorder = SpectralRecorder(model, groups=["a", "b"])
+    with pytest.raises(AutoSpecError, match=r"layer '0.layer': its gradient was zeroed"), recorder.batch(LABELS):
+        losses(model, x).mean().backward()
+        model[0].zero_grad()
+        losses(model, x).mean().backward()
 
 
 @pytest.mark.parametrize("way", WAYS)

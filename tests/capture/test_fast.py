@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from autospec import AutoSpecError, SpectralRecorder
+from autospec.capture.fast import FastEngine
 from autospec.store.read import open_spectra
 
 N = 8
@@ -92,6 +93,37 @@ def test_only_ways_that_are_exact_are_taken(make, ways):
     recorder = _recorder(model, floor="formula")  # noise is other noise in float64
     _trained(recorder, model, torch.randn(N, 5))
     assert recorder._listening.engine.chosen in ways
+
+
+class UsedTwice(nn.Module):
+    """Its weight comes back transposed, past its module."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return nn.functional.linear(self.layer(x).tanh(), self.layer.weight.T)
+
+
+class Doubled(UsedTwice):
+    """Its module is given another weight than its own."""
+
+    def forward(self, x):
+        weights = {"weight": 2 * self.layer.weight, "bias": self.layer.bias}
+        return torch.func.functional_call(self.layer, weights, (x,))
+
+
+@pytest.mark.parametrize("make", [UsedTwice, Doubled])
+def test_a_weight_whose_gradient_no_product_gives_is_not_fused_however_quick_that_is(make, monkeypatch):
+    monkeypatch.setattr(FastEngine, "_seconds", lambda self, way, *_: 0.0 if way.name == "fused" else 1.0)
+    torch.manual_seed(0)
+    model = make()
+    recorder = _recorder(model, floor="formula")
+    _trained(recorder, model, torch.randn(N, 5))
+    engine = recorder._listening.engine
+    assert engine.chosen in ("per_group", "passes")
+    assert "layer 'layer' is used outside its module as well, or changed" in engine._reasons["fused"]
 
 
 class Centred(nn.Module):

@@ -190,7 +190,20 @@ class ExpertChoice(nn.Module):
         return total
 
 
+class CopiedModule(nn.Module):
+    """A shallow copy shares its weights, and every hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.again, self.head = copy.copy(self.first), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.again(self.first(x).tanh()))
+
+
 MODELS = {
+    "a copied module": (CopiedModule, _numbers(4)),
     "words": (Words, _tokens(6)),
     "a tied table": (TiedTable, _tokens()),
     "two kinds": (TwoKinds, _numbers(4)),

@@ -179,6 +179,31 @@ def test_complex_weights_are_refused_by_name():
         SpectralRecorder(model, groups=["a"])
 
 
+COMPLEX_USES = {
+    "view": ((4, 5, 2), lambda x, w: torch.view_as_real(torch.fft.fft(x) @ torch.view_as_complex(w).T)),
+    "einsum": ((4, 5, 2), lambda x, w: torch.einsum("bi,oi->bo", torch.fft.fft(x), torch.view_as_complex(w)).real),
+    "cast": ((4, 5), lambda x, w: (torch.fft.fft(x) @ w.to(torch.complex128).T).abs()),
+    "filter": ((1, 5), lambda x, w: torch.fft.ifft(torch.fft.fft(x) * w).real),
+}
+
+
+@pytest.mark.parametrize("use", COMPLEX_USES)
+@pytest.mark.parametrize("engine", ["hooks", "fused", "per_group", "passes"])
+def test_a_weight_that_is_used_as_complex_numbers_is_exact_or_refused_by_name(use, engine):
+    shape, function = COMPLEX_USES[use]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 5), Bare(function, shape)).double()
+    x = torch.randn(6, 5, dtype=torch.float64)
+    layers = ["0"] if shape[0] == 1 else None  # one row has no spectrum
+    if layers is None and engine in ("hooks", "fused"):
+        with pytest.raises(AutoSpecError, match=r"layer '1.w0' .*complex numbers.*engine='per_group'.*'!1.w0'"):
+            recorded(model, x, engine=engine)
+        engine, layers = "hooks", ["!1.w0"]
+    recorder = recorded(model, x, engine=engine, **({} if layers is None else {"layers": layers}))
+    assert is_exact(recorder, model, x, "0", "0.weight")
+    assert "1.w0" not in recorder.layers or is_exact(recorder, model, x, "1.w0", "1.w0")
+
+
 def test_what_has_no_spectrum_is_listed_once_with_why(caplog):
     model = nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)), nn.LayerNorm([2, 2]))
     model.register_parameter("token", nn.Parameter(torch.zeros(1, 4)))

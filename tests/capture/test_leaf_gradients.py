@@ -62,6 +62,21 @@ def test_a_rule_that_is_wrong_is_found():
         _step(nn.Sequential(Tripled(3, 3)), torch.randn(4, 3))
 
 
+HOOKS = {"clips": lambda gradient: gradient.clamp(-1e-3, 1e-3), "doubles": lambda gradient: 2 * gradient}
+
+
+@pytest.mark.parametrize("engine", ["hooks", "per_group", "passes", "fused", "fast"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_users_hook_on_a_weight_is_blamed_and_no_rule(engine, hook):
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), torch.randn(6, 5)
+    model[0].weight.register_hook(HOOKS[hook])
+    recorder = SpectralRecorder(model, groups=["a", "b"], engine=engine)
+    expected = r"layer '0': .* A hook on its weight \(weight.register_hook\) changes .* or leave the layer out .*'!0'"
+    with pytest.raises(AutoSpecError, match=expected), recorder.batch([0, 0, 1, 1, 1, 0]):
+        model(inputs).square().mean().backward()
+
+
 def test_nothing_is_left_on_the_weights():
     model = nn.Sequential(nn.Linear(5, 3))
     _step(model, torch.randn(4, 5))

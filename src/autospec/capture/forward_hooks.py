@@ -114,7 +114,9 @@ class ForwardHook:
             self.random_state = random_state((inputs, keywords))
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        if not self._listener.takes_calls:
+        # copy.copy of a module shares its hooks; that copy is watched, and heard, by itself
+        is_copy = module is not self._watched.module and not getattr(module, "_is_replica", False)
+        if is_copy or not self._listener.takes_calls:
             return
         tensors = tuple(leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor))
         awaited = [tensor for tensor in tensors if tensor.requires_grad]

@@ -28,6 +28,7 @@ from autospec.capture.leaf_gradients import Arrival
 from autospec.capture.rules.functions import function_rule
 from autospec.capture.rules.generic import generic_factors, writes_in_place
 from autospec.capture.rules.registry import LayerCall, Rule
+from autospec.errors import AutoSpecError
 from autospec.spectra.factors import GradientFactors
 
 Attach = Callable[[WatchedModule, nn.Module, tuple[Any, ...], Mapping[str, Any], Any, Mapping[str, Tensor]], None]
@@ -37,6 +38,11 @@ RandomState = Callable[[Any], dict[str, Tensor]]
 
 _CONSTANTS = {torch.arange, torch.zeros, torch.ones, torch.eye, torch.full, torch.linspace}
 """Functions that fill a tensor by a rule, not with data."""
+
+COMPLEX = (
+    "the weight is used as complex numbers, whose products are not followed; use engine='per_group', or leave the "
+    "layer out with layers=['!{name}']"
+)
 
 
 class FunctionCalls:
@@ -286,6 +292,8 @@ class _CallMode(TorchFunctionMode):
         met = [other.detach() for other in others]
 
         def explain(layer: Any, call: LayerCall) -> Mapping[str, GradientFactors]:
+            if any(tensor is not None and tensor.is_complex() for tensor in (weight.tensor, *met, *call.adjoints)):
+                raise AutoSpecError(COMPLEX.format(name=use.layer.name))
             # a stack of matrices that is computed may be one for each sample
             applies = rule is not None and (weight.tensor.dim() != 3 or is_view(weight, root))
             factors = rule(call, weight.tensor.detach()) if rule is not None and applies else None

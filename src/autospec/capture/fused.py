@@ -14,7 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from autospec.capture.agreement import Unsplittable, cut_off, random_state_kept
+from autospec.capture.agreement import (
+    WITHIN_NETWORK,
+    Unsplittable,
+    autocast_eps,
+    cut_off,
+    difference,
+    random_state_kept,
+    tolerance_of,
+    trained,
+    weight_gradients,
+)
 from autospec.capture.batch_layout import cell_by_cell
 from autospec.capture.fused_layers import Product, fused_forward, sample_dimension
 from autospec.capture.hooks import HookListener, is_compiled
@@ -64,7 +74,8 @@ class FusedEngine:
         self._forwards: dict[nn.Module, Forward] = {}
         self._watched = watched
         heard = [entry for entry in watched if not self._fuse(entry)]
-        self._fused = {use.name for entry in watched if entry not in heard for use in entry.uses}
+        of_fused = [use for entry in watched if entry not in heard for use in entry.uses]
+        self._fused, self._fused_layers = {use.name for use in of_fused}, {use.layer.name for use in of_fused}
         self._listener = HookListener(model, heard, self._hear) if heard else None
         self._entries = entries(model, {id(layer.parameter) for layer in self.layers})
         self._dimensions: dict[str, int | None] = {}
@@ -187,13 +198,35 @@ class FusedEngine:
         return module.forward
 
     def prove(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
-        """Trace the rows of every layer that a call reaches; AutoSpecError where that fails."""
+        """Trace the rows of every layer that a call reaches, and hold the sums against its weights' gradients.
+
+        AutoSpecError where one fails: a weight that is used outside its module too has a gradient that no product
+        gives.
+        """
         self._inside = True
         try:
             self.trace_rows(module, arguments, cells)
+            self._check_sums(module, arguments)
             self._proved = {module}
         finally:
             self._inside = False
+
+    def _check_sums(self, module: nn.Module, arguments: Any) -> None:
+        fused = [layer for layer in self.layers if layer.is_trained and layer.name in self._fused_layers]
+        inputs, keywords = cut_off(arguments)
+        gradients = weight_gradients(trained(module(*inputs, **keywords)), [layer.parameter for layer in fused])
+        norms = [float(gradient.detach().norm()) for gradient in gradients if gradient is not None]
+        least = WITHIN_NETWORK * max(norms, default=0.0)  # before a norm layer a gradient may be rounding alone
+        for layer, gradient in zip(fused, gradients, strict=True):
+            if gradient is None:
+                continue
+            parts = self.arrived.get(layer.name)
+            total = torch.zeros_like(gradient) if parts is None else parts.sum(0).to(gradient.dtype)
+            if difference(total, gradient, least) > tolerance_of(gradient.dtype, bool(autocast_eps(self.model))):
+                raise Unsplittable(
+                    f"engine='fused': the weight of layer {layer.name!r} is used outside its module as well, or "
+                    "changed before its module uses it; use engine='per_group'"
+                )
 
     def trace_rows(self, module: nn.Module, arguments: Any, cells: SampleGroups) -> None:
         """Trace the rows of every layer to their samples; AutoSpecError where that fails. Nothing of it remains."""
@@ -234,8 +267,8 @@ class FusedEngine:
                 )
             self._dimensions[name] = dimensions.pop()
         reached = {name for (_, name, _), trace in traced.parts.items() if trace.how != NOT_REACHED}
-        trained = [use.name for entry in self._watched for use in entry.uses if use.layer.is_trained]
-        self.unreached = [name for name in trained if name not in reached]
+        names = [use.name for entry in self._watched for use in entry.uses if use.layer.is_trained]
+        self.unreached = [name for name in names if name not in reached]
         self._is_steady = self._is_steady and listener.tracer.is_steady
 
     def _hear(self, use: Use, factors: GradientFactors, owners: RowOwners) -> None:

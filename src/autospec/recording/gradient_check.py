@@ -38,10 +38,14 @@ _CAUSES = {
     "penalty": "A backward pass of this batch kept its graph (create_graph=True, as for a penalty on gradients), and "
     "through that graph the weight has a gradient that no group's rows account for; open recorder.batch(...) around a "
     "pass without the penalty, or leave the layer out with layers=['!{name}']",
+    "changed": "A hook on its weight (weight.register_hook) changes what arrives there, and the groups' gradients are "
+    "those before it: change gradients after recorder.batch(...), or leave the layer out with layers=['!{name}']",
     "unexplained": "No call of its module or of a function in this batch led to it: vmap and other function transforms "
     "leave no rows, nor does a term of the loss that takes the weight itself; use "
     "engine={{'{name}': 'per_group', '*': 'hooks'}} or engine='per_group', or leave the layer out with "
     "layers=['!{name}']",
+    "fused": "Its weight is used outside its module as well, or changed before its module uses it; use engine='hooks' "
+    "or engine='per_group'",
     "other": "Its weight is used past the passes of the groups, such as in checkpointing with use_reentrant=True; "
     "use engine='hooks'",
 }
@@ -199,11 +203,14 @@ class GradientCheck(ArrivalListener):
     def before(self, layer: Layer) -> None:
         self._arrived += 1
         unseen = self._unseen.get(layer.name)
+        # a weight that is computed at each call arrives several times in a pass, which then has left nothing yet
+        is_same_pass = unseen is not None and unseen.backward_pass == torch._C._current_graph_task_id()
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
-            self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif unseen.is_nonzero and not self._is_in_step and _is_gone(layer):
+            unseen = self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
+        elif unseen.is_nonzero and not (is_same_pass or self._is_in_step) and _is_gone(layer):
             self._take_back(layer.name, unseen)
+        unseen.backward_pass = torch._C._current_graph_task_id()
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
         self.half_precision |= any(part.stored[1].dtype == torch.float16 for part in parts)
@@ -244,6 +251,7 @@ class _Unseen:
         self._version, self._begin = self._weight._version, self._start()
         self.put_back = put_back
         self.is_nonzero = False
+        self.backward_pass = -1
 
     def was_zeroed(self) -> bool:
         """Whether the gradient is gone, and no step by hand has moved the weight."""
@@ -314,6 +322,10 @@ def check_against(
 
 
 def _message(layer: Layer, engine: str, relative: float) -> str:
+    hooks = (getattr(layer.parameter, "_backward_hooks", None) or {}).values()
+    # of our own there are some on weights that are computed from others
+    if any(not str(getattr(hook, "__module__", "")).startswith("autospec.") for hook in hooks):
+        engine = "changed"
     return (
         f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
         f"(off by {relative:.1e} of its norm). "

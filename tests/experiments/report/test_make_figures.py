@@ -1,10 +1,13 @@
-"""The command line of scripts/make_figures.py; what it makes is tested in test_figure_files.py."""
+"""The command line of scripts/make_figures.py; what it makes is tested in test_files.py."""
 
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from autospec.experiments.report import figures_command
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "make_figures.py"
 
@@ -25,3 +28,23 @@ def test_a_mistake_ends_in_one_line(tmp_path, arguments, message):
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr.splitlines()) == (1, [message])
     assert not (tmp_path / "outputs").exists()
+
+
+def test_networks_are_trained_by_all_processes_and_figures_drawn_by_one_each(monkeypatch):
+    asked, drawn = [], []
+    monkeypatch.setattr(figures_command, "tested_runs", lambda plans: list(plans.values()))
+    monkeypatch.setattr(figures_command, "retrain_missing", lambda plans, jobs: asked.append((len(plans), jobs)))
+    monkeypatch.setattr(figures_command, "update_figure", lambda plans: drawn.append(plans) or f"files of {len(drawn)}")
+    processes = []
+
+    def parallel(n_jobs):
+        processes.append(n_jobs)
+        return lambda work: [function(*arguments) for function, arguments, _ in work]
+
+    monkeypatch.setattr(figures_command.joblib, "Parallel", parallel)
+    done, missing = SimpleNamespace(done=True), SimpleNamespace(done=False)
+    figures = [{"G": done, "H": done}, {"G": done, "H": missing}]
+    assert figures_command._update(figures, jobs=4) == ["files of 1", "files of 2"]
+    assert asked == [(2, 4), (1, 4)]
+    assert processes == [2]
+    assert drawn == figures

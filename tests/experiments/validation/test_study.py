@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +53,26 @@ def test_a_block_of_studies_is_the_same_again(base):
     pd.testing.assert_frame_equal(first, studies(Condition(NO_EFFECT, BALANCED), base, range(3, 6)))
     assert first.p.notna().all()
     assert len(first) == 3 * len(first.drop_duplicates(["test", "stage"]))
+
+
+def test_a_study_whose_labels_cannot_be_exchanged_finds_nothing_and_leaves_the_others_as_they_are(base, monkeypatch):
+    condition = Condition(NO_EFFECT, BALANCED)
+    every = studies(condition, base, range(3, 6))
+    design = calibration._design
+    refused = condition.config(base, 4)
+    monkeypatch.setattr(
+        calibration,
+        "_design",
+        lambda config, data: replace(
+            design(config, data), pairs=() if config == refused else design(config, data).pairs
+        ),
+    )
+    table = studies(condition, base, range(3, 6))
+    assert len(table) == len(every)
+    number = len(every) // 3
+    tested = pd.concat([every[:number], every[2 * number :]], ignore_index=True)
+    pd.testing.assert_frame_equal(table[: 2 * number], tested)
+    assert table.p[2 * number :].isna().all()
 
 
 @pytest.mark.parametrize(

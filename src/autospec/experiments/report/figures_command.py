@@ -17,9 +17,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import FrameType
 
+import joblib
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,7 +32,14 @@ from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
-from autospec.experiments.report.files import check_comparisons, seed_plans, update_figure
+from autospec.experiments.report.files import (
+    FigureFiles,
+    check_comparisons,
+    seed_plans,
+    tested_runs,
+    update_figure,
+)
+from autospec.experiments.report.retraining import retrain_missing
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
 
@@ -43,6 +51,8 @@ def main() -> None:
     log_to_console()
     arguments = _parser().parse_args()
     try:
+        if arguments.jobs < 1:
+            raise AutoSpecError(f"--jobs {arguments.jobs}: must be 1 or more")
         names = _figure_names(arguments.figure)
         _check_overrides(arguments.overrides)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
@@ -52,8 +62,7 @@ def main() -> None:
         if not all(plan.done for plan in runs.values()):
             _check_quietly(figures.values())
             _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
-        made = [update_figure(plans, arguments.jobs) for plans in figures.values()]
-        for files in made:
+        for files in _update(list(figures.values()), arguments.jobs):
             sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))
@@ -114,8 +123,6 @@ def _seeds(panels: Collection[Plan]) -> list[str]:
 
 def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[Plan]) -> None:
     """One sweep over all panels that have a run of their own."""
-    if jobs < 1:
-        raise AutoSpecError(f"--jobs {jobs}: must be 1 or more")
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"] if jobs > 1 else []
     sweep = [f"figure={','.join(names)}", f"panel={','.join(SPECTRA_PANELS)}", *overrides, *launcher]
     environment = {**os.environ, TRAINS_ONLY: "1"}
@@ -125,6 +132,19 @@ def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[P
             _show_progress(process, runs)
         if process.wait():
             sys.exit(process.returncode)
+
+
+def _update(figures: Sequence[Mapping[str, Plan]], jobs: int) -> list[FigureFiles]:
+    """The files of every figure: networks with permuted labels by all processes at once, then a figure in each."""
+    for plans in figures:
+        retrain_missing([plan for plan in tested_runs(plans) if plan.done], jobs)
+    return joblib.Parallel(n_jobs=min(jobs, len(figures)))(joblib.delayed(_update_one)(plans) for plans in figures)
+
+
+def _update_one(plans: Mapping[str, Plan]) -> FigureFiles:
+    """The files of one figure; may be called in a process of its own, where nothing is set up yet."""
+    log_to_console()
+    return update_figure(plans)
 
 
 @contextlib.contextmanager

@@ -98,12 +98,11 @@ def check_comparisons(plans: Mapping[str, Plan]) -> None:
         pairs_in_front(config.figure.pairs, [*data.groups, *data.margins])
 
 
-def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
+def update_figure(plans: Mapping[str, Plan]) -> FigureFiles:
     """Test and draw one figure from the runs of its panels A–H, unless that is done already.
 
     Args:
         plans: The plan of each panel, by its letter.
-        jobs: How many processes train the networks that test what is learned.
 
     Returns:
         The figure's files.
@@ -115,7 +114,7 @@ def update_figure(plans: Mapping[str, Plan], jobs: int = 1) -> FigureFiles:
     if config.figure.number is None:
         raise AutoSpecError("figure: none is chosen")
     files = FigureFiles(Path(config.output_dir), config.figure.number)
-    retrain_missing([plan for plan in tested_runs(plans) if plan.done], jobs)
+    retrain_missing([plan for plan in tested_runs(plans) if plan.done], jobs=1)
     made_from = _digest(plans)
     if _is_current(files, plans, made_from):
         log.info("figure %d is up to date", files.number)

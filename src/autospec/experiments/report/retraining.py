@@ -71,11 +71,11 @@ def retrained_ratios(plan: Plan, jobs: int) -> PermutationRatios:
     Raises:
         AutoSpecError: A run's groups cannot be permuted, or a file cannot be read or written.
     """
-    from autospec.experiments.retraining.retrained import Retraining
-
     path, config, name = ratios_path(plan), plan.config, plan.folder.run_id
     if path.exists():
         return read_ratios(path)
+    from autospec.experiments.retraining.retrained import Retraining  # brings torch
+
     make_folder(path.parent)  # before anything is trained
     with quietly():
         retraining = Retraining(config, config.introspection.retrain)

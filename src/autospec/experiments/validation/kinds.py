@@ -18,7 +18,7 @@ EPOCHS, EVERY, PERMUTED = 24, 4, 6
 """Epochs of training, every how many spectra are taken, and at how many of those labels are permuted."""
 WIDE = 32
 """The width of networks that are fed with residuals, whose leverage matters most in wide ones and many volumes."""
-PERMUTATIONS, RETRAININGS = 99, 19
+PERMUTATIONS, RETRAININGS = 199, 19
 SHUFFLED, NO_EFFECT = "shuffled labels", "effect zero"
 WITHIN_SEXES = "effect zero, two pairs within sexes"
 RETRAINED = "effect zero, trained classes, retrained"

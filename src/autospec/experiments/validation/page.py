@@ -51,7 +51,13 @@ def _with(text: str, name: str, part: str, path: Path) -> str:
 def _parts(table: pd.DataFrame) -> dict[str, str]:
     power = table["null"].str.contains(EFFECT)
     found = (_counts(table), _intervals(table[~power]), _pictures(table), markdown(table[~power]))
-    return dict(zip(PARTS, (*found, markdown(table[power]) or "Not counted yet."), strict=True))
+    return dict(zip(PARTS, (*found, _power(table[power])), strict=True))
+
+
+def _power(effects: pd.DataFrame) -> str:
+    """Table and picture of the power, where any was counted."""
+    picture = "![Power of the primary test, by the size of the effect](images/calibration_power.png)"
+    return f"{markdown(effects)}\n\n{picture}" if len(effects) else "Not counted yet."
 
 
 def _counts(table: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,14 @@ from autospec.experiments.validation.kinds import (
     VISITS,
     Condition,
 )
-from autospec.experiments.validation.rows import STUDY_COLUMNS, PaperValues, of_inputs, of_paper, of_permutations
+from autospec.experiments.validation.rows import (
+    STUDY_COLUMNS,
+    PaperValues,
+    Row,
+    of_inputs,
+    of_paper,
+    of_permutations,
+)
 from autospec.experiments.validation.side_by_side import LAYERS, train_side_by_side
 from autospec.experiments.validation.situations import covariates_taken_out, several_samples, two_visits
 from autospec.spectra.factors import GradientFactors
@@ -61,7 +69,8 @@ def studies(condition: Condition, base: ExperimentConfig, seeds: Sequence[int]) 
             that other blocks are other studies.
 
     Returns:
-        A row for each study and test that a reader might rely on, with the columns ``STUDY_COLUMNS``.
+        A row for each study and test that a reader might rely on, with the columns ``STUDY_COLUMNS``; a study whose
+        labels cannot be exchanged has no p.
     """
     configs = [condition.config(base, seed) for seed in seeds]
     assert isinstance(configs[0].dataset, CohortConfig)
@@ -71,11 +80,27 @@ def studies(condition: Condition, base: ExperimentConfig, seeds: Sequence[int]) 
         rows = [row for pair in zip(configs, data, strict=True) for row in _retrained_rows(*pair)]
     else:
         designs = [_design(config, one) for config, one in zip(configs, data, strict=True)]
-        rows = []
-        for one, design, sums in zip(data, designs, _train(configs, data, designs, condition), strict=True):
-            rows += [*of_permutations(sums.permutations(design)), *of_inputs(one, design)]
-            rows += of_paper(sums.paper) if condition.has_paper else ()
+        can_be = [bool(design.pairs) for design in designs]
+        tested = _tested_rows(
+            list(compress(configs, can_be)), list(compress(data, can_be)), list(compress(designs, can_be)), condition
+        )
+        rows = [row for of_study in tested for row in of_study]
+        rows += [(test, stage, np.nan) for test, stage, _ in tested[0]] * (len(data) - len(tested))
     return pd.DataFrame(rows, columns=list(STUDY_COLUMNS))
+
+
+def _tested_rows(
+    configs: Sequence[ExperimentConfig],
+    data: Sequence[Dataset],
+    designs: Sequence[PermutationDesign],
+    condition: Condition,
+) -> list[list[Row]]:
+    """The rows of each study, whose labels can be exchanged."""
+    rows = []
+    for one, design, sums in zip(data, designs, _train(configs, data, designs, condition), strict=True):
+        of_study = [*of_permutations(sums.permutations(design)), *of_inputs(one, design)]
+        rows.append(of_study + (list(of_paper(sums.paper)) if condition.has_paper else []))
+    return rows
 
 
 def _prepared(data: Dataset, condition: Condition, seed: int) -> Dataset:
