@@ -17,7 +17,7 @@ STATISTICS = ("gradient", "adjoint")
 def gram_sides(problem: Problem) -> list[int]:
     """The smaller side of every matrix that a record has spectra of: each layer's, for each group and for all samples.
 
-    Of adjoints that is the number of a group's rows, or their width.
+    That may be the number of a group's rows.
     """
     model = copy.deepcopy(problem.model)
     names = [f"group {label}" for label in range(int(problem.group.max()) + 1)]
@@ -29,8 +29,7 @@ def gram_sides(problem: Problem) -> list[int]:
     sides = []
     for layer in layers:
         rows = layer["rows"].values[0].tolist()
-        sides += [layer["gradient"].shape[-1]] * len(rows)
-        sides += [min(count, layer["adjoint"].shape[-1]) for count in rows]
+        sides += [min(count, layer[name].shape[-1]) for name in STATISTICS for count in rows]
     return sides
 
 
