@@ -94,7 +94,7 @@ fuzz: $(READY) ## damage 5,000 files of every kind and see what their readers ma
 calibrate: $(READY) ## run thousands of studies without a difference through every test (a quarter of an hour): ARGS='--docs docs' for the page
 	$(BIN)/python scripts/calibrate.py --output-dir $(OUTPUT) $(ARGS)
 
-shortcut: $(READY) ## plant a shortcut in simulated data and see how often it is found (half an hour)
+shortcut: $(READY) ## plant a shortcut in simulated data and see how often it is found (a quarter of an hour)
 	$(BIN)/python scripts/shortcut.py --output-dir $(OUTPUT) $(ARGS)
 
 statements: $(READY) ## put the paper's statements to the test over 20 seeds (ten minutes)

@@ -192,16 +192,18 @@ class Together(torch.autograd.Function):
         ctx.cells, ctx.pool, ctx.dimension = cells, pool, dimension
         shape = list(pieces[0].shape)
         shape[dimension] = len(cells.of_sample)
-        whole = pool.empty(shape, pieces[0])
-        for piece, samples in zip(pieces, cells.filled, strict=True):
-            whole.index_copy_(dimension, samples.to(whole.device), piece)
-        return whole
+        # two copies of whole samples: one by places (index_copy_) goes number by number
+        whole = torch.cat(pieces, dimension, out=pool.empty(shape, pieces[0]))
+        if cells.places is None:
+            return whole
+        return torch.index_select(whole, dimension, cells.places.to(whole.device), out=pool.empty(shape, whole))
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> tuple[Any, ...]:
+        filled = [rows for rows in ctx.cells.rows if rows is not None]
         parts = [
-            taken(adjoint, ctx.dimension, samples, ctx.pool) if needed else None
-            for samples, needed in zip(ctx.cells.filled, ctx.needs_input_grad[3:], strict=True)
+            taken(adjoint, ctx.dimension, rows, ctx.pool) if needed else None
+            for rows, needed in zip(filled, ctx.needs_input_grad[3:], strict=True)
         ]
         return None, None, None, *parts
 
@@ -215,6 +217,19 @@ def taken(tensor: Tensor, dimension: int, rows: Rows, pool: Pool | Scratch) -> T
         return tensor.index_select(dimension, rows)
     shape = (*tensor.shape[:dimension], len(rows), *tensor.shape[dimension + 1 :])
     return torch.index_select(tensor, dimension, rows, out=pool.empty(shape, tensor))
+
+
+AT_ONCE = 2**18
+"""A tensor of up to so many numbers is put in the order of the cells at once: 1 MiB, which a cache holds."""
+
+
+def cell_by_cell(tensor: Tensor, dimension: int, cells: SampleGroups, scratch: Scratch) -> Iterator[Tensor]:
+    """The samples of every cell that has some, each good until the next is asked for."""
+    if tensor.numel() > AT_ONCE or cells.places is None:
+        yield from (taken(tensor, dimension, rows, scratch) for rows in cells.rows if rows is not None)
+        return
+    in_order = taken(tensor, dimension, cells.order, scratch)
+    yield from (part for part in in_order.split(cells.counts, dimension) if part.shape[dimension])
 
 
 def _fit(pieces: Sequence[Tensor], dimension: int, cells: SampleGroups) -> bool:

@@ -25,7 +25,7 @@ from autospec.capture.agreement import (
     trained,
     weight_gradients,
 )
-from autospec.capture.batch_layout import taken
+from autospec.capture.batch_layout import cell_by_cell
 from autospec.capture.fused_layers import Product, fused_forward, sample_dimension
 from autospec.capture.hooks import HookListener, is_compiled
 from autospec.capture.kept_state import state_kept
@@ -331,14 +331,18 @@ class WeightProducts:
     def _summed(self, rows: Tensor, adjoint: Tensor, product: Product, dimension: int) -> Tensor:
         engine = self._engine
         assert self.use is not None
+        assert engine.cells is not None
         layer = self.use.layer
         precise = torch.promote_types(adjoint.dtype, torch.float32)
         parts = engine.pool.empty((len(engine.rows), *layer.parameter.shape), adjoint.new_empty(0, dtype=precise))
+        sides = [
+            cell_by_cell(side, dimension, engine.cells, scratch)
+            for side, scratch in zip((rows, adjoint), engine.scratch, strict=True)
+        ]
         for part, of_cell in zip(parts, engine.rows, strict=True):
             if of_cell is None:
                 part.zero_()
                 continue
-            ours = taken(rows, dimension, of_cell, engine.scratch[0]).to(precise)
-            product(ours, taken(adjoint, dimension, of_cell, engine.scratch[1]).to(precise), part)
+            product(next(sides[0]).to(precise), next(sides[1]).to(precise), part)
         engine.add(layer, parts, max(torch.finfo(side.dtype).eps for side in (rows, adjoint)))
         return parts.sum(0).to(adjoint.dtype)

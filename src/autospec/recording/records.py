@@ -109,7 +109,7 @@ class Records:
         previous = self._previous
         empty = partial(self._empty_sums, earlier=previous.subspaces.of_layers)
         if previous.floor is not None:
-            previous.floor.begin(len(self._table.epochs) + len(self.pending), empty)
+            previous.floor.begin(self._table.recorded + len(self.pending), empty)
         permutations = None
         if self._subjects is not None and self._subjects.is_due(self._record.epoch):
             permutations = PermutationSums(self._subjects, self._listening.uses)
@@ -131,7 +131,7 @@ class Records:
             AutoSpecError: where nothing was summed up, or what was is not what the optimizer gets.
         """
         record, previous = self._record, self._previous
-        is_first = not len(self._table.epochs)
+        is_first = not self._table.recorded
         curve = meeting.join(record, previous, self._listening.model, is_first, self._notices, curve)
         if not record.sums.batches:
             raise AutoSpecError(f"epoch {label} ended without a recorder.batch(...)")

@@ -105,9 +105,16 @@ class SampleGroups:
         return [_stretch(samples) if len(samples) else None for samples in self.samples]
 
     @cached_property
-    def filled(self) -> list[Tensor]:
-        """The samples of every cell that has some."""
-        return [samples for samples in self.samples if len(samples)]
+    def order(self) -> Tensor:
+        """(n,) the samples of all cells, one cell after the other."""
+        return torch.cat(self.samples)
+
+    @cached_property
+    def places(self) -> Tensor | None:
+        """(n,) where each sample stands in ``order``; None for the same place."""
+        places = torch.argsort(self.order)
+        is_kept = places.device.type == "cpu" and bool((places[1:] > places[:-1]).all())  # a GPU is not asked
+        return None if is_kept else places
 
     def sums(self, per_sample: Tensor) -> Tensor:
         """Sums over each cell's samples: (n, ...) → (cells, ...), in float64 for real numbers."""

@@ -65,7 +65,7 @@ class LayerSums:
         self.used_elsewhere = False
         self._squared_norms = grouping.no_norms
         self.eps = 0.0
-        self.left_out = torch.zeros(grouping.cells, dtype=torch.float64)
+        self.left_out: Tensor | None = None
         self.measured_floors: Mapping[str, Tensor] = {}
         self.carry_floors: Callable[[LayerSums], Mapping[str, Tensor]] | None = None
         self.bounds: Tensor | None = None
@@ -173,7 +173,7 @@ class LayerSums:
 
     def leave_out(self, bounds: Tensor) -> None:
         """Note that the cells' gradients (cells,) may be off by so much, in the Frobenius norm."""
-        self.left_out = self.left_out + bounds
+        self.left_out = bounds if self.left_out is None else self.left_out + bounds
 
     def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, own rows and squared norms per cell, of a loss that counts ``share``."""
@@ -260,10 +260,11 @@ def formula_of_gradient(sums: LayerSums) -> Tensor:
     ``eps max(shape) σ₁``, which does not know of either cancellation. ``sums.left_out`` is added: what sites that send
     leading directions say their gradients may be off by, which no singular value moves by more than (Weyl 1912).
     """
-    left_out = sums.grouping.sums(sums.left_out)
     if sums.only_gradients:
-        return sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu() + left_out
-    return sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product() + left_out
+        rounding = sums.eps * max(sums.shape) * sums.gradient.spectra()[:, 0].cpu()
+    else:
+        rounding = sums.eps * math.sqrt(min(sums.shape)) * sums.norm_product()
+    return rounding if sums.left_out is None else rounding + sums.grouping.sums(sums.left_out)
 
 
 def relative_floor(sums: LayerSums) -> Tensor:

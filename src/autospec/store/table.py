@@ -75,6 +75,11 @@ class SpectraTable:
         return [int(epoch) for epoch in self[RECORDED_EPOCHS.path]] if RECORDED_EPOCHS.path in self else []
 
     @property
+    def recorded(self) -> int:
+        """At how many epochs spectra were taken."""
+        return len(self[RECORDED_EPOCHS.path]) if RECORDED_EPOCHS.path in self else 0
+
+    @property
     def training_epochs(self) -> list[int]:
         """Every epoch so far, recorded or not: its number, or the step that it was recorded as."""
         return [int(epoch) for epoch in self[TRAINING_EPOCHS.path]] if TRAINING_EPOCHS.path in self else []

@@ -10,6 +10,7 @@ from autospec import AutoSpecError
 from autospec.experiments.benchmark import rounds, several
 from autospec.experiments.benchmark.arms import ARMS, BACKPACK, LOOP, OPACUS, PLAIN, PLAIN_AGAIN
 from autospec.experiments.benchmark.growth import AXES, GROUP_COUNTS, curve, growth_table
+from autospec.experiments.benchmark.least import gram_sides, grams_of_sides
 from autospec.experiments.benchmark.page import page
 from autospec.experiments.benchmark.peers import opacus, vmap_grad
 from autospec.experiments.benchmark.picture import draw_bars
@@ -49,6 +50,15 @@ def test_every_arm_takes_the_same_training_step():
         model = held["model"]
         losses[name] = float((model(given.inputs) - given.inputs).square().mean().detach())
     assert losses == pytest.approx(dict.fromkeys(losses, losses[PLAIN]), rel=1e-5)
+
+
+def test_the_least_that_all_statistics_cost_is_of_the_smaller_sides():
+    """Two linear layers, 784 to 4 and back."""
+    given = problem("mlp", samples=12, width=4)
+    rows = [12, *given.group.bincount().tolist()]
+    narrow = [min(count, 4) for count in rows]  # but for the adjoints of 784 outputs
+    assert sorted(gram_sides(given)) == sorted(3 * narrow + rows)
+    assert [tuple(gram.shape) for gram in grams_of_sides([2, 3])] == [(2, 2), (3, 3)]
 
 
 def test_ratios_are_paired_within_rounds(monkeypatch):

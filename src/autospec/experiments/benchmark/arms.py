@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autospec.errors import AutoSpecError
+from autospec.experiments.benchmark.least import gram_sides, grams_of_sides
 from autospec.experiments.benchmark.peers import SampleGradients, backpack, opacus, trained_weights, vmap_grad
 from autospec.experiments.benchmark.problems import Problem
 from autospec.recording.recorder import SpectralRecorder
@@ -21,6 +22,7 @@ PLAIN, PLAIN_AGAIN = "plain", "plain again"
 LOOP = "loop over groups"
 BACKWARDS = "C backward passes"
 FAST, HOOKS = "fast", "hooks"
+EIGENVALUES = "plain, eigenvalues alone"
 VMAP, OPACUS, BACKPACK = "vmap(grad)", "Opacus", "BackPACK"
 OTHERS = (LOOP, BACKWARDS, VMAP, OPACUS, BACKPACK)
 """What others would do for the same spectra at every step."""
@@ -34,6 +36,20 @@ def plain(problem: Problem) -> Step:
     def step() -> None:
         problem.losses(model).mean().backward()
         update(optimizer)
+
+    return step
+
+
+def eigenvalues_alone(problem: Problem) -> Step:
+    """Training, and LAPACK's eigenvalues of matrices as large as those that all statistics are had from; no spectra."""
+    model, optimizer = trained(problem)
+    grams = grams_of_sides(gram_sides(problem))
+
+    def step() -> None:
+        problem.losses(model).mean().backward()
+        update(optimizer)
+        for gram in grams:
+            torch.linalg.eigvalsh(gram)
 
     return step
 
@@ -174,6 +190,7 @@ ARMS: dict[str, Arm] = {
     "hooks, every 10": recorded("hooks", every=10),
     "hooks, measured floor": recorded("hooks", floor="measured"),
     "hooks, all statistics": recorded("hooks", statistics=("gradient", "activation", "adjoint")),
+    EIGENVALUES: eigenvalues_alone,
 }
 """Every way by its name, in the order of the table."""
 

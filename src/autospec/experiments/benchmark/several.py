@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autospec.experiments.benchmark.arms import PLAIN, PLAIN_AGAIN, Step
+from autospec.experiments.benchmark.least import grams_of_sides
 from autospec.experiments.launch.ranks import other_ranks
 from autospec.recording.processes import Processes
 from autospec.recording.recorder import SpectralRecorder
@@ -36,6 +37,7 @@ class Cost:
         step_ms: the processor time of a plain step, all processes together.
         again: (blocks,) plain training over itself.
         ratio: (blocks,) recording over plain training.
+        least: what that would be if nothing but LAPACK's eigenvalues of the groups' gradients were added.
         messages: what a record sends, in numbers of messages,
         bytes: of bytes from the first process,
         message_ms: and of milliseconds in which the first process sends and waits.
@@ -45,6 +47,7 @@ class Cost:
     step_ms: float
     again: tuple[float, ...]
     ratio: tuple[float, ...]
+    least: float
     messages: float
     bytes: float
     message_ms: float
@@ -98,15 +101,28 @@ def _measure(processes: Processes, name: str, blocks: int) -> Cost:
     sent = [(now - then) / blocks for now, then in zip(_sent(recorder), before, strict=True)]
     recorder.close(complete=False)
     plain, recorded, again = np.sum(processes.gather(taken), axis=0).T
+    without = float(np.median(plain + again)) / 2
     return Cost(
         name,
-        float(np.median(plain + again)) / 2 / EVERY * 1000,
+        without / EVERY * 1000,
         tuple(again / plain),
         tuple(recorded / ((plain + again) / 2)),
+        1 + _eigenvalues_s(name) / without,
         sent[0],
         sent[1],
         sent[2] * 1000,
     )
+
+
+def _eigenvalues_s(name: str) -> float:
+    """Processor seconds of the eigenvalues that one record's spectra are had from, which processes share out."""
+    model, _ = MODELS[name]()
+    sides = [min(weight.flatten(1).shape) for weight in model.parameters() if weight.dim() > 1]
+    grams = grams_of_sides(sides * (GROUPS + 1))
+    began = time.process_time()
+    for gram in grams:
+        torch.linalg.eigvalsh(gram)
+    return time.process_time() - began
 
 
 def _sent(recorder: SpectralRecorder) -> tuple[int, int, float]:
@@ -162,11 +178,13 @@ def _seconds(processes: Processes, step: Step, repetitions: int) -> float:
 def table(found: Sequence[Cost]) -> str:
     """A table in Markdown, a row for each model: medians, and quartiles of ratios."""
     lines = [
-        "| model | ms a step without | plain again | ratio | messages a record | KiB a record | ms in messages |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | ms a step without | plain again | ratio | eigenvalues alone | messages a record | KiB a record "
+        "| ms in messages |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {one.model} | {one.step_ms:.1f} | {_quartiles(one.again)} | {_quartiles(one.ratio)} | {one.messages:.1f} | "
+        f"| {one.model} | {one.step_ms:.1f} | {_quartiles(one.again)} | {_quartiles(one.ratio)} | {one.least:.2f} | "
+        f"{one.messages:.1f} | "
         f"{one.bytes / 1024:.0f} | {one.message_ms:.1f} |"
         for one in found
     ]
