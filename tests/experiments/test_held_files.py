@@ -10,7 +10,7 @@ from autospec import open_spectra
 from autospec.experiments.report.figures_command import main as figures
 from autospec.experiments.runs.status import statuses
 
-RUN = ["figure=fig1", "panel=A", "dataset.per_digit=10", "epochs=2"]
+RUN = ["figure=fig1", "panel=A", "dataset.per_digit=10", "epochs=2", "introspection.permutations=19"]
 
 HOLD = """
 import fcntl, sys
