@@ -12,7 +12,8 @@ from autospec.cohorts.prepare import prepare
 from autospec.cohorts.prepared_file import read_prepared
 from autospec.experiments.config.grid import panels_of_figure
 from autospec.experiments.plan import plan_run
-from autospec.experiments.report.files import update_figure
+from autospec.experiments.report.figure import update_figure
+from autospec.experiments.report.figure_plan import plan_figure
 from autospec.experiments.run import run
 from autospec.store.read import open_spectra
 
@@ -43,7 +44,7 @@ def drawn(figure: str, output_dir: Path, *overrides: str) -> list[Path]:
     for plan in plans.values():
         if not plan.done:
             run(plan)
-    files = update_figure(plans)
+    files = update_figure(plan_figure(plans))
     assert all(path.stat().st_size > 10_000 for path in [*files.pictures, *map(files.panel, plans)])
     return sorted(output_dir.glob("runs/*/spectra.h5"))
 

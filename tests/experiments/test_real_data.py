@@ -8,7 +8,8 @@ import pytest
 from autospec import open_spectra
 from autospec.experiments.config.grid import panels_of_figure
 from autospec.experiments.plan import plan_run
-from autospec.experiments.report.files import update_figure
+from autospec.experiments.report.figure import update_figure
+from autospec.experiments.report.figure_plan import plan_figure
 from autospec.experiments.run import run
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -34,7 +35,7 @@ def test_all_panels_are_drawn_from_real_inputs(figure, shared_data, tmp_path):
         if not plan.done:
             run(plan)
     assert not open_spectra(plans["A"].folder.spectra).simulated
-    files = update_figure(plans)
+    files = update_figure(plan_figure(plans))
     assert all(path.stat().st_size > 10_000 for path in [*files.pictures, *map(files.panel, plans)])
     if figure == "fig4":
         _check_answers(pd.read_csv(files.table))

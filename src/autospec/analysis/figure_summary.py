@@ -76,10 +76,10 @@ def _verdict(row: dict[Any, Any], tests: pd.DataFrame, label: Callable[[str], st
     key = row["layer"], row["group_a"], row["group_b"]
     same = tests[["layer", "group_a", "group_b"]].eq(list(key)).all(axis=1) & (tests["per"] == "trajectory")
     p_family = tests[same].set_index("test")["p_family"]
-    found = {kind: p_family.get(f"permutation_{kind}", np.nan) < ALPHA for kind in ("scale", "shape")}
+    is_significant = {kind: p_family.get(f"permutation_{kind}", np.nan) < ALPHA for kind in ("scale", "shape")}
     made_of = {(True, True): ", scale and shape", (True, False): ", scale rather than shape"}
     made_of |= {(False, True): ", shape rather than scale", (False, False): ""}
-    return f"differs: {direction(tests, key, label)}{made_of[found['scale'], found['shape']]}{few}"
+    return f"differs: {direction(tests, key, label)}{made_of[is_significant['scale'], is_significant['shape']]}{few}"
 
 
 def as_drawn(tests: pd.DataFrame, in_front: Sequence[Pair]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.analysis.joint_values import average_ranks
+from autospec.analysis.nan_statistics import Floats
 from autospec.analysis.relabelling import FEWEST_PARTITIONS, FEWEST_SUBJECTS, strata_of, stream
 from autospec.errors import AutoSpecError
 from autospec.store.permuted_pairs import CovariatePermutations, GroupsPermutations, Members
@@ -17,7 +18,6 @@ FEWEST_GROUPS = 3
 MOST_GROUP_PERMUTATIONS = 199
 """So often all groups are permuted at most: each time every group is summed anew, over everybody."""
 Columns = Mapping[str, npt.NDArray[np.str_]]
-Floats = npt.NDArray[np.float64]
 
 
 def permute_groups(

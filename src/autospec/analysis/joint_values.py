@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from autospec.analysis.nan_statistics import Floats
 from autospec.analysis.p_values import studentise
-
-Floats = npt.NDArray[np.float64]
 
 
 def dispersions(deviations: Floats) -> tuple[Floats, Floats]:

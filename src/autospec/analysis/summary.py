@@ -82,8 +82,8 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
         key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
         words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            found = f", {direction(tests, key, label)}" if row["p_family"] < SIGNIFICANT else ""
-            words[key] = f"p = {row['p_family']:.3f}{found}"
+            larger = f", {direction(tests, key, label)}" if row["p_family"] < SIGNIFICANT else ""
+            words[key] = f"p = {row['p_family']:.3f}{larger}"
     return words
 
 

@@ -31,8 +31,6 @@ KINDS = (
 )
 """Names of the files, the kind that is easiest to trust first; a back-reconstruction holds all sessions."""
 
-Array = npt.NDArray[np.float64]
-
 
 def recognises(folder: Path) -> bool:
     """Whether a folder holds outputs of GIFT for single subjects.
@@ -162,7 +160,7 @@ def _session(content: Struct, session: int, file: Path) -> Struct:
     return element
 
 
-def _timecourses(content: Struct, file: Path) -> Array:
+def _timecourses(content: Struct, file: Path) -> npt.NDArray[np.float64]:
     """(time, components): ``tc``, which a back-reconstruction has the other way round; ``ic`` tells which it is.
 
     With as many volumes as components nothing but the file's name tells: a calibrated file has time first.
@@ -179,7 +177,7 @@ def _timecourses(content: Struct, file: Path) -> Array:
     return courses if is_square and CALIBRATED.search(file.name) else courses.T
 
 
-def _maps(content: Struct, source: Source, options: Options) -> Array:
+def _maps(content: Struct, source: Source, options: Options) -> npt.NDArray[np.float64]:
     assert source.maps is not None
     if source.maps != source.file:
         return read_image_maps(source.maps)
@@ -188,7 +186,7 @@ def _maps(content: Struct, source: Source, options: Options) -> Array:
     return reorder_voxels(_matrix(content, "ic", source.file), mask, source.file)
 
 
-def _matrix(content: Struct, name: str, file: Path) -> Array:
+def _matrix(content: Struct, name: str, file: Path) -> npt.NDArray[np.float64]:
     value = content.get(name)
     if not isinstance(value, np.ndarray) or value.ndim != 2:
         raise AutoSpecError(f"{file}: holds no matrix {name!r}; it has {', '.join(content)}")

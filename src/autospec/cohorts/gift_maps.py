@@ -13,7 +13,6 @@ from autospec.cohorts.source_files import Source
 from autospec.errors import AutoSpecError
 from autospec.neuroimaging.scans import load_image, open_image, read_values
 
-Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 MASKS = ("*Mask.nii", "*Mask.nii.gz", "*Mask.img")
@@ -64,7 +63,7 @@ def find_maps(timecourses: Path, mask: Path | None) -> Path | None:
     return file if name != timecourses.name and file.is_file() else None
 
 
-def read_image(file: Path) -> Array:
+def read_image(file: Path) -> npt.NDArray[np.float64]:
     """What an image holds, in float64.
 
     Args:
@@ -79,7 +78,7 @@ def read_image(file: Path) -> Array:
     return read_values(load_image(file, "image"), "image").astype(np.float64)
 
 
-def read_image_maps(file: Path) -> Array:
+def read_image_maps(file: Path) -> npt.NDArray[np.float64]:
     """The maps of a volume, whose voxels count with z fastest.
 
     Args:
@@ -95,7 +94,7 @@ def read_image_maps(file: Path) -> Array:
     return volume.reshape(-1, volume.shape[3]).T
 
 
-def reorder_voxels(maps: Array, mask: Path, file: Path) -> Array:
+def reorder_voxels(maps: npt.NDArray[np.float64], mask: Path, file: Path) -> npt.NDArray[np.float64]:
     """Maps of a .mat file with voxels in our order: MATLAB counts with x fastest, we with z.
 
     Args:
@@ -116,7 +115,7 @@ def reorder_voxels(maps: Array, mask: Path, file: Path) -> Array:
     return maps[:, np.argsort(places.ravel(order="F")[inside.ravel(order="F")])]
 
 
-def common_grid(sources: list[Source], options: Options) -> tuple[Mask, Array] | None:
+def common_grid(sources: list[Source], options: Options) -> tuple[Mask, npt.NDArray[np.float64]] | None:
     """The grid of every subject's maps: the whole volume, or the mask of .mat files.
 
     Args:

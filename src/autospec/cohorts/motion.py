@@ -24,8 +24,6 @@ RADIUS_MM = 50.0
 DISPLACEMENT = ("framewise_displacement", "FramewiseDisplacement", "FD")
 """What fMRIPrep (since 1.1, and 1.0) and NIAK call the displacement from volume to volume, mm."""
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Convention:
@@ -64,7 +62,7 @@ ARC_TO_SHIFT = 15.0
 class Motion:
     """``parameters`` (time, 6), mm and rad, None where the file has none; ``mean_displacement_mm`` NaN if unknown."""
 
-    parameters: Array | None = None
+    parameters: npt.NDArray[np.float64] | None = None
     mean_displacement_mm: float = float("nan")
 
 
@@ -98,7 +96,7 @@ def read_motion(path: Path | None, motion_format: str = "auto") -> Motion:
     return Motion(parameters, float(moved.mean()) if moved.size else float("nan"))
 
 
-def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
+def framewise_displacement_mm(parameters: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The sum of the six parameters' absolute changes from volume to volume.
 
     Power et al. 2012, NeuroImage 59:2142: rotations count as arcs on a sphere of 50 mm.
@@ -110,11 +108,11 @@ def framewise_displacement_mm(parameters: npt.ArrayLike) -> Array:
         (time − 1,) In mm.
     """
     changes = np.abs(np.diff(np.asarray(parameters, dtype=np.float64), axis=0))
-    moved: Array = changes[:, :3].sum(axis=1) + RADIUS_MM * changes[:, 3:].sum(axis=1)
+    moved: npt.NDArray[np.float64] = changes[:, :3].sum(axis=1) + RADIUS_MM * changes[:, 3:].sum(axis=1)
     return moved
 
 
-def read_fmriprep_confounds(scan: Path, strategy: Sequence[str]) -> Array:
+def read_fmriprep_confounds(scan: Path, strategy: Sequence[str]) -> npt.NDArray[np.float64]:
     """Read what nilearn's ``load_confounds`` chooses of fMRIPrep's confounds.
 
     Args:
@@ -138,7 +136,7 @@ def read_fmriprep_confounds(scan: Path, strategy: Sequence[str]) -> Array:
     return np.asarray(confounds.to_numpy(dtype=np.float64))
 
 
-def _check_size(parameters: Array, path: Path) -> None:
+def _check_size(parameters: npt.NDArray[np.float64], path: Path) -> None:
     """AutoSpecError where the last three columns are too large against the first three to be rotations in rad."""
     shift, turn = np.ptp(parameters[:, :3], axis=0).max(), np.ptp(parameters[:, 3:], axis=0).max()
     if shift > 0 and turn * RADIUS_MM > ARC_TO_SHIFT * shift:
@@ -148,7 +146,7 @@ def _check_size(parameters: Array, path: Path) -> None:
         )
 
 
-def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Path) -> Array | None:
+def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Path) -> npt.NDArray[np.float64] | None:
     """(time, 6) mm and rad, by the first convention whose columns are there; None where they are not."""
     convention = next((one for one in conventions if set(one.columns) <= set(table.columns)), None)
     if convention is None:
@@ -160,7 +158,9 @@ def _parameters(table: pd.DataFrame, conventions: Sequence[Convention], path: Pa
     return parameters
 
 
-def _displacement_mm(table: pd.DataFrame, parameters: Array | None, path: Path) -> Array:
+def _displacement_mm(
+    table: pd.DataFrame, parameters: npt.NDArray[np.float64] | None, path: Path
+) -> npt.NDArray[np.float64]:
     """The table's own displacements, else those of its parameters, if it has any."""
     column = next((name for name in DISPLACEMENT if name in table.columns), None)
     if column is not None:
@@ -189,7 +189,7 @@ def _numbers(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(list("012345")))
 
 
-def _values(table: pd.DataFrame, column: str, path: Path) -> Array:
+def _values(table: pd.DataFrame, column: str, path: Path) -> npt.NDArray[np.float64]:
     values = [parse_number(text) for text in table[column]]
     if None in values:
         raise AutoSpecError(f"{path}: {table[column].iloc[values.index(None)]!r} is no number")

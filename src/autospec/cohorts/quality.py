@@ -23,8 +23,6 @@ from autospec.store.atomic import write_atomically
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C00")
 WIDTH_IN, NUMBERS_IN, MAP_ROW_IN = 13, 6.2, 1.75
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -33,13 +31,13 @@ class Quality:
     name: str
     source: str
     subjects: tuple[str, ...]
-    connectivity: Array
-    match: Array | None
-    motion: Array | None
-    mean_maps: Array | None
+    connectivity: npt.NDArray[np.float64]
+    match: npt.NDArray[np.float64] | None
+    motion: npt.NDArray[np.float64] | None
+    mean_maps: npt.NDArray[np.float64] | None
     mask: npt.NDArray[np.bool_] | None
-    affine: Array | None
-    times_s: Array | None = None
+    affine: npt.NDArray[np.float64] | None
+    times_s: npt.NDArray[np.float64] | None = None
     volumes: int = 0
     account: tuple[str, ...] = ()
 
@@ -112,7 +110,7 @@ def read_quality(cohort: Path) -> Quality:
     )
 
 
-def mean_connectivity(timecourses: npt.NDArray) -> Array:
+def mean_connectivity(timecourses: npt.NDArray) -> npt.NDArray[np.float64]:
     """The correlation of time-courses, its mean over subjects in z.
 
     Fisher's z is averaged; a component that never moves correlates with nothing.
@@ -129,7 +127,7 @@ def mean_connectivity(timecourses: npt.NDArray) -> Array:
         norms = np.linalg.norm(centred, axis=0)
         unit = centred / np.where(norms > 0, norms, 1)
         total = total + np.arctanh(np.clip(unit.T @ unit, -0.999999, 0.999999))
-    mean: Array = np.tanh(np.asarray(total) / len(timecourses))
+    mean: npt.NDArray[np.float64] = np.tanh(np.asarray(total) / len(timecourses))
     np.fill_diagonal(mean, np.nan)
     return mean
 

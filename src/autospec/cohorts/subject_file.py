@@ -25,13 +25,12 @@ from autospec.store.opening import open_as
 
 log = logging.getLogger(__name__)
 
-Array = npt.NDArray[np.floating]
 
 NUMBERS = ("motion_mm", "regressors", "closeness", "mirrored")
 """What a part says of its subject in one number each."""
 
 TOO_GOOD_MATCH = 0.98
-"""A subject whose maps are on average so like the template's has hardly maps of their own."""
+"""Maps whose mean correlation with the template is above this are probably the template itself."""
 
 POOR_MATCH = 0.2
 """A correlation of a map with its template map below this calls for a look."""
@@ -41,9 +40,9 @@ POOR_MATCH = 0.2
 class Part:
     """Time-courses (time, components); maps (components, voxels of the mask) and their match, where there are any."""
 
-    timecourses: Array
-    maps: Array | None = None
-    match: Array | None = None
+    timecourses: npt.NDArray[np.floating]
+    maps: npt.NDArray[np.floating] | None = None
+    match: npt.NDArray[np.floating] | None = None
     motion_mm: float = float("nan")
     regressors: int = 0
     """How many confounds were regressed out of the time-courses."""
@@ -153,8 +152,8 @@ def _open(file: Path) -> contextlib.AbstractContextManager[h5py.File]:
     return open_as(file, PART, "a subject's part")
 
 
-def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:
-    """The subjects of whom a map hardly resembles the template's.
+def poor_matches(subjects: Sequence[str], match: npt.NDArray[np.floating]) -> list[str]:
+    """The subjects with a map that correlates with its template map below ``POOR_MATCH``.
 
     Args:
         subjects: Ids.
@@ -166,7 +165,7 @@ def poor_matches(subjects: Sequence[str], match: Array) -> list[str]:
     return [subject for subject, row in zip(subjects, match, strict=True) if row.min() < POOR_MATCH]
 
 
-def too_good_matches(subjects: Sequence[str], match: Array) -> list[str]:
+def too_good_matches(subjects: Sequence[str], match: npt.NDArray[np.floating]) -> list[str]:
     """The subjects whose maps are the template's own: of too few voxels, or of a scan that is the template.
 
     Args:

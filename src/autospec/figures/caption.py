@@ -85,7 +85,7 @@ def _reading(panels: Sequence[DifferencePanel]) -> str:
 
 def _results(panel: DifferencePanel) -> str:
     """What the primary test of each layer and pair found, why others have none, and how much of the maps is grey."""
-    found = []
+    results = []
     for pair in panel.pairs:
         words = [
             f"{layer.name} {panel.verdicts[layer.name, *pair]}"
@@ -93,8 +93,8 @@ def _results(panel: DifferencePanel) -> str:
             if panel.verdicts.get((layer.name, *pair), "not tested") != "not tested"
         ]
         name = panel.pair_names.get(pair, " against ".join(pair))
-        found += [f"{name}: {'; '.join(words)}."] if words else []
-    return " ".join([f"**{panel.letter}:**", *found, *panel.left_out, *panel.joint, *[panel.grey] * bool(panel.grey)])
+        results += [f"{name}: {'; '.join(words)}."] if words else []
+    return " ".join([f"**{panel.letter}:**", *results, *panel.left_out, *panel.joint, *[panel.grey] * bool(panel.grey)])
 
 
 def _data(panels: Sequence[Panel]) -> Iterator[str]:

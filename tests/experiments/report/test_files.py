@@ -14,13 +14,14 @@ from autospec.analysis.figure_summary import COLUMNS as SUMMARY_COLUMNS
 from autospec.analysis.figure_table import COLUMNS
 from autospec.experiments.config.grid import figure_names, panels_of_figure
 from autospec.experiments.plan import plan_run
-from autospec.experiments.report import files
-from autospec.experiments.report.files import check_comparisons, update_figure
+from autospec.experiments.report import figure as figure_module
+from autospec.experiments.report.figure import update_figure
+from autospec.experiments.report.figure_plan import check_comparisons, plan_figure
 from autospec.experiments.report.retraining import ratios_path
 from autospec.store import read
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
-TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick", "introspection.retrain=19"]
+TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick", "introspection.retrain=19", "introspection.permutations=49"]
 
 
 def _trained(output_dir: Path, *overrides: str) -> dict:
@@ -38,7 +39,7 @@ def _trained(output_dir: Path, *overrides: str) -> dict:
 def made(tmp_path_factory):
     """The figure's plans and files."""
     plans = _trained(tmp_path_factory.mktemp("outputs"))
-    return plans, update_figure(plans)
+    return plans, update_figure(plan_figure(plans))
 
 
 def test_six_runs_serve_eight_panels(made):
@@ -97,9 +98,9 @@ def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatc
     monkeypatch.setattr(read, "open_checked", count_file)
     monkeypatch.setattr(read, "read_layer", count_layer)
     for draw in ("draw_figure", "draw_panel"):
-        monkeypatch.setattr(files, draw, lambda *_: None)
+        monkeypatch.setattr(figure_module, draw, lambda *_: None)
     figure.stamp.unlink()
-    update_figure(plans)
+    update_figure(plan_figure(plans))
     assert opened == dict.fromkeys({plan.folder.spectra for plan in plans.values()}, 1)
     assert len(layers) == 6 * 2
     assert set(layers.values()) == {1}
@@ -109,7 +110,7 @@ def test_a_second_call_does_nothing(made, caplog):
     plans, figure = made
     before = {path: path.stat().st_mtime_ns for path in figure.pictures}
     with caplog.at_level("INFO"):
-        update_figure(plans)
+        update_figure(plan_figure(plans))
     assert "figure 1 is up to date" in caplog.text
     assert before == {path: path.stat().st_mtime_ns for path in figure.pictures}
 
@@ -118,7 +119,7 @@ def test_a_second_call_does_nothing(made, caplog):
 def test_a_picture_that_was_lost_is_drawn_again(made):
     plans, figure = made
     figure.panel("C").unlink()
-    update_figure(plans)
+    update_figure(plan_figure(plans))
     assert figure.panel("C").exists()
 
 
@@ -128,7 +129,7 @@ def test_a_supplement_tests_and_draws_the_differences_of_c_to_f(made, tmp_path):
     runs = plans["A"].folder.path.parent
     shutil.copytree(runs, tmp_path / runs.name)
     configs = panels_of_figure(CONF, "fig1", [*TINY, f"output_dir={tmp_path}", "supplement=true"])
-    figure = update_figure({panel: plan_run(config) for panel, config in configs.items()})
+    figure = update_figure(plan_figure({panel: plan_run(config) for panel, config in configs.items()}))
     assert set(pd.read_csv(figure.table).panel) == set("CDEFGH")
     assert all(figure.panel(f"{panel}_differences").exists() for panel in "CDEF")
 
@@ -144,8 +145,8 @@ def test_a_classifier_in_a_panel_that_is_not_tested_needs_no_retrained_networks(
     of_panels["E"] = plan_run(replace(of_panels["B"].config, activation=of_panels["D"].config.activation))
     run(of_panels["E"])
     for draw in ("draw_figure", "draw_panel"):
-        monkeypatch.setattr(files, draw, lambda *_: None)
-    assert set(pd.read_csv(update_figure(of_panels).table).panel) == {"G", "H"}
+        monkeypatch.setattr(figure_module, draw, lambda *_: None)
+    assert set(pd.read_csv(update_figure(plan_figure(of_panels)).table).panel) == {"G", "H"}
     assert not ratios_path(of_panels["E"]).exists()
 
 
@@ -170,14 +171,14 @@ INCOMPARABLE = {
 def test_what_could_not_be_compared_is_known_before_anything_is_trained(made, mistake):
     node, values, expected = INCOMPARABLE[mistake]
     plans, _ = made
-    check_comparisons(plans)
+    check_comparisons(plan_figure(plans))
 
     def changed(plan):
         changes = {node: replace(getattr(plan.config, node), **values)}
         return replace(plan, config=replace(plan.config, **changes))
 
     with pytest.raises(AutoSpecError, match=expected):
-        check_comparisons({panel: changed(plan) for panel, plan in plans.items()})
+        check_comparisons(plan_figure({panel: changed(plan) for panel, plan in plans.items()}))
 
 
 def test_figures_are_known_by_number():

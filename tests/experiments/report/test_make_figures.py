@@ -32,9 +32,10 @@ def test_a_mistake_ends_in_one_line(tmp_path, arguments, message):
 
 def test_networks_are_trained_by_all_processes_and_figures_drawn_by_one_each(monkeypatch):
     asked, drawn = [], []
-    monkeypatch.setattr(figures_command, "tested_runs", lambda plans: list(plans.values()))
-    monkeypatch.setattr(figures_command, "retrain_missing", lambda plans, jobs: asked.append((len(plans), jobs)))
-    monkeypatch.setattr(figures_command, "update_figure", lambda plans: drawn.append(plans) or f"files of {len(drawn)}")
+    monkeypatch.setattr(figures_command, "retrain_missing", lambda plans, jobs: asked.append((plans, jobs)))
+    monkeypatch.setattr(
+        figures_command, "update_figure", lambda figure: drawn.append(figure) or f"files of {len(drawn)}"
+    )
     processes = []
 
     def parallel(n_jobs):
@@ -42,9 +43,8 @@ def test_networks_are_trained_by_all_processes_and_figures_drawn_by_one_each(mon
         return lambda work: [function(*arguments) for function, arguments, _ in work]
 
     monkeypatch.setattr(figures_command.joblib, "Parallel", parallel)
-    done, missing = SimpleNamespace(done=True), SimpleNamespace(done=False)
-    figures = [{"G": done, "H": done}, {"G": done, "H": missing}]
+    figures = [SimpleNamespace(tested_runs=["G", "H"]), SimpleNamespace(tested_runs=["G"])]
     assert figures_command._update(figures, jobs=4) == ["files of 1", "files of 2"]
-    assert asked == [(2, 4), (1, 4)]
+    assert asked == [(["G", "H"], 4), (["G"], 4)]
     assert processes == [2]
     assert drawn == figures

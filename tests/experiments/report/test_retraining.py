@@ -9,7 +9,7 @@ from autospec.analysis.figure_table import every_test
 from autospec.experiments import datasets
 from autospec.experiments.plan import plan_run
 from autospec.experiments.report import retraining
-from autospec.experiments.report.inputs import inputs_tests, subject_inputs
+from autospec.experiments.report.inputs import inputs_tests, load_inputs, subject_inputs
 from autospec.experiments.report.retraining import ratios_path, read_ratios, retrained_ratios
 from autospec.experiments.retraining.retrained import Retraining
 from tests.experiments.retraining.test_retrained import _fig4
@@ -81,12 +81,13 @@ def test_what_is_learned_is_tested_by_its_networks_and_else_says_why_not(plan):
 
 
 def test_the_inputs_are_tested_by_the_same_permutations(plan):
-    table = inputs_tests(plan.config)
+    table = inputs_tests(plan.config, load_inputs([plan.config]))
     assert table.test.tolist() == ["inputs_mean", "inputs_covariance"]
     assert table.p.between(0.05, 1).all()
     assert set(table.relabellings) == {19}
     none = _fig4("panel=H", "introspection.retrain=0", "introspection.permutations=0")
-    assert isinstance(inputs_tests(none), pd.DataFrame) and inputs_tests(none).empty
+    assert load_inputs([none]) == {}
+    assert isinstance(inputs_tests(none, {}), pd.DataFrame) and inputs_tests(none, {}).empty
 
 
 def test_a_subjects_inputs_are_the_mean_of_its_samples(plan):

@@ -31,7 +31,6 @@ SIMULATION = "cobre_fnc 1"
 BLOCKS = ("fnc", "spectra", "maps")
 FORMS = ("vector", "picture")
 
-Array = npt.NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +122,9 @@ def load(config: CobreFncConfig) -> Dataset:
 
 def _features(
     courses: npt.NDArray, subjects: object, rows: npt.NDArray, config: CobreFncConfig, account: Account
-) -> tuple[Array, list[str]]:
+) -> tuple[npt.NDArray[np.float64], list[str]]:
     """(n, features), and what each is called: its block, then what it measures."""
-    parts: list[Array] = []
+    parts: list[npt.NDArray[np.float64]] = []
     names: list[str] = []
     components = courses.shape[2]
     for block in config.blocks:
@@ -168,7 +167,7 @@ def _repetition_time_s(config: CobreFncConfig, account: Account) -> float:
     return times[0]
 
 
-def _map_means(config: CobreFncConfig, rows: npt.NDArray) -> Array:
+def _map_means(config: CobreFncConfig, rows: npt.NDArray) -> npt.NDArray[np.float64]:
     """(n, components) How strong each component's map is where the mean map of all is strongest (its upper tenth)."""
     file = find_prepared(Path(str(config.path)))
     with open_prepared(file) as root:

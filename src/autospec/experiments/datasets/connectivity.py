@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 
-Array = npt.NDArray[np.float64]
-
 LARGEST_Z = 7.25
 """Fisher's z of a correlation of 1 − 1e-6: what is larger is rounding."""
 
@@ -33,7 +31,7 @@ def pairs_of(components: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp
     return first, second
 
 
-def connectivity(timecourses: npt.NDArray, window: int | None = None) -> Array:
+def connectivity(timecourses: npt.NDArray, window: int | None = None) -> npt.NDArray[np.float64]:
     """Fisher's z of the correlation of every pair of components, of the whole run or of each window.
 
     Args:
@@ -84,7 +82,7 @@ def pictures(vectors: npt.NDArray, components: int) -> npt.NDArray:
     return matrices
 
 
-def band_powers(timecourses: npt.NDArray, tr_s: float) -> Array:
+def band_powers(timecourses: npt.NDArray, tr_s: float) -> npt.NDArray[np.float64]:
     """The share of each component's power in each band, as a logarithm.
 
     Args:
@@ -114,7 +112,7 @@ def band_powers(timecourses: npt.NDArray, tr_s: float) -> Array:
     return np.concatenate(bands, axis=1)
 
 
-def with_connectivity(timecourses: npt.NDArray, wanted: Array) -> Array:
+def with_connectivity(timecourses: npt.NDArray, wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Time-courses mixed so that their connectivity is another: X C^(−½) W^(½), in the units that came in.
 
     The change is the smallest that does it, in the sense of the symmetric roots; where the wanted correlations are no
@@ -141,10 +139,10 @@ def with_connectivity(timecourses: npt.NDArray, wanted: Array) -> Array:
     return result
 
 
-def _root(matrix: Array, power: float) -> Array:
+def _root(matrix: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
     """A power of a symmetric matrix; directions without variance stay without."""
     values, vectors = np.linalg.eigh(matrix)
     kept = values > 1e-8 * values[-1]
     scaled = np.where(kept, np.where(kept, values, 1.0) ** power, 0.0)
-    root: Array = (vectors * scaled) @ vectors.T
+    root: npt.NDArray[np.float64] = (vectors * scaled) @ vectors.T
     return root

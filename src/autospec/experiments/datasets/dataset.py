@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -32,7 +32,7 @@ class Dataset:
     compared; ``facts`` is what a reader of a figure must know of how the data were made (see ``facts.py``).
     """
 
-    inputs: Floats
+    inputs: Float32s
     target: Integers
     classes: tuple[str, ...]
     group: Integers

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.datasets.dataset import Floats, Mask
+from autospec.experiments.datasets.dataset import Float32s, Mask
 
 SCALINGS = ("none", "feature", "person", "global")
 """As they are; z-score of each feature; of each channel of each subject over time; of all values together."""
@@ -21,11 +21,11 @@ GREY_MAXIMUM = 255
 class Scaled:
     """Scaled inputs (n, ...) and the numbers that they were scaled with."""
 
-    inputs: Floats
+    inputs: Float32s
     fitted: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-def grey_values(images: npt.NDArray[np.uint8]) -> Floats:
+def grey_values(images: npt.NDArray[np.uint8]) -> Float32s:
     """Images of bytes as grey values 0 to 1.
 
     Args:
@@ -78,10 +78,10 @@ def scale(inputs: npt.NDArray[np.floating], kind: str, training: Mask) -> Scaled
     return Scaled(_z_score(inputs, mean, sd), {"mean": np.asarray(mean), "sd": np.asarray(sd)})
 
 
-def _z_score(inputs: npt.NDArray, mean: npt.NDArray, sd: npt.NDArray) -> Floats:
+def _z_score(inputs: npt.NDArray, mean: npt.NDArray, sd: npt.NDArray) -> Float32s:
     constant = np.argwhere(sd == 0)
     if len(constant):
         where = " ".join(str(index) for index in constant[0])
         raise AutoSpecError(f"dataset.scaling: the values at index {where or 'all'} are constant; leave them out")
-    result: Floats = ((inputs - mean) / sd).astype(np.float32)
+    result: Float32s = ((inputs - mean) / sd).astype(np.float32)
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from autospec.cohorts.exclusions import Account
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import SinusoidConfig
-from autospec.experiments.datasets.dataset import Dataset, Floats, Integers, hold_out
+from autospec.experiments.datasets.dataset import Dataset, Float32s, Integers, hold_out
 from autospec.experiments.datasets.scaling import check_scaling, scale
 from autospec.experiments.datasets.simulation.subjects import check_finite
 
@@ -73,7 +73,7 @@ def load(config: SinusoidConfig) -> Dataset:
     )
 
 
-def _series(label: Integers, config: SinusoidConfig) -> Floats:
+def _series(label: Integers, config: SinusoidConfig) -> Float32s:
     """sin(2π (k + 1) t / T + phase) + noise, for class k, t = 0 … T - 1, every channel with a phase of its own.
 
     The paper gives class k the frequency k; one more cycle keeps class 0 from being a constant.

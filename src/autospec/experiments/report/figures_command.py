@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import FrameType
 
 import joblib
@@ -33,13 +33,9 @@ from autospec.experiments.launch.console import log_to_console
 from autospec.experiments.launch.workers import end_with_parent, release_workers
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
-from autospec.experiments.report.files import (
-    FigureFiles,
-    check_comparisons,
-    seed_plans,
-    tested_runs,
-    update_figure,
-)
+from autospec.experiments.report.figure import update_figure
+from autospec.experiments.report.figure_plan import FigurePlan, check_comparisons, plan_figure
+from autospec.experiments.report.files import FigureFiles
 from autospec.experiments.report.retraining import retrain_missing
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
@@ -57,13 +53,12 @@ def main() -> None:
         names = _figure_names(arguments.figure)
         _check_overrides(arguments.overrides)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
-        figures = {name: _plans(name, overrides) for name in names}
-        panels = [plan for plans in figures.values() for plan in plans.values()]
-        runs = {seed_plan.folder.path: seed_plan for plan in panels for seed_plan in seed_plans(plan)}
-        if not all(plan.done for plan in runs.values()):
-            _check_quietly(figures.values())
-            _train(names, [*overrides, *_seeds(panels)], arguments.jobs, runs.values())
-        updated = _update(list(figures.values()), arguments.jobs)
+        figures = [_plan(name, overrides) for name in names]
+        runs = {plan.folder.path: plan for figure in figures for plan in figure.runs}.values()
+        if not all(plan.done for plan in runs):
+            _check_quietly(figures)
+            _train(names, [*overrides, *_seeds(runs)], arguments.jobs, runs)
+        updated = _update(figures, arguments.jobs)
         release_workers()
         for files in updated:
             sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
@@ -105,22 +100,23 @@ def _figure_names(figure: str) -> list[str]:
     return names
 
 
-def _plans(figure: str, overrides: list[str]) -> dict[str, Plan]:
-    return {panel: plan_run(config) for panel, config in panels_of_figure(CONF, figure, overrides).items()}
+def _plan(figure: str, overrides: list[str]) -> FigurePlan:
+    configs = panels_of_figure(CONF, figure, overrides)
+    return plan_figure({panel: plan_run(config) for panel, config in configs.items()})
 
 
-def _check_quietly(figures: Collection[dict[str, Plan]]) -> None:
+def _check_quietly(figures: Collection[FigurePlan]) -> None:
     """Refuse figures that could not be drawn; what their data sets say of themselves, the runs will say."""
     logger = logging.getLogger("autospec.experiments.datasets")
     logger.setLevel(logging.WARNING)
-    for plans in figures:
-        check_comparisons(plans)
+    for figure in figures:
+        check_comparisons(figure)
     logger.setLevel(logging.NOTSET)
 
 
-def _seeds(panels: Collection[Plan]) -> list[str]:
+def _seeds(runs: Collection[Plan]) -> list[str]:
     """The further seeds of a sweep, where ``figure.seeds`` names some."""
-    seeds = dict.fromkeys(seed_plan.config.seed for plan in panels for seed_plan in seed_plans(plan))
+    seeds = dict.fromkeys(plan.config.seed for plan in runs)
     return [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 else []
 
 
@@ -137,18 +133,18 @@ def _train(names: list[str], overrides: list[str], jobs: int, runs: Collection[P
             sys.exit(process.returncode)
 
 
-def _update(figures: Sequence[Mapping[str, Plan]], jobs: int) -> list[FigureFiles]:
+def _update(figures: Sequence[FigurePlan], jobs: int) -> list[FigureFiles]:
     """The files of every figure: networks with permuted labels by all processes at once, then a figure in each."""
-    for plans in figures:
-        retrain_missing([plan for plan in tested_runs(plans) if plan.done], jobs)
-    return joblib.Parallel(n_jobs=min(jobs, len(figures)))(joblib.delayed(_update_one)(plans) for plans in figures)
+    for figure in figures:
+        retrain_missing(figure.tested_runs, jobs)
+    return joblib.Parallel(n_jobs=min(jobs, len(figures)))(joblib.delayed(_update_one)(figure) for figure in figures)
 
 
-def _update_one(plans: Mapping[str, Plan]) -> FigureFiles:
+def _update_one(figure: FigurePlan) -> FigureFiles:
     """The files of one figure; may be called in a process of its own, where nothing is set up yet."""
     end_with_parent()
     log_to_console()
-    return update_figure(plans)
+    return update_figure(figure)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -10,26 +12,47 @@ from autospec.analysis.plain_tests import plain_tests
 from autospec.experiments import datasets
 from autospec.experiments.config.schema import ExperimentConfig, Task
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.launch.console import quietly
 from autospec.experiments.permutation_design import run_permutations
-from autospec.experiments.report.retraining import quietly
 from autospec.experiments.retraining.design import retraining_design
 from autospec.store.permuted_pairs import PermutationDesign
 
 
-def inputs_tests(config: ExperimentConfig) -> pd.DataFrame:
+def load_inputs(configs: Iterable[ExperimentConfig]) -> dict[str, Dataset]:
+    """Load the data of panels whose inputs are tested, each set once: most figures have one for all panels.
+
+    Args:
+        configs: The configurations of the panels whose groups are compared.
+
+    Returns:
+        The data sets, by the text of their configuration (``repr``).
+    """
+    wanted = {repr(config.dataset): config.dataset for config in configs if _are_tested(config)}
+    with quietly():
+        return {text: datasets.load(dataset) for text, dataset in wanted.items()}
+
+
+def _are_tested(config: ExperimentConfig) -> bool:
+    return bool(config.introspection.permutations or config.introspection.retrain)
+
+
+def inputs_tests(config: ExperimentConfig, data: Mapping[str, Dataset]) -> pd.DataFrame:
     """Test the inputs of every pair whose spectra are tested.
 
     Args:
         config: The configuration of a panel's run.
+        data: What ``load_inputs`` returned.
 
     Returns:
         The rows of ``plain_tests``; none where no pair is tested.
     """
-    introspection = config.introspection
-    if not introspection.permutations and not introspection.retrain:
+    if not _are_tested(config):
         return pd.DataFrame()
-    with quietly():
-        data = datasets.load(config.dataset)
+    return _tests_of(config, data[repr(config.dataset)])
+
+
+def _tests_of(config: ExperimentConfig, data: Dataset) -> pd.DataFrame:
+    introspection = config.introspection
     design = run_permutations(config, data)
     parts = [plain_tests(subject_inputs(data, design), design.pairs)]
     if config.task is Task.classification and introspection.retrain:

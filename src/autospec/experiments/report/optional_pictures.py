@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autospec.experiments.config.pairs import pairs_in_front
-from autospec.experiments.config.schema import ExperimentConfig
 from autospec.figures.optional_statistics import draw_ranks, draw_subspaces, draw_tied
+from autospec.store.groups import Pair
 from autospec.store.read import Spectra
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def optional_pictures(
-    letter: str, config: ExperimentConfig, spectra: Spectra, path_of: Callable[[str], Path]
+    letter: str, spectra: Spectra, pairs: Sequence[Pair], path_of: Callable[[str], Path]
 ) -> list[Callable[[], None]]:
     """Take what was recorded on request out of a run's spectra.
 
     Args:
         letter: The panel's letter.
-        config: Its configuration.
         spectra: Its run.
+        pairs: The pairs of groups in front.
         path_of: The file of a picture, by what it is called.
 
     Returns:
@@ -46,7 +45,6 @@ def optional_pictures(
         pictures.append(partial(draw_ranks, ranks, footer, path_of(f"{letter}_rank")))
     subspaces = [(name, _some(layer, "subspace_")) for name, layer in layers if "subspace_groups" in layer]
     if subspaces:
-        pairs = pairs_in_front(config.figure.pairs, spectra.group_names)
         pictures.append(partial(draw_subspaces, subspaces, pairs, footer, path_of(f"{letter}_subspace")))
     return pictures
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.schema import ExperimentConfig, Task
+from autospec.experiments.launch.console import quietly
 from autospec.experiments.launch.workers import end_with_parent
 from autospec.experiments.plan import Plan
 from autospec.experiments.runs.progress import duration
@@ -27,7 +27,6 @@ VERSION = 1
 """Raised when a change of the program changes what is kept."""
 WORTH_PROCESSES_S = 20
 """Work of less time is done sooner than processes are begun for it."""
-QUIET = ("autospec.experiments.datasets", "autospec.capture.layers")
 
 
 def is_retrained(plan: Plan) -> bool:
@@ -48,15 +47,30 @@ def retrain_missing(plans: Collection[Plan], jobs: int) -> None:
     """Train what is missing of the networks with permuted labels, and say beforehand what it costs.
 
     Args:
-        plans: The runs whose groups are tested.
+        plans: The runs whose groups are tested; one that is not complete yet is passed over.
         jobs: How many processes.
 
     Raises:
         AutoSpecError: A run's groups cannot be permuted, or a file cannot be written.
     """
     for plan in plans:
-        if is_retrained(plan):
+        if is_retrained(plan) and plan.done and not ratios_path(plan).exists():
             retrained_ratios(plan, jobs)
+
+
+def kept_ratios(plan: Plan) -> PermutationRatios | None:
+    """Read the ratios of a run's networks.
+
+    Args:
+        plan: The run.
+
+    Returns:
+        The ratios; None where its groups are not tested by networks that are trained anew.
+
+    Raises:
+        AutoSpecError: They are missing, or cannot be read.
+    """
+    return read_ratios(ratios_path(plan)) if is_retrained(plan) else None
 
 
 def retrained_ratios(plan: Plan, jobs: int) -> PermutationRatios:
@@ -90,8 +104,8 @@ def retrained_ratios(plan: Plan, jobs: int) -> PermutationRatios:
     shares = [range(len(retraining.blocks))[at::jobs] for at in range(jobs)]
     work = (joblib.delayed(_train)(config, share) for share in shares if share)
     parts: dict[int, Any] = {}
-    for found in joblib.Parallel(n_jobs=jobs)(work):
-        parts |= found
+    for of_share in joblib.Parallel(n_jobs=jobs)(work):
+        parts |= of_share
     ratios = retraining.join([parts[place] for place in sorted(parts)])
     write_ratios(ratios, path)
     log.info("%s: they took %s", name, duration(time.monotonic() - started))
@@ -106,20 +120,6 @@ def _train(config: ExperimentConfig, blocks: Collection[int]) -> dict[int, Any]:
     with quietly():
         retraining = Retraining(config, config.introspection.retrain)
     return {number: retraining.train(retraining.blocks[number]) for number in blocks}
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """A context in which data sets and models say nothing of themselves; the runs did."""
-    loggers = [logging.getLogger(name) for name in QUIET]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def write_ratios(ratios: PermutationRatios, path: Path) -> None:

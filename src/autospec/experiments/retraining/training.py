@@ -64,7 +64,7 @@ def train_and_compare(
     optimizer = optimizer_of(config, networks.module)
     schedule = schedule_of(config, optimizer)
     order = torch.Generator().manual_seed(config.seed)
-    found: list[Compared] = []
+    of_epochs: list[Compared] = []
     for epoch in range(config.epochs):
         sums = GroupSums(labels, layers) if epoch in compared else None
         for places in _batches(labels.target.shape[1], config.batch_size, order):
@@ -80,8 +80,8 @@ def train_and_compare(
         if schedule is not None:
             schedule.step()
         if sums is not None:
-            found.append(sums.ratios())
-    return _over_epochs(found)
+            of_epochs.append(sums.ratios())
+    return _over_epochs(of_epochs)
 
 
 def _batches(samples: int, batch_size: int | None, order: torch.Generator) -> Iterator[Tensor | None]:
@@ -170,25 +170,23 @@ def gradient_ratios(sides: Tensor, scale: Tensor) -> Arrays:
         effective_rank(one.flatten(0, -2), floor.flatten()).view(floor.shape)
         for one, floor in ((a, floor_a), (b, floor_b))
     )
-    found = {
+    ratios = {
         "log_ratio": (_log2(a) - _log2(b) + scale[..., None]).where(above, torch.nan),
         "log_norm": (_log2(norm_a) - _log2(norm_b) + scale).where(above[..., 0], torch.nan),
         "log_effective_rank": _log2(rank_a) - _log2(rank_b),
         "cancellation": sides.sum(0).flatten(-2).norm(dim=-1) / (norm_a + norm_b),
     }
-    return {name: values.numpy().astype(np.float32) for name, values in found.items()}
+    return {name: values.numpy().astype(np.float32) for name, values in ratios.items()}
 
 
 def _log2(values: Tensor) -> Tensor:
     return values.where(values > 0, torch.nan).log2()
 
 
-def _over_epochs(
-    found: Sequence[Compared],
-) -> Compared:
-    first = found[0][0]
+def _over_epochs(of_epochs: Sequence[Compared]) -> Compared:
+    first = of_epochs[0][0]
     ratios = {
-        layer: {name: np.stack([of_epoch[layer][name] for of_epoch, _ in found]) for name in arrays}
+        layer: {name: np.stack([of_epoch[layer][name] for of_epoch, _ in of_epochs]) for name in arrays}
         for layer, arrays in first.items()
     }
-    return ratios, np.stack([loss for _, loss in found])
+    return ratios, np.stack([loss for _, loss in of_epochs])

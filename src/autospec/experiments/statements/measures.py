@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autospec.experiments.statements.networks import Floats, LayerRecord, RunRecord
+from autospec.analysis.nan_statistics import Floats
+from autospec.experiments.statements.networks import LayerRecord, RunRecord
 
 FLIPS, FLIP_SEED = 1999, 314159
 """Sign flips of the seeds, besides the observed signs."""

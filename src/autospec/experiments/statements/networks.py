@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from autospec.analysis.comparison import compare
+from autospec.analysis.nan_statistics import Floats
 from autospec.analysis.permutation import permutation_tests
 from autospec.experiments import CONF
 from autospec.experiments.config.checks import check_config
@@ -20,8 +20,6 @@ from autospec.store.groups import Pair
 from autospec.store.permutations import PermutationRatios
 from autospec.store.read import load_spectra
 from autospec.store.schema import ALL, GRADIENT
-
-Floats = npt.NDArray[np.float64]
 
 EPOCHS, EVERY = 30, 2
 AE, CLASSIFIER = "task=autoencoding", "task=classification"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autospec.analysis.nan_statistics import Floats
 from autospec.analysis.permutation import permutation_tests
 from autospec.experiments.statements.cost import cost_exponents
 from autospec.experiments.statements.measures import (
@@ -27,7 +28,7 @@ from autospec.experiments.statements.measures import (
     share_at_floor,
     sign_flip_p,
 )
-from autospec.experiments.statements.networks import NETWORKS, PAIRS, Floats, LayerRecord, SeedRecord, Variant
+from autospec.experiments.statements.networks import NETWORKS, PAIRS, LayerRecord, SeedRecord, Variant
 
 ALPHA = 0.05
 AE, CLASSIFIER = "autoencoder", "classifier"
@@ -111,12 +112,12 @@ def small_values_change_most(seeds: Seeds) -> Outcome:
 def freesurfer_output_layer(seeds: Seeds) -> Outcome:
     """S8: panel 4 G, SZ and HC differ in the output layer, at middle indices."""
     variant = ("freesurfer mlp", AE, "relu")
-    found = [_p(seed, variant, "head") <= ALPHA for seed in seeds]
+    significant = [_p(seed, variant, "head") <= ALPHA for seed in seeds]
     middle = [_at_the_middle(seed, variant, "head") for seed in seeds]
     effect = nan_median(np.array([_excess(seed, variant, "head") for seed in seeds]))
-    holds = tuple(bool(a and b) for a, b in zip(found, middle, strict=True))
+    holds = tuple(bool(a and b) for a, b in zip(significant, middle, strict=True))
     words = f"excess log2 ratio of the output layer; {np.mean(middle):.0%} have the largest at the middle"
-    return Outcome(holds, effect, words, *_group_p(seeds, variant, "head", found))
+    return Outcome(holds, effect, words, *_group_p(seeds, variant, "head", significant))
 
 
 def freesurfer_input_layer(seeds: Seeds) -> Outcome:
@@ -140,8 +141,8 @@ def bert_everywhere(seeds: Seeds) -> Outcome:
     """S12: panel 6 G, BERT's autoencoder differs everywhere; panel 6 H, its classifier almost nowhere."""
     variant = ("cobre bert", AE, "relu")
     share = np.array([np.mean([_p(seed, variant, layer) <= ALPHA for layer in seed[variant].layers]) for seed in seeds])
-    found = [bool(one > 0) for one in share]
-    p, words = binomial_p(found, ALPHA), f"{BINOMIAL}, in any layer (family-wise)"
+    significant = [bool(one > 0) for one in share]
+    p, words = binomial_p(significant, ALPHA), f"{BINOMIAL}, in any layer (family-wise)"
     return Outcome(tuple((share > 0.5).tolist()), float(np.median(share)), "share of layers with p ≤ 0.05", p, words)
 
 
@@ -267,17 +268,17 @@ def _most_in(seeds: Seeds, network: str, part: str | None) -> Outcome:
     names = list(seeds[0][variant].layers)
     layer = names[-1] if part is None else next(name for name in names if part in name)
     p = [{name: _p(seed, variant, name) for name in names} for seed in seeds]
-    found = [of_seed[layer] <= ALPHA for of_seed in p]
-    holds = tuple(hit and of_seed[layer] == min(of_seed.values()) for hit, of_seed in zip(found, p, strict=True))
+    significant = [of_seed[layer] <= ALPHA for of_seed in p]
+    holds = tuple(hit and of_seed[layer] == min(of_seed.values()) for hit, of_seed in zip(significant, p, strict=True))
     effect = nan_median(np.array([_excess(seed, variant, layer) for seed in seeds]))
-    return Outcome(holds, effect, f"excess log2 ratio of {layer}", *_group_p(seeds, variant, layer, found))
+    return Outcome(holds, effect, f"excess log2 ratio of {layer}", *_group_p(seeds, variant, layer, significant))
 
 
-def _group_p(seeds: Seeds, variant: Variant, layer: str, found: Sequence[bool]) -> tuple[float, str]:
+def _group_p(seeds: Seeds, variant: Variant, layer: str, significant: Sequence[bool]) -> tuple[float, str]:
     """Of simulated cohorts, one a seed, the count of findings; of one real table the test of all seeds together."""
     designs = {run.permutation_design for seed in seeds if (run := seed[variant].permutations) is not None}
     if len(designs) != 1 or len(seeds) == 1:
-        return binomial_p(found, ALPHA), BINOMIAL
+        return binomial_p(significant, ALPHA), BINOMIAL
     layers = list(seeds[0][variant].layers)
     tests = permutation_tests([seed[variant].permutations for seed in seeds], layers, [PAIRS[variant[0]]], finer=False)
     rows = tests[(tests["test"] == "permutation") & (tests["layer"] == layer)]

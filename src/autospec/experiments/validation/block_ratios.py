@@ -31,7 +31,7 @@ class BlockSides:
         """Return the ratios of each pair in one layer, (study, 1 + P, ...)."""
         gradients, norms = _of_samples(snapshot, layer)
         share = snapshot.counted.double() / snapshot.counted.sum(1, keepdim=True)
-        found = []
+        of_blocks = []
         for members in self.members:
             sides = [(members == code).double() for code in (1, 2)]
             spectra, floors, weights = [], [], []
@@ -42,8 +42,8 @@ class BlockSides:
             concerned = (members[:, :1] > 0).double()
             whole = _summed(concerned, gradients).flatten(2).norm(dim=2).expand(members.shape[:2]).flatten()
             one = ratios_of_sides((spectra[0], spectra[1]), floors, weights, whole)
-            found.append(Ratios(*(values.unflatten(0, members.shape[:2]) for values in vars(one).values())))
-        return found
+            of_blocks.append(Ratios(*(values.unflatten(0, members.shape[:2]) for values in vars(one).values())))
+        return of_blocks
 
     def losses(self, snapshot: Snapshot) -> Tensor:
         """Return (pair, study, 1 + P) log2 ratios of the mean losses."""

@@ -50,8 +50,8 @@ def _with(text: str, name: str, part: str, path: Path) -> str:
 
 def _parts(table: pd.DataFrame) -> dict[str, str]:
     power = table["null"].str.contains(EFFECT)
-    found = (_counts(table), _intervals(table[~power]), _pictures(table), markdown(table[~power]))
-    return dict(zip(PARTS, (*found, _power(table[power])), strict=True))
+    of_chance = (_counts(table), _intervals(table[~power]), _pictures(table), markdown(table[~power]))
+    return dict(zip(PARTS, (*of_chance, _power(table[power])), strict=True))
 
 
 def _power(effects: pd.DataFrame) -> str:

@@ -130,7 +130,7 @@ def shortcut_rates(studies: pd.DataFrame) -> pd.DataFrame:
 def _rates(studies: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (d, subjects, test), rows in studies.groupby(["d", "subjects", "test"], sort=False):
         # a share of 1 + P partitions, such as 10/200: rounding must not decide
-        found, runs = int(np.sum(rows["p"] <= ALPHA + 1e-9)), len(rows)
-        low, high = clopper_pearson(found, runs, 0.95)
-        row: dict[str, Any] = {"d": d, "test": test, "rate": found / runs, "low": low, "high": high}
+        significant, runs = int(np.sum(rows["p"] <= ALPHA + 1e-9)), len(rows)
+        low, high = clopper_pearson(significant, runs, 0.95)
+        row: dict[str, Any] = {"d": d, "test": test, "rate": significant / runs, "low": low, "high": high}
         yield row | {"alpha": ALPHA, "subjects": subjects, "runs": runs}

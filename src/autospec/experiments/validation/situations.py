@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from autospec.experiments.datasets.dataset import LEVERAGE, Dataset, Floats
+from autospec.experiments.datasets.dataset import LEVERAGE, Dataset, Float32s
 from autospec.experiments.datasets.residuals import leverage_quarters, residualize
 
 COVARIATES, SPREAD = 3, 2.5
@@ -82,5 +82,5 @@ def _of(
     )
 
 
-def _standardise(values: npt.NDArray) -> Floats:
+def _standardise(values: npt.NDArray) -> Float32s:
     return ((values - values.mean(axis=0)) / values.std(axis=0)).astype(np.float32)

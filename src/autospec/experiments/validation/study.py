@@ -153,8 +153,8 @@ class StudySums:
             sums = SubjectSums((own.adjoint.shape[-1], own.activation.shape[-1]), design.subjects)
             sums.add(own, torch.from_numpy(design.subject))
             if (groups := design.omnibus) is not None:
-                found = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight).numpy()
-                for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(found), strict=True):
+                deviations = sums.deviations(torch.from_numpy(groups.members), len(groups.groups), weight).numpy()
+                for name, values in zip(JOINT_VALUES[OMNIBUS], dispersions(deviations), strict=True):
                     self.omnibus[layer].setdefault(name, []).append(values.astype(np.float32))
             for covariate in design.covariates:
                 added = sums.contributions(torch.arange(design.subjects), weight).numpy()
@@ -229,13 +229,13 @@ def _train(
 
 def _groups_in_front(data: Sequence[Dataset], condition: Condition, samples: int) -> torch.Tensor:
     """(study, group, n): who is in the groups of the first pair."""
-    found = torch.zeros(len(data), 2, samples, dtype=torch.float64)
+    membership = torch.zeros(len(data), 2, samples, dtype=torch.float64)
     for study, one in enumerate(data):
         parts = {**{name: (name,) for name in one.groups}, **one.margins}
         for place, name in enumerate(condition.pairs[0]):
             codes = [one.groups.index(part) for part in parts[name]]
-            found[study, place, : len(one.group)] = torch.from_numpy(np.isin(one.group, codes))
-    return found
+            membership[study, place, : len(one.group)] = torch.from_numpy(np.isin(one.group, codes))
+    return membership
 
 
 def _of_study(ratios: Ratios, study: int) -> Ratios:

@@ -15,8 +15,6 @@ from autospec.experiments.datasets.simulation.subjects import SimulatedSubjects,
 
 RESOLUTION_MM = 6
 
-Array = npt.NDArray[np.float64]
-
 
 def simulate_maps(
     config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator
@@ -45,7 +43,9 @@ def simulate_maps(
     return maps
 
 
-def amplitudes(config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator) -> Array:
+def amplitudes(
+    config: CobreMapsConfig, subjects: SimulatedSubjects, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
     """How strong each component is in each subject, about 1; effects are in SD between subjects.
 
     Args:
@@ -87,7 +87,7 @@ def effects(config: CobreMapsConfig) -> list[Vector]:
 
 
 @lru_cache(maxsize=4)
-def brain(resolution_mm: int) -> tuple[npt.NDArray[np.bool_], Array]:
+def brain(resolution_mm: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """The brain of the MNI template that nilearn carries, on a grid of this resolution, cropped; mask and affine.
 
     Args:
@@ -107,7 +107,7 @@ def brain(resolution_mm: int) -> tuple[npt.NDArray[np.bool_], Array]:
     return mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], affine
 
 
-def _blobs(mask: npt.NDArray[np.bool_], affine: Array, blob_sd_mm: float) -> Array:
+def _blobs(mask: npt.NDArray[np.bool_], affine: npt.NDArray[np.float64], blob_sd_mm: float) -> npt.NDArray[np.float64]:
     """Each component's shape (53, voxels in the mask): a Gaussian about its centre and about the mirrored one."""
     voxels_mm = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
     centres = np.array([centre for domain in DOMAINS for centre in CENTRES_MM[domain]], dtype=np.float64)

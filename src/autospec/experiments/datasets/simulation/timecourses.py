@@ -15,8 +15,6 @@ TR_S = 2.0
 """Seconds between the volumes of the simulated cohort: five minutes."""
 SPIKE_SHARE = 0.05
 
-Array = npt.NDArray[np.float64]
-
 
 def simulate_timecourses(
     config: CobreTimeseriesConfig, subjects: SimulatedSubjects, random: np.random.Generator
@@ -40,7 +38,9 @@ def simulate_timecourses(
     return (mixed + size * _shared_spikes(len(subjects), time_points, artefact)).astype(np.float32)
 
 
-def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.random.Generator) -> Array:
+def power_law_noise(
+    shape: tuple[int, int, int], exponent: float, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
     """Noise of unit variance whose power falls with frequency as 1 / f ** exponent.
 
     Twice the length is drawn and half of it kept, since a scan does not end where it began.
@@ -61,11 +61,11 @@ def power_law_noise(shape: tuple[int, int, int], exponent: float, random: np.ran
     twice = np.where(frequency == length // 2, 1, 2)
     amplitude /= np.sqrt((twice * amplitude**2).sum() / length)
     spectrum = np.fft.rfft(random.standard_normal((subjects, length, components)), axis=1)
-    noise: Array = np.fft.irfft(spectrum * amplitude[:, None], n=length, axis=1)[:, :time_points]
+    noise: npt.NDArray[np.float64] = np.fft.irfft(spectrum * amplitude[:, None], n=length, axis=1)[:, :time_points]
     return noise
 
 
-def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> Array:
+def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> npt.NDArray[np.float64]:
     """Every subject's correlation matrix: one value per pair of domains, moved by who the subject is.
 
     Args:
@@ -88,7 +88,7 @@ def correlations(config: CobreTimeseriesConfig, subjects: SimulatedSubjects) -> 
     return full
 
 
-def changes(config: CobreTimeseriesConfig) -> list[Array]:
+def changes(config: CobreTimeseriesConfig) -> list[npt.NDArray[np.float64]]:
     """The couplings of the domains, and what a patient, a man and a decade add to them.
 
     Args:
@@ -101,7 +101,7 @@ def changes(config: CobreTimeseriesConfig) -> list[Array]:
     return [couplings(getattr(config, key), key) for key in keys]
 
 
-def _roots(matrices: Array, subjects: SimulatedSubjects) -> Array:
+def _roots(matrices: npt.NDArray[np.float64], subjects: SimulatedSubjects) -> npt.NDArray[np.float64]:
     """The Cholesky factor of each correlation matrix."""
     try:
         return np.asarray(np.linalg.cholesky(matrices))
@@ -114,7 +114,7 @@ def _roots(matrices: Array, subjects: SimulatedSubjects) -> Array:
         ) from error
 
 
-def _shared_spikes(subjects: int, time_points: int, random: np.random.Generator) -> Array:
+def _shared_spikes(subjects: int, time_points: int, random: np.random.Generator) -> npt.NDArray[np.float64]:
     """What head motion adds to all components alike (n, time, 1): rare jumps of random sign, of unit variance."""
     jumps = random.standard_normal((subjects, time_points, 1))
     hit = random.random((subjects, time_points, 1)) < SPIKE_SHARE
