@@ -92,8 +92,14 @@ def _kill_the_other():
     other.join()
 
 
-def _left_in_the_temporary_folder():
-    return {path.name for path in Path(tempfile.gettempdir()).glob("autospec-*")}
+@pytest.fixture
+def temporary_folder(monkeypatch):
+    """A temporary folder that no other program uses; a short path, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(name)
+    tempfile.tempdir = None  # which was read from the environment
 
 
 def _kill_the_launcher(arguments, folder, epochs):
@@ -120,8 +126,7 @@ def _is_gone(process_fd):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_run_whose_processes_are_killed_or_stopped_ends_as_if_undisturbed(run, at_epoch, tmp_path):
-    before = _left_in_the_temporary_folder()
+def test_a_run_whose_processes_are_killed_or_stopped_ends_as_if_undisturbed(run, at_epoch, tmp_path, temporary_folder):
     assert run(*SMALL) == ""
     undisturbed = content(_folder(tmp_path / "outputs") / "spectra.h5")
     (tmp_path / "outputs").rename(tmp_path / "undisturbed")
@@ -149,4 +154,4 @@ def test_a_run_whose_processes_are_killed_or_stopped_ends_as_if_undisturbed(run,
     assert sorted(left.name for left in folder.iterdir()) == sorted(
         left.name for left in _folder(tmp_path / "undisturbed").iterdir()
     )
-    assert _left_in_the_temporary_folder() == before
+    assert not list(temporary_folder.glob("autospec-*"))

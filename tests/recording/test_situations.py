@@ -532,7 +532,8 @@ def test_memory_does_not_grow_over_a_thousand_steps():
         if step in (10, 999):
             assert len(recorder.table.epochs) == step + 1  # none waits for its spectra
             counts.append(tensors())
-    assert counts[1] <= counts[0]
+    # each measured floor keeps six, at ever rarer steps; one tensor left behind by every step would be 989
+    assert counts[1] <= counts[0] + 100
 
 
 class StepsFirst(nn.Module):
