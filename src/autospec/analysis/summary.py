@@ -146,6 +146,6 @@ def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
         return ()
     count = int(tests["networks"].max()) - 1
     return (
-        f"The groups are what is learned, so each of {count} permutations is a network trained anew; none of "
-        f"these p is below {1 / (count + 1):.2g}.",
+        f"The groups are what is learned, so each of {count} permutations is a network trained anew; the smallest "
+        f"possible p is {1 / (count + 1):.2g}.",
     )

@@ -36,9 +36,11 @@ EXCESS = (
 PAPER = ", dark where the paper's t-test has p < 0.05 (descriptive, not calibrated: no evidence of a difference)"
 TESTED = (
     "p: labels were permuted over subjects (over images or sequences where these are the data); one distance over the "
-    "whole trajectory, family-wise over the layers and pairs of a panel. It is a test of exchangeability. Mixed signs: "
-    "some singular values are larger in the one group, some in the other. Direction open: the 95 % interval of the "
-    "median log-ratio has 0 in it."
+    "whole trajectory, family-wise over the layers and pairs of a panel; the smallest possible p is one in one more "
+    "than the permutations. It is a test of exchangeability. The map shows plain log-ratios, in which the smaller "
+    "group's singular values are larger by chance alone; margins and directions take that out. Mixed signs: some "
+    "singular values are larger in the one group, some in the other. Direction open: the 95 % interval of the median "
+    "log-ratio has 0 in it."
 )
 ASSOCIATION = "A difference is an association with the label, which need not be its cause."
 
