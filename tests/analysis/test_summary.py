@@ -43,7 +43,7 @@ def test_margins_show_the_valid_test_with_q_and_plain_medians_without_one():
 def test_verdicts_are_family_wise_and_name_the_larger_group():
     found = verdicts(_table())
     assert found["one", "SZ", "HC"] == "p = 0.020, HC larger"
-    assert found["two", "SZ", "HC"] == "p = 0.400"
+    assert found["two", "SZ", "HC"] == "p = 0.400, no evidence"
     assert found["one", "men", "women"] == "not tested"
 
 

@@ -74,7 +74,7 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
         label: Names a group for readers.
 
     Returns:
-        By layer, first and second group, such as ``p = 0.020, SZ larger``.
+        By layer, first and second group, such as ``p = 0.020, SZ larger`` or ``p = 0.300, no evidence``.
     """
     primary = tests[(tests["test"] == "permutation") & (tests["per"] == "trajectory")]
     words: dict[Key, str] = {}
@@ -82,8 +82,8 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
         key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
         words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            larger = f", {direction(tests, key, label)}" if row["p_family"] < SIGNIFICANT else ""
-            words[key] = f"p = {row['p_family']:.3f}{larger}"
+            found = direction(tests, key, label) if row["p_family"] < SIGNIFICANT else "no evidence"
+            words[key] = f"p = {row['p_family']:.3f}, {found}"
     return words
 
 
@@ -146,6 +146,6 @@ def retrained(tests: pd.DataFrame) -> tuple[str, ...]:
         return ()
     count = int(tests["networks"].max()) - 1
     return (
-        f"The groups are what is learned, so each of {count} permutations is a network trained anew; the smallest "
-        f"possible p is {1 / (count + 1):.2g}.",
+        f"The groups are what is learned, so each of {count} permutations is a network trained anew, compared in "
+        f"float64 where the map is grey, too; the smallest possible p is {1 / (count + 1):.2g}.",
     )
