@@ -87,3 +87,30 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
         cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interruption_inside_a_callback_is_not_forgotten():
+    program = """
+import signal
+import sys
+import threading
+from autospec import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started this may have it ignored
+
+class Thing:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def main():
+    thing = Thing()
+    del thing
+    threading.Event().wait(60)
+    print("went on")
+
+cli.import_module = lambda name: type("module", (), {"main": staticmethod(main)})
+sys.argv = ["autospec", "show"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import signal
 import sys
+import threading
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -88,6 +90,7 @@ COMMANDS = {
 def main() -> None:
     """Run the subcommand that ``sys.argv`` names; exits with 1 and one line after a mistake."""
     let_every_letter_through()
+    sys.unraisablehook = interrupt_again
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         sys.stdout.write(screen())
@@ -111,6 +114,15 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `autospec run --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Interrupt once more where an interruption came inside a callback, which Python prints and forgets."""
+    if ignored.exc_type is KeyboardInterrupt:
+        # a moment later: at once it would come inside this callback
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def let_every_letter_through() -> None:
