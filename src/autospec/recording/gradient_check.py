@@ -202,15 +202,14 @@ class GradientCheck(ArrivalListener):
 
     def before(self, layer: Layer) -> None:
         self._arrived += 1
-        unseen = self._unseen.get(layer.name)
-        # a weight that is computed at each call arrives several times in a pass, which then has left nothing yet
-        is_same_pass = unseen is not None and unseen.backward_pass == torch._C._current_graph_task_id()
+        unseen, backward_pass = self._unseen.get(layer.name), torch._C._current_graph_task_id()
         if unseen is None:
             keeps = self._may_be_zeroed or self._always_keeps or layer.name in self._stepped
             unseen = self._unseen[layer.name] = _Unseen(layer, self._keep(layer) if keeps else None)
-        elif unseen.is_nonzero and not (is_same_pass or self._is_in_step) and _is_gone(layer):
+        elif unseen.is_nonzero and unseen.backward_pass != backward_pass and not self._is_in_step and _is_gone(layer):
             self._take_back(layer.name, unseen)
-        unseen.backward_pass = torch._C._current_graph_task_id()
+        # a weight that is computed at each call arrives several times in a pass, which then has left nothing yet
+        unseen.backward_pass = backward_pass
 
     def after(self, layer: Layer, gradient: Tensor, parts: Sequence[GradientFactors]) -> None:
         self.half_precision |= any(part.stored[1].dtype == torch.float16 for part in parts)
@@ -324,10 +323,9 @@ def check_against(
 def _message(layer: Layer, engine: str, relative: float) -> str:
     hooks = (getattr(layer.parameter, "_backward_hooks", None) or {}).values()
     # of our own there are some on weights that are computed from others
-    if any(not str(getattr(hook, "__module__", "")).startswith("autospec.") for hook in hooks):
-        engine = "changed"
+    is_changed = any(not str(getattr(hook, "__module__", "")).startswith("autospec.") for hook in hooks)
+    cause = _CAUSES["changed"] if is_changed else _CAUSES.get(engine, _CAUSES["other"])
     return (
         f"layer {layer.name!r}: the groups' gradients do not add up to the one that backward left "
-        f"(off by {relative:.1e} of its norm). "
-        + _CAUSES.get(engine, _CAUSES["other"]).format(kind=layer.kind, name=layer.name)
+        f"(off by {relative:.1e} of its norm). " + cause.format(kind=layer.kind, name=layer.name)
     )

@@ -19,12 +19,20 @@ def log_to_console() -> None:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """A context in which data sets and models say nothing of themselves; the runs did."""
-    loggers = [logging.getLogger(name) for name in QUIET]
+def quietly(*names: str, level: int = logging.ERROR) -> Iterator[None]:
+    """A context in which parts of the program say what is of some level alone.
+
+    Args:
+        names: The parts; data sets and models where none is named: what they say of themselves, the runs did.
+        level: Of what is still said.
+
+    Yields:
+        Nothing.
+    """
+    loggers = [logging.getLogger(name) for name in names or QUIET]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
     try:
         yield
     finally:

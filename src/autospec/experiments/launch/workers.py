@@ -45,10 +45,10 @@ def end_worker(stopped: SystemExit) -> NoReturn:
 
 def release_workers() -> None:
     """End joblib's waiting workers now: at Python's end, where it would, an interruption shows a traceback."""
-    if "joblib.externals.loky" in sys.modules:
-        from joblib.externals.loky import get_reusable_executor
-
-        get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    workers = None if loky is None else loky._executor  # what is public makes some where there are none
+    if workers is not None:
+        workers.shutdown(wait=True, kill_workers=True)
 
 
 def _await_orphanage(parent: int) -> None:

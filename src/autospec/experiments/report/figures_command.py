@@ -29,7 +29,7 @@ from autospec.experiments import CONF
 from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
 from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
-from autospec.experiments.launch.console import log_to_console
+from autospec.experiments.launch.console import log_to_console, quietly
 from autospec.experiments.launch.workers import end_with_parent, release_workers
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
@@ -107,11 +107,9 @@ def _plan(figure: str, overrides: list[str]) -> FigurePlan:
 
 def _check_quietly(figures: Collection[FigurePlan]) -> None:
     """Refuse figures that could not be drawn; what their data sets say of themselves, the runs will say."""
-    logger = logging.getLogger("autospec.experiments.datasets")
-    logger.setLevel(logging.WARNING)
-    for figure in figures:
-        check_comparisons(figure)
-    logger.setLevel(logging.NOTSET)
+    with quietly("autospec.experiments.datasets", level=logging.WARNING):
+        for figure in figures:
+            check_comparisons(figure)
 
 
 def _seeds(runs: Collection[Plan]) -> list[str]:

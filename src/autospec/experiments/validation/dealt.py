@@ -13,7 +13,7 @@ from autospec.experiments.config.schema import CohortConfig, PeopleConfig, Sexes
 from autospec.experiments.datasets.dataset import LEVERAGE, Dataset
 from autospec.experiments.datasets.residuals import leverage_quarters, residualize
 from autospec.experiments.datasets.scaling import scale
-from autospec.experiments.validation.recorded import quiet
+from autospec.experiments.launch.console import quietly
 
 CELL = ("diagnosis", "sex")
 """The columns by which the subjects of a cohort are counted."""
@@ -32,7 +32,7 @@ def deal_cohorts(config: CohortConfig, number: int) -> Iterator[Dataset]:
         A cohort with the numbers of subjects that ``dataset.people`` asks for.
     """
     many = replace(config, people=_times(config.people, number), scaling="none", residualize=[])
-    with quiet("experiments.datasets"):
+    with quietly(datasets.__name__):
         whole = datasets.load(many)
     labels = np.array([" ".join(label) for label in zip(*(whole.columns[name] for name in CELL), strict=True)])
     # of each label as many for every cohort, in the order in which they were simulated

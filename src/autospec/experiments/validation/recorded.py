@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
-
 import torch
 
 from autospec.experiments import datasets, models
 from autospec.experiments.config.schema import ExperimentConfig
 from autospec.experiments.datasets.dataset import Dataset
+from autospec.experiments.launch.console import quietly
 from autospec.experiments.permutation_design import run_permutations
 from autospec.experiments.training.loop import Training
 from autospec.experiments.training.samples import Samples
@@ -28,7 +25,7 @@ def load_quietly(config: ExperimentConfig) -> Dataset:
     Returns:
         The data.
     """
-    with quiet("experiments.datasets"):
+    with quietly(datasets.__name__):
         return datasets.load(config.dataset)
 
 
@@ -44,8 +41,7 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
     """
     model = models.build(config, data.inputs.shape[1:], len(data.classes))
     with (
-        quiet("recording"),
-        quiet("capture"),
+        quietly("autospec.recording", "autospec.capture"),
         SpectralRecorder(
             model,
             groups=data.groups,
@@ -62,22 +58,3 @@ def record_run(config: ExperimentConfig, data: Dataset) -> Spectra:
         for _ in training.epochs_until(config.epochs):
             pass
     return recorder.spectra
-
-
-@contextlib.contextmanager
-def quiet(room: str) -> Iterator[None]:
-    """Let a room say errors alone while the block lasts.
-
-    Args:
-        room: Its name below ``autospec``.
-
-    Yields:
-        Nothing.
-    """
-    logger = logging.getLogger(f"autospec.{room}")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
