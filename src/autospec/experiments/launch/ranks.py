@@ -138,12 +138,14 @@ def _other(rank: int, count: int, device: str, folder: Path, entry: Entry, telli
     """Another process's life; the first decides when all stop, so signals are its own."""
     for number in POSTPONED:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_first, args=(folder,), daemon=True).start()
+    ending = threading.Thread(target=_end_with_the_first, args=(folder,), daemon=True)
+    ending.start()
     try:
         telling.send(rank)
         with _joined(rank, count, device, folder) as processes, _noted(folder, rank, count):
             entry(processes)
     except Exception:  # noqa: BLE001 (the first process says it)
+        ending.join(ENDS_S)  # where the first is gone itself, its folder is still to be removed
         sys.exit(1)
 
 
