@@ -71,17 +71,21 @@ def of_gradients(gradients: Tensor) -> PartitionSums:
 def of_rows(adjoint: Tensor, activation: Tensor, person: Tensor) -> PartitionSums:
     """The sums of ``δ aᵀ`` over rows: ``adjoint`` (rows, out), ``activation`` (rows, in), and whose each row is.
 
-    The shorter factor is masked, once for each set of people, and all masked copies are multiplied with the longer one
-    at once; nobody's gradient is formed.
+    Each set's rows are brought together and multiplied, the shorter factor with the longer; nobody's gradient is
+    formed.
     """
     short, long = (factor[:, (factor != 0).any(0)] for factor in (adjoint, activation))
     if short.shape[1] > long.shape[1]:
         short, long = long, short
-    columns = short.mT.contiguous()
+    together = torch.empty_like(long)  # one place in the processor's cache for all sets
 
     def of_sides(side: Tensor) -> Tensor:
-        masked = columns * side[:, person][:, None]
-        return (masked.flatten(0, 1) @ long).unflatten(0, masked.shape[:2])
+        sums = long.new_empty(len(side), short.shape[1], long.shape[1])
+        is_in = side[:, person] > 0
+        rows_of_sets = is_in.nonzero()[:, 1].split(is_in.sum(1).tolist())
+        for of_set, rows in zip(sums, rows_of_sets, strict=True):
+            torch.index_select(long, 0, rows, out=together[: len(rows)])
+            torch.mm(short[rows].mT, together[: len(rows)], out=of_set)
+        return sums
 
-    held = short.shape[1] * max(long.shape)
-    return PartitionSums(short.double().mT @ long.double(), of_sides, short.dtype, held)
+    return PartitionSums(short.double().mT @ long.double(), of_sides, short.dtype, short.shape[1] * long.shape[1])
