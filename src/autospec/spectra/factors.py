@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autospec.spectra.groups import SampleGroups
+from autospec.spectra.symmetric import times_own_transpose
 
 NUMBERS_AT_ONCE = 2**18
 """So many numbers of rows are held in float64 at a time: 2 MiB, which a processor's cache holds."""
@@ -190,7 +191,7 @@ class GradientFactors:
         at_once = max(1, NUMBERS_AT_ONCE // max(side[0, :1].numel(), 1))
         for part, cell in zip(side[0].split(at_once), cells.of_sample.split(at_once), strict=True):
             precise = part.double()
-            total.index_add_(0, cell, precise.mT @ precise)
+            total.index_add_(0, cell, times_own_transpose(precise.mT))
         known.grams = cells.of_sample, total
         return total
 

@@ -9,13 +9,7 @@ from torch import Tensor
 
 from autospec.spectra.groups import Grouping
 from autospec.spectra.singular import of_gram, on_capable_device, padded, triangle
-
-STRIPS = 4
-"""A Gram matrix is summed in so many strips, each up to the diagonal: 5/8 of the work of the whole of it."""
-
-NARROW = 256
-"""Up to this width the whole matrix is summed at once, since a product of narrow strips is slower."""
-
+from autospec.spectra.symmetric import times_own_transpose
 
 FEW = 1.5
 """Rows are few where so many times their number is no more than their width."""
@@ -82,7 +76,7 @@ class RowStack:
         grams = self._begin_grams(rows.device)
         self._add_few(grams, cell)
         self._have_grams.add(cell)
-        _add_lower(grams[cell], rows.double())
+        grams[cell] += times_own_transpose(rows.double().mT)
 
     def _stay_few(self, more: int, cell: int) -> bool:
         """Whether so many more rows of a cell leave it with few."""
@@ -96,7 +90,7 @@ class RowStack:
     def _add_few(self, grams: Tensor, cell: int) -> None:
         """Turn the rows of a cell, that were few until now, into a part of its Gram matrix."""
         for rows in self._few.pop(cell, []):
-            _add_lower(grams[cell], rows[None])
+            grams[cell] += times_own_transpose(rows.mT)
 
     @property
     def is_float64(self) -> bool:
@@ -180,7 +174,7 @@ class RowStack:
         if not parts:
             return torch.zeros(self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
         joined = torch.cat(parts, dim=1)
-        return (joined.mT @ joined).tril()
+        return times_own_transpose(joined.mT).tril()
 
     def _of_grams(self) -> Tensor:
         if self._few:
@@ -198,10 +192,9 @@ class RowStack:
             return torch.zeros(1, self.width, dtype=torch.float64)
         rows = torch.cat(parts) if parts else summed[0].new_zeros((0, self.width))
         if not summed and self._is_few(len(rows)):
-            return padded(of_gram((rows @ rows.mT)[None]), self.width)
+            return padded(of_gram(times_own_transpose(rows)[None]), self.width)
         gram = torch.stack(summed).sum(0) if summed else rows.new_zeros((1, self.width, self.width))
-        _add_lower(gram, rows[None])
-        return of_gram(gram)
+        return of_gram(gram + times_own_transpose(rows.mT))
 
     def _of_triangles(self) -> Tensor:
         return torch.stack([self._of_triangle(members) for members in self.grouping.members])
@@ -217,12 +210,3 @@ class RowStack:
         computed = torch.linalg.svdvals(joined)
         values[:, : computed.shape[1]] = computed
         return values
-
-
-def _add_lower(grams: Tensor, rows: Tensor) -> None:
-    """Add Gram matrices of rows (blocks, n, width) to some, of which only the lower triangle and the diagonal count."""
-    width = rows.shape[2]
-    strip = -(-width // STRIPS) if width > NARROW else max(width, 1)
-    for start in range(0, width, strip):
-        end = min(start + strip, width)
-        grams[:, start:end, :end] += rows[..., start:end].mT @ rows[..., :end]

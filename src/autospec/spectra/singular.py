@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autospec.spectra.symmetric import eigenvalues, times_own_transpose
+
 
 def singular_values(matrix: Tensor) -> Tensor:
     """The singular values of one matrix or a batch, descending.
@@ -47,7 +49,7 @@ def of_matrix(matrix: Tensor, precision: torch.dtype) -> Tensor:
 
 def gram(matrix: Tensor) -> Tensor:
     """The Gram matrix along the shorter side: ``(..., m, n) → (..., k, k)`` with k = min(m, n)."""
-    return matrix @ matrix.mT if matrix.shape[-2] < matrix.shape[-1] else matrix.mT @ matrix
+    return times_own_transpose(matrix if matrix.shape[-2] < matrix.shape[-1] else matrix.mT)
 
 
 def of_gram(gram: Tensor) -> Tensor:
@@ -71,8 +73,7 @@ def of_gram(gram: Tensor) -> Tensor:
         gram = gram.where(finite[..., None, None], 0.0)
     scale = trace.where(finite, 0.0).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
     # eigenvalues of a matrix of trace one: squares of tiny gradients would leave the range of the eigensolver
-    eigenvalues = torch.linalg.eigvalsh(gram / scale[..., None])
-    values = (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)  # eigenvalues come in ascending order
+    values = (eigenvalues(gram / scale[..., None]).clamp_min(0.0) * scale).sqrt().flip(-1)  # from ascending order
     return values if all_finite else values.where(finite[..., None], torch.nan)
 
 

@@ -14,6 +14,7 @@ from autospec.experiments.benchmark.least import gram_sides, grams_of_sides
 from autospec.experiments.benchmark.peers import SampleGradients, backpack, opacus, trained_weights, vmap_grad
 from autospec.experiments.benchmark.problems import Problem
 from autospec.recording.recorder import SpectralRecorder
+from autospec.spectra.symmetric import eigenvalues
 
 Step = Callable[[], None]
 Arm = Callable[[Problem], Step]
@@ -49,7 +50,7 @@ def eigenvalues_alone(problem: Problem) -> Step:
         problem.losses(model).mean().backward()
         update(optimizer)
         for gram in grams:
-            torch.linalg.eigvalsh(gram)
+            eigenvalues(gram)
 
     return step
 
