@@ -1,4 +1,4 @@
-"""One layer of an opened spectra file as labelled arrays, and the scale on which its groups are compared."""
+"""The layers of an opened spectra file as labelled arrays, and the scale on which its groups are compared."""
 
 from __future__ import annotations
 
@@ -47,6 +47,17 @@ def read_weight(file: h5py.File, group_names: Sequence[str]) -> xr.DataArray:
     return _labelled(file, file[GROUP_WEIGHT.path], group_names, None)
 
 
+def read_layers(
+    file: h5py.File,
+    layers: Sequence[str],
+    group_names: Sequence[str],
+    most_epochs: int | None = None,
+    names: Collection[str] | None = None,
+) -> dict[str, xr.Dataset]:
+    """Read the statistics of some layers, each as ``read_layer`` does."""
+    return {layer: read_layer(file, layer, group_names, most_epochs, names) for layer in layers}
+
+
 def read_layer(
     file: h5py.File,
     layer: str,
@@ -81,14 +92,14 @@ def read_layer(
 
 def statistics_of(folder: h5py.Group) -> dict[str, h5py.Dataset]:
     """List the datasets of a layer but those of single uses of its weight; a folder's name goes first: ``floor_…``."""
-    found: dict[str, h5py.Dataset] = {}
+    statistics: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset) and not path.startswith("uses/"):
-            found[path.replace("/", "_")] = item
+            statistics[path.replace("/", "_")] = item
 
     folder.visititems(visit)
-    return found
+    return statistics
 
 
 def with_own_indices(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:

@@ -1,13 +1,17 @@
-"""The spectra of a run in memory: one growing array per dataset of the file."""
+"""The spectra of a run in memory: one growing array per dataset of the file, empty or read back to be gone on with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
+from autospec.store.checksums import axis_names
+from autospec.store.opening import open_checked
 from autospec.store.schema import PERMUTATION_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 AnyArray = npt.NDArray[np.generic]
@@ -148,3 +152,28 @@ class SpectraTable:
                 array.truncate(permuted)
             else:
                 array.truncate(recorded if array.field.per_record else trained)
+
+
+def read_table(path: Path) -> SpectraTable:
+    """Read the per-epoch arrays of a file, to go on appending to them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays of every recorded epoch, of every epoch and of every permuted one.
+
+    Raises:
+        AutoSpecError: The file is missing or cannot be read.
+    """
+    table = SpectraTable()
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            field = Field(name, tuple(axis_names(item)), item.dtype.name)
+            if field.per_record or field.per_epoch or field.per_permutation:
+                table.restore(field, item[()])
+
+    with open_checked(path) as file:
+        file.visititems(visit)
+    return table

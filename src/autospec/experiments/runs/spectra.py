@@ -13,7 +13,7 @@ from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.runs.folder import RunFolder, ended
 from autospec.experiments.runs.provenance import Provenance
 from autospec.experiments.training.tasks import TASKS
-from autospec.store.read import read_table
+from autospec.store.table import read_table
 from autospec.store.write import hdf5_attributes
 
 log = logging.getLogger(__name__)
