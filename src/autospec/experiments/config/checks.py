@@ -95,9 +95,9 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
     mistake = tolerance_mistake(introspection.tolerance, introspection.leading, introspection.statistics)
     if mistake:
         yield f"introspection.{mistake}"
+    yield from _parts(config)
     yield from pair_mistakes("figure.pairs", config.figure.pairs)
     yield from pair_mistakes("introspection.permutation_pairs", introspection.permutation_pairs or ())
-    yield from _parts(config)
     if isinstance(config.dataset, CustomConfig) or config.architecture is Architecture.custom:
         return  # whether they fit, only a run can tell
     architectures = ARCHITECTURES_OF.get(config.dataset.name, ())
