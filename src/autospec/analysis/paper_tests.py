@@ -60,7 +60,7 @@ def paper_tests(compared: Iterable[Comparison], statistic: str = "gradient") -> 
 def _test(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
     """One test at every epoch over indices (``per="epoch"``) or at every index over epochs."""
     axis = 1 if per == "epoch" else 0
-    kept = comparison.comparable
+    kept, ratio = comparison.comparable, comparison.log_ratio()
     a, b = comparison.raw if test == "paper" else comparison.scaled
     n = kept.sum(axis)
     t, df, p = student(a, b, kept, axis)
@@ -78,7 +78,7 @@ def _test(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
             "t": t,
             "df": df,
             "p": p,
-            "median_log2_ratio": median(comparison.log_ratio(), axis),
+            "median_log2_ratio": median(ratio, axis),
             "below_floor": comparison.below_floor.sum(axis),
             "beyond_rank": comparison.beyond_rank.sum(axis),
             "note": list(_notes(n, p)),

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from autospec.errors import AutoSpecError
 from autospec.store.curves import read_training
 from autospec.store.description import describe
-from autospec.store.frame import FRAME_COLUMNS, layer_table
 from autospec.store.header import read_header
-from autospec.store.layer_arrays import read_layer, read_layers, read_weight, scale_of, spectra_of
+from autospec.store.layer_arrays import read_layer, read_layers, read_weight
 from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in
 from autospec.store.questions import Questions
+from autospec.store.scale import FRAME_COLUMNS, layer_table, scale_of, spectra_of
 from autospec.store.schema import GRADIENT, RECORDED_EPOCHS, SPECTRUM_NAMES
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ class Spectra(Questions):
 
     Attributes:
         path: The file, or its bytes.
+        where: The file's path, or that it is in memory.
         attributes: What the file says of its run, by name.
+        run_id: The run's id; empty where the recorder was not given one.
+        complete: Whether the run was recorded to its end.
+        simulated: Whether the run's data are simulated.
         group_names: Its groups; the first is ``all``, the whole batch.
         sizes: The subjects or samples in each group; NaN where the writer did not know.
         members: Of each group the disjoint groups that it is made of: itself, or the parts of a margin.
@@ -60,7 +64,11 @@ class Spectra(Questions):
         self._loaded_weight: xr.DataArray | None = None
         with open_checked(self.path) if file is None else contextlib.nullcontext(file) as opened:
             header = read_header(opened)
+        self.where = "in memory" if isinstance(self.path, bytes) else str(self.path)
         self.attributes: dict[str, Any] = header.attributes
+        self.run_id = str(header.attributes.get("run_id", ""))
+        self.complete = bool(header.attributes.get("complete", False))
+        self.simulated = bool(header.attributes.get("simulated", False))
         self.group_names: list[str] = header.group_names
         self.sizes: dict[str, float] = header.sizes
         self.members: dict[str, frozenset[str]] = header.members
@@ -70,26 +78,6 @@ class Spectra(Questions):
 
     def __repr__(self) -> str:
         return describe(self)
-
-    @property
-    def where(self) -> str:
-        """The file's path, or that it is in memory."""
-        return "in memory" if isinstance(self.path, bytes) else str(self.path)
-
-    @property
-    def run_id(self) -> str:
-        """The run's id; empty where the recorder was not given one."""
-        return str(self.attributes.get("run_id", ""))
-
-    @property
-    def complete(self) -> bool:
-        """Whether the run was recorded to its end."""
-        return bool(self.attributes.get("complete", False))
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the run's data are simulated."""
-        return bool(self.attributes.get("simulated", False))
 
     @cached_property
     def groups(self) -> pd.DataFrame:

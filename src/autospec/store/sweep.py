@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autospec.errors import AutoSpecError, require_extra
-from autospec.store.frame import FRAME_COLUMNS, frame_needs
 from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra, open_spectra
+from autospec.store.scale import FRAME_COLUMNS, frame_needs
 from autospec.store.schema import GRADIENT
 
 if TYPE_CHECKING:
