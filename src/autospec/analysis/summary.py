@@ -82,8 +82,8 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
         key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
         words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            found = direction(tests, key, label) if row["p_family"] < SIGNIFICANT else "no evidence"
-            words[key] = f"p = {row['p_family']:.3f}, {found}"
+            verdict = direction(tests, key, label) if row["p_family"] < SIGNIFICANT else "no evidence"
+            words[key] = f"p = {row['p_family']:.3f}, {verdict}"
     return words
 
 

@@ -210,12 +210,12 @@ class SiteTraining:
         bodies = self.exchange.all_messages(
             body_of(mine, self._form), [body_length(head, self._form) for head in heads]
         )
-        found = [contribution_of(head, body, self._form) for head, body in zip(heads, bodies, strict=True)]
-        self._refuse_drift([one.weights for one in found])
-        whole = sum(float(one.samples.sum()) for one in found)
+        contributions = [contribution_of(head, body, self._form) for head, body in zip(heads, bodies, strict=True)]
+        self._refuse_drift([one.weights for one in contributions])
+        whole = sum(float(one.samples.sum()) for one in contributions)
         if not whole:
             raise AutoSpecError("no site has a sample in this step")
-        return [one.scaled(float(one.samples.sum()) / whole) for one in found]
+        return [one.scaled(float(one.samples.sum()) / whole) for one in contributions]
 
     def _refuse_drift(self, sums: Sequence[float]) -> None:
         """AutoSpecError where another site's weights are not this one's."""
