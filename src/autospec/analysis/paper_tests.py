@@ -108,6 +108,7 @@ def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats
         t, p = ttest_ind_from_stats(
             mean(kept_a, axis), deviation_a, n, mean(kept_b, axis), deviation_b, n, equal_var=True
         )
+    # where nothing varies SciPy says ±inf or NaN, which is no result
     defined = (n >= 2) & (deviation_a + deviation_b > 0)
     return np.where(defined, t, np.nan), np.where(n > 0, 2 * n - 2, np.nan), np.where(defined, p, np.nan)
 

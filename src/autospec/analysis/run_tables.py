@@ -51,6 +51,7 @@ class RunTables:
         Returns:
             A comparison for each pair and layer.
         """
+        # comparing is what costs: what was compared the other way round is turned, not compared again
         swapped = {(b, a) for a, b in self.pairs}
         others = [pair for pair in pairs if pair not in self.pairs and pair not in swapped]
         every = [*self.comparisons, *compare(self.frame, others)] if others else self.comparisons

@@ -103,13 +103,16 @@ class SiteTraining:
             groups=names,
             margins=margins,
             layers=[layer.name for layer in self._layers],
+            # every site records what was pooled by itself, so that nothing more is sent
             process_group=False,
+            # a measured floor computes a batch again in float64, and of other sites' batches only products are here
             floor="formula",
             attributes={"way": self._choice.way, "min_group": min_group, **recording.pop("attributes", {})},
             **recording,
         )
         kept = {id(layer.parameter) for layer in self._layers}
         self._watched = [entry for entry in watched if any(id(use.layer.parameter) in kept for use in entry.uses)]
+        # biases, and what no rule explains: their gradients travel whole
         self._others = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in kept]
         self._form = Form(
             {layer.name: layer.shape for layer in self._layers},
@@ -170,6 +173,7 @@ class SiteTraining:
             )
         for place, hidden in enumerate(self._hidden):
             labels = labels.where(labels != place, -1) if hidden else labels
+        # nothing is recorded now: one sum of all samples is enough to train by, and less is sent
         if not self.recorder.takes_now:
             labels = torch.full_like(labels, -1)
         return SampleGroups.of(labels.to(next(self._model.parameters()).device), self._form.cells)
@@ -229,6 +233,7 @@ class SiteTraining:
     def _put_pooled(self, contributions: Sequence[Contribution]) -> None:
         """Make the weights' gradients the sums over sites, in the sites' order."""
         for layer in self._layers:
+            # float64, and the sites' order: every site must get the same bits
             whole, bound = torch.zeros(layer.shape, dtype=torch.float64), 0.0
             for one in contributions:
                 for part in one.parts[layer.name]:

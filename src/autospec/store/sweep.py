@@ -61,6 +61,7 @@ def open_sweep(
     import pandas as pd
 
     paths = _paths(Path(folder))
+    # every header first: in which keys runs differ is known only when all were seen
     headers = {path: open_spectra(path) for path in paths}
     names = _names(headers, Path(folder))
     configurations = {path: _configuration(spectra) for path, spectra in headers.items()}

@@ -97,6 +97,7 @@ def _measure(processes: Processes, name: str, blocks: int) -> Cost:
     for step in arms.values():
         _seconds(processes, step, WARM_UP)
     before = _sent(recorder)
+    # one way after the other in each block, so that the machine's slow moments fall on all of them
     taken = np.array([[_seconds(processes, step, EVERY) for step in arms.values()] for _ in range(blocks)])
     sent = [(now - then) / blocks for now, then in zip(_sent(recorder), before, strict=True)]
     recorder.close(complete=False)

@@ -75,4 +75,5 @@ def _module(config: DatasetConfig) -> Any:
         return import_module(f"{__name__}.{_CUSTOM}")
     if config.name not in _MODULES:
         raise AutoSpecError(f"dataset={config.name}: unknown; allowed are {', '.join(_MODULES)}")
+    # imported when it is asked for: each brings the packages that read its own files
     return import_module(f"{__name__}.{_MODULES[config.name]}")

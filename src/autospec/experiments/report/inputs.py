@@ -72,5 +72,6 @@ def subject_inputs(data: Dataset, design: PermutationDesign) -> Floats:
     """
     flat = data.inputs[data.training].reshape(len(design.subject), -1).astype(np.float64)
     sums = np.zeros((design.subjects, flat.shape[1]))
+    # unlike +=, which counts one sample alone of a subject with several
     np.add.at(sums, design.subject, flat)
     return sums / np.bincount(design.subject)[:, None]

@@ -64,6 +64,7 @@ def set_damaged_spectra_aside(folder: RunFolder, config: ExperimentConfig) -> No
     try:
         read_table(folder.spectra)
     except DamagedFile as error:
+        # a complete run may have cost days: it is not begun anew unless that is asked for
         if not config.overwrite and ended(folder, config.epochs):
             raise DamagedFile(
                 f"{error}; the run was complete: overwrite=true sets the file aside and makes it anew"
