@@ -1,9 +1,9 @@
-"""What a spectra file says beside its arrays: its run, its groups and its layers."""
+"""What a spectra file says beside its layers' arrays: its run, its groups and layers, and the curves of training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,8 +15,13 @@ from autospec.store.schema import (
     GROUP_NAMES,
     GROUP_SIZES,
     LAYERS,
+    TRAINING_CURVES,
+    TRAINING_EPOCHS,
     layer_of_folder,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,19 @@ def read_header(file: h5py.File) -> StoredHeader:
         is_margin=file[GROUP_IS_MARGIN][()],
         shapes=shapes,
     )
+
+
+def read_training(file: h5py.File) -> pd.DataFrame:
+    """Read the curves of training.
+
+    Args:
+        file: A spectra file, opened for reading.
+
+    Returns:
+        One row per epoch, by its number or step; a column for each curve that was given.
+    """
+    import pandas as pd
+
+    curves = {field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file}
+    epochs = file[TRAINING_EPOCHS.path][()] if TRAINING_EPOCHS.path in file else np.empty(0, dtype=np.int64)
+    return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.store.curves import read_training
 from autospec.store.description import describe
-from autospec.store.header import read_header
+from autospec.store.header import read_header, read_training
 from autospec.store.layer_arrays import read_layer, read_layers, read_weight
 from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in

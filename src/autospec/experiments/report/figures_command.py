@@ -53,7 +53,8 @@ def main() -> None:
         _check_overrides(arguments.overrides)
         names = chosen_figures(CONF, arguments.figure)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
-        figures = [_plan(name, overrides) for name in names]
+        panels = [panels_of_figure(CONF, name, overrides) for name in names]
+        figures = [plan_figure({letter: plan_run(config) for letter, config in one.items()}) for one in panels]
         runs = {plan.folder.path: plan for figure in figures for plan in figure.runs}.values()
         if not all(plan.done for plan in runs):
             _check_quietly(figures)
@@ -85,11 +86,6 @@ def _check_overrides(overrides: Collection[str]) -> None:
             raise AutoSpecError(f"{override}: figures are chosen by --figure, with all their panels; --preset likewise")
         if key == "seed" and "," in value:
             raise AutoSpecError(f"{override}: a figure of several seeds is figure.seeds=[{value.strip('[]')}]")
-
-
-def _plan(figure: str, overrides: list[str]) -> FigurePlan:
-    configs = panels_of_figure(CONF, figure, overrides)
-    return plan_figure({panel: plan_run(config) for panel, config in configs.items()})
 
 
 def _check_quietly(figures: Collection[FigurePlan]) -> None:
