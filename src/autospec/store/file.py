@@ -118,7 +118,7 @@ def check_header(header: Header) -> None:
         if not is_text(name) or "\0" in name or ESCAPED_SLASH in name or USES in name:
             raise AutoSpecError(f"layer {name!r} has a name that no file can hold: rename its module")
     try:
-        spectra_bytes(SpectraTable(), header)
+        spectra_bytes((), header)
     except (TypeError, ValueError, OSError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise AutoSpecError(

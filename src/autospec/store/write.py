@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from autospec.store.schema import (
     joint_path,
     layer_path,
 )
-from autospec.store.table import AnyArray, SpectraTable
+from autospec.store.table import AnyArray, GrowingArray, SpectraTable
 
 CHUNK_EPOCHS = 512
 """Chunks of one epoch make reading a long run some twenty times slower."""
@@ -89,7 +89,7 @@ def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
         temporary.write_bytes(image)
 
 
-def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
+def spectra_bytes(table: Iterable[GrowingArray], header: Header) -> bytes:
     """Return the bytes of a spectra file.
 
     They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
