@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autospec import AutoSpecError, open_spectra
-from autospec.store.read import read_table
 from autospec.store.schema import (
     EPOCH,
     GROUP_ROWS,
@@ -17,7 +16,7 @@ from autospec.store.schema import (
     layer_field,
     layer_name,
 )
-from autospec.store.table import SpectraTable
+from autospec.store.table import SpectraTable, read_table
 from autospec.store.write import CHUNK_BYTES, CHUNK_EPOCHS, Header, _chunks, hdf5_attributes, write_spectra
 
 GRADIENT = layer_field("net.0", "gradient", ("group", "index"))

@@ -115,4 +115,5 @@ def apart(tests: pd.DataFrame) -> pd.DataFrame:
     order = tests["kind"].map({kind: place for place, kind in enumerate(KINDS)})
     table = tests.assign(p=tests["p"].mask(descriptive))
     table.insert(list(table.columns).index("p") + 1, DESCRIPTIVE_P, tests["p"].where(descriptive))
+    # stable: within a kind, rows keep the order of panels, layers and pairs
     return table.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)

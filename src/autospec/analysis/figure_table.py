@@ -72,9 +72,9 @@ def panel_table(
     tests = every_test([one.spectra.permutations for one in seeds], spectra.layers, run.pairs, compared, retrained)
     if plain is not None and len(plain):
         tests = pd.concat([tests, _complete(plain)], ignore_index=True)
-    size = spectra.groups.set_index("group")["size"]
     tests = tests.assign(figure=figure, panel=panel, run_id=spectra.run_id, simulated=spectra.simulated)
-    tests = tests.assign(size_a=tests["group_a"].map(size), size_b=tests["group_b"].map(size))
+    # of all groups at once, or a covariate, there is no size
+    tests = tests.assign(**{f"size_{side}": tests[f"group_{side}"].map(spectra.sizes) for side in "ab"})
     tests["small_group"] = tests[["size_a", "size_b"]].min(axis=1) < min_group
     return tests[list(COLUMNS)]
 
@@ -127,8 +127,11 @@ def write_table(table: pd.DataFrame, path: Path, columns: Mapping[str, str] = CO
     Raises:
         AutoSpecError: A file cannot be written.
     """
+    harmless = table.apply(
+        lambda column: column.map(in_cell)
+    )  # a name like =SUM(A1) would be a formula in a spreadsheet
     with write_atomically(path) as temporary:
-        table.apply(lambda column: column.map(in_cell)).to_csv(temporary, index=False, float_format="%.10g")
+        harmless.to_csv(temporary, index=False, float_format="%.10g")
     with write_atomically(path.with_suffix(".json")) as temporary:
         described = {name: {"Description": text} for name, text in columns.items()}
         temporary.write_text(json.dumps(described, indent=2) + "\n")

@@ -102,6 +102,7 @@ def check_covariate(name: str, values: Mapping[str, float] | Mapping[str | int, 
 
 def _too_few(strata: Sequence[npt.NDArray], columns: Columns) -> str:
     """Why there are too few distinct orders of what subjects have, within strata; empty where there are enough."""
+    # in logarithms: the number itself overflows from about 170 subjects on
     distinct = sum(_log_orders(stratum) for stratum in strata)
     if distinct >= math.log(FEWEST_PARTITIONS):
         return ""

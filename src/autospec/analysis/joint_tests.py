@@ -88,6 +88,7 @@ def _of_kind(kind: str, runs: Sequence[PermutationRatios], layers: Sequence[str]
         len({run.permutation_design for run in runs}) > 1
         or len({one and (one.names, one.strata) for one in of_runs}) > 1
     ):
+        # seeds are averaged partition by partition, so that each must be the same one in all of them
         asked = [", ".join(joint[0].names)] if kind == OMNIBUS else list(joint[0].names)
         refused |= dict.fromkeys(filter(None, asked), OTHER_SEEDS)
         joint = []

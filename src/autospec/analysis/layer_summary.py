@@ -13,9 +13,9 @@ import xarray as xr
 from autospec.analysis.distances import CANCELLED
 from autospec.analysis.nan_statistics import Floats
 from autospec.store.groups import disjoint_groups
-from autospec.store.layer_arrays import spectra_of
 from autospec.store.layers_by_name import layers_by_name
 from autospec.store.read import Spectra, load_spectra
+from autospec.store.scale import spectra_of
 from autospec.store.schema import ALL, GRADIENT
 
 MOST_EPOCHS, MOST_VALUES, FEWEST_EPOCHS = 1000, 20_000_000, 100

@@ -60,7 +60,7 @@ def paper_tests(compared: Iterable[Comparison], statistic: str = "gradient") -> 
 def _test(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
     """One test at every epoch over indices (``per="epoch"``) or at every index over epochs."""
     axis = 1 if per == "epoch" else 0
-    kept = comparison.comparable
+    kept, ratio = comparison.comparable, comparison.log_ratio()
     a, b = comparison.raw if test == "paper" else comparison.scaled
     n = kept.sum(axis)
     t, df, p = student(a, b, kept, axis)
@@ -78,7 +78,7 @@ def _test(comparison: Comparison, test: str, per: str) -> pd.DataFrame:
             "t": t,
             "df": df,
             "p": p,
-            "median_log2_ratio": median(comparison.log_ratio(), axis),
+            "median_log2_ratio": median(ratio, axis),
             "below_floor": comparison.below_floor.sum(axis),
             "beyond_rank": comparison.beyond_rank.sum(axis),
             "note": list(_notes(n, p)),
@@ -108,6 +108,7 @@ def student(a: Floats, b: Floats, kept: Mask, axis: int) -> tuple[Floats, Floats
         t, p = ttest_ind_from_stats(
             mean(kept_a, axis), deviation_a, n, mean(kept_b, axis), deviation_b, n, equal_var=True
         )
+    # where nothing varies SciPy says ±inf or NaN, which is no result
     defined = (n >= 2) & (deviation_a + deviation_b > 0)
     return np.where(defined, t, np.nan), np.where(n > 0, 2 * n - 2, np.nan), np.where(defined, p, np.nan)
 

@@ -86,10 +86,12 @@ def permutation_tests(
     every = [
         average([distances(run, layer, pair, test) for run in permuted])
         for test in TESTS
+        # the loss is of the whole network: one layer stands for all
         for layer in (layers if test != "permutation_loss" else layers[:1])
         for pair in tested
         if layer in first.ratios
     ]
+    # a pair without a test has rows, too, so that nobody takes it for one that showed nothing
     parts = [_refusals(layers, refused, len(permuted))]
     for test in TESTS:
         family = [one for one in every if one.test == test]
@@ -166,6 +168,7 @@ def _reason(runs: Sequence[PermutationRatios | None], pair: Pair) -> str:
             return NO_PERMUTATIONS
         if pair not in run.pairs:
             return run.refused.get(pair, NO_PERMUTATIONS)
+        # seeds are averaged partition by partition, so that each must be the same one in all of them
         if run.permutation_design != runs[0].permutation_design or not np.array_equal(run.epochs, runs[0].epochs):
             return "the runs of several seeds did not permute the same subjects in the same way"
     return ""

@@ -78,6 +78,7 @@ def input_distances(test: str, flat: Floats, members: Members) -> Floats:
     Returns:
         (partition,).
     """
+    # labels are handed out within the pair: who is in neither group is so under every partition
     used = members[0] > 0
     values, members = flat[used], members[:, used]
     sd = values.std(axis=0)

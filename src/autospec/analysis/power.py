@@ -55,6 +55,7 @@ def power_table(permutations: PermutationRatios, effect: float | None = None, po
     for layer in permutations.ratios:
         for (a, b), subjects in zip(permutations.pairs, permutations.subjects.sum(axis=1), strict=True):
             of_partitions = effects(distances(permutations, layer, (a, b), "permutation").deviations)
+            # without the observed partition, which holds the difference that is looked for
             sd, sought = float(of_partitions[1:].std()), float(of_partitions[0] if effect is None else effect)
             rows.append((layer, a, b, int(subjects), sought, sd, *_power(sought, sd, int(subjects), power)))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -66,6 +66,7 @@ def permute_labels(
     if smallest < FEWEST_SUBJECTS:
         return f"a group of {smallest} subjects; {FEWEST_SUBJECTS} are needed"
     strata = strata_of(np.flatnonzero(observed), columns)
+    # in logarithms: the number itself overflows from about a thousand subjects on
     distinct = sum(_log_choices(observed[stratum]) for stratum in strata)
     if distinct < math.log(FEWEST_PARTITIONS):
         return (

@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 
 from autospec.errors import AutoSpecError
-from autospec.store.layer_arrays import scale_of, spectra_of
 from autospec.store.read import Spectra, load_spectra
+from autospec.store.scale import scale_of, spectra_of
 from autospec.store.schema import ALL, GRADIENT
 
 NAMES = (GRADIENT, "floor_gradient")

@@ -18,10 +18,13 @@ class RunTables:
 
     Attributes:
         spectra: The run; in memory where it is to be read once (``load_spectra``).
+        groups: The disjoint groups.
+        pairs: The pairs of groups to compare: those asked for, or all that share no subject.
+        frame: The tidy table of gradient spectra (``Spectra.to_frame``).
     """
 
     def __init__(self, spectra: Spectra, pairs: Sequence[Pair] | None = None, leading: int | None = None) -> None:
-        """Take the spectra of a run; nothing is computed yet.
+        """Take the spectra of a run, as every picture of it needs them; its groups are compared when that is asked for.
 
         Args:
             spectra: The spectra.
@@ -29,25 +32,10 @@ class RunTables:
             leading: So many of the largest singular values; None takes all.
         """
         self.spectra = spectra
-        self._pairs = pairs
-        self._leading = leading
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The tidy table of gradient spectra (``Spectra.to_frame``)."""
-        return self.spectra.to_frame(GRADIENT, self._leading)
-
-    @cached_property
-    def pairs(self) -> list[Pair]:
-        """The pairs of groups to compare: those asked for, or all that share no subject."""
-        if self._pairs is not None:
-            return list(self._pairs)
-        return pairs_of(self.spectra.group_names, self.spectra.members)
-
-    @cached_property
-    def groups(self) -> tuple[str, ...]:
-        """The disjoint groups."""
-        return disjoint_groups(self.spectra.group_names, self.spectra.members)
+        self.groups: tuple[str, ...] = disjoint_groups(spectra.group_names, spectra.members)
+        every_pair = pairs_of(spectra.group_names, spectra.members)
+        self.pairs: list[Pair] = every_pair if pairs is None else list(pairs)
+        self.frame: pd.DataFrame = spectra.to_frame(GRADIENT, leading)
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -63,6 +51,7 @@ class RunTables:
         Returns:
             A comparison for each pair and layer.
         """
+        # comparing is what costs: what was compared the other way round is turned, not compared again
         swapped = {(b, a) for a, b in self.pairs}
         others = [pair for pair in pairs if pair not in self.pairs and pair not in swapped]
         every = [*self.comparisons, *compare(self.frame, others)] if others else self.comparisons

@@ -40,6 +40,7 @@ def orient(tests: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
 
 def _turn(tests: pd.DataFrame) -> pd.DataFrame:
     """The same tests with first and second group swapped."""
+    # a log ratio of b over a is minus that of a over b; names are swapped, so columns are put in order again
     signed = {name: -tests[name] for name in SIGNED}
     if set(INTERVAL) <= set(tests.columns):
         signed |= {one: -tests[other] for one, other in zip(INTERVAL, INTERVAL[::-1], strict=True)}
@@ -82,8 +83,8 @@ def verdicts(tests: pd.DataFrame, label: Callable[[str], str] = str) -> dict[Key
         key = str(row["layer"]), str(row["group_a"]), str(row["group_b"])
         words[key] = "not tested"
         if np.isfinite(row["p_family"]):
-            found = direction(tests, key, label) if row["p_family"] < SIGNIFICANT else "no evidence"
-            words[key] = f"p = {row['p_family']:.3f}, {found}"
+            verdict = direction(tests, key, label) if row["p_family"] < SIGNIFICANT else "no evidence"
+            words[key] = f"p = {row['p_family']:.3f}, {verdict}"
     return words
 
 

@@ -72,27 +72,27 @@ class JointQuestions:
                 same for all, or not one for each subject.
         """
         groups, config = self.data.groups, self.config
-        found: dict[str, Any] = {"refused_omnibus": {}, "refused_covariates": {}, "covariates": ()}
+        fields: dict[str, Any] = {"refused_omnibus": {}, "refused_covariates": {}, "covariates": ()}
         if config.omnibus and len(groups) < FEWEST_GROUPS:
             raise AutoSpecError(
                 f"introspection.omnibus=true: there are {len(groups)} groups ({', '.join(groups)}), and "
                 f"{FEWEST_GROUPS} or more are tested at once; two are a pair, which has a test of its own"
             )
         if not config.permutations:
-            return found
+            return fields
         if config.omnibus or (config.omnibus is None and len(groups) >= FEWEST_GROUPS):
             together = self._permute_groups()
             if isinstance(together, str):
-                found["refused_omnibus"] = {", ".join(groups): together}
+                fields["refused_omnibus"] = {", ".join(groups): together}
             else:
-                found["omnibus"] = together
+                fields["omnibus"] = together
         for name in config.covariates:
             covariate = self._permute_covariate(name)
             if isinstance(covariate, str):
-                found["refused_covariates"][name] = covariate
+                fields["refused_covariates"][name] = covariate
             else:
-                found["covariates"] += (covariate,)
-        return found
+                fields["covariates"] += (covariate,)
+        return fields
 
     def _permute_groups(self) -> GroupsPermutations | str:
         """The permuted partitions of all groups, the observed one first, or why there are none."""
@@ -161,7 +161,7 @@ def covariate_by_subject(name: str, data: Dataset) -> dict[str, float]:
     if name not in data.columns:
         there = ", ".join(data.columns) or "none"
         raise AutoSpecError(f"introspection.covariates: the data have no column {name!r}; there are {there}")
-    found: dict[str, float] = {}
+    value_of: dict[str, float] = {}
     for subject, text, trained in zip(data.subjects, data.columns[name], data.training, strict=True):
         if not trained:
             continue
@@ -172,13 +172,13 @@ def covariate_by_subject(name: str, data: Dataset) -> dict[str, float]:
                 f"introspection.covariates: {name!r} is {text!r} for subject {subject!r}: a number is needed; labels "
                 "are groups (dataset.group_by)"
             ) from error
-        before = found.setdefault(subject, value)
+        before = value_of.setdefault(subject, value)
         if before != value and not (math.isnan(before) and math.isnan(value)):
             raise AutoSpecError(
                 f"introspection.covariates: {name!r} has two values for subject {subject!r}, {before:g} and {value:g}; "
                 "it is permuted over subjects, so each has one, not one a sample"
             )
-    return found
+    return value_of
 
 
 def labels_apart(observed: Members, labels: npt.NDArray[np.str_]) -> float:

@@ -44,6 +44,7 @@ def schedule_of(
     if not config.schedule:
         return None
     made = make("schedule", config.schedule, optimizer)
+    # asked first, since it is an LRScheduler as well
     if isinstance(made, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise AutoSpecError("schedule._target_: ReduceLROnPlateau needs the loss to step; choose one of epochs alone")
     if not isinstance(made, torch.optim.lr_scheduler.LRScheduler):

@@ -52,8 +52,6 @@ def plan_run(config: DictConfig | ExperimentConfig) -> Plan:
     experiment = check_config(config)
     # first what costs nothing: the fingerprint reads every source file
     datasets.check(experiment.dataset)
-    names = datasets.group_names(experiment.dataset)
-    if names is not None:  # else only the data tell, and the run checks
-        check_pairs(experiment, names)
+    check_pairs(experiment)
     fingerprint = datasets.fingerprint(experiment.dataset)
     return Plan(experiment, fingerprint, run_folder(experiment.output_dir, run_id(experiment, fingerprint)))

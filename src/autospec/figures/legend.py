@@ -64,11 +64,12 @@ def _width_pt(words: str) -> float:
 
 def _of_spectra(panels: Sequence[SpectraPanel]) -> list[Handle]:
     groups, names = panels[0].groups, panels[0].group_labels
+    has_floor = any((_shown(panel)["scaled_floor"] > 0).any() for panel in panels)
     colours = group_colours(groups)
     handles: list[Handle] = [Line2D([], [], color=colours[one], lw=2, label=in_picture(names[one])) for one in groups]
     if ALL not in groups:
         handles.append(Line2D([], [], color="0.65", lw=0.8, label="whole batch, every index"))
-    if any((_shown(panel)["scaled_floor"] > 0).any() for panel in panels):
+    if has_floor:
         handles.append(Patch(color=FLOOR_GREY, label="noise of rounding"))
     return handles
 
@@ -78,14 +79,15 @@ def _shown(panel: SpectraPanel) -> pd.DataFrame:
 
 
 def _of_differences(panels: Sequence[DifferencePanel]) -> list[Handle]:
+    has_grey = any(has_grey_cells(panel) for panel in panels)
+    marked = [panel for panel in panels if has_dark_marks(panel)]
     first, second = map(in_picture, _sides(panels))
     red, blue = (mpl.colormaps[COLOURS](place) for place in (0.88, 0.12))
     handles: list[Handle] = [Patch(color=red, label=f"{first} larger"), Patch(color=blue, label=f"{second} larger")]
-    if any(has_grey_cells(panel) for panel in panels):
+    if has_grey:
         handles.append(Patch(color=LEFT_OUT_GREY, label="cannot be compared"))
     handles.append(Line2D([], [], color=DARK, lw=0.8, label="cosine of gradients"))
     handles.append(Line2D([], [], color=DARK, lw=0.8, ls=":", label="cancellation (0: opposite)"))
-    marked = [panel for panel in panels if has_dark_marks(panel)]
     if marked:
         handles.append(Line2D([], [], color=DARK, ls="", marker="o", ms=2.5, label=_dark_means(marked)))
     return handles

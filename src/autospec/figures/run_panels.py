@@ -92,7 +92,12 @@ def difference_panel(
     Returns:
         The panel's contents.
     """
+    # what the tests say, then what the spectra show
     drawn = orient(tests[tests["statistic"] == GRADIENT], pairs)
+    shown = drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn)
+    words = verdicts(drawn, heading.label)
+    untested = (*retrained(drawn), *left_out(drawn, heading.label))
+    joint = joint_sentences(tests)
     compared = run.comparisons_of(pairs)
     names = {pair: _pair_name(run.spectra, pair, heading) for pair in pairs}
     return DifferencePanel(
@@ -104,14 +109,14 @@ def difference_panel(
         pairs=tuple(pairs),
         pair_names=names,
         ratios=_ratios(compared),
-        tests=drawn[drawn["test"] == "paper_scaled"] if paper else drawn_rows(drawn),
+        tests=shown,
         cosines=cosines(run.spectra, pairs),
         provenance=_provenance(run, heading, run.groups),
         paper=paper,
-        verdicts=verdicts(drawn, heading.label),
+        verdicts=words,
         side_names={(a, b): (heading.label(a), heading.label(b)) for a, b in pairs},
-        left_out=(*retrained(drawn), *left_out(drawn, heading.label)),
-        joint=joint_sentences(tests),
+        left_out=untested,
+        joint=joint,
         grey=_values_left_out(compared),
         seeds=heading.seeds,
     )

@@ -66,20 +66,22 @@ def draw_layer(panel: SpectraPanel, layer: LayerTitle, axis: Axes) -> None:
     spectra = [_spectra_by_group(run, (ALL, *panel.groups)) for run in seeds]
     front = front_indices(int(table["index"].max()))
     whole = spectra[0][ALL]
-    for place, index in enumerate(whole.columns):
-        axis.plot(whole.index, whole[index], color=group_grey(place, whole.shape[1]), lw=0.4, zorder=1, **_dot(whole))
+    greys = [group_grey(place, whole.shape[1]) for place in range(whole.shape[1])]
     colours = group_colours(panel.groups)
+    shades = {group: [shade(colours[group], place, len(front)) for place in range(len(front))] for group in colours}
+    whole_epochs(axis)
+    axis.set_title(str(layer), loc="left", pad=3)
+
+    for index, grey in zip(whole.columns, greys, strict=True):
+        axis.plot(whole.index, whole[index], color=grey, lw=0.4, zorder=1, **_dot(whole))
     ends: dict[int, list[float]] = {index: [] for index in front}
     for group in panel.groups:
         values = spectra[0][group]
         for place, shown in enumerate(front):
-            colour = shade(colours[group], place, len(front))
-            _draw_seeds(axis, [run[group][shown] for run in spectra], colour, 3 - place * 0.1)
+            _draw_seeds(axis, [run[group][shown] for run in spectra], shades[group][place], 3 - place * 0.1)
             ends[shown].append(values[shown].iloc[-1])
     axis.set_yscale("log")
-    axis.set_title(str(layer), loc="left", pad=3)
     axis.margins(x=0)
-    whole_epochs(axis)
     _limit(axis, table)
     _shade_floor(axis, table[table["group"] == ALL])
     _label_ends(axis, ends)

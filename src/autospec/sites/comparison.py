@@ -174,11 +174,11 @@ def _errors(model: nn.Module, reference: nn.Module, loss_of: nn.Module, everyone
     """How far each layer's pooled gradient is from that of all samples in one place, relative to its norm."""
     reference.zero_grad()
     loss_of(reference(everyone[0]), everyone[1]).backward()
-    found = []
+    errors = []
     for layer in LAYERS:
         pooled, whole = (_gradient(one, layer) for one in (model, reference))
-        found.append(float((pooled - whole).norm() / whole.norm()))
-    return found
+        errors.append(float((pooled - whole).norm() / whole.norm()))
+    return errors
 
 
 def _gradient(model: nn.Module, layer: str) -> Tensor:

@@ -97,13 +97,13 @@ class Heard:
             choice: the way.
             of_data: the layers that see the data themselves.
         """
-        found: dict[str, list[Part | None]] = {}
+        sent: dict[str, list[Part | None]] = {}
         for name, layer in self.layers.items():
             as_gradient = choice.way == GRADIENT or (name in of_data and not choice.share_inputs)
-            found[name] = [
+            sent[name] = [
                 part_of(layer, cell, self._shapes[name], None if as_gradient else choice) for cell in range(layer.cells)
             ]
-        return found
+        return sent
 
 
 def part_of(layer: HeardLayer, cell: int, shape: tuple[int, int], choice: Choice | None) -> Part | None:

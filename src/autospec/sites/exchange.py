@@ -49,14 +49,14 @@ class SiteExchange:
         """
         others = [rank for rank in range(len(self.names)) if rank != self.mine]
         sizes = [len(message)] * len(self.names) if lengths is None else lengths
-        found = [torch.empty(size, dtype=torch.uint8) for size in sizes]
-        found[self.mine] = message
+        messages = [torch.empty(size, dtype=torch.uint8) for size in sizes]
+        messages[self.mine] = message
         with answering(self.processes):
-            waiting = [self._receive(found[rank], rank) for rank in others if len(found[rank])]
+            waiting = [self._receive(messages[rank], rank) for rank in others if len(messages[rank])]
             waiting += [self._send(message, rank) for rank in others if len(message)]
             for work in waiting:
                 work.wait()
-        return found
+        return messages
 
     def _send(self, message: Tensor, rank: int) -> torch.distributed.Work:
         import torch.distributed as dist

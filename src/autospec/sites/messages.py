@@ -110,8 +110,8 @@ def contribution_of(head: Tensor, body: Tensor, form: Form) -> Contribution:
 
 
 def _rows_of(head: Tensor, form: Form) -> list[list[list[float]]]:
-    found: list[list[list[float]]] = head.view(torch.float64)[1 + form.cells :].view(-1, form.cells, PER_PART).tolist()
-    return found
+    rows: list[list[list[float]]] = head.view(torch.float64)[1 + form.cells :].view(-1, form.cells, PER_PART).tolist()
+    return rows
 
 
 def _pack(part: Part) -> Tensor:

@@ -111,7 +111,7 @@ def process_rows(
     Returns:
         One row per number of processes: bytes and seconds of a gradient and of a record, and how much records add.
     """
-    found = []
+    costs = []
     for size in sizes:
         gradient = ring_all_reduce(size, shape[0] * shape[1], GRADIENT_ITEM, CLUSTER)
         row: dict[str, float] = {"out": shape[0], "in": shape[1], "processes": size}
@@ -120,8 +120,8 @@ def process_rows(
             cost = ring_all_reduce(size, record_numbers(shape, groups, with_rows), RECORD_ITEM, CLUSTER)
             row |= {f"{name}_bytes": cost.sent_bytes, f"{name}_s": cost.seconds}
             row[f"{name}_adds"] = cost.seconds / every / gradient.seconds if gradient.seconds else 0.0
-        found.append(row)
-    return found
+        costs.append(row)
+    return costs
 
 
 def site_rows(
@@ -139,7 +139,7 @@ def site_rows(
     Returns:
         One row per number of sites: bytes that a site sends, and seconds, each way; a gradient's all-reduce beside.
     """
-    found = []
+    costs = []
     for size in sizes:
         ring = ring_all_reduce(size, shape[0] * shape[1], item, INTERNET)
         row: dict[str, float] = {"out": shape[0], "in": shape[1], "sites": size}
@@ -147,5 +147,5 @@ def site_rows(
         for way in WAYS:
             cost = all_to_all([sent_numbers(shape, rows, way, rank) * item] * size, INTERNET)
             row |= {f"{way}_bytes": cost.sent_bytes, f"{way}_s": cost.seconds}
-        found.append(row)
-    return found
+        costs.append(row)
+    return costs

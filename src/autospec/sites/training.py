@@ -103,13 +103,16 @@ class SiteTraining:
             groups=names,
             margins=margins,
             layers=[layer.name for layer in self._layers],
+            # every site records what was pooled by itself, so that nothing more is sent
             process_group=False,
+            # a measured floor computes a batch again in float64, and of other sites' batches only products are here
             floor="formula",
             attributes={"way": self._choice.way, "min_group": min_group, **recording.pop("attributes", {})},
             **recording,
         )
         kept = {id(layer.parameter) for layer in self._layers}
         self._watched = [entry for entry in watched if any(id(use.layer.parameter) in kept for use in entry.uses)]
+        # biases, and what no rule explains: their gradients travel whole
         self._others = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in kept]
         self._form = Form(
             {layer.name: layer.shape for layer in self._layers},
@@ -170,6 +173,7 @@ class SiteTraining:
             )
         for place, hidden in enumerate(self._hidden):
             labels = labels.where(labels != place, -1) if hidden else labels
+        # nothing is recorded now: one sum of all samples is enough to train by, and less is sent
         if not self.recorder.takes_now:
             labels = torch.full_like(labels, -1)
         return SampleGroups.of(labels.to(next(self._model.parameters()).device), self._form.cells)
@@ -210,12 +214,12 @@ class SiteTraining:
         bodies = self.exchange.all_messages(
             body_of(mine, self._form), [body_length(head, self._form) for head in heads]
         )
-        found = [contribution_of(head, body, self._form) for head, body in zip(heads, bodies, strict=True)]
-        self._refuse_drift([one.weights for one in found])
-        whole = sum(float(one.samples.sum()) for one in found)
+        contributions = [contribution_of(head, body, self._form) for head, body in zip(heads, bodies, strict=True)]
+        self._refuse_drift([one.weights for one in contributions])
+        whole = sum(float(one.samples.sum()) for one in contributions)
         if not whole:
             raise AutoSpecError("no site has a sample in this step")
-        return [one.scaled(float(one.samples.sum()) / whole) for one in found]
+        return [one.scaled(float(one.samples.sum()) / whole) for one in contributions]
 
     def _refuse_drift(self, sums: Sequence[float]) -> None:
         """AutoSpecError where another site's weights are not this one's."""
@@ -229,6 +233,7 @@ class SiteTraining:
     def _put_pooled(self, contributions: Sequence[Contribution]) -> None:
         """Make the weights' gradients the sums over sites, in the sites' order."""
         for layer in self._layers:
+            # float64, and the sites' order: every site must get the same bits
             whole, bound = torch.zeros(layer.shape, dtype=torch.float64), 0.0
             for one in contributions:
                 for part in one.parts[layer.name]:

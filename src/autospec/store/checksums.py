@@ -50,6 +50,31 @@ def structure_digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def digest_to_write(
+    arrays: Iterable[tuple[str, Sequence[str], npt.NDArray[Any]]], folders: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return the digest of the structure of a file that is about to be written.
+
+    Args:
+        arrays: Path, names of axes and values of each dataset.
+        folders: The attributes of each folder that has any, by its path; the root's is empty.
+
+    Returns:
+        As ``structure_digest``, of the datasets, these folders, and those above the datasets.
+    """
+    lines: list[str] = []
+    every = dict(folders)
+    for path, axes, values in arrays:
+        texts = values if values.dtype.kind == "S" else None
+        lines.append(dataset_line(path, values.shape, values.dtype, axes, texts))
+        above = path
+        while above := above.rpartition("/")[0]:
+            every.setdefault(above, {})
+    for path, attributes in every.items():
+        lines += folder_lines(path, attributes)
+    return structure_digest(lines)
+
+
 def axis_names(dataset: h5py.Dataset) -> list[str]:
     """Return the names of a dataset's axes.
 

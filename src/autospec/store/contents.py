@@ -88,6 +88,7 @@ SPECTRA = (
     Content(GROUP_MEMBERS, TRUTH, (GROUP, GROUP)),
     *(Content(field.path, NUMBER, field.dimensions) for field in (GROUP_ROWS, GROUP_WEIGHT, GROUP_LOSS)),
     Content(f"{LAYERS}/*@shape", WHOLE, None),
+    # a star takes slashes, too: what is narrower stands above what is wider
     *(Content(f"{LAYERS}/*/floor/{name}", NUMBER, (EPOCH, GROUP)) for name in SPECTRUM_NAMES),
     Content(f"{LAYERS}/*/bound/*", NUMBER, (EPOCH, GROUP, f"_{INDEX}")),
     *(Content(f"{LAYERS}/*/uses/*/{name}", NUMBER, (EPOCH, GROUP, f"_{INDEX}")) for name in SPECTRUM_NAMES),

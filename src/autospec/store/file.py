@@ -9,9 +9,9 @@ from pathlib import Path
 from autospec.errors import AutoSpecError
 from autospec.store.atomic import remove_leftovers
 from autospec.store.permuted_pairs import PermutationDesign
-from autospec.store.read import Spectra, open_spectra, read_table
+from autospec.store.read import Spectra, open_spectra
 from autospec.store.schema import ESCAPED_SLASH, USES, is_text
-from autospec.store.table import SpectraTable
+from autospec.store.table import SpectraTable, read_table
 from autospec.store.write import Header, spectra_bytes, write_spectra
 
 WRITE_SHARE = 0.02
@@ -36,11 +36,10 @@ class SpectraFile:
     def __init__(self, path: Path | None, header: Header, resume: bool, overwrite: bool) -> None:
         self.path = path
         self.header = header
-        self.table = initial_table(path, header, resume, overwrite)
         check_header(header)
+        self.table, self.earlier_design = _go_on_with(_find_earlier(path, resume, overwrite), header)
         self._ours = _identity(path)
         self.is_written_here = True
-        self.earlier_design = _earlier_design(path) if self.table.permutation_epochs else None
         self._last_write = time.monotonic()
         self._cost_s = 0.0
 
@@ -80,37 +79,30 @@ class SpectraFile:
         return Spectra(spectra_bytes(self.table, self.header))
 
 
-def _earlier_design(path: Path | None) -> PermutationDesign | None:
-    """What a file that is gone on with says of its permutations."""
-    permutations = None if path is None else open_spectra(path).permutations
-    return None if permutations is None else permutations.stored_design
-
-
-def initial_table(path: Path | None, header: Header, resume: bool, overwrite: bool) -> SpectraTable:
-    """Return the arrays to append to: empty ones, or those of a file that is gone on with.
-
-    Args:
-        path: the file, or None for no file.
-        header: what the file will say; a file that is gone on with must have its groups and layers.
-        resume: go on with a file that is there.
-        overwrite: lose a file that is there.
-
-    Raises:
-        AutoSpecError: for a file that is there without ``resume`` or ``overwrite``, or is of other groups or layers.
-    """
+def _find_earlier(path: Path | None, resume: bool, overwrite: bool) -> Path | None:
+    """The file that is gone on with, None where a new one begins; AutoSpecError where neither is asked for."""
     if path is None:
-        return SpectraTable()
+        return None
     if not path.parent.is_dir():
         raise AutoSpecError(f"cannot write {path}: there is no folder {path.parent}")
     remove_leftovers(path)
     if not path.exists() or overwrite:
-        return SpectraTable()
+        return None
     if not resume:
         raise AutoSpecError(f"{path} exists; pass resume=True to go on with it or overwrite=True to lose it")
+    return path
+
+
+def _go_on_with(path: Path | None, header: Header) -> tuple[SpectraTable, PermutationDesign | None]:
+    """The arrays to append to, and the design of the permutations in them; AutoSpecError for another recording's."""
+    if path is None:
+        return SpectraTable(), None
     earlier = open_spectra(path)
     if difference := _difference(earlier, header):
         raise AutoSpecError(f"{path} was recorded with other groups or layers and cannot be resumed: {difference}")
-    return read_table(path)
+    table = read_table(path)
+    permutations = earlier.permutations if table.permutation_epochs else None
+    return table, None if permutations is None else permutations.stored_design
 
 
 def check_header(header: Header) -> None:
@@ -126,7 +118,7 @@ def check_header(header: Header) -> None:
         if not is_text(name) or "\0" in name or ESCAPED_SLASH in name or USES in name:
             raise AutoSpecError(f"layer {name!r} has a name that no file can hold: rename its module")
     try:
-        spectra_bytes(SpectraTable(), header)
+        spectra_bytes((), header)
     except (TypeError, ValueError, OSError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise AutoSpecError(

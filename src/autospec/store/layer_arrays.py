@@ -1,4 +1,4 @@
-"""One layer of an opened spectra file as labelled arrays, and the scale on which its groups are compared."""
+"""The layers of an opened spectra file as labelled arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from autospec.store.schema import (
     ACTIVATION,
     ADJOINT,
     EPOCH,
-    GRADIENT,
     GROUP,
     GROUP_WEIGHT,
     INDEX,
@@ -45,6 +44,17 @@ def read_weight(file: h5py.File, group_names: Sequence[str]) -> xr.DataArray:
         nothing = np.empty((0, len(group_names)))
         return xr.DataArray(nothing, {EPOCH: np.empty(0, dtype=np.int64), GROUP: list(group_names)}, (EPOCH, GROUP))
     return _labelled(file, file[GROUP_WEIGHT.path], group_names, None)
+
+
+def read_layers(
+    file: h5py.File,
+    layers: Sequence[str],
+    group_names: Sequence[str],
+    most_epochs: int | None = None,
+    names: Collection[str] | None = None,
+) -> dict[str, xr.Dataset]:
+    """Read the statistics of some layers, each as ``read_layer`` does."""
+    return {layer: read_layer(file, layer, group_names, most_epochs, names) for layer in layers}
 
 
 def read_layer(
@@ -81,69 +91,20 @@ def read_layer(
 
 def statistics_of(folder: h5py.Group) -> dict[str, h5py.Dataset]:
     """List the datasets of a layer but those of single uses of its weight; a folder's name goes first: ``floor_…``."""
-    found: dict[str, h5py.Dataset] = {}
+    statistics: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset) and not path.startswith("uses/"):
-            found[path.replace("/", "_")] = item
+            statistics[path.replace("/", "_")] = item
 
     folder.visititems(visit)
-    return found
+    return statistics
 
 
 def with_own_indices(arrays: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
     """Give activation and adjoint spectra, among the statistics of a layer, an index of their own."""
     own = [name for name in (ACTIVATION, ADJOINT) if name in arrays]
     return arrays | {name: arrays[name].rename({INDEX: f"{name}_{INDEX}"}) for name in own}
-
-
-def spectra_of(values: xr.Dataset, statistic: str) -> xr.DataArray:
-    """Return a statistic's (epoch, group, index) singular values, with the index dimension called index."""
-    index = f"{statistic}_{INDEX}"
-    return values[statistic].rename({index: INDEX}) if index in values[statistic].dims else values[statistic]
-
-
-def scale_of(values: xr.Dataset, weight: xr.DataArray, statistic: str) -> xr.DataArray:
-    """Return the factor by which raw singular values become those that groups of unequal size are compared on.
-
-    Args:
-        values: A layer's statistics.
-        weight: (epoch, group) the groups' loss weights ``w_c``.
-        statistic: gradient, activation or adjoint.
-
-    Returns:
-        (epoch, group) ``1 / w_c`` for the gradient, ``1 / √rows_c`` for activations, ``√rows_c / w_c`` for adjoints;
-        NaN where a group had no sample.
-    """
-    # a run may have gone on writing since the layer was read
-    weight = weight.reindex(epoch=values[EPOCH])
-    weight = weight.where(weight > 0)
-    if statistic == GRADIENT:
-        return 1 / weight
-    counted: xr.DataArray = values["own_rows"] if "own_rows" in values else values["rows"]
-    rows = counted.where(counted > 0) ** 0.5
-    return 1 / rows if statistic == ACTIVATION else rows / weight
-
-
-def rank_bound_of(values: xr.Dataset, statistic: str, most: int) -> xr.DataArray:
-    """Return the (epoch, group) index beyond which singular values are zero or rounding.
-
-    Args:
-        values: A layer's statistics.
-        statistic: gradient, activation or adjoint.
-        most: The width of the spectrum.
-
-    Returns:
-        The recorded bound where there is one, else the group's rows or ``most``, whichever is smaller.
-    """
-    import xarray as xr
-
-    if statistic == GRADIENT and "rank_bound" in values:
-        return values["rank_bound"]
-    if "rows" in values:
-        return xr.where(values["rows"] < most, values["rows"], most)
-    # an engine without factors does not see rows
-    return xr.full_like(values["floor_gradient"], most)
 
 
 def _labelled(

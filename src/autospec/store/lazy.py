@@ -84,6 +84,7 @@ class StoredArray(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, basic, self._read)
 
     def _read(self, key: tuple[int | slice, ...]) -> npt.NDArray:
+        # a file that was written anew may have more epochs than xarray has labels for
         if _state(self.path) != self.state:
             raise AutoSpecError(f"{self.path} was written anew since it was opened; open it again")
         with open_checked(self.path) as file:

@@ -49,6 +49,7 @@ def write_netcdf(spectra: Spectra, path: Path) -> None:
         _write(file.create_group("records"), xr.Dataset({"weight": spectra.weight}))
         layers = file.create_group("layers")
         for layer in spectra.layers:
+            # a layer may be larger than memory
             values = spectra.lazy(layer)
             folder = layers.create_group(layer)
             folder.attrs.update(_plain(values.attrs))

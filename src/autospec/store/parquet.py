@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from autospec.errors import require_extra
 from autospec.store.atomic import write_atomically
 from autospec.store.blocks import epoch_blocks
-from autospec.store.read import FRAME_COLUMNS, Spectra, frame_needs, layer_table
+from autospec.store.read import Spectra
+from autospec.store.scale import FRAME_COLUMNS, frame_needs, layer_table
 
 if TYPE_CHECKING:
     import pandas as pd

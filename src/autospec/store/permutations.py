@@ -99,6 +99,7 @@ class PermutationRatios:
     @property
     def permutations(self) -> int:
         """The number P of permutations of each pair, the observed partition not counted."""
+        # every layer and pair has the same partitions, so that any array tells their number
         first = next(iter(self.ratios.values()), None)
         if first is not None:
             return first["log_norm"].shape[2] - 1
@@ -118,6 +119,7 @@ class PermutationRatios:
             PairPermutations(a, b, _columns_of(strata), sides(counts))
             for (a, b), strata, counts in zip(self.pairs, self.strata, self.subjects, strict=True)
         ]
+        # who changed groups when is not stored: counts and the digest tell one design from another
         nobody = np.empty(0, dtype=np.int64)
         return PermutationDesign(
             tuple(pairs),
@@ -156,6 +158,7 @@ def permutations_in(file: h5py.File, layers: Sequence[str]) -> PermutationRatios
     """
     if PERMUTATION_PAIRS not in file:
         return None
+    # pairs stand in the file before anything is permuted; without values there is nothing to test
     permuted = [layer for layer in layers if permutation_field(layer, "log_ratio").path in file]
     no_epochs = np.empty(0, dtype=np.int64)
     return PermutationRatios(

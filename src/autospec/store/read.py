@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,41 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
-from autospec.store.checksums import axis_names
 from autospec.store.description import describe
-from autospec.store.layer_arrays import rank_bound_of, read_layer, read_weight, scale_of, spectra_of
+from autospec.store.header import read_header, read_training
+from autospec.store.layer_arrays import read_layer, read_layers, read_weight
 from autospec.store.opening import open_checked
 from autospec.store.permutations import PermutationRatios, permutations_in
-from autospec.store.schema import (
-    EPOCH,
-    GRADIENT,
-    GROUP,
-    GROUP_IS_MARGIN,
-    GROUP_MEMBERS,
-    GROUP_NAMES,
-    GROUP_SIZES,
-    INDEX,
-    LAYERS,
-    RECORDED_EPOCHS,
-    SPECTRUM_NAMES,
-    TRAINING_CURVES,
-    TRAINING_EPOCHS,
-    Field,
-    layer_of_folder,
-    layer_path,
-)
-from autospec.store.table import SpectraTable
+from autospec.store.questions import Questions
+from autospec.store.scale import FRAME_COLUMNS, layer_table, scale_of, spectra_of
+from autospec.store.schema import GRADIENT, RECORDED_EPOCHS, SPECTRUM_NAMES
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-    from matplotlib.figure import Figure
 
 
-FRAME_COLUMNS = ("layer", "epoch", "group", "index", "value", "scaled", "floor", "scaled_floor", "rank_bound")
-
-
-class Spectra:
+class Spectra(Questions):
     """The spectra of one run, read on demand.
 
     ``spectra["encoder.0"]`` is an ``xarray.Dataset`` of one layer with labelled axes; ``to_frame`` a tidy table over
@@ -57,7 +36,11 @@ class Spectra:
 
     Attributes:
         path: The file, or its bytes.
+        where: The file's path, or that it is in memory.
         attributes: What the file says of its run, by name.
+        run_id: The run's id; empty where the recorder was not given one.
+        complete: Whether the run was recorded to its end.
+        simulated: Whether the run's data are simulated.
         group_names: Its groups; the first is ``all``, the whole batch.
         sizes: The subjects or samples in each group; NaN where the writer did not know.
         members: Of each group the disjoint groups that it is made of: itself, or the parts of a margin.
@@ -78,44 +61,22 @@ class Spectra:
         self.path = path if isinstance(path, bytes) else Path(path)
         self._loaded_layers: dict[str, xr.Dataset] = {}
         self._loaded_weight: xr.DataArray | None = None
-        with open_checked(self.path) if file is None else contextlib.nullcontext(file) as header:
-            self.attributes: dict[str, Any] = dict(header.attrs)
-            self.layers: list[str] = [layer_of_folder(folder) for folder in header.get(LAYERS, ())]
-            self.shapes = {
-                name: tuple(map(int, header[layer_path(name)].attrs.get("shape", ()))) for name in self.layers
-            }
-            self.group_names: list[str] = [name.decode() for name in header[GROUP_NAMES][()]]
-            names = np.array(self.group_names)
-            parts = header[GROUP_MEMBERS][()] if GROUP_MEMBERS in header else np.eye(len(names), dtype=bool)
-            self.members: dict[str, frozenset[str]] = {
-                name: frozenset(names[row].tolist()) for name, row in zip(self.group_names, parts, strict=True)
-            }
-            size = header[GROUP_SIZES][()] if GROUP_SIZES in header else np.full(len(names), np.nan)
-            self.sizes: dict[str, float] = dict(zip(self.group_names, size.tolist(), strict=True))
-            self._is_margin = header[GROUP_IS_MARGIN][()]
+        with open_checked(self.path) if file is None else contextlib.nullcontext(file) as opened:
+            header = read_header(opened)
+        self.where = "in memory" if isinstance(self.path, bytes) else str(self.path)
+        self.attributes: dict[str, Any] = header.attributes
+        self.run_id = str(header.attributes.get("run_id", ""))
+        self.complete = bool(header.attributes.get("complete", False))
+        self.simulated = bool(header.attributes.get("simulated", False))
+        self.group_names: list[str] = header.group_names
+        self.sizes: dict[str, float] = header.sizes
+        self.members: dict[str, frozenset[str]] = header.members
+        self.layers: list[str] = list(header.shapes)
+        self.shapes: dict[str, tuple[int, ...]] = header.shapes
+        self._is_margin = header.is_margin
 
     def __repr__(self) -> str:
         return describe(self)
-
-    @property
-    def where(self) -> str:
-        """The file's path, or that it is in memory."""
-        return "in memory" if isinstance(self.path, bytes) else str(self.path)
-
-    @property
-    def run_id(self) -> str:
-        """The run's id; empty where the recorder was not given one."""
-        return str(self.attributes.get("run_id", ""))
-
-    @property
-    def complete(self) -> bool:
-        """Whether the run was recorded to its end."""
-        return bool(self.attributes.get("complete", False))
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the run's data are simulated."""
-        return bool(self.attributes.get("simulated", False))
 
     @cached_property
     def groups(self) -> pd.DataFrame:
@@ -128,7 +89,7 @@ class Spectra:
     def training(self) -> pd.DataFrame:
         """One row per epoch, by its number or step: training and validation loss and metric, as far as given."""
         with open_checked(self.path) as file:
-            return _read_training(file)
+            return read_training(file)
 
     @cached_property
     def permutations(self) -> PermutationRatios | None:
@@ -233,104 +194,6 @@ class Spectra:
             return self[layer]
         return lazy_layer(self.path, layer, self.group_names)
 
-    def to_netcdf(self, path: str | Path) -> None:
-        """Write every layer's statistics as NetCDF 4, which other languages and ``xarray.open_datatree`` read.
-
-        The file is copied in pieces, so that its size does not matter.
-
-        Args:
-            path: The file, such as ``spectra.nc``; one that is there is replaced.
-
-        Raises:
-            AutoSpecError: The file cannot be written, or h5netcdf is not installed.
-        """
-        import_module("autospec.store.netcdf").write_netcdf(self, Path(path))
-
-    def to_parquet(self, path: str | Path, statistic: str = GRADIENT, leading: int | None = None) -> None:
-        """Write the table of ``to_frame`` as Parquet, piece by piece, so that its size does not matter.
-
-        Args:
-            path: The file, such as ``spectra.parquet``; one that is there is replaced.
-            statistic: gradient, activation or adjoint.
-            leading: So many of the largest singular values; None takes all.
-
-        Raises:
-            AutoSpecError: The statistic has no scale or was not recorded, the file cannot be written, or pyarrow is
-                not installed.
-        """
-        import_module("autospec.store.parquet").write_parquet(self, Path(path), statistic, leading)
-
-    # What follows is made by rooms above this one, which import it: they are named, and loaded when they are used, so
-    # that reading stands below drawing and needs neither matplotlib nor scipy.
-
-    def plot(
-        self,
-        layers: str | Sequence[str] | None = None,
-        groups: str | Sequence[str] | None = None,
-        path: str | Path | None = None,
-    ) -> Figure:
-        """Draw the singular values of each layer's mean gradient over training, group by group.
-
-        Args:
-            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
-            groups: The groups in front; None takes the disjoint groups.
-            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
-
-        Returns:
-            A matplotlib figure; a notebook shows it.
-
-        Raises:
-            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
-        """
-        return import_module("autospec.figures.spectra_pictures").plot(self, layers, groups, path)
-
-    def plot_differences(
-        self, a: str, b: str, layers: str | Sequence[str] | None = None, path: str | Path | None = None
-    ) -> Figure:
-        """Draw where the mean gradients' spectra of two groups differ, with a p where there is a valid test.
-
-        Args:
-            a: The first group.
-            b: The second group, which shares no sample with the first.
-            layers: Layers by name or pattern (``encoder.*``); None takes the first twelve.
-            path: A file to save the picture to; its ending says which kind (.png, .pdf, .svg).
-
-        Returns:
-            A matplotlib figure; a notebook shows it.
-
-        Raises:
-            AutoSpecError: There is no such layer or group, or the picture cannot be saved.
-        """
-        return import_module("autospec.figures.spectra_pictures").plot_differences(self, a, b, layers, path)
-
-    def summary(self) -> pd.DataFrame:
-        """Say what happened in each layer, one row per layer.
-
-        Returns:
-            σ₁ and effective rank of the mean gradient at the end of training, the change of that rank, cosine and
-            cancellation of the groups, and a verdict in words; ``analysis.layer_summary.COLUMNS`` explains each.
-
-        Raises:
-            AutoSpecError: Gradient spectra were not recorded.
-        """
-        return import_module("autospec.analysis.layer_summary").summarise(self)
-
-    def tests(self, a: str | None = None, b: str | None = None, finer: bool = False) -> pd.DataFrame:
-        """Test groups against each other by permuting the labels of subjects, in every layer.
-
-        Args:
-            a: The first group of a pair whose rows alone are wanted; None takes every pair.
-            b: The second.
-            finer: Whether epochs and indices have exploratory rows of their own.
-
-        Returns:
-            A row per test; ``analysis.permutation.COLUMNS`` explains the columns, and ``note`` says why a p is missing.
-
-        Raises:
-            AutoSpecError: There is no such pair.
-        """
-        return import_module("autospec.analysis.permutation_table").permutation_table(self, a, b, finer)
-
     def _layer_with(self, layer: str, statistic: str) -> xr.Dataset:
         """A layer's statistics; AutoSpecError where the spectra of one are not among them."""
         if statistic not in SPECTRUM_NAMES:
@@ -354,39 +217,11 @@ class Spectra:
             self._check_layer(layer)
         self.layers = [layer for layer in self.layers if layers is None or layer in layers]
         self._loaded_weight = read_weight(file, self.group_names)
-        self._loaded_layers = {
-            layer: read_layer(file, layer, self.group_names, most_epochs, names) for layer in self.layers
-        }
+        self._loaded_layers = read_layers(file, self.layers, self.group_names, most_epochs, names)
         # cached properties, as if they had been asked for
-        self.training = _read_training(file)
+        self.training = read_training(file)
         if names is None:  # they may be larger than all else, and some statistics alone do not need them
             self.permutations = permutations_in(file, self.layers)
-
-
-def _read_training(file: h5py.File) -> pd.DataFrame:
-    import pandas as pd
-
-    curves = {field.path.replace("/", "_"): file[field.path][()] for field in TRAINING_CURVES if field.path in file}
-    epochs = file[TRAINING_EPOCHS.path][()] if TRAINING_EPOCHS.path in file else np.empty(0, dtype=np.int64)
-    return pd.DataFrame(curves, index=pd.Index(epochs, name="epoch"))
-
-
-def frame_needs(statistic: str) -> tuple[str, ...]:
-    """Return the names of what ``layer_table`` makes its columns of."""
-    return (statistic, f"floor_{statistic}", "rows", "own_rows", "rank_bound")
-
-
-def layer_table(values: xr.Dataset, weight: xr.DataArray, statistic: str, leading: int | None) -> pd.DataFrame:
-    """Return the columns of ``FRAME_COLUMNS``, but the layer's name, of some or all epochs of a layer."""
-    spectra = spectra_of(values, statistic)
-    width = spectra.sizes["index"]
-    table = spectra.isel(index=slice(leading)).to_dataset(name="value")
-    scale = scale_of(values, weight, statistic)
-    table["scaled"] = table["value"] * scale
-    table["floor"] = values[f"floor_{statistic}"]
-    table["scaled_floor"] = table["floor"] * scale
-    table["rank_bound"] = rank_bound_of(values, statistic, width)
-    return table.to_dataframe(dim_order=[EPOCH, GROUP, INDEX]).reset_index()
 
 
 def open_spectra(path: str | Path) -> Spectra:
@@ -428,28 +263,3 @@ def load_spectra(
         spectra = Spectra(path, file)
         spectra._load(file, layers, most_epochs, names)
     return spectra
-
-
-def read_table(path: Path) -> SpectraTable:
-    """Read the per-epoch arrays of a file, to go on appending to them.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The arrays of every recorded epoch, of every epoch and of every permuted one.
-
-    Raises:
-        AutoSpecError: The file is missing or cannot be read.
-    """
-    table = SpectraTable()
-
-    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            field = Field(name, tuple(axis_names(item)), item.dtype.name)
-            if field.per_record or field.per_epoch or field.per_permutation:
-                table.restore(field, item[()])
-
-    with open_checked(path) as file:
-        file.visititems(visit)
-    return table

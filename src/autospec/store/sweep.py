@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from autospec.errors import AutoSpecError, require_extra
 from autospec.store.layers_by_name import layers_by_name
-from autospec.store.read import FRAME_COLUMNS, Spectra, frame_needs, load_spectra, open_spectra
+from autospec.store.read import Spectra, load_spectra, open_spectra
+from autospec.store.scale import FRAME_COLUMNS, frame_needs
 from autospec.store.schema import GRADIENT
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def open_sweep(
     import pandas as pd
 
     paths = _paths(Path(folder))
+    # every header first: in which keys runs differ is known only when all were seen
     headers = {path: open_spectra(path) for path in paths}
     names = _names(headers, Path(folder))
     configurations = {path: _configuration(spectra) for path, spectra in headers.items()}

@@ -1,13 +1,17 @@
-"""The spectra of a run in memory: one growing array per dataset of the file."""
+"""The spectra of a run in memory: one growing array per dataset of the file, empty or read back to be gone on with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from autospec.errors import AutoSpecError
+from autospec.store.checksums import axis_names
+from autospec.store.opening import open_checked
 from autospec.store.schema import PERMUTATION_EPOCHS, RECORDED_EPOCHS, TRAINING_EPOCHS, Field
 
 AnyArray = npt.NDArray[np.generic]
@@ -37,6 +41,7 @@ class GrowingArray:
     def append(self, value: npt.ArrayLike | None) -> None:
         """Add one slice of the item's shape; None leaves a gap: NaN, or zero for counts."""
         if self._length == len(self._room):
+            # doubled, so that an epoch costs as much to append however long the run is
             self._room = np.concatenate([self._room, np.empty_like(self._room)])
         if value is None:
             value = np.nan if self._room.dtype.kind == "f" else 0
@@ -109,6 +114,7 @@ class SpectraTable:
         Raises:
             AutoSpecError: for a slice of another shape than those before; nothing is added then.
         """
+        # all are looked at before any grows: a record that is refused leaves the table as it was
         for field, value in values.items():
             array = self._arrays.get(field.path)
             if array is not None and value is not None and np.shape(value) != array.values.shape[1:]:
@@ -121,6 +127,7 @@ class SpectraTable:
         for field, value in values.items():
             if field.path not in self._arrays and value is not None:
                 array = self._arrays[field.path] = GrowingArray(field, np.shape(value))
+                # a statistic that begins late: gaps before it keep all arrays equally long
                 for _ in range(length):
                     array.append(None)
         given = {field.path: value for field, value in values.items()}
@@ -140,6 +147,7 @@ class SpectraTable:
 
     def truncate(self, epoch: int) -> None:
         """Forget everything from an epoch on, by its number or step."""
+        # by labels, since the three kinds of arrays have slices at different epochs
         recorded = sum(label < epoch for label in self.epochs)
         trained = sum(label < epoch for label in self.training_epochs)
         permuted = sum(label < epoch for label in self.permutation_epochs)
@@ -148,3 +156,29 @@ class SpectraTable:
                 array.truncate(permuted)
             else:
                 array.truncate(recorded if array.field.per_record else trained)
+
+
+def read_table(path: Path) -> SpectraTable:
+    """Read the per-epoch arrays of a file, to go on appending to them.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays of every recorded epoch, of every epoch and of every permuted one.
+
+    Raises:
+        AutoSpecError: The file is missing or cannot be read.
+    """
+    table = SpectraTable()
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            field = Field(name, tuple(axis_names(item)), item.dtype.name)
+            # whatever grows with epochs, a statistic of the user's own too; the rest is the header's
+            if field.per_record or field.per_epoch or field.per_permutation:
+                table.restore(field, item[()])
+
+    with open_checked(path) as file:
+        file.visititems(visit)
+    return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,8 @@ from autospec.store.checksums import (
     DIGEST,
     FORMAT,
     HEAPS,
-    dataset_line,
+    digest_to_write,
     fixed_text,
-    folder_lines,
-    structure_digest,
     text_checksums,
 )
 from autospec.store.permuted_pairs import PermutationDesign
@@ -46,7 +44,7 @@ from autospec.store.schema import (
     joint_path,
     layer_path,
 )
-from autospec.store.table import AnyArray, SpectraTable
+from autospec.store.table import AnyArray, GrowingArray, SpectraTable
 
 CHUNK_EPOCHS = 512
 """Chunks of one epoch make reading a long run some twenty times slower."""
@@ -91,25 +89,22 @@ def write_spectra(path: Path, table: SpectraTable, header: Header) -> None:
         temporary.write_bytes(image)
 
 
-def spectra_bytes(table: SpectraTable, header: Header) -> bytes:
+def spectra_bytes(table: Iterable[GrowingArray], header: Header) -> bytes:
     """Return the bytes of a spectra file.
 
     They are made in memory, since a disk that fills up under HDF5 crashes the interpreter.
     """
+    arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
+    arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
+    folders = _attributed_folders(header)
+    digest = digest_to_write(arrays, folders)
     stream = io.BytesIO()  # takes a third less time than HDF5's own files in memory, which are copied to get at them
     with h5py.File(stream, "w", libver=FORMAT) as file:
-        arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
-        arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
         file.create_group(LAYERS, track_order=True)  # read back in the model's order
-        attributed = _attributed_folders(header)
-        for path, attributes in attributed.items():
+        for path, attributes in folders.items():
             file.require_group(path or "/").attrs.update(attributes)
         datasets = [_create_dataset(file, *array) for array in arrays]
-        lines = [dataset_line(path, values.shape, values.dtype, axes, _texts(values)) for path, axes, values in arrays]
-        plain = {above for path, _, _ in arrays for above in _folders_above(path)} - set(attributed)
-        for path in [*attributed, *plain]:
-            lines += folder_lines(path, attributed.get(path, {}))
-        file.attrs[DIGEST] = structure_digest(lines)
+        file.attrs[DIGEST] = digest
         file.flush()
         file.attrs[HEAPS] = text_checksums(stream.getvalue())  # all text is there, and no value yet: a quick search
         for dataset, (_, _, values) in zip(datasets, arrays, strict=True):
@@ -165,12 +160,6 @@ def _attributed_folders(header: Header) -> dict[str, dict[str, Any]]:
     return folders
 
 
-def _folders_above(path: str) -> Iterator[str]:
-    """The folders that a dataset lies in, but for the root."""
-    while path := path.rpartition("/")[0]:
-        yield path
-
-
 def _members(header: Header) -> AnyArray:
     """(group, group): the disjoint groups that each group is made of; ``all`` is made of every one."""
     disjoint = [name for name in header.groups if name != ALL and name not in header.margins]
@@ -186,11 +175,6 @@ def _create_dataset(file: h5py.File, path: str, dimensions: tuple[str, ...], val
     for axis, dimension in enumerate(dimensions):
         h5py.h5ds.set_label(dataset, axis, dimension.encode())  # dims[axis].label takes three times as long
     return dataset
-
-
-def _texts(values: AnyArray) -> AnyArray | None:
-    """The values where they are text."""
-    return values if values.dtype.kind == "S" else None
 
 
 def _chunks(values: AnyArray) -> tuple[int, ...] | None:

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from autospec.errors import AutoSpecError
 from autospec.experiments import datasets
 from autospec.experiments.config.checks import check_config
-from autospec.experiments.config.grid import ARCHITECTURES_OF, compose_config, figure_names, panels_of_figure
+from autospec.experiments.config.grid import (
+    ARCHITECTURES_OF,
+    chosen_figures,
+    compose_config,
+    figure_names,
+    panels_of_figure,
+)
 from autospec.experiments.config.run_id import run_id
 from autospec.experiments.config.schema import DATASET_SCHEMAS, Activation, Architecture, Task
 
@@ -163,3 +170,10 @@ def test_sizes_belong_to_a_preset_and_a_cell(file):
     preset, data, architecture = file.stem.split("-")
     assert (CONF / "preset" / f"{preset}.yaml").is_file()
     assert architecture in ARCHITECTURES_OF[data]
+
+
+def test_figures_are_asked_for_by_number_or_name():
+    assert chosen_figures(CONF, "all") == list(FIGURES)
+    assert chosen_figures(CONF, "4, fnc,1") == ["fig4", "fnc", "fig1"]
+    with pytest.raises(AutoSpecError, match=r"^--figure 1,9: there is no figure 9; allowed are 1, 2, .*, 8, fnc$"):
+        chosen_figures(CONF, "1,9")

@@ -18,7 +18,7 @@ from autospec.experiments.report import figure as figure_module
 from autospec.experiments.report.figure import update_figure
 from autospec.experiments.report.figure_plan import check_comparisons, plan_figure
 from autospec.experiments.report.retraining import ratios_path
-from autospec.store import read
+from autospec.store import layer_arrays, read
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 TINY = ["dataset.per_digit=16", "epochs=4", "preset=quick", "introspection.retrain=19", "introspection.permutations=49"]
@@ -85,7 +85,7 @@ def test_the_summary_has_a_row_for_each_panel_layer_and_pair_in_front(made):
 def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatch):
     plans, figure = made
     opened, layers = Counter(), Counter()
-    open_file, read_layer = read.open_checked, read.read_layer
+    open_file, read_layer = read.open_checked, layer_arrays.read_layer
 
     def count_file(path):
         opened[path] += 1
@@ -96,7 +96,8 @@ def test_a_figure_opens_each_run_once_and_reads_each_layer_once(made, monkeypatc
         return read_layer(file, layer, *options)
 
     monkeypatch.setattr(read, "open_checked", count_file)
-    monkeypatch.setattr(read, "read_layer", count_layer)
+    for module in (read, layer_arrays):
+        monkeypatch.setattr(module, "read_layer", count_layer)
     for draw in ("draw_figure", "draw_panel"):
         monkeypatch.setattr(figure_module, draw, lambda *_: None)
     figure.stamp.unlink()

@@ -119,6 +119,7 @@ def loop_over_groups(problem: Problem) -> Step:
             for place, weight in enumerate(weights):
                 before = sums[place]
                 sums[place] = weight.grad if before is None or weight.grad is None else before + weight.grad
+                # each group by itself; the optimizer gets the sum of all in the end
                 weight.grad = None
         for weight, total in zip(weights, sums, strict=True):
             weight.grad = total

@@ -91,6 +91,7 @@ def _least(step: Step, repetitions: int) -> float:
         began = time.process_time()
         step()
         taken.append(time.process_time() - began)
+    # the least: whatever else the machine does can only add to it
     return min(taken)
 
 

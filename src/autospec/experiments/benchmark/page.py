@@ -70,11 +70,13 @@ def _growth(points: Sequence[Point]) -> list[str]:
 def faster(rows: Sequence[Row]) -> str:
     """Who is faster than ``fast`` on which model, in a sentence."""
     own = {row.model: row.time_ratio for row in rows if row.method == FAST and row.time_ratio is not None}
-    found = [
+    faster_ones = [
         f"{row.method} on {row.model} ({row.time_ratio:.2f} against {own[row.model]:.2f})"
         for row in rows
         if row.method in OTHERS and row.time_ratio is not None and row.time_ratio < own.get(row.model, 0.0)
     ]
     return (
-        f"Faster than `fast`: {'; '.join(found)}." if found else "No other method is faster than `fast` on any model."
+        f"Faster than `fast`: {'; '.join(faster_ones)}."
+        if faster_ones
+        else "No other method is faster than `fast` on any model."
     )

@@ -26,8 +26,8 @@ def vmap_grad(model: nn.Module, problem: Problem) -> Callable[[], list[Tensor]]:
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def loss(weights: dict[str, Tensor], one: Tensor, target: Tensor) -> Tensor:
-        found = functional_call(model, weights, (one[None],))
-        value: Tensor = (found - target[None]).square().mean() / len(problem.inputs)
+        output = functional_call(model, weights, (one[None],))
+        value: Tensor = (output - target[None]).square().mean() / len(problem.inputs)
         return value
 
     mapped = vmap(grad(loss), (None, 0, 0), chunk_size=CHUNK)
@@ -51,7 +51,7 @@ def opacus(model: nn.Module, problem: Problem) -> Callable[[], list[Tensor]]:
     def gradients() -> list[Tensor]:
         problem.losses(wrapped).mean().backward()
         # it undoes the mean
-        return [found / len(problem.inputs) for found in _taken(weights, "grad_sample")]
+        return [gradient / len(problem.inputs) for gradient in _taken(weights, "grad_sample")]
 
     return gradients
 
@@ -82,12 +82,12 @@ def trained_weights(model: nn.Module) -> list[nn.Parameter]:
 
 def _taken(weights: Sequence[nn.Parameter], name: str) -> list[Tensor]:
     """What a library has left on each weight, which is taken off it."""
-    found = [getattr(weight, name, None) for weight in weights]
+    left = [getattr(weight, name, None) for weight in weights]
     for weight in weights:
         setattr(weight, name, None)
-    if any(one is None for one in found):
+    if any(one is None for one in left):
         raise AutoSpecError("gives no gradients of single samples for a layer of this model")
-    return [one for one in found if one is not None]
+    return [one for one in left if one is not None]
 
 
 def first_line(error: Exception) -> str:

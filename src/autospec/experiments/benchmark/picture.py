@@ -51,11 +51,11 @@ def draw_bars(rows: Sequence[Row], path: Path) -> None:
 
 def methods_of(rows: Sequence[Row]) -> dict[str, list[float]]:
     """The time ratios of every method on the paper's architectures."""
-    found: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {}
     for row in rows:
         if row.model in SHAPES and row.time_ratio is not None and row.method != PLAIN_AGAIN:
-            found.setdefault(row.method, []).append(row.time_ratio)
-    return found
+            ratios.setdefault(row.method, []).append(row.time_ratio)
+    return ratios
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -96,8 +96,8 @@ class _FirstOutput(nn.Module):
         self.block = block
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found = self.block(inputs)
-        output: Tensor = found[0] if isinstance(found, tuple) else found
+        outputs = self.block(inputs)
+        output: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
         return output
 
 

@@ -97,6 +97,7 @@ def _measure(processes: Processes, name: str, blocks: int) -> Cost:
     for step in arms.values():
         _seconds(processes, step, WARM_UP)
     before = _sent(recorder)
+    # one way after the other in each block, so that the machine's slow moments fall on all of them
     taken = np.array([[_seconds(processes, step, EVERY) for step in arms.values()] for _ in range(blocks)])
     sent = [(now - then) / blocks for now, then in zip(_sent(recorder), before, strict=True)]
     recorder.close(complete=False)
@@ -175,7 +176,7 @@ def _seconds(processes: Processes, step: Step, repetitions: int) -> float:
     return time.process_time() - began
 
 
-def table(found: Sequence[Cost]) -> str:
+def table(costs: Sequence[Cost]) -> str:
     """A table in Markdown, a row for each model: medians, and quartiles of ratios."""
     lines = [
         "| model | ms a step without | plain again | ratio | eigenvalues alone | messages a record | KiB a record "
@@ -186,7 +187,7 @@ def table(found: Sequence[Cost]) -> str:
         f"| {one.model} | {one.step_ms:.1f} | {_quartiles(one.again)} | {_quartiles(one.ratio)} | {one.least:.2f} | "
         f"{one.messages:.1f} | "
         f"{one.bytes / 1024:.0f} | {one.message_ms:.1f} |"
-        for one in found
+        for one in costs
     ]
     return "\n".join(lines) + "\n"
 

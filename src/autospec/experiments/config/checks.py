@@ -92,12 +92,12 @@ def _contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield f"processes={config.processes}: engine={introspection.engine} is for one process; allowed is hooks"
     if config.batch_size is not None and 1 <= config.batch_size < config.processes:
         yield f"processes={config.processes}: more than batch_size={config.batch_size} samples; each needs one"
+    yield from _parts(config)
     mistake = tolerance_mistake(introspection.tolerance, introspection.leading, introspection.statistics)
     if mistake:
         yield f"introspection.{mistake}"
     yield from pair_mistakes("figure.pairs", config.figure.pairs)
     yield from pair_mistakes("introspection.permutation_pairs", introspection.permutation_pairs or ())
-    yield from _parts(config)
     if isinstance(config.dataset, CustomConfig) or config.architecture is Architecture.custom:
         return  # whether they fit, only a run can tell
     architectures = ARCHITECTURES_OF.get(config.dataset.name, ())

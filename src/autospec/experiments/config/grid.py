@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from autospec.errors import AutoSpecError
 from autospec.experiments.config.registry import register_schemas
 
 ARCHITECTURES_OF: dict[str, tuple[str, ...]] = {
@@ -58,3 +59,25 @@ def panels_of_figure(conf: Path, figure: str, overrides: Sequence[str] = ()) -> 
 def figure_names(conf: Path) -> list[str]:
     """Return the names of the figures in ``conf/figure``, by their number: fig1, fig2, ..."""
     return sorted((path.stem for path in (conf / "figure").glob("fig*.yaml")), key=lambda name: int(name[3:]))
+
+
+def chosen_figures(conf: Path, asked: str) -> list[str]:
+    """Return the names of the figures that a text asks for.
+
+    Args:
+        conf: the folder of configuration files.
+        asked: numbers of the paper's figures, or names of others, with commas between them; ``all`` is the paper's.
+
+    Raises:
+        AutoSpecError: for a figure that is not there.
+    """
+    numbered = figure_names(conf)
+    # figures that are not the paper's have names: fnc
+    named = sorted(path.stem for path in (conf / "figure").glob("*.yaml") if path.stem not in (*numbered, "none"))
+    texts = [text.strip() for text in asked.split(",")]
+    names = numbered if asked == "all" else [text if text in named else f"fig{text}" for text in texts]
+    for name in names:
+        if name not in (*numbered, *named):
+            allowed = ", ".join([*(one.removeprefix("fig") for one in numbered), *named])
+            raise AutoSpecError(f"--figure {asked}: there is no figure {name[3:]}; allowed are {allowed}")
+    return names

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import ExperimentConfig, Shows
+from autospec.experiments.config.schema import (
+    CohortConfig,
+    DatasetConfig,
+    ExperimentConfig,
+    MnistConfig,
+    Shows,
+    SinusoidConfig,
+)
 from autospec.store.schema import ALL
 
 Pairs = Sequence[Sequence[str]]
@@ -18,19 +26,47 @@ def pair_mistakes(key: str, pairs: Pairs) -> Iterator[str]:
             yield f"{key}: {pair} is not a pair of two groups"
 
 
-def check_pairs(config: ExperimentConfig, groups: Sequence[str]) -> None:
+def group_names(config: DatasetConfig) -> list[str] | None:
+    """The names that groups and margins may have by the configuration alone.
+
+    Args:
+        config: The data set's configuration.
+
+    Returns:
+        The names; None where the data's values name them.
+
+    Example:
+        >>> group_names(MnistConfig(digits=[0, 3]))
+        ['0', '3']
+    """
+    if isinstance(config, MnistConfig):
+        return [str(digit) for digit in config.digits]
+    if isinstance(config, SinusoidConfig):
+        return [str(kind) for kind in config.classes]
+    if not isinstance(config, CohortConfig) or any(column not in config.labels for column in config.group_by):
+        return None
+    labels = [list(config.labels[column]) for column in config.group_by]
+    crossed = ["/".join(cell) for cell in product(*labels)]
+    return list(dict.fromkeys([*crossed, *(label for names in labels for label in names)]))
+
+
+def check_pairs(config: ExperimentConfig, groups: Sequence[str] | None = None) -> None:
     """Check every pair that a run of this configuration needs against the groups that its data have.
 
-    Called once for a run, as soon as the groups' names are there: before the data are loaded where the configuration
-    tells the names, and after it where only the data do.
+    Called as soon as the groups' names are there: before the data are loaded where the configuration tells the names,
+    and after it where only the data do.
 
     Args:
         config: a configuration whose values are checked.
-        groups: names of the groups and margins, with or without ``all``.
+        groups: names of the groups and margins, with or without ``all``; None before the data are loaded.
 
     Raises:
         AutoSpecError: for fewer than two groups where groups are compared, or a pair of another group.
     """
+    if groups is None:
+        groups = group_names(config.dataset)
+        if groups is None:
+            return
     if config.panel.shows is Shows.differences:
         pairs_in_front(config.figure.pairs, groups)
     names = [group for group in groups if group != ALL]

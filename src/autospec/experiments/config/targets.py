@@ -98,6 +98,7 @@ def _advice(target: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """What went wrong at the bottom of an exception, in one line."""
+    # Hydra wraps what went wrong, in several layers; the innermost says it
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
@@ -110,6 +111,7 @@ def typed_here() -> Iterator[None]:
     if here in sys.path or "" in sys.path:
         yield
         return
+    # at the end: a file beside the command must not take the place of an installed package
     sys.path.append(here)
     try:
         yield

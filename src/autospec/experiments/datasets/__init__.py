@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from itertools import product
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.config.schema import CohortConfig, CustomConfig, DatasetConfig, MnistConfig, SinusoidConfig
+from autospec.experiments.config.schema import CustomConfig, DatasetConfig
 from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.datasets.fingerprint import digest
 
@@ -53,30 +52,6 @@ def check(config: DatasetConfig) -> None:
         module.check(config)
 
 
-def group_names(config: DatasetConfig) -> list[str] | None:
-    """The names that groups and margins may have by the configuration alone.
-
-    Args:
-        config: The data set's configuration.
-
-    Returns:
-        The names; None where the data's values name them.
-
-    Example:
-        >>> group_names(MnistConfig(digits=[0, 3]))
-        ['0', '3']
-    """
-    if isinstance(config, MnistConfig):
-        return [str(digit) for digit in config.digits]
-    if isinstance(config, SinusoidConfig):
-        return [str(kind) for kind in config.classes]
-    if not isinstance(config, CohortConfig) or any(column not in config.labels for column in config.group_by):
-        return None
-    labels = [list(config.labels[column]) for column in config.group_by]
-    crossed = ["/".join(cell) for cell in product(*labels)]
-    return list(dict.fromkeys([*crossed, *(label for names in labels for label in names)]))
-
-
 def fingerprint(config: DatasetConfig) -> str:
     """A digest of everything outside the configuration that decides the data.
 
@@ -100,4 +75,5 @@ def _module(config: DatasetConfig) -> Any:
         return import_module(f"{__name__}.{_CUSTOM}")
     if config.name not in _MODULES:
         raise AutoSpecError(f"dataset={config.name}: unknown; allowed are {', '.join(_MODULES)}")
+    # imported when it is asked for: each brings the packages that read its own files
     return import_module(f"{__name__}.{_MODULES[config.name]}")

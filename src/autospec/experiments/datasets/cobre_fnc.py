@@ -113,6 +113,7 @@ def load(config: CobreFncConfig) -> Dataset:
     elif len(config.blocks) > 1:
         data = replace(data, inputs=_equal_blocks(data.inputs, names))
     if config.form == "picture":
+        # one subject tells how many windows there are
         windows = connectivity(chosen[:1], config.window).shape[1]
         vectors = data.inputs.reshape(len(data.inputs), windows, -1)
         data = replace(data, inputs=pictures(vectors, chosen.shape[2]))
@@ -175,6 +176,7 @@ def _map_means(config: CobreFncConfig, rows: npt.NDArray) -> npt.NDArray[np.floa
             raise AutoSpecError(f"dataset.blocks: {file} has no /maps; prepare it without --no-maps, or leave maps out")
         maps = root["maps"]
         template = root["template"][:] if "template" in root else sum(maps[row] for row in rows) / len(rows)
+        # by one map for all: voxels of each subject's own would make everybody strong
         limit = np.quantile(template, 0.9, axis=1, keepdims=True)
         inside = template >= limit
         return np.stack([(maps[int(row)] * inside).sum(axis=1) / inside.sum(axis=1) for row in rows]).astype(np.float64)

@@ -59,7 +59,7 @@ def sources(config: CobreMapsConfig) -> list[Path]:
     folder = Path(config.path)
     if not (folder / PARTICIPANTS).is_file():
         return [find_prepared(folder)]
-    files = next((found for pattern in MAPS if (found := sorted(folder.glob(pattern)))), [])
+    files = next((maps for pattern in MAPS if (maps := sorted(folder.glob(pattern)))), [])
     if not files:
         raise AutoSpecError(f"dataset.path={folder}: there is no {' or '.join(MAPS)}")
     participants = folder / PARTICIPANTS

@@ -128,6 +128,7 @@ def _read_prepared(
 
 def _with_varying_data(subjects: pd.DataFrame, data: npt.NDArray, account: Account, source: str) -> pd.DataFrame:
     """The subjects all of whose components vary over time; the account names the others."""
+    # a constant has no z-score, and goes with nothing
     still = np.ptp(data[subjects["row"]], axis=1) == 0
     for subject, constant in zip(subjects["id"], still, strict=True):
         if constant.any():

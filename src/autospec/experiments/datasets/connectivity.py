@@ -62,6 +62,7 @@ def connectivity(timecourses: npt.NDArray, window: int | None = None) -> npt.NDA
             )
         unit = centred / norms[:, None]
         correlations = np.einsum("ntp,ntp->np", unit[:, :, first], unit[:, :, second], optimize=True)
+        # rounding puts a correlation at or beyond 1, where Fisher's z is infinite
         windows.append(np.clip(np.arctanh(np.clip(correlations, -1 + 1e-15, 1 - 1e-15)), -LARGEST_Z, LARGEST_Z))
     return np.stack(windows, axis=1)
 
@@ -132,6 +133,7 @@ def with_connectivity(timecourses: npt.NDArray, wanted: npt.NDArray[np.float64])
         mean, sd = courses.mean(axis=0), courses.std(axis=0)
         unit = (courses - mean) / sd
         now = unit.T @ unit / len(unit)
+        # pictures have 0 on the diagonal, a correlation matrix has 1
         np.fill_diagonal(target, 1)
         mixed = unit @ _root(now, -0.5) @ _root(target, 0.5)
         spread = mixed.std(axis=0)

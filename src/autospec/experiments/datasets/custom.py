@@ -112,6 +112,7 @@ def _groups(columns: Sequence[Texts]) -> tuple[list[str], dict[str, tuple[str, .
 
 def _made(config: CustomConfig) -> tuple[npt.NDArray[np.float32], dict[str, Texts], Texts, str, bool]:
     """What the function returns, checked; called once for a configuration."""
+    # as text: a cache takes arguments that can be hashed
     return _made_once(json.dumps(asdict(config)["options"], sort_keys=True, default=str), config._target_)
 
 

@@ -86,6 +86,7 @@ def hold_out(subjects: Sequence[str], strata: Sequence[str], share: float, seed:
         return training
     order = np.random.default_rng(seed)
     stratum_of = dict(zip(subjects, strata, strict=True))
+    # sorted, so that who is kept out does not depend on the order of a table's rows
     for stratum in sorted(set(strata)):
         members = sorted(subject for subject, stratum_of_subject in stratum_of.items() if stratum_of_subject == stratum)
         kept_out = round(share * len(members))

@@ -68,6 +68,7 @@ def _named(text: str, names: Mapping[str, str]) -> str | None:
     if text in names:
         return names[text]
     alike = {name for value, name in names.items() if value.casefold() == text.casefold()}
+    # f and F may be values of two names: then only the letters as they are tell
     return alike.pop() if len(alike) == 1 else None
 
 
@@ -105,6 +106,7 @@ def names_of_values(config: CohortConfig, column: str) -> dict[str, str] | None:
         return None
     names: dict[str, str] = {}
     for name, values in config.labels[column].items():
+        # a name stands for itself, so that a table with names in it is read by the same labels
         for value in {name, *values}:
             if names.setdefault(value, name) != name:
                 raise AutoSpecError(f"dataset.labels.{column}: {value!r} stands for both {names[value]} and {name}")

@@ -115,9 +115,11 @@ def _distances(
             texts = subjects[column].astype(str).to_numpy()
             total[texts[one][:, None] != texts[other][None]] = FORBIDDEN
             continue
+        # a column of one value keeps nobody apart
         spread = float(np.nanstd(values[np.concatenate([one, other])])) or 1.0
         apart = np.abs(values[one][:, None] - values[other][None]) / spread
         total += np.where(apart > CALIPER_SD, FORBIDDEN, apart)
+    # capped: the assignment of the smallest sum then has the fewest forbidden pairs, and so the most that match
     return np.minimum(total, FORBIDDEN)
 
 

@@ -105,6 +105,7 @@ def check(config: SinusoidConfig) -> None:
         raise AutoSpecError(f"dataset.noise_sd={config.noise_sd}: must be 0 or more")
     if not config.classes or len(set(config.classes)) < len(config.classes) or min(config.classes) < 0:
         raise AutoSpecError(f"dataset.classes={config.classes}: must be distinct numbers from 0 up")
+    # a frequency needs more than two samples a cycle, or it looks like a lower one
     if 2 * (max(config.classes) + 1) >= config.time_points:
         raise AutoSpecError(
             f"dataset.time_points={config.time_points}: too few for the {max(config.classes) + 1} cycles of class "

@@ -74,6 +74,7 @@ def read_maps(
         except Unreadable as error:
             account.drop(subject, f"{file.name} cannot be read: {error}")
             continue
+        # the first map that can be read is the measure of the others
         grid = grid or (file.name, values.shape, affine)
         if values.shape != grid[1] or not np.allclose(affine, grid[2], atol=1e-3):
             raise AutoSpecError(
@@ -163,6 +164,7 @@ def resample(values: Map, affine: Affine, resolution_mm: int) -> Map:
     corners = np.array(list(product(*zip((0, 0, 0), last, strict=True))))
     corners_mm = corners @ affine[:3, :3].T + affine[:3, 3]
     low_mm, high_mm = corners_mm.min(axis=0), corners_mm.max(axis=0)
+    # a little more, so that rounding of the corners does not lose the last plane
     shape = np.floor((high_mm - low_mm) / resolution_mm + 1e-6).astype(int) + 1
     to_index = np.linalg.inv(affine[:3, :3])
     start = to_index @ (low_mm - affine[:3, 3])

@@ -63,13 +63,14 @@ def main(conf: Path = CONF) -> None:
 
 def run(config: DictConfig, in_sweep: bool = False) -> None:
     """Make the run of one composed configuration, unless it is complete."""
+    command = _command()
     plan = plan_run(config)
     if not plan.to_run:
         log.info("%s is complete; nothing to do", plan.folder.run_id)
         return
     from autospec.experiments.run import run as make_run  # torch is loaded only where something is left to train
 
-    make_run(plan, _command(), keep_mistakes=in_sweep)
+    make_run(plan, command, keep_mistakes=in_sweep)
 
 
 def run_in_sweep(config: DictConfig) -> None:

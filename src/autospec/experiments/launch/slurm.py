@@ -132,6 +132,7 @@ def _list_queue() -> set[str] | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         return set(answer.stdout.split())
+    # not an empty queue: no job is taken for dead while SLURM itself is restarted
     return None
 
 

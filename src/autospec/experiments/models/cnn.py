@@ -33,6 +33,7 @@ class ConvolutionalNetwork(nn.Module):
             source = width if layer else channels
             self.encoder.append(_CONVOLUTION[len(size)](source, width, KERNEL, STRIDE, PADDING))
             if shape.classes is None:
+                # two lengths are strided to one: what is added at the end says which of them to go back to
                 padding = [1 - length % 2 for length in size]
                 back = _TRANSPOSED[len(size)](width, source, KERNEL, STRIDE, PADDING, padding)
                 self.decoder.insert(0, back)
@@ -44,6 +45,7 @@ class ConvolutionalNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(n, ...) → (n, classes), or the shape of the input."""
+        # a series comes as (time, channels), a convolution takes channels first
         image = inputs.transpose(1, 2) if self._is_series else inputs
         state = image.reshape(len(inputs), *self._image)
         for layer in self.encoder:

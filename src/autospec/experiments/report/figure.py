@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,11 @@ from autospec.analysis.run_tables import RunTables
 from autospec.errors import AutoSpecError
 from autospec.experiments.config.grid import DIFFERENCE_PANELS, SPECTRA_PANELS
 from autospec.experiments.config.schema import ExperimentConfig
-from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.report.figure_plan import FigurePlan, PanelPlan
 from autospec.experiments.report.files import FigureFiles, digest_of
 from autospec.experiments.report.inputs import inputs_tests, load_inputs
 from autospec.experiments.report.optional_pictures import optional_pictures
 from autospec.experiments.report.panels import (
-    PanelRuns,
     difference_panel,
     figure_title,
     group_label,
@@ -36,6 +34,7 @@ from autospec.figures.caption import figure_caption
 from autospec.figures.contents import DifferencePanel, Panel, SpectraPanel
 from autospec.figures.page import draw_figure, draw_panel
 from autospec.store.atomic import write_atomically
+from autospec.store.permutations import PermutationRatios
 from autospec.store.read import load_spectra
 
 log = logging.getLogger(__name__)
@@ -57,9 +56,10 @@ def update_figure(figure: FigurePlan) -> FigureFiles:
     if config.figure.number is None:
         raise AutoSpecError("figure: none is chosen")
     files = FigureFiles(Path(config.output_dir), config.figure.number)
+    letters = [panel.letter for panel in figure.panels]
     retrain_missing(figure.tested_runs, jobs=1)
     made_from = digest_of(figure)
-    if files.are_current([panel.letter for panel in figure.panels], made_from):
+    if files.are_current(letters, made_from):
         log.info("figure %d is up to date", files.number)
         return files
     parts = _read_parts(figure, files)  # before anything is written
@@ -93,7 +93,7 @@ class FigureParts:
 def _read_parts(figure: FigurePlan, files: FigureFiles) -> FigureParts:
     """Read each run once, whichever panels it serves, and take from it what they show."""
     parts = FigureParts({}, {}, {}, [])
-    data = load_inputs(panel.config for panel in figure.panels if panel.is_tested)
+    plain = _test_inputs(figure)
     of_run: dict[Path, list[PanelPlan]] = {}
     for panel in figure.panels:
         of_run.setdefault(panel.seeds[0].folder.spectra, []).append(panel)
@@ -103,18 +103,31 @@ def _read_parts(figure: FigurePlan, files: FigureFiles) -> FigureParts:
         is_tested = any(panel.is_tested for panel in panels)
         retrained = [ratios for plan in seeds if (ratios := kept_ratios(plan))] if is_tested else []
         for panel in panels:
-            _take_panel(parts, panel_runs(panel, tables, retrained), data, files)
+            _take_panel(parts, panel, tables, retrained, plain.get(panel.letter), files)
     return parts
 
 
-def _take_panel(parts: FigureParts, runs: PanelRuns, data: Mapping[str, Dataset], files: FigureFiles) -> None:
+def _test_inputs(figure: FigurePlan) -> dict[str, pd.DataFrame]:
+    """The tests of the inputs of each panel whose groups are compared, by its letter; the data are let go again."""
+    tested = [panel for panel in figure.panels if panel.is_tested]
+    data = load_inputs(panel.config for panel in tested)
+    return {panel.letter: inputs_tests(panel.config, data) for panel in tested}
+
+
+def _take_panel(
+    parts: FigureParts,
+    panel: PanelPlan,
+    seeds: Sequence[RunTables],
+    retrained: Sequence[PermutationRatios],
+    plain: pd.DataFrame | None,
+    files: FigureFiles,
+) -> None:
     """Add what one panel shows of its runs."""
-    letter = runs.letter
+    runs, letter = panel_runs(panel, seeds, retrained), panel.letter
     if letter in SPECTRA_PANELS:
         parts.spectra[letter] = spectra_panel(runs)
         parts.optional += optional_pictures(letter, runs.seeds[0].spectra, runs.pairs, files.panel)
     if runs.is_tested:
-        plain = inputs_tests(runs.config, data)
         min_group = runs.config.figure.min_group
         tests = panel_table(runs.seeds, files.number, letter, min_group, runs.retrained, plain)
         parts.tests[letter] = as_drawn(tests, runs.pairs)
@@ -123,13 +136,15 @@ def _take_panel(parts: FigureParts, runs: PanelRuns, data: Mapping[str, Dataset]
 
 def _write(parts: FigureParts, files: FigureFiles, config: ExperimentConfig) -> None:
     tested = [*DIFFERENCE_PANELS, *(letter for letter in parts.tests if letter not in DIFFERENCE_PANELS)]
-    tests = pd.concat([parts.tests[letter] for letter in tested], ignore_index=True)
-    write_table(apart(tests), files.table, {**COLUMNS, DESCRIPTIVE_P: "p of a descriptive test: no evidence."})
-    summary = summarise(tests, partial(group_label, config))
-    write_table(summary, files.summary, figure_summary.COLUMNS)
     panels: list[Panel] = [parts.spectra[letter] for letter in SPECTRA_PANELS]
     panels += [parts.differences[letter] for letter in tested]
     title = figure_title(config, panels[0].provenance)
+
+    tests = pd.concat([parts.tests[letter] for letter in tested], ignore_index=True)
+    table, summary = apart(tests), summarise(tests, partial(group_label, config))
+    write_table(table, files.table, {**COLUMNS, DESCRIPTIVE_P: "p of a descriptive test: no evidence."})
+    write_table(summary, files.summary, figure_summary.COLUMNS)
+
     draw_figure(files.number, title, panels, files.pictures, files.caption.name)
     for panel in panels:
         draw_panel(panel, files.panel(panel.letter), files.caption.name)

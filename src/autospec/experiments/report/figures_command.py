@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from autospec.errors import AutoSpecError
 from autospec.experiments import CONF
-from autospec.experiments.config.grid import SPECTRA_PANELS, figure_names, panels_of_figure
+from autospec.experiments.config.grid import SPECTRA_PANELS, chosen_figures, panels_of_figure
 from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console, quietly
@@ -50,10 +50,11 @@ def main() -> None:
     try:
         if arguments.jobs < 1:
             raise AutoSpecError(f"--jobs {arguments.jobs}: must be 1 or more")
-        names = _figure_names(arguments.figure)
         _check_overrides(arguments.overrides)
+        names = chosen_figures(CONF, arguments.figure)
         overrides = [f"preset={arguments.preset}", *arguments.overrides]
-        figures = [_plan(name, overrides) for name in names]
+        panels = [panels_of_figure(CONF, name, overrides) for name in names]
+        figures = [plan_figure({letter: plan_run(config) for letter, config in one.items()}) for one in panels]
         runs = {plan.folder.path: plan for figure in figures for plan in figure.runs}.values()
         if not all(plan.done for plan in runs):
             _check_quietly(figures)
@@ -85,24 +86,6 @@ def _check_overrides(overrides: Collection[str]) -> None:
             raise AutoSpecError(f"{override}: figures are chosen by --figure, with all their panels; --preset likewise")
         if key == "seed" and "," in value:
             raise AutoSpecError(f"{override}: a figure of several seeds is figure.seeds=[{value.strip('[]')}]")
-
-
-def _figure_names(figure: str) -> list[str]:
-    numbered = figure_names(CONF)
-    # figures that are not the paper's have names: fnc
-    named = sorted(path.stem for path in (CONF / "figure").glob("*.yaml") if path.stem not in (*numbered, "none"))
-    asked = [text.strip() for text in figure.split(",")]
-    names = numbered if figure == "all" else [text if text in named else f"fig{text}" for text in asked]
-    for name in names:
-        if name not in (*numbered, *named):
-            allowed = ", ".join([*(one.removeprefix("fig") for one in numbered), *named])
-            raise AutoSpecError(f"--figure {figure}: there is no figure {name[3:]}; allowed are {allowed}")
-    return names
-
-
-def _plan(figure: str, overrides: list[str]) -> FigurePlan:
-    configs = panels_of_figure(CONF, figure, overrides)
-    return plan_figure({panel: plan_run(config) for panel, config in configs.items()})
 
 
 def _check_quietly(figures: Collection[FigurePlan]) -> None:

@@ -83,6 +83,7 @@ def digest_of(figure: FigurePlan) -> dict[str, str]:
     for panel in figure.panels:
         shown = f"{panel.config.figure} {panel.config.supplement}"
         for plan in panel.seeds:
+            # size and time stand for the content, which takes longer to read than the figure to draw
             status = plan.folder.spectra.stat()
             stamp = f"{plan.folder.run_id} {status.st_size} {status.st_mtime_ns} {shown}"
             kept = ratios_path(plan)
@@ -93,6 +94,7 @@ def digest_of(figure: FigurePlan) -> dict[str, str]:
 
 def _code_digest() -> str:
     total = hashlib.sha256()
+    # what tests and draws; other code has done its part when the run was made
     places = [Path(__file__).parent, *(Path(str(one.__file__)).parent for one in (autospec.analysis, autospec.figures))]
     for place in places:
         for path in sorted(place.glob("*.py")):

@@ -52,12 +52,11 @@ def inputs_tests(config: ExperimentConfig, data: Mapping[str, Dataset]) -> pd.Da
 
 
 def _tests_of(config: ExperimentConfig, data: Dataset) -> pd.DataFrame:
-    introspection = config.introspection
-    design = run_permutations(config, data)
-    parts = [plain_tests(subject_inputs(data, design), design.pairs)]
-    if config.task is Task.classification and introspection.retrain:
-        learned = retraining_design(config, data, introspection.retrain).design
-        parts.append(plain_tests(subject_inputs(data, learned), learned.pairs))
+    retrain = config.introspection.retrain
+    designs = [run_permutations(config, data)]
+    if config.task is Task.classification and retrain:
+        designs.append(retraining_design(config, data, retrain).design)
+    parts = [plain_tests(subject_inputs(data, design), design.pairs) for design in designs]
     return pd.concat([part for part in parts if len(part)]) if any(map(len, parts)) else parts[0]
 
 
@@ -73,5 +72,6 @@ def subject_inputs(data: Dataset, design: PermutationDesign) -> Floats:
     """
     flat = data.inputs[data.training].reshape(len(design.subject), -1).astype(np.float64)
     sums = np.zeros((design.subjects, flat.shape[1]))
+    # unlike +=, which counts one sample alone of a subject with several
     np.add.at(sums, design.subject, flat)
     return sums / np.bincount(design.subject)[:, None]

@@ -39,9 +39,6 @@ class Checkpoints:
     Args:
         folder: the run's.
         interval_s: seconds between two; None is as often as costs under two per cent of the run (``SHARE``).
-
-    Attributes:
-        loaded: the state that was gone on from, where there was one.
     """
 
     def __init__(self, folder: RunFolder, interval_s: float | None = None) -> None:
@@ -50,7 +47,6 @@ class Checkpoints:
         self._began_at = self._saved_at = time.monotonic()
         self._cost_s = 0.0
         self._costs_s = 0.0
-        self.loaded: State | None = None
 
     @property
     def due(self) -> bool:
@@ -104,7 +100,6 @@ class Checkpoints:
                 log.warning("%s is damaged (%s); falling back to the one before", path, type(error).__name__)
                 continue
             if int(state["epoch"]) <= recorded:
-                self.loaded = state
                 return state
             log.warning("%s is of an epoch whose spectra were lost; not used", path)
         self.remove()

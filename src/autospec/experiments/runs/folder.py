@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -33,59 +33,49 @@ RETRY_S = 0.5
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``<output_dir>/runs/<run_id>``, which need not exist, and the paths in it."""
+    """``<output_dir>/runs/<run_id>``, which need not exist, and the paths in it.
+
+    Attributes:
+        path: The folder.
+        run_id: Its name.
+        spectra: The spectra; written at checkpoints.
+        config: The resolved configuration.
+        provenance: What the run was made with.
+        cohort: The account of a cohort and the balance of its groups, where the samples are of subjects.
+        sites: The picture of sites before and after they were harmonised.
+        log: Messages, and the traceback of an error.
+        checkpoint: The newest checkpoint, while the run is unfinished.
+        previous_checkpoint: The checkpoint before that.
+        lock: Says who works on the run, while anyone does.
+    """
 
     path: Path
+    run_id: str = field(init=False)
+    spectra: Path = field(init=False)
+    config: Path = field(init=False)
+    provenance: Path = field(init=False)
+    cohort: Path = field(init=False)
+    sites: Path = field(init=False)
+    log: Path = field(init=False)
+    checkpoint: Path = field(init=False)
+    previous_checkpoint: Path = field(init=False)
+    lock: Path = field(init=False)
 
-    @property
-    def run_id(self) -> str:
-        """The name of the folder."""
-        return self.path.name
-
-    @property
-    def spectra(self) -> Path:
-        """The spectra; written at checkpoints."""
-        return self.path / "spectra.h5"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def provenance(self) -> Path:
-        """What the run was made with."""
-        return self.path / "provenance.json"
-
-    @property
-    def cohort(self) -> Path:
-        """The account of a cohort and the balance of its groups, where the samples are of subjects."""
-        return self.path / "cohort.json"
-
-    @property
-    def sites(self) -> Path:
-        """The picture of sites before and after they were harmonised."""
-        return self.path / "sites.png"
-
-    @property
-    def log(self) -> Path:
-        """Messages, and the traceback of an error."""
-        return self.path / "run.log"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The newest checkpoint, while the run is unfinished."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The checkpoint before that."""
-        return self.path / "checkpoint.previous.pt"
-
-    @property
-    def lock(self) -> Path:
-        """Says who works on the run, while anyone does."""
-        return self.path / ".lock"
+    def __post_init__(self) -> None:
+        names = {
+            "spectra": "spectra.h5",
+            "config": "config.yaml",
+            "provenance": "provenance.json",
+            "cohort": "cohort.json",
+            "sites": "sites.png",
+            "log": "run.log",
+            "checkpoint": "checkpoint.pt",
+            "previous_checkpoint": "checkpoint.previous.pt",
+            "lock": ".lock",
+        }
+        paths = {attribute: self.path / name for attribute, name in names.items()}
+        # a frozen dataclass sets what it derives in this way only; said once, everybody is handed the same paths
+        vars(self).update(run_id=self.path.name, **paths)
 
     @property
     def has_spectra(self) -> bool:

@@ -40,6 +40,7 @@ def git_state() -> str:
 
     try:
         commit = git("rev-parse", "HEAD")
+        # of the source alone: notes and outputs beside it decide no number
         changed = git("status", "--porcelain", "--untracked-files=no", "--", str(SOURCE))
     except (OSError, subprocess.SubprocessError):
         return "unknown"
@@ -52,6 +53,7 @@ def code_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(SOURCE.rglob("*.py")):
         relative = path.relative_to(SOURCE)
+        # a run may go on after the pictures of others were improved
         if relative.parts[0] not in DRAWING:
             digest.update(f"{relative}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

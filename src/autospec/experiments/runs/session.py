@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from autospec.errors import AutoSpecError
-from autospec.experiments.datasets.dataset import Dataset
-from autospec.experiments.runs.checkpoint import Checkpoints, random_state, restore_random_state
+from autospec.experiments.runs.checkpoint import Checkpoints, State, random_state, restore_random_state
 from autospec.experiments.runs.folder import RunFolder
 from autospec.experiments.runs.progress import bar
 from autospec.experiments.runs.provenance import Provenance, read_provenance
 from autospec.experiments.runs.signals import postpone_signals
 from autospec.experiments.training.devices import peak_gpu_memory_mb
 from autospec.experiments.training.loop import Training
-from autospec.figures.sites import draw_sites
 from autospec.recording.processes import Processes
-from autospec.store.atomic import remove_leftovers, write_atomically
 
 log = logging.getLogger(__name__)
 
 
 def resume(
-    folder: RunFolder, training: Training, checkpoints: Checkpoints, provenance: Provenance, accept_changes: bool
+    folder: RunFolder, training: Training, state: State | None, provenance: Provenance, accept_changes: bool
 ) -> list[str]:
     """Put a run back to its last checkpoint, or to its beginning where there is none.
 
     Args:
         folder: the run's.
         training: network, optimizer and recorder, before their first epoch.
-        checkpoints: the run's.
+        state: its last checkpoint's, None where there is none.
         provenance: this launch's; takes over the launches before it.
         accept_changes: go on even where code, packages or device are others than in the launch before.
 
@@ -42,7 +37,6 @@ def resume(
     Raises:
         AutoSpecError: where something has changed and that is not accepted.
     """
-    state = checkpoints.load(training.epoch)
     if state is None:
         training.recorder.rewind(0)
         return []
@@ -62,7 +56,7 @@ def resume(
     return differences
 
 
-def share_state(training: Training, place: Processes | None, state: dict[str, Any] | None = None) -> None:
+def share_state(training: Training, place: Processes | None, state: State | None = None) -> None:
     """Put every other process to where the first one is, which gives the checkpoint that it went on from."""
     if place is None:
         return
@@ -72,28 +66,6 @@ def share_state(training: Training, place: Processes | None, state: dict[str, An
     elif place.rank and state is not None:
         training.load_state_dict(state["training"])
         restore_random_state(state["random"])
-
-
-def write_description(folder: RunFolder, description: str, data: Dataset, provenance: Provenance) -> None:
-    """Write what a run is, before it trains: its configuration, its provenance and the account of its cohort.
-
-    Args:
-        folder: the run's.
-        description: its configuration as YAML.
-        data: what it trains on.
-        provenance: where, and with which versions.
-    """
-    for path in (folder.checkpoint, folder.config, folder.provenance, folder.cohort):
-        remove_leftovers(path)
-    with write_atomically(folder.config) as temporary:
-        temporary.write_text(description, "utf-8")
-    provenance.write(folder.provenance)
-    if data.account:  # only the data sets of people have one
-        told = {"account": data.account, "balance": data.balance, "facts": data.facts}
-        with write_atomically(folder.cohort) as temporary:
-            temporary.write_text(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    if "site_effects" in data.facts:
-        draw_sites(data.facts["site_effects"], data.source, folder.sites)
 
 
 def train_to_end(
@@ -127,9 +99,10 @@ def _train_epochs(
         random = random_state(provenance.device)
         return {"epoch": training.epoch, "training": training.state_dict(), "random": random}
 
-    with postpone_signals() as signals, training.recorder, _progress_bar(folder, training.epoch, epochs) as show:
+    with postpone_signals() as signals, training.recorder, bar(epochs, training.epoch, folder.run_id) as progress:
         for loss in training.epochs_until(epochs):
-            show(loss)
+            progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            progress.update()
             if checkpoints.due or signals.names:
                 checkpoints.save(state)
             if signals.names:
@@ -142,15 +115,3 @@ def _note_progress(folder: RunFolder, training: Training, provenance: Provenance
     """Note in the provenance how far this launch has come and what it has cost."""
     provenance.reached(training.epoch, peak_gpu_memory_mb(provenance.device))
     provenance.write(folder.provenance)
-
-
-@contextlib.contextmanager
-def _progress_bar(folder: RunFolder, epoch: int, epochs: int) -> Iterator[Callable[[float], None]]:
-    """A progress bar from an epoch on; yields a function that moves it by an epoch and shows its loss."""
-    with bar(epochs, epoch, folder.run_id) as progress:
-
-        def show(loss: float) -> None:
-            progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
-            progress.update()
-
-        yield show

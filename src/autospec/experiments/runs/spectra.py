@@ -13,7 +13,7 @@ from autospec.experiments.datasets.dataset import Dataset
 from autospec.experiments.runs.folder import RunFolder, ended
 from autospec.experiments.runs.provenance import Provenance
 from autospec.experiments.training.tasks import TASKS
-from autospec.store.read import read_table
+from autospec.store.table import read_table
 from autospec.store.write import hdf5_attributes
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def set_damaged_spectra_aside(folder: RunFolder, config: ExperimentConfig) -> No
     try:
         read_table(folder.spectra)
     except DamagedFile as error:
+        # a complete run may have cost days: it is not begun anew unless that is asked for
         if not config.overwrite and ended(folder, config.epochs):
             raise DamagedFile(
                 f"{error}; the run was complete: overwrite=true sets the file aside and makes it anew"

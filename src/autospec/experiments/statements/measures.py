@@ -154,11 +154,11 @@ def sign_flip_p(differences: Floats) -> float:
     return float(np.mean(statistic >= statistic[0] * (1 - 1e-9)))
 
 
-def binomial_p(found: Sequence[bool], alpha: float) -> float:
+def binomial_p(is_significant: Sequence[bool], alpha: float) -> float:
     """Test whether more seeds found something than their valid tests at ``alpha`` would by chance.
 
     Args:
-        found: Of each seed, with data of its own, whether p was at most ``alpha``.
+        is_significant: Of each seed, with data of its own, whether p was at most ``alpha``.
         alpha: The level.
 
     Returns:
@@ -166,4 +166,8 @@ def binomial_p(found: Sequence[bool], alpha: float) -> float:
     """
     from scipy.stats import binomtest
 
-    return float(binomtest(sum(found), len(found), alpha, alternative="greater").pvalue) if len(found) else float("nan")
+    return (
+        float(binomtest(sum(is_significant), len(is_significant), alpha, alternative="greater").pvalue)
+        if len(is_significant)
+        else float("nan")
+    )

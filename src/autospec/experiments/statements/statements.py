@@ -219,6 +219,7 @@ def _excess_distance(
     stage: Callable[[Floats], Floats] = lambda records: records,
 ) -> Floats:
     """(seed,) the distance of two runs of a seed less that of the first from the next seed's."""
+    # runs that differ in chance alone: what a difference has to exceed
     following = [*one[1:], one[0]]
     between = [distance(a, b, stage) for a, b in zip(one, other, strict=True)]
     same = [distance(a, b, stage) for a, b in zip(one, following, strict=True)]

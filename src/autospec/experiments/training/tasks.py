@@ -62,6 +62,7 @@ def accuracy(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> Te
     return (output.argmax(1) == target).float().mean()
 
 
+# of several processes each has its share of a batch: sums can be added up, shares of variance cannot
 def explained_variance_terms(output: Tensor, inputs: Tensor, target: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """The two sums of squares of ``explained_variance``."""
     return (output - inputs).square().sum(), (inputs - mean).square().sum()

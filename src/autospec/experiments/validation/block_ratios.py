@@ -23,6 +23,7 @@ class BlockSides:
 
     def __init__(self, members: Sequence[Sequence[np.ndarray]]) -> None:
         """Take of every study, and of every pair, (1 + P, n) the side of each sample."""
+        # studies of a block may have unequal numbers of samples: those that are filled in are in neither group
         widest = max(own.shape[1] for of_pairs in members for own in of_pairs)
         padded = [[np.pad(own, ((0, 0), (0, widest - own.shape[1]))) for own in of_pairs] for of_pairs in members]
         self.members = torch.from_numpy(np.array(padded)).transpose(0, 1)

@@ -69,6 +69,7 @@ def train_side_by_side(
     for epoch in range(first.epochs):
         hidden, output, state = _forward(weights, inputs, first)
         losses = _losses(output, inputs, target, first.task)
+        # studies share no weight, so that the gradient of the sum is each study's own
         total = (losses * share).sum()
         if epoch in epochs:
             adjoints = torch.autograd.grad(total, [hidden, output], retain_graph=True)

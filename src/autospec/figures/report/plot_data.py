@@ -15,8 +15,8 @@ from autospec.figures.run_panels import layer_titles
 from autospec.figures.spectra_panel import front_indices
 from autospec.figures.style import OKABE_ITO, group_colours
 from autospec.store.groups import disjoint_groups
-from autospec.store.layer_arrays import scale_of, spectra_of
 from autospec.store.read import Spectra, load_spectra
+from autospec.store.scale import scale_of, spectra_of
 from autospec.store.schema import ALL, GRADIENT
 
 MOST_LAYERS, MOST_GROUPS, MOST_INDICES, MOST_EPOCHS, FEWEST_EPOCHS = 24, 16, 32, 200, 20

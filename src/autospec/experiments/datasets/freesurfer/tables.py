@@ -188,10 +188,11 @@ def _join(joint: pd.DataFrame, more: pd.DataFrame, file: Path, account: Account)
     lacking = [subject for subject, key in zip(joint[SUBJECT], keys, strict=True) if times[key] != 1]
     if lacking:
         account.note(f"{file.name}: no row, or several, for {list_names(lacking)}")
-    found_rows = [rows.get(key, 0) for key in keys]
+    # any row stands in for one that is lacking, and is emptied below
+    taken = [rows.get(key, 0) for key in keys]
     unusable = [times[key] != 1 for key in keys]
-    _check_same(joint[~np.array(unusable)], more.iloc[found_rows].reset_index(drop=True)[~np.array(unusable)], file)
-    added = more[new].iloc[found_rows].reset_index(drop=True)
+    _check_same(joint[~np.array(unusable)], more.iloc[taken].reset_index(drop=True)[~np.array(unusable)], file)
+    added = more[new].iloc[taken].reset_index(drop=True)
     added.loc[unusable, :] = ""
     return pd.concat([joint, added], axis=1)
 

@@ -103,6 +103,7 @@ def brain(resolution_mm: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.flo
     corners = np.argwhere(mask)
     low, high = corners.min(axis=0), corners.max(axis=0) + 1
     affine = np.array(image.affine, dtype=np.float64)
+    # cropping moves the voxel with index 0
     affine[:3, 3] += affine[:3, :3] @ low
     return mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], affine
 

@@ -58,6 +58,7 @@ def power_law_noise(
     frequency = np.arange(length // 2 + 1, dtype=np.float64)
     amplitude = np.zeros_like(frequency)
     amplitude[1:] = frequency[1:] ** (-exponent / 2)
+    # in the transform of a real series all frequencies but the first and the last stand for two
     twice = np.where(frequency == length // 2, 1, 2)
     amplitude /= np.sqrt((twice * amplitude**2).sum() / length)
     spectrum = np.fft.rfft(random.standard_normal((subjects, length, components)), axis=1)

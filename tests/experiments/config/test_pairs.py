@@ -6,8 +6,8 @@ import pytest
 from autospec.experiments import datasets
 from autospec.experiments.config.checks import check_config
 from autospec.experiments.config.grid import compose_config
+from autospec.experiments.config.pairs import group_names
 from autospec.experiments.config.schema import MnistConfig
-from autospec.experiments.datasets import group_names
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
