@@ -97,14 +97,14 @@ def spectra_bytes(table: Iterable[GrowingArray], header: Header) -> bytes:
     arrays = [*_group_arrays(header), *_permutation_arrays(header.permutations)]
     arrays += [(array.field.path, array.field.dimensions, array.values) for array in table]
     folders = _attributed_folders(header)
-    digest = digest_to_write(arrays, folders)
     stream = io.BytesIO()  # takes a third less time than HDF5's own files in memory, which are copied to get at them
     with h5py.File(stream, "w", libver=FORMAT) as file:
         file.create_group(LAYERS, track_order=True)  # read back in the model's order
         for path, attributes in folders.items():
             file.require_group(path or "/").attrs.update(attributes)
         datasets = [_create_dataset(file, *array) for array in arrays]
-        file.attrs[DIGEST] = digest
+        # now that HDF5 has taken the attributes: what it refuses has no digest, either
+        file.attrs[DIGEST] = digest_to_write(arrays, folders)
         file.flush()
         file.attrs[HEAPS] = text_checksums(stream.getvalue())  # all text is there, and no value yet: a quick search
         for dataset, (_, _, values) in zip(datasets, arrays, strict=True):
