@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autospec import AutoSpecError, SpectralRecorder
+from autospec.recording import joint_epoch
 
 GROUPS = ["a", "b", "c"]
 EVERYTHING = ("gradient", "activation", "adjoint", "rank", "subspace")
@@ -183,6 +184,27 @@ def train_some(rank: int, size: int, case: Case, path: Path) -> str | None:
             optimizer.zero_grad()
             recorder.end_epoch(loss=losses.mean().item())
     return None
+
+
+def train_either_way(rank: int, size: int, case: Case, folder: Path) -> dict[str, tuple[int, int]]:
+    """Train with gradients brought to one process each, and added up between all; messages and bytes of a record."""
+    sent = {}
+    for name, few in (("brought", joint_epoch.FEW), ("added", 1)):
+        joint_epoch.FEW = few
+        model = DistributedDataParallel(network(case))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with case.recorder(model, folder / f"{name}.h5") as recorder:
+            for _ in range(case.epochs or 0):
+                before = replace(recorder._meeting.processes.traffic)
+                with recorder.batch(torch.tensor(case.shards[0][rank])):
+                    losses_of(model, case.inputs(0, rank)).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                recorder.end_epoch()
+                now = recorder._meeting.processes.traffic
+                # those of the last record count: at the first, what is compared travels too
+                sent[name] = (now.messages - before.messages, now.bytes - before.bytes)
+    return sent
 
 
 def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:

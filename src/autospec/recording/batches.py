@@ -13,11 +13,11 @@ from autospec.recording.access import Access
 from autospec.recording.batch import Batch, BatchLabels, LastGroups, loss_weights
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.listening import Listening
+from autospec.recording.lost_processes import answering
 from autospec.recording.measured_floor import MeasuredFloor
 from autospec.recording.meeting import Meeting
 from autospec.recording.notices import Notices
 from autospec.recording.open_record import OpenRecord
-from autospec.recording.processes import answering
 from autospec.recording.recording_request import RecordingRequest
 from autospec.recording.reduction_check import ReductionCheck
 from autospec.recording.scale_check import ScaleCheck
