@@ -39,7 +39,7 @@ class Case:
 
     def inputs(self, batch: int, rank: int) -> Tensor:
         generator = torch.Generator().manual_seed(100 * batch + rank)
-        shape = {"mlp": (6,), "wide": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
+        shape = {"mlp": (6,), "wide": (6,), "narrow": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
         return torch.randn((len(self.shards[batch][rank]), *shape), generator=generator, dtype=self.dtype)
 
     def recorder(self, model: nn.Module, path: Path, **others: Any) -> SpectralRecorder:
@@ -51,6 +51,8 @@ def network(case: Case) -> nn.Module:
     torch.manual_seed(1)
     if case.model == "mlp":
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6)).to(case.dtype)
+    if case.model == "narrow":
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1)).to(case.dtype)
     if case.model == "wide":
         return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 120), nn.Tanh(), nn.Linear(120, 6)).to(
             case.dtype

@@ -21,6 +21,7 @@ from autospec.recording.open_record import OpenRecord
 from autospec.recording.recording_request import RecordingRequest
 from autospec.recording.reduction_check import ReductionCheck
 from autospec.recording.scale_check import ScaleCheck
+from autospec.recording.sharded import refuse_no_samples
 from autospec.store.schema import GRADIENT
 
 
@@ -118,6 +119,8 @@ class Batches:
     def _recorded(self, labels: BatchLabels) -> Iterator[Batch]:
         """One batch of an epoch at which spectra are taken."""
         record = self._record
+        if self._listening.hooks is not None and self._listening.hooks.tracer.any_wants is not None:
+            refuse_no_samples(labels.group)
         groups = self._groups.of(labels.group, self._grouping, self._listening.uses[0])
         weight = loss_weights(labels.weight, groups)
         if labels.weight is not None and self._listening.hooks is None:
