@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autospec import AutoSpecError, SpectralRecorder
+from autospec.recording import joint_epoch
 
 GROUPS = ["a", "b", "c"]
 EVERYTHING = ("gradient", "activation", "adjoint", "rank", "subspace")
@@ -38,7 +39,7 @@ class Case:
 
     def inputs(self, batch: int, rank: int) -> Tensor:
         generator = torch.Generator().manual_seed(100 * batch + rank)
-        shape = {"mlp": (6,), "wide": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
+        shape = {"mlp": (6,), "wide": (6,), "narrow": (6,), "conv": (2, 9), "sequence": (5, 6)}[self.model]
         return torch.randn((len(self.shards[batch][rank]), *shape), generator=generator, dtype=self.dtype)
 
     def recorder(self, model: nn.Module, path: Path, **others: Any) -> SpectralRecorder:
@@ -50,6 +51,8 @@ def network(case: Case) -> nn.Module:
     torch.manual_seed(1)
     if case.model == "mlp":
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6)).to(case.dtype)
+    if case.model == "narrow":
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1)).to(case.dtype)
     if case.model == "wide":
         return nn.Sequential(nn.Linear(6, 200), nn.Tanh(), nn.Linear(200, 120), nn.Tanh(), nn.Linear(120, 6)).to(
             case.dtype
@@ -183,6 +186,27 @@ def train_some(rank: int, size: int, case: Case, path: Path) -> str | None:
             optimizer.zero_grad()
             recorder.end_epoch(loss=losses.mean().item())
     return None
+
+
+def train_either_way(rank: int, size: int, case: Case, folder: Path) -> dict[str, tuple[int, int]]:
+    """Train with gradients brought to one process each, and added up between all; messages and bytes of a record."""
+    sent = {}
+    for name, few in (("brought", joint_epoch.FEW), ("added", 1)):
+        joint_epoch.FEW = few
+        model = DistributedDataParallel(network(case))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with case.recorder(model, folder / f"{name}.h5") as recorder:
+            for _ in range(case.epochs or 0):
+                before = replace(recorder._meeting.processes.traffic)
+                with recorder.batch(torch.tensor(case.shards[0][rank])):
+                    losses_of(model, case.inputs(0, rank)).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                recorder.end_epoch()
+                now = recorder._meeting.processes.traffic
+                # those of the last record count: at the first, what is compared travels too
+                sent[name] = (now.messages - before.messages, now.bytes - before.bytes)
+    return sent
 
 
 def stop_in_the_middle(rank: int, size: int, folder: Path) -> None:

@@ -132,6 +132,11 @@ def _refused(**options: Any) -> Callable[..., None]:
     return make
 
 
+def _no_samples(rank: int, size: int, folder: Path) -> None:
+    with SpectralRecorder(sharded(network(SMALL)), groups=["a"]).batch([]):
+        raise AssertionError("there is no sample")
+
+
 def _table(rank: int, size: int, folder: Path) -> None:
     SpectralRecorder(sharded(network(SMALL)), groups=["a"]).check(torch.zeros(3, 6))
 
@@ -182,6 +187,7 @@ SITUATIONS: dict[str, Callable[..., Any]] = {
     "engine": _refused(engine="fast"),
     "floor": _refused(floor="measured"),
     "apart": _refused(process_group=False),
+    "no samples": _no_samples,
     "table": _table,
     "compiled": _compiled,
     "tensor parallel": _tensor_parallel,

@@ -13,6 +13,7 @@ from rank_workers import (
     network,
     raise_in_the_middle,
     stop_in_the_middle,
+    train_either_way,
     train_shards,
     train_some,
     train_whole,
@@ -185,6 +186,22 @@ def test_the_floor_is_measured_over_all_processes(said, tmp_path):
         assert np.allclose(layer["gradient"], expected["gradient"], rtol=0, atol=1e-6)
         ratio = layer["floor/gradient"][0, 0] / expected["floor/gradient"][0, 0]
         assert 1 / 30 < ratio < 30  # roundings of other sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("labels", [((0, 1, 2) * 50, (0, 1, -1) * 40), ((0,), (0, 1, -1) * 40)], ids=["many", "few"])
+def test_gradients_that_are_brought_to_one_process_are_those_that_are_added_up(labels, dtype, tmp_path):
+    settings = (("floor", "formula"),)
+    case = Case((labels,), model="wide", dtype=dtype, statistics=("gradient",), settings=settings)
+    results = on_ranks(train_either_way, 2, tmp_path, case, tmp_path)
+    assert_same_file(tmp_path / "brought.h5", tmp_path / "added.h5", tolerance=1e-12)
+    for own in results:
+        assert own["brought"][0] <= own["added"][0]
+        assert own["brought"][1] < own["added"][1]
+    # the largest layer goes to the first process, in the precision that its sums have in both; few rows are no product
+    is_single = dtype == torch.float32 and len(labels[0]) > 1
+    of_layer = len({*labels[0], *labels[1]}) * 200 * 120 * (4 if is_single else 8)
+    assert of_layer < results[1]["brought"][1] < of_layer + 20_000  # what each has to say, and spectra
 
 
 def test_a_record_takes_three_messages_and_what_nobody_tells_none(said):

@@ -23,6 +23,9 @@ CASES = {
     "accumulation": Case((UNEVEN, ABSENT), accumulate=True, epochs=2),
     "measures, every other epoch": Case((UNEVEN,), statistics=("gradient", *MEASURES), every=2, epochs=4),
     "positions and blocks": Case((UNEVEN, ABSENT), model="conv", statistics=("gradient", "activation", "tied")),
+    "a process without a piece of the last layer": Case(
+        (UNEVEN, ABSENT), model="narrow", statistics=("gradient", "rank")
+    ),
     "rules that look at weights": Case((UNEVEN,), model="sequence", statistics=("gradient", "adjoint"), epochs=2),
 }
 
@@ -96,6 +99,10 @@ def test_the_floor_is_the_formulas(said):
         ("engine", "engine='fast' makes passes that fully_shard does not see; use engine='hooks'"),
         ("floor", "floor='measured' repeats batches on a copy of the model, and there is none of weights in pieces"),
         ("apart", "process_group=False: processes that hold pieces of one model (fully_shard) train together"),
+        (
+            "no samples",
+            "of weights in pieces (fully_shard) rows are traced in all processes at once, so that each needs a",
+        ),
         ("table", "check(...) makes passes that fully_shard does not see; check the model before it is sharded"),
         ("compiled", "fully_shard and torch.compile together are not recorded"),
         ("tensor parallel", "'0.weight' is a DTensor that fully_shard alone did not make (tensor parallel)"),

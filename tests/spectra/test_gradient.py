@@ -91,6 +91,36 @@ def test_parts_of_a_weights_rows_are_placed_where_they_stand_however_few_their_r
     assert abs(total.spectra()[1].numpy() - full_spectrum(torch.cat(expected))).max() < 1e-12
 
 
+def test_the_product_of_one_batch_is_kept_in_its_own_precision_and_gives_the_same_spectra():
+    cells = SampleGroups.of(torch.tensor([0, 1, 1, 0, 1, 0, 0, 1]), 3)
+    factors = GradientFactors(_random(1, 8, 6, dtype=torch.float32), _random(2, 8, 5, dtype=torch.float32))
+    one, precise = (GradientSum((5, 6), grouping(("a", "b"), {})) for _ in range(2))
+    one.add(factors, cells)
+    precise.replace(one.held(torch.float64), torch.float32)
+    assert one.fits_float32
+    assert one.held(torch.float32).dtype == torch.float32
+    assert not precise.fits_float32
+    assert torch.equal(one.spectra(), precise.spectra())
+    assert torch.equal(one.cosines(), precise.cosines())
+    first = one.held(torch.float32).clone()
+    one.add(factors, cells)
+    assert not one.fits_float32
+    assert torch.equal(one.held(torch.float64), 2 * first.double())
+    assert torch.equal(one.held(torch.float64)[2], torch.zeros(5, 6, dtype=torch.float64))
+
+
+def test_few_rows_and_none_at_all_are_held_too():
+    cells = SampleGroups.of(torch.tensor([0, 1]), 3)
+    factors = GradientFactors(_random(1, 2, 6, dtype=torch.float32), _random(2, 2, 5, dtype=torch.float32))
+    total = GradientSum((5, 6), grouping(("a", "b"), {}))
+    assert total.fits_float32
+    assert torch.equal(total.held(torch.float32), torch.zeros(3, 5, 6))
+    total.add(factors, cells)
+    assert not total.fits_float32  # of factors, which are multiplied in float64
+    expected = factors.adjoint[0, 0].double().T @ factors.activation[0, 0].double()
+    assert torch.allclose(total.held(torch.float64)[0], expected, rtol=0, atol=1e-14)
+
+
 def test_a_margin_is_the_sum_of_its_groups_and_a_nan_stays_in_its_own():
     groups = grouping(("a", "b", "c"), {"ab": ("a", "b")})
     sums = groups.sums(torch.tensor([1.0, 2.0, float("nan"), 8.0]))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from autospec.capture.adjoints import on_adjoints
 from autospec.capture.layers import WatchedModule
@@ -123,8 +123,12 @@ class ForwardHook:
         trains = any(use.layer.parameter.requires_grad for use in self._watched.uses)
         if not awaited or not (trains or self._watched.is_witness):
             return
-        kept_inputs, kept_keywords = tree_map(_detached, inputs), tree_map(_detached, keywords)
-        versions = [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))]
+        # one walk through the arguments: a forward pass waits for it
+        leaves, structure = tree_flatten((inputs, keywords))
+        leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        kept_inputs, kept_keywords = tree_unflatten(leaves, structure)
+        entered = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        versions = [tensor._version for tensor in entered]
         kept_output = tuple(tensor.detach() for tensor in tensors)
         output_versions = [tensor._version for tensor in kept_output]
         random_before, self.random_state = self.random_state, {}
@@ -133,16 +137,16 @@ class ForwardHook:
         call = self._listener.called(self._watched)
         listener, watched = self._listener, self._watched
 
-        held = [(kept_inputs, kept_keywords, kept_output)]
+        held = [(kept_inputs, kept_keywords, kept_output, entered)]
         if watched.is_witness:
             call.kept = held  # let go of once rows are traced
-        del kept_inputs, kept_keywords, kept_output
+        del kept_inputs, kept_keywords, kept_output, entered, leaves
 
         def receive(adjoints: Sequence[Tensor | None]) -> None:
             if not held:
                 return
-            kept_inputs, kept_keywords, kept_output = held[0]
-            if [leaf._version for leaf in _tensors((kept_inputs, kept_keywords))] != versions:
+            kept_inputs, kept_keywords, kept_output, entered = held[0]
+            if [tensor._version for tensor in entered] != versions:
                 if watched.is_witness:
                     return
                 raise AutoSpecError(
@@ -188,10 +192,6 @@ def random_state(tree: Any) -> dict[str, Tensor]:
     """The random state of the CPU and of every CUDA device that a call's arguments are on; only read."""
     devices = sorted({str(leaf.device) for leaf in _tensors(tree) if leaf.is_cuda})
     return {"cpu": torch.get_rng_state()} | {device: torch.cuda.get_rng_state(device) for device in devices}
-
-
-def _detached(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _tensors(tree: Any) -> list[Tensor]:

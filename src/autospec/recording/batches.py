@@ -13,14 +13,15 @@ from autospec.recording.access import Access
 from autospec.recording.batch import Batch, BatchLabels, LastGroups, loss_weights
 from autospec.recording.gradient_check import GradientCheck, check_against
 from autospec.recording.listening import Listening
+from autospec.recording.lost_processes import answering
 from autospec.recording.measured_floor import MeasuredFloor
 from autospec.recording.meeting import Meeting
 from autospec.recording.notices import Notices
 from autospec.recording.open_record import OpenRecord
-from autospec.recording.processes import answering
 from autospec.recording.recording_request import RecordingRequest
 from autospec.recording.reduction_check import ReductionCheck
 from autospec.recording.scale_check import ScaleCheck
+from autospec.recording.sharded import refuse_no_samples
 from autospec.store.schema import GRADIENT
 
 
@@ -118,6 +119,8 @@ class Batches:
     def _recorded(self, labels: BatchLabels) -> Iterator[Batch]:
         """One batch of an epoch at which spectra are taken."""
         record = self._record
+        if self._listening.hooks is not None and self._listening.hooks.tracer.any_wants is not None:
+            refuse_no_samples(labels.group)
         groups = self._groups.of(labels.group, self._grouping, self._listening.uses[0])
         weight = loss_weights(labels.weight, groups)
         if labels.weight is not None and self._listening.hooks is None:

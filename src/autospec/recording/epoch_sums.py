@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +42,17 @@ from autospec.store.schema import (
 Measured = dict[Field, npt.ArrayLike | None]
 Warn = Callable[[str, str], None]
 """Callback (layer_name, message)."""
+
+
+@dataclass(frozen=True)
+class EpochFacts:
+    """How many batches there were, how many with losses, and the samples, loss weights and losses of each cell."""
+
+    batches: int
+    losses_given: int
+    samples: list[int]
+    weight: list[float]
+    loss: list[float]
 
 
 class EpochSums:
@@ -146,20 +158,19 @@ class EpochSums:
         """The watched use of a name, or None."""
         return self._uses.get(name)
 
-    def facts(self) -> tuple[int, int]:
-        """How many batches there were, and how many with losses."""
-        return self.batches, self._losses_given
+    def facts(self) -> EpochFacts:
+        """What is counted of the batches."""
+        counts = (self._samples.tolist(), self._weight.tolist(), self._loss.tolist())
+        return EpochFacts(self.batches, self._losses_given, *counts)
 
-    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples, loss weights and losses per cell, of a loss that counts ``share``."""
-        return self._samples, self._weight * share, self._loss
-
-    def take_counted(self, counted: Sequence[Tensor], facts: Sequence[tuple[int, int]]) -> None:
-        """Take other samples, loss weights and losses: those of several processes together, each with its ``facts``."""
-        self._samples, self._weight, self._loss = counted
-        self.batches = max(batches for batches, _ in facts)
+    def take_facts(self, facts: Sequence[EpochFacts], share: float) -> None:
+        """Take what several processes counted, of losses that count ``share`` each."""
+        self._samples = torch.tensor([one.samples for one in facts]).sum(0)
+        self._weight = torch.tensor([one.weight for one in facts], dtype=torch.float64).sum(0) * share
+        self._loss = torch.tensor([one.loss for one in facts], dtype=torch.float64).sum(0)
+        self.batches = max(one.batches for one in facts)
         # a process without batches has no losses to give
-        self._losses_given = self.batches if all(batches == given for batches, given in facts) else 0
+        self._losses_given = self.batches if all(one.batches == one.losses_given for one in facts) else 0
 
     def begin_uses(self, names: Iterable[str]) -> None:
         """Begin the sums of uses of weights that are known from calls in other processes alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from autospec.recording.epoch_sums import EpochSums, Measured
 from autospec.recording.leading_spectra import LeadingSpectra
+from autospec.recording.packing import AT_ONCE, FEW
 from autospec.recording.processes import Processes
 from autospec.spectra.joint_sums import LayerFacts, LayerJoint, facts_of, joined
 
@@ -35,22 +37,28 @@ def join(sums: EpochSums, processes: Processes, share: float, told: Any = None, 
     own_facts = {name: facts_of(layer) for name, layer in sums.layers.items()}
     of_processes = processes.gather((own_facts, sums.facts(), told), "facts")
     sums.begin_uses([name for layers, *_ in of_processes for name in layers])
+    sums.take_facts([own for _, own, _ in of_processes], share)
     facts = {name: _joined([layers for layers, *_ in of_processes], name) for name in sums.layers}
-    joints = {name: LayerJoint(sums.layers[name], one, share) for name, one in sorted(facts.items()) if one.arrived}
+    arrived = {name: one for name, one in sorted(facts.items()) if one.arrived}
+    are_brought = is_parted and processes.size <= FEW and _numbers(sums, arrived) > AT_ONCE
+    joints = {name: LayerJoint(sums.layers[name], one, share, are_brought) for name, one in arrived.items()}
     summands = {name: joint.summands() for name, joint in joints.items()}
     owners = _owners(sums, processes) if is_parted else {}
-    counted = list(sums.counted(share))
     added = processes.add_up_for(
-        [*counted, *(tensor for tensors in summands.values() for tensor in tensors)],
-        [None] * len(counted)
-        + [
+        [tensor for tensors in summands.values() for tensor in tensors],
+        [
             owners.get(name) if joints[name].is_gradient(place) else None
             for name, tensors in summands.items()
             for place in range(len(tensors))
         ],
     )
-    sums.take_counted([one for one in added[: len(counted)] if one is not None], [own for _, own, _ in of_processes])
-    _take(joints, {name: len(tensors) for name, tensors in summands.items()}, added[len(counted) :], processes)
+    stacked = {name: [processes.gather_tensor(one) for one in joint.triangles()] for name, joint in joints.items()}
+    brought = _brought(joints, owners, processes) if are_brought else {}
+    start = 0
+    for name, joint in joints.items():
+        end = start + len(summands[name])
+        joint.take(added[start:end], stacked[name], brought.get(name, ()))
+        start = end
     return [told for *_, told in of_processes]
 
 
@@ -62,16 +70,21 @@ def _joined(of_processes: Sequence[dict[str, LayerFacts]], name: str) -> LayerFa
     return joined([layers[name] for layers in of_processes if name in layers], name)
 
 
-def _take(
-    joints: dict[str, LayerJoint], lengths: dict[str, int], added: Sequence[Tensor | None], processes: Processes
-) -> None:
-    """Hand every layer its part of what was added up, and the triangles of all processes."""
-    start = 0
-    for name, joint in joints.items():
-        end = start + lengths[name]
-        stacked = [processes.gather_tensor(triangles) for triangles in joint.triangles()]
-        joint.take(added[start:end], stacked)
-        start = end
+def _numbers(sums: EpochSums, facts: Mapping[str, LayerFacts]) -> int:
+    """How many numbers the gradients of some layers have."""
+    return sum(math.prod(sums.layers[name].shape) * len(one.cells) * (1 + one.positions) for name, one in facts.items())
+
+
+def _brought(
+    joints: Mapping[str, LayerJoint], owners: Mapping[str, int], processes: Processes
+) -> dict[str, list[list[Tensor] | None]]:
+    """Every process's gradients of the layers that this one takes the spectra of; None for those of the others."""
+    own = [(name, tensor) for name, joint in joints.items() for tensor in joint.brought()]
+    found: dict[str, list[list[Tensor] | None]] = {name: [] for name in joints}
+    of_processes = processes.bring([tensor for _, tensor in own], [owners[name] for name, _ in own])
+    for (name, _), tensors in zip(own, of_processes, strict=True):
+        found[name].append(tensors)
+    return found
 
 
 def measured_together(

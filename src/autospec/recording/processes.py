@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from autospec.capture.pieces import sharded_modules
 from autospec.errors import AutoSpecError
+from autospec.recording.lost_processes import answering
+from autospec.recording.packing import AT_ONCE, PACKED, messages_of, sent_as
 from autospec.recording.sharded import sharding_group
 from autospec.spectra.registered import ROWS
 from autospec.spectra.statistics import Statistic
@@ -27,29 +29,8 @@ from autospec.spectra.statistics import Statistic
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-AT_ONCE = 2**16
-"""So many numbers of small tensors travel in one message: 512 KiB of float64. Larger ones travel alone, uncopied."""
-
 HEAD, ROOM = 8, 2**12
 """Bytes of a gathered message's length, and for the message itself where none was longer."""
-
-_FAILURES = (
-    "connection closed",
-    "connection reset",
-    "connection refused",
-    "broken pipe",
-    "timed out",
-    "timeout",
-    "socket",
-    "peer",
-    "nccl",
-    "gloo",
-)
-"""What stands in the messages of torch's communication when another process is gone."""
-
-
-class LostProcess(AutoSpecError):
-    """A process that trained with this one has ended, or does not answer in time."""
 
 
 @dataclass
@@ -117,7 +98,7 @@ class Processes:
             The sums; None for one that another process has.
         """
         sums: list[Tensor | None] = [None] * len(tensors)
-        for places in _messages(tensors):
+        for places in messages_of(tensors):
             flat = self._flat([tensors[place].detach() for place in places])
             owner = owners[places[0]] if len(places) == 1 and flat.numel() > AT_ONCE else None
             self._add_up(flat, owner)
@@ -128,11 +109,56 @@ class Processes:
                 sums[place] = part.view(of_place.shape).to(of_place.device, of_place.dtype)
         return sums
 
+    def bring(self, tensors: Sequence[Tensor], owners: Sequence[int]) -> list[list[Tensor] | None]:
+        """Bring every process's tensors to one process each, at the least that can be sent.
+
+        Args:
+            tensors: of the same shapes and dtypes, in the same order, in every process.
+            owners: who each is for, by number.
+
+        Returns:
+            Of a tensor that is for this process those of all, in their order, which may not be changed; None for one
+            that is for another.
+
+        Raises:
+            LostProcess: where another process is gone.
+        """
+        import torch.distributed as dist
+
+        sent: list[Tensor] = []
+        operations: list[dist.P2POp] = []
+        arriving: list[tuple[list[int], list[Tensor]]] = []
+        for owner in range(self.size):
+            of_owner = [place for place, one in enumerate(owners) if one == owner]
+            for part in messages_of([tensors[place] for place in of_owner], PACKED):
+                places = [of_owner[place] for place in part]
+                flat = self._flat([tensors[place].detach() for place in places])
+                if owner != self.rank:
+                    sent.append(flat)
+                    operations.append(dist.P2POp(dist.isend, flat, group=self._group, group_peer=owner))
+                    continue
+                of_processes = [flat if rank == owner else torch.empty_like(flat) for rank in range(self.size)]
+                arriving.append((places, of_processes))
+                operations += [
+                    dist.P2POp(dist.irecv, one, group=self._group, group_peer=rank)
+                    for rank, one in enumerate(of_processes)
+                    if rank != owner
+                ]
+        with self._sending(*sent):
+            for work in dist.batch_isend_irecv(operations) if operations else []:
+                work.wait()
+        found: list[list[Tensor] | None] = [None] * len(tensors)
+        for places, of_processes in arriving:
+            lengths = [tensors[place].numel() for place in places]
+            for place, *parts in zip(places, *(one.split(lengths) for one in of_processes), strict=True):
+                found[place] = [part.view(tensors[place].shape).to(tensors[place].device) for part in parts]
+        return found
+
     def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """The numbers of tensors one after the other; one alone stays where it is."""
         if len(tensors) == 1 and tensors[0].is_contiguous() and tensors[0].device.type == self._device.type:
             return tensors[0].view(-1)
-        return torch.cat([tensor.reshape(-1).to(self._device, _sent_as(tensor)) for tensor in tensors])
+        return torch.cat([tensor.reshape(-1).to(self._device, sent_as(tensor)) for tensor in tensors])
 
     def gather(self, value: Any, kind: str = "") -> list[Any]:
         """What every process gives, in their order: small things that can be pickled.
@@ -164,13 +190,13 @@ class Processes:
         return [one.to(tensor.device) for one in found]
 
     @contextlib.contextmanager
-    def _sending(self, tensor: Tensor) -> Iterator[None]:
-        """A context for one message, which is counted."""
+    def _sending(self, *tensors: Tensor) -> Iterator[None]:
+        """A context for messages, which are counted."""
         began = time.perf_counter()
         with answering(self):
             yield
-        self.traffic.messages += 1
-        self.traffic.bytes += tensor.numel() * tensor.element_size()
+        self.traffic.messages += len(tensors)
+        self.traffic.bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.traffic.seconds += time.perf_counter() - began
 
     def any(self, wants: bool) -> bool:
@@ -261,21 +287,6 @@ def is_averaged(model: nn.Module) -> bool:
     return bool(own)
 
 
-@contextlib.contextmanager
-def answering(processes: Processes | None) -> Iterator[None]:
-    """A context in which torch's failure to reach another process becomes one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if processes is None or not any(word in text.lower() for word in _FAILURES):
-            raise
-        raise LostProcess(
-            f"rank {processes.rank}: another of the {processes.size} processes has ended or does not answer "
-            f"({text.splitlines()[0][:120]}); the file holds what was recorded up to its last writing"
-        ) from error
-
-
 def is_one_of_several() -> bool:
     """Whether this process has joined others; torch's module is looked at only where it is loaded."""
     distributed = sys.modules.get("torch.distributed")
@@ -286,23 +297,3 @@ def _is_ddp(model: nn.Module) -> bool:
     from torch.nn.parallel import DistributedDataParallel
 
     return isinstance(model, DistributedDataParallel)
-
-
-def _messages(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-    """The places of tensors that travel together: few numbers of one dtype, or one tensor of many."""
-    by_dtype: dict[torch.dtype, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        if tensor.numel() > AT_ONCE:
-            yield [place]
-            continue
-        waiting = by_dtype.setdefault(_sent_as(tensor), [])
-        if waiting and sum(tensors[other].numel() for other in waiting) + tensor.numel() > AT_ONCE:
-            yield waiting
-            waiting = by_dtype[_sent_as(tensor)] = []
-        waiting.append(place)
-    yield from (places for places in by_dtype.values() if places)
-
-
-def _sent_as(tensor: Tensor) -> torch.dtype:
-    """The dtype in which small tensors travel: counts along with numbers in float64."""
-    return tensor.dtype if tensor.is_floating_point() else torch.float64

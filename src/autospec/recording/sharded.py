@@ -6,7 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
 
 from autospec.capture.engines import HOOKS
 from autospec.capture.hooks import is_compiled
@@ -75,6 +77,15 @@ def refuse_offloaded(name: str, held_on: str, runs_on: str) -> None:
         raise AutoSpecError(
             f"{name!r} is held on {held_on} and runs on {runs_on} (CPUOffloadPolicy), which is not recorded; leave "
             "out offload_policy="
+        )
+
+
+def refuse_no_samples(group: Tensor | npt.ArrayLike) -> None:
+    """AutoSpecError for a batch of a model in pieces of which this process has no sample."""
+    if not (group.numel() if isinstance(group, Tensor) else np.size(group)):
+        raise AutoSpecError(
+            "group labels are of no sample: of weights in pieces (fully_shard) rows are traced in all processes at "
+            "once, so that each needs a sample in every recorded batch; leave such a batch out in all (drop_last)"
         )
 
 

@@ -47,7 +47,7 @@ class HeardLayer:
         """Add one use of the weight in one backward pass."""
         is_whole = factors.has_rows and factors.blocks == 1 and factors.height == height
         if not is_whole:
-            products = factors.products(groups)
+            products = factors.products(groups).double()
             whole = products.new_zeros((self.cells, height, products.shape[2]))
             whole[:, factors.first_row : factors.first_row + factors.height] = products
             self.products.append(whole)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from autospec.errors import AutoSpecError
-from autospec.recording.processes import Processes, answering
+from autospec.recording.lost_processes import answering
+from autospec.recording.processes import Processes
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

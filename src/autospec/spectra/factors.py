@@ -159,7 +159,10 @@ class GradientFactors:
         return (adjoint.transpose(1, 2) @ activation).flatten(0, 1)
 
     def products(self, cells: SampleGroups) -> Tensor:
-        """(cells, height, width) float64: the part of the gradient that comes from each cell's samples."""
+        """(cells, height, width): the part of the gradient that comes from each cell's samples.
+
+        In the precision in which it was summed up: float64, or that of one product.
+        """
         if self._is_quicker_by_sample:
             activation, adjoint = (factor[0] for factor in (self.activation, self.adjoint))
             precise = torch.promote_types(self.dtype, torch.float32)
@@ -171,9 +174,9 @@ class GradientFactors:
         first = next(iter(parts.values()), None)
         if first is None:
             first = self.product(cells.samples[0])
-        total = first.new_zeros((len(cells.samples), *first.shape), dtype=torch.float64)
-        for cell, part in parts.items():
-            total[cell] = part
+        total = first.new_empty((len(cells.samples), *first.shape))
+        for cell in range(len(cells.samples)):
+            total[cell] = parts.get(cell, 0)
         return total
 
     def grams(self, of_activation: bool, cells: SampleGroups) -> Tensor | None:

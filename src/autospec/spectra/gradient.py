@@ -76,6 +76,7 @@ class GradientSum:
             return
         if self._matrices is None and not self._kept and factors.height == self.shape[0]:
             self._matrices = on_capable_device(factors.products(cells))
+            self._is_borrowed = self._matrices.dtype != torch.float64
             return
         rows = slice(factors.first_row, factors.first_row + factors.height)
         self._own(factors.device)[:, rows] += on_capable_device(factors.products(cells))
@@ -121,6 +122,19 @@ class GradientSum:
     def settle(self, settled: Settled) -> None:
         """Take what was had from the matrices together with those of other weights."""
         self._settled = settled
+
+    @property
+    def fits_float32(self) -> bool:
+        """Whether its numbers are all of float32, as the product of one batch is; or there are none."""
+        return not self._kept and (self._matrices is None or self._matrices.dtype == torch.float32)
+
+    def held(self, dtype: torch.dtype) -> Tensor:
+        """(cells, out, in): every cell's gradient, which may not be changed; in float32 only where that fits."""
+        if self._matrices is None and not self._kept:
+            return torch.zeros((self.grouping.cells, *self.shape), dtype=dtype)
+        self._form(torch.device("cpu"))
+        assert self._matrices is not None
+        return self._matrices.to(dtype)
 
     @property
     def numbers(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from autospec.spectra.layer_sums import POSITIONS, LayerSums
 from autospec.spectra.rows import RowStack
 from autospec.store.schema import ADJOINT, GRADIENT
 
-COUNTS = 3
-"""So many summands of a layer, its counts and norms, come before its gradients."""
+NUMBERS_AT_ONCE = 2**16
+"""So many numbers are added up in float64 at a time: 512 KiB, which a processor's cache holds."""
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class StackFacts:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of a layer's sums beside the sums themselves; of several processes, joined."""
+    """What is known of a layer's sums beside their matrices; of several processes, joined.
+
+    ``rows``, ``own_rows`` and ``squared_norms`` (of ``A`` and of ``Δ``) are per cell.
+    """
 
     arrived: bool
     passes: int
@@ -39,8 +45,11 @@ class LayerFacts:
     only_gradients: bool
     has_rows: bool
     is_float64: bool
+    fits_float32: bool
     positions: int
     rows: tuple[int, ...]
+    own_rows: tuple[int, ...]
+    squared_norms: tuple[tuple[float, ...], ...]
     unknown: dict[str, str] = field(default_factory=dict)
     stacks: dict[str, StackFacts] = field(default_factory=dict)
 
@@ -61,8 +70,11 @@ def facts_of(sums: LayerSums) -> LayerFacts:
         only_gradients=sums.only_gradients,
         has_rows=sums.has_rows,
         is_float64=sums.gradient.dtype == torch.float64,
+        fits_float32=all(one.fits_float32 for one in (sums.gradient, *sums.positions.sums)),
         positions=len(sums.positions.sums),
         rows=tuple(sums.rows.tolist()),
+        own_rows=tuple(sums.own_rows.tolist()),
+        squared_norms=tuple(map(tuple, sums.squared_norms.tolist())),
         unknown=sums.moments.unknown,
         stacks={
             name: StackFacts(stack.width, stack.blocks, stack.is_float64) for name, stack in sorted(sums.stacks.items())
@@ -87,11 +99,19 @@ def joined(facts: Sequence[LayerFacts], name: str) -> LayerFacts:
         only_gradients=any(one.only_gradients for one in facts),
         has_rows=all(one.has_rows for one in facts),
         is_float64=any(one.is_float64 for one in facts),
+        fits_float32=all(one.fits_float32 for one in facts),
         positions=max(lengths, default=0),
-        rows=tuple(sum(counts) for counts in zip(*(one.rows for one in facts), strict=True)),
+        rows=_added([one.rows for one in facts]),
+        own_rows=_added([one.own_rows for one in facts]),
+        squared_norms=tuple(_added(sides) for sides in zip(*(one.squared_norms for one in facts), strict=True)),
         unknown={need: reason for one in facts for need, reason in one.unknown.items()},
         stacks={stack: found for one in facts for stack, found in one.stacks.items()},
     )
+
+
+def _added(of_processes: Sequence[tuple[Number, ...]]) -> tuple[Number, ...]:
+    """The sums of numbers per cell, in the order of the processes."""
+    return tuple(sum(numbers) for numbers in zip(*of_processes, strict=True))
 
 
 class LayerJoint:
@@ -101,11 +121,13 @@ class LayerJoint:
         sums: those of this process; replaced by those of all where ``take`` is called.
         facts: what all processes know of the layer.
         share: what the loss of one process counts in the objective, as 1 / processes where gradients are averaged.
+        are_brought: whether gradients are brought to one process, which adds them up, instead of being summands.
     """
 
-    def __init__(self, sums: LayerSums, facts: LayerFacts, share: float) -> None:
+    def __init__(self, sums: LayerSums, facts: LayerFacts, share: float, are_brought: bool = False) -> None:
         self._sums, self._facts, self._share = sums, facts, share
         self._cells = facts.cells
+        self._are_brought = are_brought
 
     @property
     def _gradients(self) -> list[GradientSum]:
@@ -120,18 +142,26 @@ class LayerJoint:
         return self._sums.stacks.get(name) or RowStack(facts.width, self._sums.grouping, facts.blocks)
 
     def summands(self) -> list[Tensor]:
-        """What adds up: counts, norms, the cells' gradients and Gram matrices, moments."""
-        numbers = list(self._sums.counted(self._share))
-        gradients = [self._known(one.matrices().mul_(self._share)) for one in self._gradients]
+        """What adds up beside counts and norms: the cells' gradients and Gram matrices, moments."""
+        gradients = [self._known(one.matrices().mul_(self._share)) for one in self._summed]
         grams = [
             self._stack(name, facts).grams_of_cells()[self._cells] * (self._share**2 if name == ADJOINT else 1.0)
             for name, facts in self._stacks(is_float64=False)
         ]
-        return [*numbers, *gradients, *grams, *self._sums.moments.summands(self._sums.shape[1], self._share)]
+        return [*gradients, *grams, *self._sums.moments.summands(self._sums.shape[1], self._share)]
 
     def is_gradient(self, place: int) -> bool:
         """Whether the summand at a place is a gradient, of which a spectrum is taken."""
-        return COUNTS <= place < COUNTS + len(self._gradients)
+        return place < len(self._summed)
+
+    @property
+    def _summed(self) -> list[GradientSum]:
+        return [] if self._are_brought else self._gradients
+
+    def brought(self) -> list[Tensor]:
+        """The cells' gradients that are brought to one process, in the precision that they have in all processes."""
+        dtype = torch.float32 if self._facts.fits_float32 else torch.float64
+        return [self._known(one.held(dtype)) for one in self._gradients] if self._are_brought else []
 
     def triangles(self) -> list[Tensor]:
         """(cells, blocks, width, width) each: rows in float64, whose digits a Gram matrix would lose."""
@@ -140,23 +170,35 @@ class LayerJoint:
             for name, facts in self._stacks(is_float64=True)
         ]
 
-    def take(self, added: Sequence[Tensor | None], stacked: Sequence[Sequence[Tensor]]) -> None:
-        """Replace the sums by those of all processes: of ``summands``, and of every process's ``triangles``.
+    def take(
+        self,
+        added: Sequence[Tensor | None],
+        stacked: Sequence[Sequence[Tensor]],
+        brought: Sequence[Sequence[Tensor] | None] = (),
+    ) -> None:
+        """Replace the sums by those of all processes.
 
-        A gradient that is None is another process's.
+        Args:
+            added: the sums of ``summands``; None for a gradient that another process has.
+            stacked: the ``triangles`` of every process.
+            brought: every process's gradient, of each of those ``brought``; None for one that another process has.
         """
-        sums, facts, gradients = self._sums, self._facts, self._gradients
-        of_gradients = added[COUNTS : COUNTS + len(gradients)]
+        sums, facts, summed = self._sums, self._facts, self._summed
         left = [one for place, one in enumerate(added) if one is not None and not self.is_gradient(place)]
-        sums.take_counted(left.pop(0), left.pop(0), left.pop(0))
-        for gradient, matrices in zip(gradients, of_gradients, strict=True):
+        sums.take_counted(facts.rows, facts.own_rows, facts.squared_norms, self._share)
+        for gradient, matrices in zip(summed, added[: len(summed)], strict=True):
             if matrices is None:
                 gradient.give_away()
                 continue
             whole = gradient.matrices()
             if matrices.data_ptr() != whole.data_ptr():  # else they were added up where they are
                 whole[self._cells.to(whole.device)] = matrices
-            gradient.replace(whole, torch.float64 if facts.is_float64 else torch.float32)
+            gradient.replace(whole, self._precision)
+        for gradient, of_processes in zip(self._gradients if self._are_brought else [], brought, strict=True):
+            if of_processes is None:
+                gradient.give_away()
+            else:
+                gradient.replace(self._added_up(of_processes), self._precision)
         for name, own in self._stacks(is_float64=False):
             sums.stacks[name] = RowStack(own.width, sums.grouping, own.blocks)
             sums.stacks[name].take_grams(self._spread(left.pop(0)))
@@ -169,6 +211,24 @@ class LayerJoint:
         sums.arrived, sums.passes, sums.eps, sums.shared = facts.arrived, facts.passes, facts.eps, facts.shared
         sums.used_elsewhere, sums.only_gradients = facts.used_elsewhere, facts.only_gradients
         sums.has_rows = facts.has_rows
+
+    @property
+    def _precision(self) -> torch.dtype:
+        """What the digits of the gradients' factors are worth."""
+        return torch.float64 if self._facts.is_float64 else torch.float32
+
+    def _added_up(self, of_processes: Sequence[Tensor]) -> Tensor:
+        """The gradient of all processes' samples in float64, in the order of the processes: (cells, out, in)."""
+        first = of_processes[0]
+        whole = first.new_zeros((self._sums.grouping.cells, *first.shape[1:]), dtype=torch.float64)
+        at_once = NUMBERS_AT_ONCE if whole.device.type == "cpu" else whole.numel()
+        for place, cell in enumerate(self._cells.tolist()):
+            parts = (one[place].flatten().split(at_once) for one in of_processes)
+            for total, *own in zip(whole[cell].flatten().split(at_once), *parts, strict=True):
+                for part in own:
+                    total.add_(part)
+                total.mul_(self._share)
+        return whole
 
     def _known(self, of_cells: Tensor) -> Tensor:
         """The values of the cells that there are; where these are the first ones, without a copy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -175,19 +175,21 @@ class LayerSums:
         """Note that the cells' gradients (cells,) may be off by so much, in the Frobenius norm."""
         self.left_out = bounds if self.left_out is None else self.left_out + bounds
 
-    def counted(self, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, own rows and squared norms per cell, of a loss that counts ``share``."""
-        return self.rows, self.own_rows, self._squared_norms.cpu() * torch.tensor([[1.0], [share**2]])
+    @property
+    def squared_norms(self) -> Tensor:
+        """(2, cells) float64: the squared Frobenius norms of each cell's rows of ``A`` and of ``Δ``."""
+        return self._squared_norms.cpu()
 
-    def take_counted(self, rows: Tensor, own_rows: Tensor, squared_norms: Tensor) -> None:
-        """Take other rows, own rows and squared norms: those of several processes together."""
-        self._rows, self._own_rows, self._squared_norms = rows, own_rows, squared_norms
+    def take_counted(
+        self, rows: Sequence[int], own_rows: Sequence[int], squared_norms: Sequence[Sequence[float]], share: float
+    ) -> None:
+        """Take other rows, own rows and squared norms, of a loss that counts ``share``: those of several processes."""
+        self._rows, self._own_rows = torch.tensor(rows), torch.tensor(own_rows)
+        self._squared_norms = torch.tensor(squared_norms, dtype=torch.float64) * torch.tensor([[1.0], [share**2]])
 
     def norms(self) -> dict[str, Tensor]:
         """(reported,) float64 each: ``‖A_c‖`` and ``‖Δ_c‖`` in the Frobenius norm."""
-        return dict(
-            zip((ACTIVATION, ADJOINT), self.grouping.sums(self._squared_norms.cpu().T).sqrt().unbind(1), strict=True)
-        )
+        return dict(zip((ACTIVATION, ADJOINT), self.grouping.sums(self.squared_norms.T).sqrt().unbind(1), strict=True))
 
     def norm_product(self) -> Tensor:
         """(reported,) float64: ``‖A_c‖ ‖Δ_c‖``, the scale of the terms of each gradient."""

@@ -52,7 +52,7 @@ class Moments:
 
     def summands(self, width: int, share: float) -> list[Tensor]:
         """What adds up over processes, of a loss that counts ``share``: samples, sums of rows, of squared norms."""
-        found = [self.samples]
+        found = [self.samples] if self._needs else []
         if ROW_SUMS in self._needs:
             zeros = torch.zeros((len(self.samples), width), dtype=torch.float64)
             found.append(zeros if self.row_sums is None else self.row_sums)
@@ -64,7 +64,7 @@ class Moments:
     def take(self, added: Sequence[Tensor], unknown: dict[str, str]) -> None:
         """Take the sums of several processes, and what one of them could not tell."""
         left = list(added)
-        self.samples, self.unknown = left.pop(0), unknown
+        self.samples, self.unknown = left.pop(0) if self._needs else self.samples, unknown
         if ROW_SUMS in self._needs:
             self.row_sums = left.pop(0)
         if SAMPLE_NORMS in self._needs:

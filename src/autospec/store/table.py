@@ -64,6 +64,8 @@ class SpectraTable:
 
     def __init__(self) -> None:
         self._arrays: dict[str, GrowingArray] = {}
+        # looking through all of them at every step would take longer than what a step adds
+        self._by_axis: dict[str, dict[str, GrowingArray]] = {}
 
     def __iter__(self) -> Iterator[GrowingArray]:
         return iter(self._arrays.values())
@@ -122,23 +124,27 @@ class SpectraTable:
                     f"/{field.path} holds {array.values.shape[1:]} numbers per record, and now {np.shape(value)} came: "
                     "it was begun with other settings (leading, bins, directions), or the model has changed"
                 )
-        grown = [array for array in self if array.field.dimensions[0] == axis]
-        length = len(grown[0]) if grown else 0
+        grown = self._by_axis.setdefault(axis, {})
+        length = len(next(iter(grown.values()))) if grown else 0
         for field, value in values.items():
             if field.path not in self._arrays and value is not None:
-                array = self._arrays[field.path] = GrowingArray(field, np.shape(value))
+                array = self._new(field, np.shape(value))
                 # a statistic that begins late: gaps before it keep all arrays equally long
                 for _ in range(length):
                     array.append(None)
         given = {field.path: value for field, value in values.items()}
-        for array in self:
-            if array.field.dimensions[0] == axis:
-                array.append(given.get(array.field.path))
+        for path, array in grown.items():
+            array.append(given.get(path))
 
     def restore(self, field: Field, values: AnyArray) -> None:
         """Put back an array read from a file, (epochs, ...)."""
-        array = self._arrays[field.path] = GrowingArray(field, values.shape[1:])
-        array.extend(values)
+        self._new(field, values.shape[1:]).extend(values)
+
+    def _new(self, field: Field, item_shape: tuple[int, ...]) -> GrowingArray:
+        """A new array among the others; one of its path is lost."""
+        array = self._arrays[field.path] = GrowingArray(field, item_shape)
+        self._by_axis.setdefault(field.dimensions[0], {})[field.path] = array
+        return array
 
     def keep_first(self, epochs: int) -> None:
         """Forget everything after so many epochs."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from autospec import AutoSpecError, SpectralRecorder
 from autospec.capture import forward_hooks
+from autospec.capture.rules import attention
 
 
 def written_out(layer, query, key, value):
@@ -72,6 +73,24 @@ def test_one_layer_may_attend_to_itself_and_to_others():
     assert abs(recorder.table["layers/in_proj_weight/adjoint"][0, 1] - expected).max() < 1e-10
 
 
+class _Multiplied(torch.Tensor):
+    """An identity that is multiplied by."""
+
+
+@pytest.mark.parametrize("options", [{}, {"need_weights": False}, {"attn_mask": torch.ones(5, 5).triu(1).bool()}])
+def test_what_is_not_multiplied_by_identities_is_the_same_to_the_last_bit(options, monkeypatch):
+    layer = nn.MultiheadAttention(24, 3, batch_first=True, add_bias_kv=True)
+    x = torch.randn(4, 5, 24)
+    found = captured(layer, lambda: layer(x, x, x, **options)[0].square().sum().backward())
+    monkeypatch.setattr(attention, "_Identity", _Multiplied)
+    expected = captured(layer, lambda: layer(x, x, x, **options)[0].square().sum().backward())
+    assert set(found) == {"in_proj_weight", "out_proj"}
+    for name, (part,) in found.items():
+        assert part.adjoint.any()
+        assert torch.equal(part.activation, expected[name][0].activation)
+        assert torch.equal(part.adjoint, expected[name][0].adjoint)
+
+
 def test_a_loss_on_the_attention_weights_alone():
     layer = nn.MultiheadAttention(4, 2, batch_first=True).double()
     x = torch.randn(3, 5, 4, dtype=torch.float64)
@@ -89,7 +108,7 @@ def test_masks_of_unlike_types_are_warned_about_once():
         found = captured(
             layer, lambda: layer(x, x, x, attn_mask=causal, key_padding_mask=absent)[0].square().sum().backward()
         )
-    assert len(caught) == 1
+    assert sum("mismatched" in str(one.message) for one in caught) == 1
     assert torch.allclose(found["in_proj_weight"][0].product(torch.arange(3)), layer.in_proj_weight.grad, atol=1e-13)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,11 +72,12 @@ def _attend(layer: nn.MultiheadAttention, call: LayerCall, projected: Sequence[T
     """
     query, key, value = projected
     identity = torch.eye(layer.embed_dim, dtype=query.dtype, device=query.device)
+    unmultiplied = identity.as_subclass(_Identity)
     bias_k, bias_v = (None if bias is None else bias.detach() for bias in (layer.bias_k, layer.bias_v))
     attended, weighting = functional.multi_head_attention_forward(
         query, key, value, layer.embed_dim, layer.num_heads,
         in_proj_weight=None, in_proj_bias=None, use_separate_proj_weight=True,
-        q_proj_weight=identity, k_proj_weight=identity, v_proj_weight=identity,
+        q_proj_weight=unmultiplied, k_proj_weight=unmultiplied, v_proj_weight=unmultiplied,
         out_proj_weight=identity, out_proj_bias=None, bias_k=bias_k, bias_v=bias_v,
         add_zero_attn=layer.add_zero_attn, dropout_p=layer.dropout, training=call.training,
         key_padding_mask=_added_mask(call.argument(3, "key_padding_mask"), query.dtype),
@@ -85,6 +87,16 @@ def _attend(layer: nn.MultiheadAttention, call: LayerCall, projected: Sequence[T
         is_causal=call.argument(7, "is_causal", False),
     )  # fmt: skip
     return attended, weighting
+
+
+class _Identity(Tensor):
+    """An identity matrix, by which nothing is multiplied: products by it would take as long as the projections."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is functional.linear:
+            return args[0]
+        return super().__torch_function__(function, types, args, kwargs or {})
 
 
 def _added_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

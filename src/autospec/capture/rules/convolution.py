@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -219,14 +220,20 @@ class ConvolutionFactors(GradientFactors):
 
     def _coverage(self) -> Tensor:
         """(*size): how many windows cover each place of the image."""
-        coverage = torch.ones((), dtype=torch.int64, device=self.device)
-        for dimension, (reach, stride) in enumerate(self._windows()):
-            size, zeros = self.image.shape[dimension + 2], self.padding[dimension]
-            covered = torch.arange(size + 2 * zeros, device=self.device)
-            covered = covered.unfold(0, reach, stride)[:, :: self.dilation[dimension]].flatten()
-            covering = torch.bincount(covered, minlength=size + 2 * zeros)[zeros : zeros + size]
-            coverage = coverage[..., None] * covering
-        return coverage
+        windows = zip(self.image.shape[2:], self.padding, self._windows(), self.dilation, strict=True)
+        return _coverage(tuple(windows), self.device)
+
+
+@lru_cache(maxsize=16)
+def _coverage(dimensions: tuple[tuple[int, int, tuple[int, int], int], ...], device: torch.device) -> Tensor:
+    """How many windows cover each place, from each dimension's size, zeros, windows and dilation; never changed."""
+    coverage = torch.ones((), dtype=torch.int64, device=device)
+    for size, zeros, (reach, stride), dilation in dimensions:
+        covered = torch.arange(size + 2 * zeros, device=device)
+        covered = covered.unfold(0, reach, stride)[:, ::dilation].flatten()
+        covering = torch.bincount(covered, minlength=size + 2 * zeros)[zeros : zeros + size]
+        coverage = coverage[..., None] * covering
+    return coverage
 
 
 def _padded(geometry: Geometry, tensor: Tensor, mode: str) -> Tensor:

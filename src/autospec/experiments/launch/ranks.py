@@ -22,7 +22,8 @@ import torch.distributed as dist
 
 from autospec.errors import AutoSpecError
 from autospec.experiments.runs.signals import POSTPONED
-from autospec.recording.processes import LostProcess, Processes, answering
+from autospec.recording.lost_processes import LostProcess, answering
+from autospec.recording.processes import Processes
 
 SILENCE = timedelta(minutes=30)
 """So long a process waits for another that does not answer: a slow epoch is no lost process."""
