@@ -185,7 +185,8 @@ def test_a_round_bears_the_spectra_of_its_own_records(monkeypatch):
 @pytest.mark.slow
 def test_training_in_two_processes_is_timed_and_its_messages_are_counted():
     (cost,) = several.costs(["convolutions"], 2, blocks=2)
-    assert cost.messages == 5  # what each has to say, small sums, two large gradients, spectra
-    assert len(cost.ratio) == len(cost.again) == 2
-    assert cost.bytes > 4 * 8 * (64 * 32 * 9 + 32 * 27 + 4096 * 10) / 2
+    assert cost.messages == 4  # what each has to say, two for the other process (of two precisions), spectra
+    assert len(cost.ratio) == len(cost.clock) == len(cost.again) == 2
+    assert 1 < cost.eigenvalues < cost.least
+    assert cost.bytes > 4 * 4 * 4096 * 10  # in float32
     assert several.table([cost]).splitlines()[2].startswith("| convolutions |")

@@ -1,7 +1,7 @@
 """What recording costs where several processes train together, and how much of it is their messages.
 
 In every block each arm takes its steps in turn, in all processes at once; plain training has two arms. A ratio is the
-processor time of all processes over the mean of plain training's in the same block.
+processor time of all processes over the mean of plain training's in the same block, or the slowest's time on the clock.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autospec.capture.hooks import HookListener
+from autospec.capture.layers import watched_modules
 from autospec.experiments.benchmark.arms import PLAIN, PLAIN_AGAIN, Step
-from autospec.experiments.benchmark.least import grams_of_sides
 from autospec.experiments.launch.ranks import other_ranks
 from autospec.recording.processes import Processes
 from autospec.recording.recorder import SpectralRecorder
+from autospec.spectra.factors import GradientFactors
+from autospec.spectra.groups import SampleGroups
+from autospec.spectra.singular import gram
 
 EVERY, GROUPS = 10, 4
 RECORDED = f"hooks, every {EVERY}"
+REPETITIONS = 9
 WARM_UP = 3 * EVERY
 """Steps of each arm before the first block: what is proved and compared on first batches is over by then."""
 
@@ -37,7 +42,9 @@ class Cost:
         step_ms: the processor time of a plain step, all processes together.
         again: (blocks,) plain training over itself.
         ratio: (blocks,) recording over plain training.
-        least: what that would be if nothing but LAPACK's eigenvalues of the groups' gradients were added.
+        clock: (blocks,) the same on the clock, where more cores than processes are free.
+        eigenvalues: what that would be if nothing but LAPACK's eigenvalues of the groups' gradients were added.
+        least: and if the groups' products and their Gram matrices were, too, from which they are had.
         messages: what a record sends, in numbers of messages,
         bytes: of bytes from the first process,
         message_ms: and of milliseconds in which the first process sends and waits.
@@ -47,6 +54,8 @@ class Cost:
     step_ms: float
     again: tuple[float, ...]
     ratio: tuple[float, ...]
+    clock: tuple[float, ...]
+    eigenvalues: float
     least: float
     messages: float
     bytes: float
@@ -101,29 +110,49 @@ def _measure(processes: Processes, name: str, blocks: int) -> Cost:
     taken = np.array([[_seconds(processes, step, EVERY) for step in arms.values()] for _ in range(blocks)])
     sent = [(now - then) / blocks for now, then in zip(_sent(recorder), before, strict=True)]
     recorder.close(complete=False)
-    plain, recorded, again = np.sum(processes.gather(taken), axis=0).T
+    of_processes = np.array(processes.gather(taken))  # (processes, blocks, arms, kinds of time)
+    plain, recorded, again = of_processes[..., 0].sum(0).T
+    slowest = of_processes[..., 1].max(0)
     without = float(np.median(plain + again)) / 2
+    eigenvalues_s, least_s = _least_s(name, processes.size)
     return Cost(
         name,
         without / EVERY * 1000,
         tuple(again / plain),
         tuple(recorded / ((plain + again) / 2)),
-        1 + _eigenvalues_s(name) / without,
+        tuple(slowest[:, 1] / slowest[:, [0, 2]].mean(1)),
+        1 + eigenvalues_s / without,
+        1 + least_s / without,
         sent[0],
         sent[1],
         sent[2] * 1000,
     )
 
 
-def _eigenvalues_s(name: str) -> float:
-    """Processor seconds of the eigenvalues that one record's spectra are had from, which processes share out."""
-    model, _ = MODELS[name]()
-    sides = [min(weight.flatten(1).shape) for weight in model.parameters() if weight.dim() > 1]
-    grams = grams_of_sides(sides * (GROUPS + 1))
-    began = time.process_time()
-    for gram in grams:
-        torch.linalg.eigvalsh(gram)
-    return time.process_time() - began
+def _least_s(name: str, count: int) -> tuple[float, float]:
+    """Processor seconds of a record's eigenvalues, and of these and what they are had from, in ``count`` processes.
+
+    That is the groups' products ``Δᵀ A`` in every process, of its own samples, and one Gram matrix of each sum.
+    """
+    model, inputs = MODELS[name]()
+    parts: list[GradientFactors] = []
+    with HookListener(model, watched_modules(model), lambda use, part, owners: parts.append(part)).listening():
+        model(inputs).square().mean().backward()
+    groups = SampleGroups.of(torch.arange(len(inputs)) % GROUPS, GROUPS + 1)
+    taken = []
+    for _ in range(REPETITIONS):
+        began = time.process_time()
+        products = [part.products(groups) for part in parts]
+        multiplied = time.process_time()
+        sums = [torch.cat([one[:GROUPS], one.sum(0, keepdim=True)]).double() for one in products]
+        summed = time.process_time()
+        grams = [gram(one) for one in sums]
+        squared = time.process_time()
+        for one in grams:
+            torch.linalg.eigvalsh(one)
+        taken.append((multiplied - began, squared - summed, time.process_time() - squared))
+    of_products, of_grams, of_eigenvalues = np.median(taken, axis=0)
+    return float(of_eigenvalues), float(count * of_products + of_grams + of_eigenvalues)
 
 
 def _sent(recorder: SpectralRecorder) -> tuple[int, int, float]:
@@ -167,25 +196,25 @@ def _recorded(name: str) -> tuple[SpectralRecorder, Step]:
     return recorder, step
 
 
-def _seconds(processes: Processes, step: Step, repetitions: int) -> float:
-    """The processor time of some steps in this process, which all begin together."""
+def _seconds(processes: Processes, step: Step, repetitions: int) -> tuple[float, float]:
+    """The processor time of some steps in this process, which all begin together, and their time on the clock."""
     processes.any(False)
-    began = time.process_time()
+    began, clock = time.process_time(), time.perf_counter()
     for _ in range(repetitions):
         step()
-    return time.process_time() - began
+    return time.process_time() - began, time.perf_counter() - clock
 
 
 def table(costs: Sequence[Cost]) -> str:
     """A table in Markdown, a row for each model: medians, and quartiles of ratios."""
     lines = [
-        "| model | ms a step without | plain again | ratio | eigenvalues alone | messages a record | KiB a record "
-        "| ms in messages |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| model | ms a step without | plain again | ratio | on the clock | eigenvalues alone | and products "
+        "| messages a record | KiB a record | ms in messages |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {one.model} | {one.step_ms:.1f} | {_quartiles(one.again)} | {_quartiles(one.ratio)} | {one.least:.2f} | "
-        f"{one.messages:.1f} | "
+        f"| {one.model} | {one.step_ms:.1f} | {_quartiles(one.again)} | {_quartiles(one.ratio)} | "
+        f"{_quartiles(one.clock)} | {one.eigenvalues:.2f} | {one.least:.2f} | {one.messages:.1f} | "
         f"{one.bytes / 1024:.0f} | {one.message_ms:.1f} |"
         for one in costs
     ]
