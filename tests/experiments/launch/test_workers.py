@@ -28,13 +28,24 @@ joblib.Parallel(n_jobs=2)([joblib.delayed(job)() for _ in range(4)])
 
 
 RELEASED = """
-import os
+import multiprocessing, os, sys
 import joblib
-from autospec.experiments.launch.workers import release_workers
+from autospec.experiments.launch.workers import workers_released
 
-release_workers()  # nothing yet
-pids = set(joblib.Parallel(n_jobs=2)([joblib.delayed(os.getpid)() for _ in range(8)]))
-release_workers()
+def job():
+    sys.held = multiprocessing.RLock()  # as tqdm holds one, which a worker must give back
+    return os.getpid()
+
+with workers_released():
+    pass  # nothing yet
+pids = set()
+try:
+    with workers_released():
+        pids |= set(joblib.Parallel(n_jobs=2)([joblib.delayed(job)() for _ in range(8)]))
+        if sys.argv[1] == "error":
+            raise KeyboardInterrupt
+except KeyboardInterrupt:
+    pass
 for pid in pids:
     try:
         os.kill(pid, 0)
@@ -83,6 +94,9 @@ def test_workers_end_with_the_process_that_gave_them_jobs(how):
     assert workers.is_worker() is False
 
 
-def test_waiting_workers_are_released_before_the_end_of_python():
-    said = subprocess.run([sys.executable, "-c", RELEASED], stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert set(said.split()) == {"gone"}
+@pytest.mark.parametrize("end", ["done", "error"])
+def test_waiting_workers_are_released_before_the_end_of_python(end):
+    said = subprocess.run([sys.executable, "-c", RELEASED, end], capture_output=True, text=True, check=True)
+    assert set(said.stdout.split()) == {"gone"}
+    if end == "done":
+        assert said.stderr == ""  # no semaphore that nobody has given back

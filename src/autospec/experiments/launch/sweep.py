@@ -20,7 +20,7 @@ from autospec.experiments.config.composition import Composition
 from autospec.experiments.config.messages import explain, in_one_line
 from autospec.experiments.config.schema import Device
 from autospec.experiments.launch.slurm import SlurmSweepLauncher, asks_for_gpus, problem_of_slurm
-from autospec.experiments.launch.workers import release_workers
+from autospec.experiments.launch.workers import workers_released
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.runs.folder import holder
 from autospec.experiments.runs.progress import duration
@@ -120,15 +120,14 @@ class Sweep(BasicSweeper):
     def _launch_at_once(self, jobs: Sequence[Job]) -> list[JobReturn]:
         assert self.launcher is not None
         try:
-            return list(self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0))
+            with workers_released():
+                return list(self.launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0))
         except AutoSpecError:
             raise
         except Exception as error:  # noqa: BLE001 (joblib gives up all jobs when a process of one is killed)
             message = f"was not finished: {in_one_line(error)}"
             failed = JobReturn(status=JobStatus.FAILED, _return_value=AutoSpecError(message))
             return [JobReturn(status=JobStatus.COMPLETED) if job.plan.done else failed for job in jobs]
-        finally:
-            release_workers()
 
     def _failures(self, jobs: Sequence[Job], returns: Sequence[JobReturn]) -> list[str]:
         """One line for each job that failed: its run and the first line of its error."""

@@ -6,12 +6,14 @@ give them any.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import NoReturn
 
 LOOK_S = 0.5
@@ -43,12 +45,24 @@ def end_worker(stopped: SystemExit) -> NoReturn:
     os._exit(stopped.code if isinstance(stopped.code, int) else 1)
 
 
-def release_workers() -> None:
-    """End joblib's waiting workers now: at Python's end, where it would, an interruption shows a traceback."""
+@contextlib.contextmanager
+def workers_released() -> Iterator[None]:
+    """A context after which joblib's workers are gone: at Python's end, where they would go, an interruption shows a
+    traceback. Those that wait for a job end by themselves, and so tidy up; after an error all are killed.
+    """
+    try:
+        yield
+    except BaseException:
+        _end_workers(kill=True)
+        raise
+    _end_workers(kill=False)
+
+
+def _end_workers(kill: bool) -> None:
     loky = sys.modules.get("joblib.externals.loky.reusable_executor")
     workers = None if loky is None else loky._executor  # what is public makes some where there are none
     if workers is not None:
-        workers.shutdown(wait=True, kill_workers=True)
+        workers.shutdown(wait=True, kill_workers=kill)
 
 
 def _await_orphanage(parent: int) -> None:

@@ -30,7 +30,7 @@ from autospec.experiments.config.grid import SPECTRA_PANELS, chosen_figures, pan
 from autospec.experiments.config.messages import explain
 from autospec.experiments.launch.command_line import TRAINS_ONLY
 from autospec.experiments.launch.console import log_to_console, quietly
-from autospec.experiments.launch.workers import end_with_parent, release_workers
+from autospec.experiments.launch.workers import end_with_parent, workers_released
 from autospec.experiments.plan import Plan, plan_run
 from autospec.experiments.report.console_summary import summary_text
 from autospec.experiments.report.figure import update_figure
@@ -59,8 +59,8 @@ def main() -> None:
         if not all(plan.done for plan in runs):
             _check_quietly(figures)
             _train(names, [*overrides, *_seeds(runs)], arguments.jobs, runs)
-        updated = _update(figures, arguments.jobs)
-        release_workers()
+        with workers_released():
+            updated = _update(figures, arguments.jobs)
         for files in updated:
             sys.stdout.write(f"\n{summary_text(files.number, files.summary)}")
     except (AutoSpecError, HydraException, OmegaConfBaseException) as error:
