@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LARGE = 2**14
+"""From so many numbers on a Gram matrix is decomposed by itself on a processor: 128 KiB in float64."""
+
 
 def singular_values(matrix: Tensor) -> Tensor:
     """The singular values of one matrix or a batch, descending.
@@ -70,10 +73,18 @@ def of_gram(gram: Tensor) -> Tensor:
     if not all_finite:
         gram = gram.where(finite[..., None, None], 0.0)
     scale = trace.where(finite, 0.0).clamp_min(torch.finfo(torch.float64).tiny)[..., None]
-    # eigenvalues of a matrix of trace one: squares of tiny gradients would leave the range of the eigensolver
-    eigenvalues = torch.linalg.eigvalsh(gram / scale[..., None])
+    eigenvalues = _eigenvalues(gram, scale[..., None])
     values = (eigenvalues.clamp_min(0.0) * scale).sqrt().flip(-1)  # eigenvalues come in ascending order
     return values if all_finite else values.where(finite[..., None], torch.nan)
+
+
+def _eigenvalues(gram: Tensor, scale: Tensor) -> Tensor:
+    """Those of ``gram / scale``, of trace one: squares of tiny gradients would leave the range of the eigensolver."""
+    if gram.dim() == 2 or gram.numel() == 0 or gram.shape[-1] ** 2 < LARGE or gram.device.type != "cpu":
+        return torch.linalg.eigvalsh(gram / scale)
+    # one at a time: what the solver copies of all is memory had anew, which costs more than a call
+    pairs = zip(gram.flatten(0, -3), scale.flatten(0, -3), strict=True)
+    return torch.stack([torch.linalg.eigvalsh(one / of_one) for one, of_one in pairs]).view(gram.shape[:-1])
 
 
 def of_product(activation: Tensor, adjoint: Tensor) -> Tensor:
