@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from references import full_spectrum, with_spectrum
 
 from autospec import singular_values
-from autospec.spectra.singular import of_gram, of_product
+from autospec.spectra import singular
+from autospec.spectra.singular import gram, of_gram, of_product
 
 PRESCRIBED = [7.0, 3.0, 1.0, 1e-3, 1e-6]
 
@@ -88,3 +89,14 @@ def test_errors_say_what_is_wrong():
         singular_values(torch.zeros(3))
     with pytest.raises(ValueError, match="exact in float64 only"):
         of_gram(torch.eye(2))
+
+
+@pytest.mark.parametrize("shape", [(5, 40, 44), (2, 3, 40, 44), (40, 44), (0, 40, 44)])
+def test_large_gram_matrices_are_decomposed_one_at_a_time_to_the_same_last_bit(shape, monkeypatch):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    grams = gram(matrices)
+    at_once = of_gram(grams)
+    assert at_once.shape == grams.shape[:-1]
+    monkeypatch.setattr(singular, "LARGE", 1)
+    assert torch.equal(of_gram(grams), at_once)
+    assert torch.allclose(at_once, torch.as_tensor(full_spectrum(matrices)), rtol=1e-6, atol=0)

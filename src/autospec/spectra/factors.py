@@ -170,13 +170,14 @@ class GradientFactors:
             if self.transposed:
                 activation, adjoint = adjoint, activation
             return cells.sums(adjoint.mT @ activation)
-        parts = {cell: self.product(samples) for cell, samples in enumerate(cells.samples) if len(samples)}
-        first = next(iter(parts.values()), None)
-        if first is None:
-            first = self.product(cells.samples[0])
-        total = first.new_empty((len(cells.samples), *first.shape))
-        for cell in range(len(cells.samples)):
-            total[cell] = parts.get(cell, 0)
+        total: Tensor | None = None
+        # one product at a time beside the whole: memory that is had anew at every record takes time
+        for cell in [cell for cell, samples in enumerate(cells.samples) if len(samples)] or [0]:
+            part = self.product(cells.samples[cell])
+            if total is None:
+                total = part.new_zeros((len(cells.samples), *part.shape))
+            total[cell] = part
+        assert total is not None
         return total
 
     def grams(self, of_activation: bool, cells: SampleGroups) -> Tensor | None:

@@ -121,12 +121,21 @@ def _angles(grouping: Grouping, between: Tensor) -> tuple[Sequence[Tensor], Sequ
 
 
 def _in_batches(grams: Sequence[Tensor]) -> list[Tensor]:
-    """The spectra (reported, K) of Gram matrices (reported, K, K), those of one size solved in one call."""
+    """The spectra (reported, K) of Gram matrices (reported, K, K), small ones of one size solved in one call."""
     spectra: dict[int, Tensor] = {}
     for size in {one.shape[-1] for one in grams}:
         places = [place for place, one in enumerate(grams) if one.shape[-1] == size]
-        spectra |= zip(places, of_gram(torch.stack([grams[place] for place in places])).cpu().unbind(), strict=True)
+        alike = [grams[place] for place in places]
+        # a processor solves one after the other anyway, and then copies as few at a time as it can hold at hand
+        parts = _parts(alike) if alike[0].device.type == "cpu" else [alike]
+        found = [one for part in parts for one in of_gram(_stacked(part)).cpu().unbind()]
+        spectra |= zip(places, found, strict=True)
     return [spectra[place] for place in range(len(grams))]
+
+
+def _stacked(grams: Sequence[Tensor]) -> Tensor:
+    """(n, reported, K, K); of one without a copy."""
+    return grams[0][None] if len(grams) == 1 else torch.stack(list(grams))
 
 
 def _reported(grouping: Grouping, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
