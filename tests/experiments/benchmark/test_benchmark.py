@@ -173,6 +173,16 @@ def test_memory_is_what_a_process_holds_at_most():
     assert 0 < before <= peak
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
+def test_memory_that_was_held_before_does_not_count():
+    resident = torch.ones(2**26)  # 256 MiB
+    held = rounds._peak()
+    del resident
+    before, peak = rounds.peak_memory(problem("mlp", samples=8), PLAIN)
+    assert before < held - 2**27
+    assert peak < held
+
+
 def test_a_round_bears_the_spectra_of_its_own_records(monkeypatch):
     step = ARMS["hooks"](problem("mlp", samples=20, width=4, groups=2))
     rounds._seconds(step, 1)

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -93,12 +94,29 @@ def peak_memory(problem: Problem, name: str, steps: int = 3) -> tuple[int, int]:
     """The process's memory in bytes, before an arm's first step and at its peak; for a process of its own."""
     torch.set_num_threads(1)
     step = ARMS[name](problem)
-    before = _resident()
+    before = _forget_peak()
     for _ in range(steps):
         step()
-    return before, _resident()
+    return before, _peak()
 
 
-def _resident() -> int:
-    """The most memory that the process has held so far."""
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def _forget_peak() -> int:
+    """The memory that the process holds, in bytes; on Linux its peak is counted from here on.
+
+    Imports may have held more, and a process that another one started begins with the peak of that.
+    """
+    if not _CLEAR.exists():
+        return _peak()
+    _CLEAR.write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    """The most memory that the process has held, in bytes."""
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
