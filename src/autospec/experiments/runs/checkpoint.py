@@ -130,14 +130,14 @@ def read_checkpoint(path: Path) -> State:
     return state
 
 
-def _checkpoint_bytes(state: State) -> memoryview:
+def _checkpoint_bytes(state: State) -> bytes:
     """A checkpoint's header and content."""
     stream = io.BytesIO(bytes(HEADER_BYTES))
     stream.seek(HEADER_BYTES)
     torch.save(state, stream)
-    content = stream.getbuffer()
-    content[:HEADER_BYTES] = _header(content[HEADER_BYTES:])
-    return content
+    with stream.getbuffer() as content:  # let go of before the stream, which complains from Python 3.13 on
+        content[:HEADER_BYTES] = _header(content[HEADER_BYTES:])
+    return stream.getvalue()
 
 
 def _header(content: memoryview) -> bytes:
