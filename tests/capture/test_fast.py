@@ -6,6 +6,7 @@ from torch import nn
 
 from autospec import AutoSpecError, SpectralRecorder
 from autospec.capture.fast import FastEngine
+from autospec.spectra.groups import SampleGroups
 from autospec.store.read import open_spectra
 
 N = 8
@@ -36,6 +37,36 @@ def test_the_way_is_chosen_on_the_first_batch_and_said_in_file_and_log(tmp_path,
     assert spectra.attributes["engine"] == "fast"
     assert message.startswith(f"engine='fast' chose {way} (")
     assert all(name in message for name in ("per_group", "passes", "fused", " ms"))
+
+
+class _Recurrent(nn.Module):
+    """A layer that hooks hear within the engine ``fused``, and one that is fused."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.LSTM(5, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, inputs):
+        return self.head(self.cells(inputs)[0])
+
+
+def test_a_timed_pass_does_the_work_of_a_recorded_one_and_leaves_nothing_on_weights():
+    model = _Recurrent()
+    engine, inputs = _recorder(model)._listening.engine, torch.randn(N, 6, 5)
+    fused = engine._ways["fused"]
+    cells = SampleGroups.of(LABELS, 4)
+    with fused.trying(cells):
+        fused.prove(model, ((inputs,), {}), cells)
+    with fused.trying(cells):
+        outputs = fused.forward_of(model)(inputs)
+        gradients = torch.autograd.grad(outputs.sum(), list(model.parameters()))
+        arrived = {name: parts.sum(0) for name, parts in fused.arrived.items()}
+    expected = {name: one for (name, _), one in zip(model.named_parameters(), gradients, strict=True) if one.dim() > 1}
+    assert len(expected) == 3
+    assert len(arrived) == 3
+    for name, gradient in expected.items():
+        torch.testing.assert_close(arrived[name.removesuffix(".weight")], gradient, rtol=1e-4, atol=1e-5)
+    assert all(weight._backward_hooks is None for weight in model.parameters())
 
 
 def test_the_trial_leaves_gradients_buffers_and_random_state():

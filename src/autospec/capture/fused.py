@@ -131,9 +131,32 @@ class FusedEngine:
 
     @contextlib.contextmanager
     def trying(self, cells: SampleGroups) -> Iterator[None]:
-        """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``."""
-        with self.running(cells), self._hearing(cells):
+        """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``.
+
+        They cost what a recorded pass does: hooks work at what arrives at a weight, and ``autograd.grad`` adds nothing to
+        it.
+        """
+        heard = [] if self._listener is None else [one for one in self.layers if one.name not in self._fused_layers]
+        with self.running(cells), self._hearing(cells), contextlib.ExitStack() as shown:
+            for layer in heard:
+                shown.enter_context(self._listener_told(layer))
             yield
+
+    @contextlib.contextmanager
+    def _listener_told(self, layer: Layer) -> Iterator[None]:
+        """A context in which our listener is told of a weight's gradients though they are not added to it."""
+        weight, listener = layer.parameter, self._listener
+        if listener is None or not weight.requires_grad:
+            yield
+            return
+        before = weight._backward_hooks
+        handle = weight.register_hook(lambda gradient: listener.arrive(layer, gradient))
+        try:
+            yield
+        finally:
+            handle.remove()
+            if not before:
+                weight._backward_hooks = None  # as if there had been none
 
     @contextlib.contextmanager
     def running(self, cells: SampleGroups) -> Iterator[None]:

@@ -74,11 +74,11 @@ class HookListener:
 
     def __init__(self, model: nn.Module, watched: Sequence[WatchedModule], sink: Sink) -> None:
         self._model = model
-        self._functions = FunctionCalls(model, watched, self._attach_call, random_state, self._arrive)
+        self._functions = FunctionCalls(model, watched, self._attach_call, random_state, self.arrive)
         self._watched = [*watched, *witnesses(model, watched)]
         self._layers = list({use.layer.name: use.layer for entry in watched for use in entry.uses}.values())
         self._sink = sink
-        self._pieces = PieceArrivals(self._arrive)
+        self._pieces = PieceArrivals(self.arrive)
         self._handles: list[RemovableHandle] = []
         self.held: list[list[Node]] = []
         self.arrival_listener: ArrivalListener = ArrivalListener()
@@ -124,7 +124,7 @@ class HookListener:
         self._samples = None if groups is None else len(groups.of_sample)
         try:
             functions = contextlib.nullcontext() if self._stays else self._functions.watching()
-            with arrivals(self._layers, self._arrive), _keeping_buffers(self._stays), functions:
+            with arrivals(self._layers, self.arrive), _keeping_buffers(self._stays), functions:
                 yield
             if self._error is not None:
                 raise self._error
@@ -286,7 +286,7 @@ class HookListener:
         for key in [key for key in self._waiting if key[0] == task]:
             del self._waiting[key]
 
-    def _arrive(self, layer: Layer, gradient: Tensor) -> None:
+    def arrive(self, layer: Layer, gradient: Tensor) -> None:
         """Hand on the factors that belong to a gradient which is about to be added to a weight's."""
         if self.tracer.is_tracing or self._error is not None:
             return
