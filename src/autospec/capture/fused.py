@@ -133,8 +133,7 @@ class FusedEngine:
     def trying(self, cells: SampleGroups) -> Iterator[None]:
         """A context for passes whose gradients nobody takes, through ``prove`` and ``forward_of``.
 
-        They cost what a recorded pass does: hooks work at what arrives at a weight, and ``autograd.grad`` adds nothing to
-        it.
+        They cost what a recorded pass does: hooks work at what arrives at a weight, and ``autograd.grad`` adds nothing.
         """
         heard = [] if self._listener is None else [one for one in self.layers if one.name not in self._fused_layers]
         with self.running(cells), self._hearing(cells), contextlib.ExitStack() as shown:
