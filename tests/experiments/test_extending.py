@@ -61,7 +61,7 @@ def test_other_data_are_another_run_though_the_command_is_the_same(outside, run)
     assert run(*DATA) == ""
     first = only_run(outside)
     text = (outside / "my_parts.py").read_text()
-    (outside / "my_parts.py").write_text(text.replace("+= 2", "+= 3"))
+    (outside / "my_parts.py").write_text(text.replace("+= 2", "+= 2.5"))
     forget()
     assert run(*DATA) == ""
     assert len(list((outside / "outputs" / "runs").iterdir())) == 2
