@@ -25,9 +25,7 @@ def _without_checksums(spectra_bytes, table, header):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "_create_dataset", create)
-        patch.setattr(write, "folder_lines", lambda *arguments: [])
-        patch.setattr(write, "dataset_line", lambda *arguments: "")
-        patch.setattr(write, "structure_digest", lambda lines: 64 * "0")
+        patch.setattr(write, "digest_to_write", lambda arrays, folders: 64 * "0")
         patch.setattr(write, "text_checksums", lambda content: np.zeros((1, 3), dtype=np.int64))
         return spectra_bytes(table, header)
 
