@@ -20,8 +20,9 @@ The paper's seven architectures, autoencoding random inputs of the size of its d
 (8 images of 64 × 64 pixels). Four groups, Adam, float32, one thread. Every method takes the spectra of every weight's
 gradient for every group and for all samples, at every step unless it says otherwise; the engines also give cosines,
 norms and a noise floor (by the formula, unless said). The methods take turns in one process; a ratio is processor time
-over that of plain training in the same round: the median of the rounds (and the quartiles). Memory is what the peak
-of a process of its own adds over what plain training's adds.
+over that of plain training in the same round: the median of the rounds (and the quartiles). The program keeps the
+memory that it frees; else it is had anew at some steps, as chance has it, which took up to half of plain training's
+time. Memory is what the peak of a process of its own adds over what plain training's adds.
 
 - *fast, hooks, per_group, passes, fused*: AutoSpec's engines; *all statistics* are activations and adjoints as well
 - *loop over groups*: a forward and backward pass for each group, `svdvals` of `.grad`
