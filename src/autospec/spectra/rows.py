@@ -98,7 +98,7 @@ class RowStack:
         return self._float64
 
     def grams_of_cells(self) -> Tensor:
-        """(cells, blocks, width, width) float64: the Gram matrices so far, of which the lower triangle counts."""
+        """(cells, blocks, width, width) float64: the Gram matrices so far."""
         device = next((parts[0].device for parts in self._few.values()), torch.device("cpu"))
         grams = self._begin_grams(device if self._grams is None else self._grams.device)
         for cell in list(self._few):
@@ -161,20 +161,19 @@ class RowStack:
                 whole_rows._add_few(summed, cell)
             return whole_rows.grams()
         if self._float64:
-            lower = torch.stack([self._gram_of_triangles(parts) for parts in self._triangles])
+            whole = torch.stack([self._gram_of_triangles(parts) for parts in self._triangles])
         elif self._grams is None:
-            lower = torch.zeros(self.grouping.cells, self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
+            whole = torch.zeros(self.grouping.cells, self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
         else:
-            lower = self._grams.tril()  # of which alone is known what it holds
-        whole = lower + lower.tril(-1).mT
+            whole = self._grams
         return torch.stack([torch.block_diag(*blocks) for blocks in self.grouping.sums(whole)])
 
     def _gram_of_triangles(self, parts: list[Tensor]) -> Tensor:
-        """(blocks, width, width): the lower half of one cell's Gram matrix."""
+        """(blocks, width, width): one cell's Gram matrix."""
         if not parts:
             return torch.zeros(self.blocks, *(self._block_width,) * 2, dtype=torch.float64)
         joined = torch.cat(parts, dim=1)
-        return times_own_transpose(joined.mT).tril()
+        return times_own_transpose(joined.mT)
 
     def _of_grams(self) -> Tensor:
         if self._few:

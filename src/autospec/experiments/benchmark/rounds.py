@@ -108,9 +108,8 @@ def _forget_peak() -> int:
 
     Imports may have held more, and a process that another one started begins with the peak of that.
     """
-    if not _CLEAR.exists():
-        return _peak()
-    _CLEAR.write_text("5")
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
     return _peak()
 
 
